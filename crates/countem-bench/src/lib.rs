@@ -1,0 +1,1 @@
+//! Benchmarks of countem beside its peers.

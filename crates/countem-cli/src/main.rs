@@ -1,0 +1,2 @@
+//! The countem command line.
+fn main() {}

@@ -1,0 +1,1 @@
+//! Router, collectors, storage actors, shutdown and stats of countem.

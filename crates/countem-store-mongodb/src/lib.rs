@@ -1,0 +1,1 @@
+//! The MongoDB store of countem: atomic increments, exactly once.

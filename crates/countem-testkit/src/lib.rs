@@ -1,0 +1,1 @@
+//! Real servers and a cutting proxy for the tests of countem.

@@ -1,0 +1,1 @@
+//! Count events in memory, store every count exactly once.

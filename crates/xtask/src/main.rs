@@ -1,0 +1,2 @@
+//! Tasks of the countem workspace.
+fn main() {}
