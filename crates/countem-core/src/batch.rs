@@ -1,0 +1,320 @@
+//! Deltas that travel together under one identity.
+
+use std::{fmt, str::FromStr, sync::Arc};
+
+use crate::{Bucket, CollectionName, Delta, Deltas, MetricName, Period, Totals};
+
+/// Identifies one incarnation of one node: `<node>-<epoch>`.
+///
+/// The node is random and fixed for a data directory (or for a process without one), the epoch rises at every start.
+/// No wall clock takes part, so setting a clock back cannot make two batches look alike.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Writer(Arc<str>);
+
+/// The text does not have the form of a writer.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{text}` is not a writer; expected 16 hexadecimal digits, a dash and a decimal number")]
+pub struct WriterError {
+    text: String,
+}
+
+impl Writer {
+    /// Names incarnation `epoch` of the node with the random identity `node`.
+    pub fn new(node: u64, epoch: u64) -> Self {
+        Self(format!("{node:016x}-{epoch}").into())
+    }
+
+    /// Returns the text form: letters, digits and a dash only.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Returns the identity of the node.
+    pub fn node(&self) -> u64 {
+        u64::from_str_radix(&self.0[..16], 16).expect("a writer begins with 16 hexadecimal digits")
+    }
+
+    /// Returns the number of the incarnation.
+    pub fn epoch(&self) -> u64 {
+        self.0[17..].parse().expect("a writer ends with a decimal number")
+    }
+}
+
+impl FromStr for Writer {
+    type Err = WriterError;
+
+    fn from_str(text: &str) -> Result<Self, WriterError> {
+        let parsed = text.split_once('-').and_then(|(node, epoch)| {
+            let writer = Self::new(u64::from_str_radix(node, 16).ok()?, epoch.parse().ok()?);
+            (writer.as_str() == text).then_some(writer)
+        });
+        parsed.ok_or_else(|| WriterError { text: text.to_owned() })
+    }
+}
+
+impl fmt::Display for Writer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.0)
+    }
+}
+
+impl fmt::Debug for Writer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Identity of a batch. Within one (writer, lane) `seq` rises by one per batch and starts at 1.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct BatchId {
+    /// Who counted.
+    pub writer: Writer,
+    /// Which of the writer's storage actors sends it. Two lanes never touch the same collection.
+    pub lane: u16,
+    /// Position in the lane.
+    pub seq: u64,
+}
+
+impl fmt::Display for BatchId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}/{}", self.writer, self.lane, self.seq)
+    }
+}
+
+/// A fact that becomes true in the same transaction as the counts of a batch, such as how far a file was read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mark {
+    /// What the fact is about.
+    pub key: String,
+    /// The fact.
+    pub value: String,
+}
+
+/// Deltas that travel together under one identity, ordered by collection, bucket and metric.
+///
+/// Immutable and not `Clone` (I7): the same identity always means the same content, so a store may recognise a batch by
+/// its identity alone. Dropping an unresolved batch loses counts.
+#[derive(Debug)]
+#[must_use = "a batch that is dropped unresolved is a batch that is lost"]
+pub struct Batch {
+    id: BatchId,
+    deltas: Deltas,
+    mark: Option<Mark>,
+}
+
+impl Batch {
+    /// Freezes `deltas` under `id`.
+    pub fn new(id: BatchId, mut deltas: Deltas) -> Self {
+        deltas.sort();
+        Self { id, deltas, mark: None }
+    }
+
+    /// Freezes `deltas` under `id` together with a mark that is set if and only if they are applied.
+    pub fn with_mark(id: BatchId, deltas: Deltas, mark: Mark) -> Self {
+        Self { mark: Some(mark), ..Self::new(id, deltas) }
+    }
+
+    /// Returns the identity.
+    pub fn id(&self) -> &BatchId {
+        &self.id
+    }
+
+    /// Lists the deltas ordered by collection, bucket and metric.
+    pub fn deltas(&self) -> impl ExactSizeIterator<Item = Delta<'_>> + Clone {
+        self.deltas.iter()
+    }
+
+    /// Returns the mark to set with the deltas.
+    pub fn mark(&self) -> Option<&Mark> {
+        self.mark.as_ref()
+    }
+
+    /// Returns the number of deltas.
+    pub fn len(&self) -> usize {
+        self.deltas.len()
+    }
+
+    /// Tells whether there is nothing to add.
+    pub fn is_empty(&self) -> bool {
+        self.deltas.is_empty()
+    }
+
+    /// Returns the sums over the deltas.
+    pub fn totals(&self) -> Totals {
+        self.deltas.totals()
+    }
+
+    /// Gives the deltas back. Only for a batch that no store has seen, or that is resolved.
+    pub fn into_deltas(self) -> Deltas {
+        self.deltas
+    }
+
+    /// Returns the frozen bytes of the batch; [`decode`](Self::decode) gives an equal batch back.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(64 + self.deltas.names.len() + self.deltas.len() * 32);
+        out.push(FORMAT);
+        put_text(&mut out, self.id.writer.as_str());
+        out.extend_from_slice(&self.id.lane.to_le_bytes());
+        out.extend_from_slice(&self.id.seq.to_le_bytes());
+        let mark = self.mark.as_ref().map_or(("", ""), |mark| (&mark.key, &mark.value));
+        out.push(u8::from(self.mark.is_some()));
+        put_text(&mut out, mark.0);
+        put_text(&mut out, mark.1);
+        out.extend_from_slice(&(self.deltas.len() as u64).to_le_bytes());
+        for delta in self.deltas.iter() {
+            put_text(&mut out, delta.collection);
+            put_text(&mut out, delta.metric);
+            out.push(delta.bucket.period() as u8);
+            put_text(&mut out, &delta.bucket.to_string());
+            out.extend_from_slice(&delta.n.to_le_bytes());
+            out.extend_from_slice(&delta.increments.to_le_bytes());
+        }
+        out
+    }
+
+    /// Reads what [`encode`](Self::encode) wrote.
+    ///
+    /// # Errors
+    /// [`DecodeError`] when the bytes are not a whole, valid batch. Nothing is ever guessed.
+    pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+        let mut input = Input { bytes, at: 0 };
+        if input.byte()? != FORMAT {
+            return Err(DecodeError { at: 0 });
+        }
+        let writer = input.parse()?;
+        let id = BatchId {
+            writer,
+            lane: u16::from_le_bytes(input.array()?),
+            seq: u64::from_le_bytes(input.array()?),
+        };
+        let has_mark = input.byte()? == 1;
+        let mark = Mark { key: input.text()?.to_owned(), value: input.text()?.to_owned() };
+        let count = u64::from_le_bytes(input.array()?);
+        let mut deltas = Deltas::default();
+        for _ in 0..count {
+            let (collection, metric) = (input.text()?, input.text()?);
+            let here = input.error();
+            if CollectionName::validate(collection).is_err() || MetricName::validate(metric).is_err() {
+                return Err(here);
+            }
+            let period = Period::from_code(input.byte()?.into());
+            let bucket: Bucket = input.parse()?;
+            if bucket.period() != period {
+                return Err(here);
+            }
+            let (n, increments) = (i64::from_le_bytes(input.array()?), u64::from_le_bytes(input.array()?));
+            deltas.push(Delta { collection, metric, bucket, n, increments }).ok_or(here)?;
+        }
+        if input.at != bytes.len() {
+            return Err(input.error());
+        }
+        Ok(Self { id, deltas, mark: has_mark.then_some(mark) })
+    }
+}
+
+/// The bytes are not a whole, valid batch.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("frozen batch is damaged at byte {at}")]
+pub struct DecodeError {
+    at: usize,
+}
+
+/// First byte of every frozen batch.
+const FORMAT: u8 = 1;
+
+fn put_text(out: &mut Vec<u8>, text: &str) {
+    let length = u32::try_from(text.len()).expect("names and marks are far shorter than 4 GiB");
+    out.extend_from_slice(&length.to_le_bytes());
+    out.extend_from_slice(text.as_bytes());
+}
+
+struct Input<'a> {
+    bytes: &'a [u8],
+    at: usize,
+}
+
+impl<'a> Input<'a> {
+    fn error(&self) -> DecodeError {
+        DecodeError { at: self.at }
+    }
+
+    fn take(&mut self, length: usize) -> Result<&'a [u8], DecodeError> {
+        let end = self.at.checked_add(length).ok_or(self.error())?;
+        let taken = self.bytes.get(self.at..end).ok_or(self.error())?;
+        self.at = end;
+        Ok(taken)
+    }
+
+    fn byte(&mut self) -> Result<u8, DecodeError> {
+        Ok(self.take(1)?[0])
+    }
+
+    fn array<const N: usize>(&mut self) -> Result<[u8; N], DecodeError> {
+        let taken = self.take(N)?;
+        Ok(taken.try_into().expect("exactly N bytes were taken"))
+    }
+
+    fn text(&mut self) -> Result<&'a str, DecodeError> {
+        let length = u32::from_le_bytes(self.array()?) as usize;
+        let here = self.error();
+        std::str::from_utf8(self.take(length)?).map_err(|_| here)
+    }
+
+    fn parse<T: FromStr>(&mut self) -> Result<T, DecodeError> {
+        let here = self.error();
+        self.text()?.parse().map_err(|_| here)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::Table;
+
+    fn batch(metrics: &[(String, i64)]) -> Batch {
+        let mut table = Table::new();
+        for (metric, n) in metrics {
+            table.fold("web", metric, "2026-11-20".parse().unwrap(), *n).unwrap();
+        }
+        let id = BatchId { writer: Writer::new(0xabc, 7), lane: 3, seq: 42 };
+        Batch::with_mark(id, table.drain(), Mark { key: "file".into(), value: "12".into() })
+    }
+
+    #[test]
+    fn a_writer_reads_back() {
+        let writer: Writer = "00000000000000ff-12".parse().unwrap();
+        assert_eq!((writer.node(), writer.epoch()), (255, 12));
+        for bad in ["", "ff-12", "00000000000000FF-12", "00000000000000ff-012", "00000000000000ff"] {
+            assert!(bad.parse::<Writer>().is_err(), "{bad:?} was accepted");
+        }
+    }
+
+    #[test]
+    fn deltas_are_ordered() {
+        let batch = batch(&[("b".into(), 1), ("a".into(), 1), ("c".into(), 1)]);
+        assert_eq!(batch.deltas().map(|d| d.metric).collect::<Vec<_>>(), ["a", "b", "c"]);
+    }
+
+    proptest! {
+        #[test]
+        fn a_frozen_batch_reads_back_and_no_damage_goes_unseen(
+            metrics in prop::collection::btree_map("[^\\p{Cc}]{1,20}", any::<i64>(), 0..20), cut in any::<prop::sample::Index>(),
+        ) {
+            let batch = batch(&metrics.into_iter().collect::<Vec<_>>());
+            let bytes = batch.encode();
+            let read = Batch::decode(&bytes).unwrap();
+            prop_assert_eq!(read.id(), batch.id());
+            prop_assert_eq!(read.mark(), batch.mark());
+            prop_assert_eq!(read.deltas().collect::<Vec<_>>(), batch.deltas().collect::<Vec<_>>());
+            prop_assert_eq!(read.encode(), bytes.clone());
+            prop_assert!(Batch::decode(&bytes[..cut.index(bytes.len())]).is_err());
+        }
+
+        #[test]
+        fn arbitrary_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            prop_assert!(Batch::decode(&bytes).is_err() || bytes[0] == FORMAT);
+        }
+    }
+}

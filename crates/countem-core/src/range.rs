@@ -1,0 +1,123 @@
+//! Spans of buckets of one period.
+
+use jiff::tz::TimeZone;
+
+use crate::{Bucket, Period};
+
+/// The buckets of one period from `first` to `last`, both included.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct BucketRange {
+    first: Bucket,
+    last: Bucket,
+}
+
+impl BucketRange {
+    /// Returns the buckets from `first` to `last`, `None` when their periods differ or `last` is before `first`.
+    pub fn new(first: Bucket, last: Bucket) -> Option<Self> {
+        (first.period() == last.period() && first <= last).then_some(Self { first, last })
+    }
+
+    /// Returns the range of one bucket.
+    pub fn one(bucket: Bucket) -> Self {
+        Self { first: bucket, last: bucket }
+    }
+
+    /// Returns every bucket of `period`.
+    pub fn every(period: Period) -> Self {
+        if period == Period::All {
+            return Self::one(Bucket::ALL);
+        }
+        let bound = |text: &str| {
+            let second: Bucket = text.parse().expect("a constant id is well formed");
+            second.rollup(period, &TimeZone::UTC).expect("a second lies in a bucket of every period")
+        };
+        // The first ISO week that lies in the supported years begins on 0001-01-01, a Monday.
+        Self { first: bound("0001-01-01T00:00:00"), last: bound("9999-12-31T23:59:59") }
+    }
+
+    /// Returns the buckets of the finer period `period` that together make up `bucket`, `None` where they do not nest.
+    pub fn within(bucket: Bucket, period: Period, zone: &TimeZone) -> Option<Self> {
+        if bucket.period() == Period::All {
+            return Some(Self::every(period));
+        }
+        if period == bucket.period() {
+            return Some(Self::one(bucket));
+        }
+        if period > bucket.period() || period == Period::Week {
+            return None;
+        }
+        let first = Bucket::containing(period, bucket.start_instant(zone), zone).ok()?;
+        let end = bucket.next()?.start_instant(zone);
+        let last = end.saturating_sub(jiff::SignedDuration::from_nanos(1)).ok()?;
+        Self::new(first, Bucket::containing(period, last, zone).ok()?)
+    }
+
+    /// Returns the period of all buckets in the range.
+    pub fn period(&self) -> Period {
+        self.first.period()
+    }
+
+    /// Returns the first bucket.
+    pub fn first(&self) -> Bucket {
+        self.first
+    }
+
+    /// Returns the last bucket, which belongs to the range.
+    pub fn last(&self) -> Bucket {
+        self.last
+    }
+
+    /// Tells whether `bucket` has the period of the range and lies in it.
+    pub fn contains(&self, bucket: Bucket) -> bool {
+        bucket.period() == self.period() && self.first <= bucket && bucket <= self.last
+    }
+
+    /// Lists the buckets in order.
+    pub fn iter(&self) -> impl Iterator<Item = Bucket> + use<> {
+        let last = self.last;
+        std::iter::successors(Some(self.first), |bucket| bucket.next())
+            .take_while(move |bucket| *bucket <= last)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bucket(id: &str) -> Bucket {
+        id.parse().unwrap()
+    }
+
+    #[test]
+    fn a_week_is_seven_days_and_a_month_is_its_days() {
+        let days = |id: &str| {
+            BucketRange::within(bucket(id), Period::Day, &TimeZone::UTC)
+                .unwrap()
+                .iter()
+                .map(|b| b.to_string())
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(days("2026-W47").len(), 7);
+        assert_eq!(days("2026-W47")[0], "2026-11-16");
+        assert_eq!(days("2024-02").len(), 29);
+        assert_eq!(days("2026").len(), 365);
+    }
+
+    #[test]
+    fn a_day_of_a_clock_change_has_23_hours() {
+        let berlin = TimeZone::get("Europe/Berlin").unwrap();
+        let hours = BucketRange::within(bucket("2026-03-29"), Period::Hour, &berlin).unwrap();
+        assert_eq!(hours.iter().count(), 23);
+        assert_eq!(hours.first().to_string(), "2026-03-28T23");
+    }
+
+    #[test]
+    fn a_range_knows_its_own_buckets_only() {
+        let november = BucketRange::within(bucket("2026-11"), Period::Day, &TimeZone::UTC).unwrap();
+        assert!(november.contains(bucket("2026-11-30")));
+        assert!(!november.contains(bucket("2026-12-01")));
+        assert!(!november.contains(bucket("2026-11")));
+        assert!(BucketRange::every(Period::Week).contains(bucket("0001-W01")));
+        assert!(BucketRange::new(bucket("2026-11-02"), bucket("2026-11-01")).is_none());
+    }
+}

@@ -1,0 +1,172 @@
+//! Which buckets an increment goes to.
+
+use jiff::{SignedDuration, Timestamp, tz::TimeZone};
+
+use crate::{Bucket, BucketError, Period};
+
+/// The stored periods of a collection in one time zone.
+///
+/// An increment is counted in a *slot*: a bucket so fine that every stored bucket follows from it. The slot is
+/// chosen when counted; [`fan_out`](Self::fan_out) to the stored buckets happens at flush time and cannot change what
+/// was decided (I3).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Schedule {
+    /// From fine to coarse, never empty, no period twice.
+    periods: Vec<Period>,
+    zone: TimeZone,
+}
+
+/// Says why a set of periods is no schedule.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("a collection needs at least one stored period")]
+pub struct ScheduleError;
+
+/// How soon a slot is looked at again although nothing is known to change: covers zones whose rules change.
+const LONGEST_SLOT: SignedDuration = SignedDuration::from_hours(24);
+
+impl Schedule {
+    /// Returns the schedule of `periods` in `zone`.
+    ///
+    /// # Errors
+    /// [`ScheduleError`] when there is no period.
+    pub fn new(periods: &[Period], zone: TimeZone) -> Result<Self, ScheduleError> {
+        let mut periods = periods.to_vec();
+        periods.sort_unstable();
+        periods.dedup();
+        if periods.is_empty() { Err(ScheduleError) } else { Ok(Self { periods, zone }) }
+    }
+
+    /// Returns the stored periods from fine to coarse.
+    pub fn periods(&self) -> &[Period] {
+        &self.periods
+    }
+
+    /// Returns the zone of days and coarser periods.
+    pub fn zone(&self) -> &TimeZone {
+        &self.zone
+    }
+
+    /// Returns the slot in which an increment at `moment` is counted.
+    ///
+    /// # Errors
+    /// [`BucketError::Year`] when the moment lies outside the years 0001 to 9999.
+    pub fn slot(&self, moment: Timestamp) -> Result<Bucket, BucketError> {
+        let finest = self.periods[0];
+        if !self.is_mixed() {
+            return Bucket::containing(self.nesting_period(), moment, &self.zone);
+        }
+        // UTC spans and civil days do not nest: cut time at the boundaries of both.
+        let span = Bucket::containing(finest, moment, &self.zone)?;
+        let day = Bucket::containing(Period::Day, moment, &self.zone)?;
+        let mut start = span.start_instant(&self.zone).max(day.start_instant(&self.zone).min(moment));
+        if let Some(change) = self.zone.preceding(moment).next() {
+            start = start.max(change.timestamp());
+        }
+        // A clock change exactly at `moment` does not precede it.
+        if let Some(change) = self.zone.following(start).next().filter(|change| change.timestamp() <= moment)
+        {
+            start = change.timestamp();
+        }
+        Bucket::containing(Period::Second, start, &self.zone)
+    }
+
+    /// Returns the instant after `moment` until which the slot cannot change.
+    pub fn slot_end(&self, moment: Timestamp) -> Timestamp {
+        let latest = moment.saturating_add(LONGEST_SLOT).unwrap_or(Timestamp::MAX);
+        let end_of = |period| {
+            let next = Bucket::containing(period, moment, &self.zone).ok().and_then(Bucket::next);
+            next.map_or(latest, |next| next.start_instant(&self.zone))
+        };
+        let mut end = latest.min(end_of(self.periods[0])).min(end_of(Period::Day));
+        if let Some(change) = self.zone.following(moment).next() {
+            end = end.min(change.timestamp());
+        }
+        if end > moment { end } else { latest }
+    }
+
+    /// Lists the stored buckets that an increment counted in `slot` is added to, the finest first.
+    pub fn fan_out(&self, slot: Bucket) -> impl Iterator<Item = Bucket> + '_ {
+        self.periods.iter().filter_map(move |&period| slot.rollup(period, &self.zone))
+    }
+
+    /// Tells whether UTC spans and civil spans are both stored.
+    fn is_mixed(&self) -> bool {
+        let civil = self.periods.iter().any(|p| p.is_civil() && *p != Period::All);
+        civil && !self.periods[0].is_civil()
+    }
+
+    /// The finest stored period, or a day where weeks are stored beside months or years, which do not contain them.
+    fn nesting_period(&self) -> Period {
+        match self.periods[0] {
+            Period::Week if self.periods.iter().any(|p| matches!(p, Period::Month | Period::Year)) => {
+                Period::Day
+            }
+            finest => finest,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn the_slot_of_a_daily_counter_is_its_day() {
+        let schedule = Schedule::new(&[Period::Day], TimeZone::get("Europe/Berlin").unwrap()).unwrap();
+        let moment: Timestamp = "2026-10-25T22:59:59.999Z".parse().unwrap();
+        assert_eq!(schedule.slot(moment).unwrap().to_string(), "2026-10-25");
+        assert_eq!(schedule.slot_end(moment), "2026-10-25T23:00:00Z".parse().unwrap());
+    }
+
+    #[test]
+    fn weeks_beside_months_are_counted_by_day() {
+        let schedule = Schedule::new(&[Period::Month, Period::Week], TimeZone::UTC).unwrap();
+        let slot = schedule.slot("2026-12-01T10:00:00Z".parse().unwrap()).unwrap();
+        assert_eq!(
+            schedule.fan_out(slot).map(|b| b.to_string()).collect::<Vec<_>>(),
+            ["2026-W49", "2026-12"]
+        );
+    }
+
+    #[test]
+    fn no_period_is_no_schedule() {
+        assert!(Schedule::new(&[], TimeZone::UTC).is_err());
+    }
+
+    const ZONES: [&str; 7] = [
+        "UTC",
+        "Europe/Berlin",
+        "Asia/Kolkata",
+        "America/St_Johns",
+        "America/Sao_Paulo",
+        "Pacific/Apia",
+        "Australia/Lord_Howe",
+    ];
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2000))]
+
+        /// Whatever is stored and wherever, the buckets reached through the slot are those that contain the moment, and
+        /// the slot holds until its announced end.
+        #[test]
+        fn fanning_out_a_slot_gives_the_buckets_of_the_moment(
+            mask in 1..256_u32, zone in 0..ZONES.len(), seconds in 400_000_000_i64..2_200_000_000, later in 0..100_i64,
+        ) {
+            let zone = TimeZone::get(ZONES[zone]).unwrap();
+            let periods: Vec<_> = Period::ALL.into_iter().filter(|p| mask & (1 << *p as u32) != 0).collect();
+            let schedule = Schedule::new(&periods, zone.clone()).unwrap();
+            let moment = Timestamp::from_second(seconds).unwrap();
+            let slot = schedule.slot(moment).unwrap();
+            let expected: Vec<_> = periods.iter().map(|p| Bucket::containing(*p, moment, &zone).unwrap()).collect();
+            prop_assert_eq!(schedule.fan_out(slot).collect::<Vec<_>>(), expected);
+
+            let end = schedule.slot_end(moment);
+            prop_assert!(end > moment);
+            let within = (end.as_second() - seconds - 1) * later / 99;
+            let still = Timestamp::from_second(seconds + within).unwrap();
+            prop_assert_eq!(schedule.slot(still).unwrap(), slot);
+        }
+    }
+}

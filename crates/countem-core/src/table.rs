@@ -1,0 +1,284 @@
+//! The aggregation table: many increments in, one delta per counter out.
+
+use std::hash::{BuildHasher, Hasher};
+
+use foldhash::fast::RandomState;
+use hashbrown::HashTable;
+
+use crate::{Bucket, CollectionName, Delta, Deltas, MetricName, NameError, delta::Entry};
+
+/// Folds increments in place, keyed by (collection, metric, bucket).
+///
+/// A known counter costs one hash, one probe and two additions; only a new counter allocates, and that into three
+/// growing arrays, never per counter. Memory follows distinct counters, not increments: about 45 bytes each plus their
+/// names.
+#[derive(Debug, Default)]
+pub struct Table {
+    index: HashTable<u32>,
+    deltas: Deltas,
+    hasher: RandomState,
+}
+
+/// Says why an increment was not folded. The table is as it was before.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum FoldError {
+    /// A name breaks its rules.
+    #[error(transparent)]
+    Name(#[from] NameError),
+    /// The pending amount of this counter would leave the range of `i64`.
+    #[error("pending amount of the counter would exceed the range of a 64-bit integer")]
+    Overflow,
+    /// The counter is new and the table may not grow any more.
+    #[error("too many distinct counters are pending")]
+    Full,
+}
+
+/// Capacity that a drained table keeps however few counters it held.
+const KEPT_CAPACITY: usize = 1024;
+
+impl Table {
+    /// Returns an empty table that has not allocated yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds one increment of `n`. A name is validated when its counter is new; a known counter has valid names.
+    ///
+    /// # Errors
+    /// [`FoldError`]: nothing was added.
+    #[inline]
+    pub fn fold(&mut self, collection: &str, metric: &str, bucket: Bucket, n: i64) -> Result<(), FoldError> {
+        let delta = Delta { collection, metric, bucket, n, increments: 1 };
+        self.merge_within(delta, usize::MAX)
+    }
+
+    /// Adds a delta, but no new counter once the table holds `most`.
+    ///
+    /// # Errors
+    /// [`FoldError`]: nothing was added.
+    #[inline]
+    pub fn merge_within(&mut self, delta: Delta<'_>, most: usize) -> Result<(), FoldError> {
+        let hash = hash(&self.hasher, delta.collection, delta.metric, delta.bucket);
+        let Deltas { entries, names } = &mut self.deltas;
+        let found = self.index.find(hash, |&at| is_counter(&entries[at as usize], names, &delta));
+        match found {
+            Some(&at) => {
+                let entry = &mut entries[at as usize];
+                entry.n = entry.n.checked_add(delta.n).ok_or(FoldError::Overflow)?;
+                entry.increments += delta.increments;
+                Ok(())
+            }
+            None => self.insert(hash, delta, most),
+        }
+    }
+
+    /// Adds a delta without any limit on the number of counters.
+    ///
+    /// # Errors
+    /// [`FoldError`]: nothing was added.
+    pub fn merge(&mut self, delta: Delta<'_>) -> Result<(), FoldError> {
+        self.merge_within(delta, usize::MAX)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn insert(&mut self, hash: u64, delta: Delta<'_>, most: usize) -> Result<(), FoldError> {
+        CollectionName::validate(delta.collection)?;
+        MetricName::validate(delta.metric)?;
+        if self.deltas.len() >= most {
+            return Err(FoldError::Full);
+        }
+        let at = self.deltas.push(delta).ok_or(FoldError::Full)?;
+        let (deltas, hasher) = (&self.deltas, &self.hasher);
+        self.index.insert_unique(hash, at, |&at| hash_of(hasher, deltas, at));
+        Ok(())
+    }
+
+    /// Returns the pending delta of one counter.
+    pub fn get(&self, collection: &str, metric: &str, bucket: Bucket) -> Option<i64> {
+        let wanted = Delta { collection, metric, bucket, n: 0, increments: 0 };
+        let hash = hash(&self.hasher, collection, metric, bucket);
+        let Deltas { entries, names } = &self.deltas;
+        let at = *self.index.find(hash, |&at| is_counter(&entries[at as usize], names, &wanted))?;
+        Some(entries[at as usize].n)
+    }
+
+    /// Returns the number of distinct counters.
+    pub fn len(&self) -> usize {
+        self.deltas.len()
+    }
+
+    /// Tells whether nothing is pending.
+    pub fn is_empty(&self) -> bool {
+        self.deltas.is_empty()
+    }
+
+    /// Lists what is pending.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = Delta<'_>> + Clone {
+        self.deltas.iter()
+    }
+
+    /// Returns the pending deltas as they lie in the table.
+    pub fn deltas(&self) -> &Deltas {
+        &self.deltas
+    }
+
+    /// Takes everything out. The emptied table keeps the size of its index, so a steady load does not grow it anew.
+    pub fn drain(&mut self) -> Deltas {
+        let counters = self.deltas.len();
+        self.index.clear();
+        if self.index.capacity() > KEPT_CAPACITY.max(counters.saturating_mul(8)) {
+            self.index = HashTable::new();
+        }
+        let names = String::with_capacity(self.deltas.names.len());
+        std::mem::replace(&mut self.deltas, Deltas { entries: Vec::with_capacity(counters), names })
+    }
+
+    /// Takes out at most `most` deltas; what stays can be folded into as before.
+    pub fn take(&mut self, most: usize) -> Deltas {
+        if self.deltas.len() <= most {
+            return self.drain();
+        }
+        let mut taken = Deltas::default();
+        for _ in 0..most {
+            let last = self.deltas.iter().next_back().expect("the table holds more than `most` deltas");
+            let hash = hash(&self.hasher, last.collection, last.metric, last.bucket);
+            taken.push(last).expect("a part addresses fewer names than the whole");
+            let at = self.deltas.entries.len() - 1;
+            let slot = self.index.find_entry(hash, |&found| found as usize == at);
+            slot.expect("every delta is in the index").remove();
+            // Names are appended in the order of the entries, so the last entry owns the end of the arena.
+            let entry = self.deltas.entries.pop().expect("the table holds more than `most` deltas");
+            self.deltas.names.truncate(entry.names_at as usize);
+        }
+        taken
+    }
+
+    /// Exchanges the contents with an empty, already sized table: the lock around a table is held for a moment only.
+    pub fn swap(&mut self, other: &mut Self) {
+        std::mem::swap(self, other);
+    }
+
+    /// Empties the table after its deltas were merged elsewhere, keeping its memory for the next round unless it had
+    /// grown far beyond this round's need.
+    pub fn clear(&mut self) {
+        let counters = self.deltas.len();
+        let roomy = KEPT_CAPACITY.max(counters.saturating_mul(8));
+        if self.deltas.entries.capacity() > roomy {
+            *self = Self { hasher: self.hasher.clone(), ..Self::default() };
+        } else {
+            self.index.clear();
+            self.deltas.entries.clear();
+            self.deltas.names.clear();
+        }
+    }
+}
+
+#[inline]
+fn is_counter(entry: &Entry, names: &str, delta: &Delta<'_>) -> bool {
+    let collection_len = usize::from(entry.collection_len);
+    let at = entry.names_at as usize;
+    let key = &names.as_bytes()[at..at + collection_len + usize::from(entry.metric_len)];
+    entry.bucket == delta.bucket
+        && collection_len == delta.collection.len()
+        && key[..collection_len] == *delta.collection.as_bytes()
+        && key[collection_len..] == *delta.metric.as_bytes()
+}
+
+#[inline]
+fn hash(hasher: &RandomState, collection: &str, metric: &str, bucket: Bucket) -> u64 {
+    // Lengths need no hashing: equality checks them, and a shifted boundary between the names is rare.
+    let mut state = hasher.build_hasher();
+    state.write(collection.as_bytes());
+    state.write(metric.as_bytes());
+    std::hash::Hash::hash(&bucket, &mut state);
+    state.finish()
+}
+
+fn hash_of(hasher: &RandomState, deltas: &Deltas, at: u32) -> u64 {
+    let entry = deltas.entries[at as usize];
+    hash(hasher, entry.collection(&deltas.names), entry.metric(&deltas.names), entry.bucket)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn day(n: i16) -> Bucket {
+        Bucket::day(jiff::civil::date(2026, 1, 1).saturating_add(jiff::Span::new().days(n))).unwrap()
+    }
+
+    #[test]
+    fn names_whose_concatenation_is_equal_are_different_counters() {
+        let mut table = Table::new();
+        table.fold("ab", "c", day(0), 1).unwrap();
+        table.fold("a", "bc", day(0), 10).unwrap();
+        table.fold("a", "bc", day(1), 100).unwrap();
+        assert_eq!(table.get("ab", "c", day(0)), Some(1));
+        assert_eq!(table.get("a", "bc", day(0)), Some(10));
+        assert_eq!(table.get("a", "bc", day(1)), Some(100));
+    }
+
+    #[test]
+    fn a_refused_increment_leaves_the_table_as_it_was() {
+        let mut table = Table::new();
+        table.fold("c", "m", day(0), i64::MAX).unwrap();
+        assert_eq!(table.fold("c", "m", day(0), 1), Err(FoldError::Overflow));
+        assert!(matches!(table.fold("c", "", day(0), 1), Err(FoldError::Name(_))));
+        assert!(matches!(table.fold("c d", "m", day(0), 1), Err(FoldError::Name(_))));
+        let delta = Delta { collection: "c", metric: "new", bucket: day(0), n: 1, increments: 1 };
+        assert_eq!(table.merge_within(delta, 1), Err(FoldError::Full));
+        assert_eq!(table.drain().totals(), crate::Totals { counters: 1, increments: 1, n: i64::MAX.into() });
+    }
+
+    #[test]
+    fn a_full_table_still_folds_into_known_counters() {
+        let mut table = Table::new();
+        let delta = Delta { collection: "c", metric: "m", bucket: day(0), n: 1, increments: 1 };
+        table.merge_within(delta, 1).unwrap();
+        table.merge_within(delta, 1).unwrap();
+        assert_eq!(table.get("c", "m", day(0)), Some(2));
+    }
+
+    proptest! {
+        /// Fold, take and drain in any order against a plain map.
+        #[test]
+        fn what_is_folded_comes_out_once(steps in prop::collection::vec((0..40_u8, 0..3_i16, -5..6_i64, 0..30_usize), 1..400)) {
+            let mut table = Table::new();
+            let (mut folded, mut taken) = (BTreeMap::new(), BTreeMap::new());
+            let collect = |deltas: Deltas, taken: &mut BTreeMap<(String, Bucket), (i64, u64)>| {
+                for delta in deltas.iter() {
+                    let sum = taken.entry((delta.metric.to_owned(), delta.bucket)).or_default();
+                    sum.0 += delta.n;
+                    sum.1 += delta.increments;
+                }
+            };
+            for (metric, on, n, action) in steps {
+                let metric = format!("metric-{metric}");
+                table.fold("c", &metric, day(on), n).unwrap();
+                let sum: &mut (i64, u64) = folded.entry((metric, day(on))).or_default();
+                sum.0 += n;
+                sum.1 += 1;
+                match action {
+                    0 => collect(table.drain(), &mut taken),
+                    1..5 => collect(table.take(action), &mut taken),
+                    5 => {
+                        let mut other = Table::new();
+                        table.swap(&mut other);
+                        other.iter().for_each(|delta| table.merge(delta).unwrap());
+                        other.clear();
+                        prop_assert!(other.is_empty());
+                    }
+                    _ => {}
+                }
+            }
+            collect(table.drain(), &mut taken);
+            prop_assert_eq!(folded, taken);
+        }
+    }
+}

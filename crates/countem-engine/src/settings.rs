@@ -1,0 +1,69 @@
+//! What can be set about counting and flushing.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use countem_core::{CollectionName, Period};
+use jiff::tz::TimeZone;
+
+/// What can be set about counting and flushing. [`Default`] is what a user gets who sets nothing.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// IANA zone of days and coarser periods.
+    pub zone: TimeZone,
+    /// Stored periods of every collection that has none of its own.
+    pub periods: Vec<Period>,
+    /// Stored periods of single collections.
+    pub collection_periods: BTreeMap<CollectionName, Vec<Period>>,
+    /// How long deltas gather before they are sent to the store.
+    pub flush_interval: Duration,
+    /// Fraction of the interval by which a flush may come earlier, so that nodes do not flush in step. 0 to 1.
+    pub flush_jitter: f64,
+    /// Number of pending counters that starts a flush before its time.
+    pub flush_counters: usize,
+    /// Most counters in one batch.
+    pub batch_counters: usize,
+    /// Number of storage actors. Collections are spread over them.
+    pub lanes: u16,
+    /// Fewest collectors.
+    pub collectors_min: usize,
+    /// Most collectors.
+    pub collectors_max: usize,
+    /// Most distinct metrics in one (collection, bucket); what is beyond goes to `__overflow__`.
+    pub metrics_per_bucket: usize,
+    /// Most distinct counters pending on this node; beyond it increments of new counters are refused.
+    pub pending_counters: usize,
+    /// How old the time of an increment may be.
+    pub past_window: Duration,
+    /// How far in the future the time of an increment may be.
+    pub future_window: Duration,
+    /// First wait after a failed attempt to store.
+    pub retry_first: Duration,
+    /// Longest wait between two attempts to store.
+    pub retry_longest: Duration,
+    /// How long a shutdown tries to store what is pending.
+    pub shutdown_deadline: Duration,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            zone: TimeZone::UTC,
+            periods: vec![Period::Day],
+            collection_periods: BTreeMap::new(),
+            flush_interval: Duration::from_secs(10),
+            flush_jitter: 0.1,
+            flush_counters: 100_000,
+            batch_counters: 50_000,
+            lanes: 2,
+            collectors_min: 1,
+            collectors_max: std::thread::available_parallelism().map_or(8, |cores| cores.get().max(2) * 2),
+            metrics_per_bucket: 1_000_000,
+            pending_counters: 4_000_000,
+            past_window: Duration::from_secs(366 * 24 * 3600),
+            future_window: Duration::from_secs(3600),
+            retry_first: Duration::from_millis(100),
+            retry_longest: Duration::from_secs(30),
+            shutdown_deadline: Duration::from_secs(30),
+        }
+    }
+}

@@ -1,0 +1,72 @@
+//! What went wrong in a store, and what is known afterwards.
+
+use std::{error::Error, fmt};
+
+/// Says what is known after a failed call. Kinds exist only where a caller acts differently.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// The call had no effect, for a reason that may pass: the store is busy, away or full. Worth retrying.
+    NotApplied,
+    /// The call may have had its effect, wholly or in part: a reply was lost or came too late. Send the same again.
+    InDoubt,
+    /// The call had no effect, and a person has to act first: credentials, rights, a wrong or damaged file.
+    Refused,
+    /// This store cannot do this at all.
+    Unsupported,
+}
+
+impl ErrorKind {
+    /// Returns the lower-case name used in logs and metrics.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::NotApplied => "not_applied",
+            Self::InDoubt => "in_doubt",
+            Self::Refused => "refused",
+            Self::Unsupported => "unsupported",
+        }
+    }
+}
+
+/// Says what a store was asked, why it failed and what is known afterwards. One readable line.
+#[derive(Debug)]
+pub struct StoreError {
+    kind: ErrorKind,
+    message: String,
+    source: Option<Box<dyn Error + Send + Sync>>,
+}
+
+impl StoreError {
+    /// Describes a failure: lower case, things in backticks, no full stop, no secret.
+    pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
+        Self { kind, message: message.into(), source: None }
+    }
+
+    /// Adds the cause, whose text is *not* repeated in the message.
+    #[must_use]
+    pub fn with_source(self, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        Self { source: Some(source.into()), ..self }
+    }
+
+    /// Returns what is known after the failure.
+    pub fn kind(&self) -> ErrorKind {
+        self.kind
+    }
+}
+
+impl fmt::Display for StoreError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)?;
+        match &self.source {
+            Some(source) => write!(f, ": {source}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Error for StoreError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        // The cause is part of the one-line text, so only what is beneath it is left to report.
+        self.source.as_ref().and_then(|source| source.source())
+    }
+}

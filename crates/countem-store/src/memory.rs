@@ -1,0 +1,141 @@
+//! Counters in this process, for tests and for trying things.
+
+use std::collections::{BTreeMap, HashMap};
+
+use async_trait::async_trait;
+use countem_core::{Batch, BatchId, Bucket, CollectionName, Writer};
+use parking_lot::Mutex;
+
+use crate::{Applied, Counters, Quarantined, Query, Rows, Select, Store, StoreError, overlay};
+
+/// Keeps counters in memory and forgets them with the process. Keeps the whole contract otherwise.
+#[derive(Debug, Default)]
+pub struct MemoryStore {
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    counters: BTreeMap<(String, Bucket), Counters>,
+    applied: HashMap<(Writer, u16), Resolved>,
+    marks: BTreeMap<String, String>,
+}
+
+/// The newest batch of a lane. Older ones need no memory: a lane resolves its batches in order.
+#[derive(Debug)]
+struct Resolved {
+    seq: u64,
+    quarantined: Vec<Quarantined>,
+}
+
+impl MemoryStore {
+    /// Returns an empty store.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Returns how many (writer, lane) pairs the store still remembers.
+    pub fn writers(&self) -> usize {
+        self.state.lock().applied.len()
+    }
+}
+
+impl State {
+    fn has_applied(&self, id: &BatchId) -> bool {
+        self.applied.get(&(id.writer.clone(), id.lane)).is_some_and(|resolved| resolved.seq >= id.seq)
+    }
+}
+
+#[async_trait]
+impl Store for MemoryStore {
+    async fn apply(&self, batch: &Batch) -> Result<Applied, StoreError> {
+        let mut state = self.state.lock();
+        let id = batch.id();
+        if state.has_applied(id) {
+            let resolved = &state.applied[&(id.writer.clone(), id.lane)];
+            let again = if resolved.seq == id.seq { resolved.quarantined.clone() } else { Vec::new() };
+            return Ok(Applied { quarantined: again });
+        }
+        let mut quarantined = Vec::new();
+        for delta in batch.deltas() {
+            let counters = state.counters.entry((delta.collection.to_owned(), delta.bucket)).or_default();
+            let value = counters.get(delta.metric).copied().unwrap_or(0);
+            match value.checked_add(delta.n) {
+                Some(sum) => {
+                    counters.insert(delta.metric.to_owned(), sum);
+                }
+                None => {
+                    quarantined.push(Quarantined::new(delta, format!("{value} plus {} exceeds i64", delta.n)))
+                }
+            }
+        }
+        if let Some(mark) = batch.mark() {
+            state.marks.insert(mark.key.clone(), mark.value.clone());
+        }
+        let resolved = Resolved { seq: id.seq, quarantined: quarantined.clone() };
+        state.applied.insert((id.writer.clone(), id.lane), resolved);
+        Ok(Applied { quarantined })
+    }
+
+    async fn retire(&self, writer: &Writer) -> Result<(), StoreError> {
+        self.state.lock().applied.retain(|(known, _), _| known != writer);
+        Ok(())
+    }
+
+    async fn read(&self, query: &Query, in_flight: Option<&Batch>) -> Result<Rows, StoreError> {
+        let state = self.state.lock();
+        let collection = query.collection.as_str().to_owned();
+        let range = (collection.clone(), query.range.first())..=(collection, query.range.last());
+        let mut rows = Rows::new();
+        for ((_, bucket), counters) in
+            state.counters.range(range).filter(|((_, b), _)| query.range.contains(*b))
+        {
+            let selected: Counters = match &query.select {
+                Select::All => counters.clone(),
+                Select::One(metric) => counters
+                    .get_key_value(metric.as_str())
+                    .map(|(m, v)| (m.clone(), *v))
+                    .into_iter()
+                    .collect(),
+            };
+            if !selected.is_empty() {
+                rows.insert(*bucket, selected);
+            }
+        }
+        if let Some(batch) = in_flight.filter(|batch| !state.has_applied(batch.id())) {
+            overlay(&mut rows, query, batch.deltas());
+        }
+        Ok(rows)
+    }
+
+    async fn collections(&self) -> Result<Vec<CollectionName>, StoreError> {
+        let state = self.state.lock();
+        let mut names: Vec<_> =
+            state.counters.keys().filter_map(|(name, _)| CollectionName::new(name).ok()).collect();
+        names.dedup();
+        Ok(names)
+    }
+
+    async fn mark(&self, key: &str) -> Result<Option<String>, StoreError> {
+        Ok(self.state.lock().marks.get(key).cloned())
+    }
+
+    async fn check(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    fn location(&self) -> String {
+        "memory://".to_owned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::conformance;
+
+    #[tokio::test]
+    async fn the_memory_store_keeps_the_contract() {
+        conformance::run(async || MemoryStore::new()).await;
+    }
+}
