@@ -1,1 +1,17 @@
-//! Real servers and a cutting proxy for the tests of countem.
+#![doc = include_str!("../README.md")]
+
+mod find;
+mod mongod;
+mod port;
+mod process;
+mod proxy;
+mod replica_set;
+mod server;
+
+pub use find::{cached_mongod, mongod};
+pub use mongod::{Mongod, Options};
+pub use port::Port;
+pub use process::{Child, command};
+pub use proxy::{Fault, Held, Message, Mode, Proxy};
+pub use replica_set::ReplicaSet;
+pub use server::{Server, given_uri, require_mongod, require_server};

@@ -1,0 +1,52 @@
+//! Ports that stay a server's own while it is down and comes back.
+
+use std::fs::{self, File};
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::net::{Ipv4Addr, TcpListener};
+
+use anyhow::{Context, Result, bail};
+
+use crate::find;
+
+/// Below the range from which systems hand out ports for outgoing connections. A client that keeps dialling a
+/// killed server on a port inside that range sooner or later gets that very port as its own end, is connected
+/// to itself, and keeps the server from coming back.
+const FIRST: u16 = 12_000;
+const COUNT: u16 = 14_000;
+
+/// A free TCP port of 127.0.0.1, reserved among all tests of this workspace until the guard is dropped, also
+/// while nobody listens on it. The reservation is a lock on a file in the workspace's cache folder; it ends with
+/// the process, however that ends.
+#[derive(Debug)]
+pub struct Port {
+    number: u16,
+    _lock: File,
+}
+
+impl Port {
+    /// Reserves a port on which nobody listens.
+    ///
+    /// # Errors
+    /// When the cache folder cannot be written, or no port is free.
+    pub fn reserve() -> Result<Self> {
+        let folder = find::cache_folder().join("ports");
+        fs::create_dir_all(&folder).with_context(|| format!("cannot create `{}`", folder.display()))?;
+        let start = RandomState::new().build_hasher().finish();
+        for offset in 0..u64::from(COUNT) {
+            let step = u16::try_from(start.wrapping_add(offset) % u64::from(COUNT))?;
+            let number = FIRST + step;
+            let path = folder.join(number.to_string());
+            let lock = File::create(&path).with_context(|| format!("cannot create `{}`", path.display()))?;
+            if lock.try_lock().is_ok() && TcpListener::bind((Ipv4Addr::LOCALHOST, number)).is_ok() {
+                return Ok(Self { number, _lock: lock });
+            }
+        }
+        bail!("no free port between {FIRST} and {}", FIRST + COUNT)
+    }
+
+    /// Returns the port's number.
+    #[must_use]
+    pub fn number(&self) -> u16 {
+        self.number
+    }
+}

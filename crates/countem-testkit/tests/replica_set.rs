@@ -1,0 +1,61 @@
+//! The kit's replica set elects, fails over and recovers.
+
+use anyhow::Result;
+use countem_testkit::{ReplicaSet, require_mongod};
+use mongodb::Client;
+use mongodb::bson::{Document, doc};
+use mongodb::options::{ReadConcern, SelectionCriteria, WriteConcern};
+
+async fn insert(client: &Client, id: &str) -> Result<()> {
+    let things = client.database("kit").collection::<Document>("things");
+    things.insert_one(doc! { "_id": id }).write_concern(WriteConcern::majority()).await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn set_elects_a_new_primary_after_step_down_and_after_kill() -> Result<()> {
+    if !require_mongod() {
+        return Ok(());
+    }
+    let mut set = ReplicaSet::start(3).await?;
+    let client = Client::with_uri_str(set.uri()).await?;
+    insert(&client, "first").await?;
+
+    let first = set.wait_for_primary().await?;
+    set.step_down(60).await?;
+    let second = set.wait_for_primary().await?;
+    assert_ne!(second, first, "it refuses to be primary for a minute");
+    insert(&client, "second").await?;
+
+    set.kill(second)?;
+    let third = set.wait_for_primary().await?;
+    assert_ne!(third, second);
+    insert(&client, "third").await?;
+
+    set.restart(second).await?;
+    set.wait_for_secondaries().await?;
+    let things = client.database("kit").collection::<Document>("things");
+    let count = things
+        .count_documents(doc! {})
+        .selection_criteria(SelectionCriteria::ReadPreference(mongodb::options::ReadPreference::Primary))
+        .read_concern(ReadConcern::majority())
+        .await?;
+    assert_eq!(count, 3);
+    Ok(())
+}
+
+#[tokio::test]
+async fn frozen_primary_is_replaced_and_follows_after_the_thaw() -> Result<()> {
+    if !require_mongod() {
+        return Ok(());
+    }
+    let mut set = ReplicaSet::start(3).await?;
+    let first = set.wait_for_primary().await?;
+    set.freeze(first)?;
+    let second = set.wait_for_primary().await?;
+    assert_ne!(second, first);
+    set.thaw(first)?;
+    set.wait_for_secondaries().await?;
+    assert!(set.wait_for_primary().await.is_ok());
+    Ok(())
+}
