@@ -1,2 +1,50 @@
-//! Tasks of the countem workspace.
-fn main() {}
+//! Tasks of the countem workspace: `cargo xtask test`, `cargo xtask mongod`, `cargo xtask bench`.
+
+mod bench;
+#[allow(unreachable_pub, reason = "public in the test kit, whose file this is: one order of search for both")]
+#[path = "../../countem-testkit/src/find.rs"]
+mod find;
+mod mongod;
+mod step;
+mod test;
+
+use std::env;
+use std::process::ExitCode;
+
+const USAGE: &str = "\
+usage: cargo xtask <TASK> [ARGS]…
+
+  test             run all tests of the workspace: unit, integration, doc tests and examples
+  test ARGS…       run only `cargo nextest run` (or `cargo test`) with these arguments
+  mongod           print the path of a MongoDB server for the tests; fetch one if there is none
+  bench [ARGS…]    run the benchmarks and print one table of ratios; arguments go to `cargo bench`
+";
+
+fn main() -> ExitCode {
+    let mut args = env::args().skip(1);
+    let task = args.next().unwrap_or_default();
+    let args: Vec<String> = args.collect();
+    let done = match task.as_str() {
+        "test" => test::run(&args),
+        "mongod" => mongod::print(),
+        "bench" => bench::run(&args),
+        "help" | "--help" | "-h" => {
+            print!("{USAGE}");
+            return ExitCode::SUCCESS;
+        }
+        unknown => {
+            if !unknown.is_empty() {
+                eprintln!("unknown task `{unknown}`");
+            }
+            eprint!("{USAGE}");
+            return ExitCode::from(2);
+        }
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xtask {task}: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
