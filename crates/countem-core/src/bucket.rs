@@ -1,6 +1,10 @@
 //! One span of time with a readable, sortable identity.
 
-use std::{fmt, str::FromStr};
+use std::{
+    fmt,
+    str::FromStr,
+    sync::atomic::{AtomicI64, Ordering},
+};
 
 use jiff::{
     Timestamp,
@@ -177,6 +181,30 @@ impl Bucket {
         let last = next.start_instant(zone).saturating_sub(jiff::SignedDuration::from_nanos(1));
         let first_day = zone.to_datetime(self.start_instant(zone)).date();
         last.is_ok_and(|last| zone.to_datetime(last).date() == first_day)
+    }
+}
+
+/// A bucket that threads can read while another one replaces it: one relaxed load on the counting path.
+///
+/// Relaxed is enough because a bucket is a whole value: nothing else is read on the strength of it.
+#[derive(Debug)]
+pub struct AtomicBucket(AtomicI64);
+
+impl AtomicBucket {
+    /// Holds `bucket`.
+    pub fn new(bucket: Bucket) -> Self {
+        Self(AtomicI64::new(bucket.0))
+    }
+
+    /// Returns the bucket held now.
+    #[inline]
+    pub fn load(&self) -> Bucket {
+        Bucket(self.0.load(Ordering::Relaxed))
+    }
+
+    /// Replaces the bucket.
+    pub fn store(&self, bucket: Bucket) {
+        self.0.store(bucket.0, Ordering::Relaxed);
     }
 }
 

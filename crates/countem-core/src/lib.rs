@@ -29,7 +29,7 @@ mod schedule;
 mod table;
 
 pub use batch::{Batch, BatchId, DecodeError, Mark, Writer, WriterError};
-pub use bucket::{Bucket, BucketError};
+pub use bucket::{AtomicBucket, Bucket, BucketError};
 pub use delta::{Delta, Deltas, Totals};
 pub use name::{CollectionName, MetricName, NameError, OVERFLOW_METRIC};
 pub use period::{Period, PeriodError};

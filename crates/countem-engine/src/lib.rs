@@ -1,1 +1,37 @@
-//! Router, collectors, storage actors, shutdown and stats of countem.
+//! Router, collectors, storage actors, shutdown and stats.
+//!
+//! Increments are folded in place by the calling thread ([`Engine::increment`]); actors only move what was folded on to the
+//! store. Everything that decides is a plain type without a runtime: `node` (what is counted), `lane` (what is pending and
+//! unresolved), `router` (which thread uses which table), `calendar` (which slot is current). `actors` is the shell around them and the
+//! only module that knows actix.
+
+mod actors;
+mod calendar;
+mod cardinality;
+mod clock;
+mod counter;
+mod engine;
+mod lane;
+mod node;
+mod reader;
+mod refusal;
+mod retry;
+mod router;
+mod settings;
+mod shutdown;
+mod stats;
+mod ticker;
+
+#[cfg(test)]
+mod tests;
+
+pub use calendar::Calendar;
+pub use clock::{Clock, ManualClock};
+pub use counter::Counter;
+pub use engine::{Engine, StartError};
+pub use reader::{ReadError, Reader};
+pub use refusal::Refusal;
+pub use retry::{Retry, deliver};
+pub use settings::Settings;
+pub use shutdown::ShutdownReport;
+pub use stats::{LaneStats, Stats};

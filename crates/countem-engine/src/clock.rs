@@ -1,0 +1,72 @@
+//! Where the engine takes the time from.
+
+use std::{
+    fmt,
+    sync::{Arc, Weak},
+};
+
+use jiff::Timestamp;
+use parking_lot::Mutex;
+
+use crate::calendar::Calendar;
+
+/// The time by which increments are counted.
+#[derive(Debug, Clone, Default)]
+pub enum Clock {
+    /// The wall clock of the machine.
+    #[default]
+    System,
+    /// A clock that stands still until somebody sets it.
+    Manual(ManualClock),
+}
+
+/// A clock that stands still until it is [`set`](Self::set). Clones show the same time.
+#[derive(Clone)]
+pub struct ManualClock {
+    shared: Arc<Mutex<Shown>>,
+}
+
+struct Shown {
+    now: Timestamp,
+    calendars: Vec<Weak<Calendar>>,
+}
+
+impl ManualClock {
+    /// Returns a clock that shows `now`.
+    pub fn new(now: Timestamp) -> Self {
+        Self { shared: Arc::new(Mutex::new(Shown { now, calendars: Vec::new() })) }
+    }
+
+    /// Sets the clock, forwards or backwards. Increments that begin after this call are counted at the new time.
+    pub fn set(&self, now: Timestamp) {
+        let mut shown = self.shared.lock();
+        shown.now = now;
+        shown.calendars.retain(|calendar| calendar.upgrade().is_some());
+        for calendar in shown.calendars.iter().filter_map(Weak::upgrade) {
+            calendar.turn(now);
+        }
+    }
+}
+
+impl Clock {
+    /// Returns the time now.
+    pub fn now(&self) -> Timestamp {
+        match self {
+            Self::System => Timestamp::now(),
+            Self::Manual(clock) => clock.shared.lock().now,
+        }
+    }
+
+    /// Lets a manual clock turn `calendar` whenever it is set; the system clock is watched by the ticker.
+    pub(crate) fn drive(&self, calendar: &Arc<Calendar>) {
+        if let Self::Manual(clock) = self {
+            clock.shared.lock().calendars.push(Arc::downgrade(calendar));
+        }
+    }
+}
+
+impl fmt::Debug for ManualClock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("ManualClock").field(&self.shared.lock().now).finish()
+    }
+}

@@ -1,0 +1,366 @@
+//! A running node.
+
+use std::{
+    future::Future,
+    io,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use countem_core::{CollectionName, MetricName, NameError, ScheduleError, Writer};
+use countem_store::{Query, Rows, Store, StoreError, async_trait, overlay};
+use futures_util::future::join_all;
+use jiff::Timestamp;
+use tokio::{runtime, sync::OnceCell};
+
+use crate::{
+    actors::{Actors, Stage},
+    calendar::Calendar,
+    clock::Clock,
+    counter::Counter,
+    node::Node,
+    reader::{ReadError, Reader, Source},
+    refusal::Refusal,
+    retry::Retry,
+    settings::Settings,
+    shutdown::ShutdownReport,
+    stats::Stats,
+    ticker,
+};
+
+/// Says why an engine did not start.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// Threads or the runtime could not be made.
+    #[error("could not start the threads of the collector")]
+    Threads(#[from] io::Error),
+    /// The store could not be opened.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A collection stores no period.
+    #[error(transparent)]
+    Schedule(#[from] ScheduleError),
+}
+
+/// A running node: counts, flushes and reads. Cheap to clone; the last clone that is dropped shuts down in the background.
+#[derive(Debug, Clone)]
+pub struct Engine {
+    alive: Arc<Alive>,
+}
+
+/// Ends the engine with its last handle.
+#[derive(Debug)]
+struct Alive {
+    core: Arc<Core>,
+}
+
+/// What handles, ticker and background tasks share.
+#[derive(Debug)]
+pub(crate) struct Core {
+    node: Arc<Node>,
+    actors: Actors,
+    store: Arc<dyn Store>,
+    calendar: Arc<Calendar>,
+    writer: Writer,
+    shutdown_deadline: Duration,
+    report: OnceCell<ShutdownReport>,
+}
+
+/// Worker threads for store I/O. Lanes and reads mostly wait, so two are plenty.
+const WORKERS: usize = 2;
+
+impl Engine {
+    /// Starts a node whose store is opened by `open`, on the engine's own runtime.
+    ///
+    /// Works in every host: tokio, actix-web, or no runtime at all (with any executor that polls the future).
+    ///
+    /// # Errors
+    /// [`StartError`]: nothing runs.
+    pub async fn start<F>(settings: Settings, clock: Clock, open: F) -> Result<Self, StartError>
+    where
+        F: Future<Output = Result<Arc<dyn Store>, StoreError>> + Send + 'static,
+    {
+        let calendar =
+            Calendar::new(&settings.zone, &settings.periods, &settings.collection_periods, clock.now())?;
+        let calendar = Arc::new(calendar);
+        clock.drive(&calendar);
+        let stage = Stage::open(WORKERS)?;
+        let store = match stage.runtime.spawn(open).await {
+            Ok(Ok(store)) => store,
+            Ok(Err(error)) => {
+                stage.close();
+                return Err(error.into());
+            }
+            Err(panicked) => {
+                stage.close();
+                return Err(io::Error::other(panicked).into());
+            }
+        };
+        let writer = Writer::new(rand::random(), 1);
+        let node = Arc::new(Node::new(&settings, Arc::clone(&calendar), clock, &writer));
+        let retry = Retry::new(settings.retry_first, settings.retry_longest);
+        let actors = Actors::start(stage, Arc::clone(&node), Arc::clone(&store), retry);
+        let core = Arc::new(Core {
+            node,
+            actors,
+            store,
+            calendar,
+            writer,
+            shutdown_deadline: settings.shutdown_deadline,
+            report: OnceCell::new(),
+        });
+        core.actors.runtime().spawn(ticker::run(Arc::downgrade(&core), settings));
+        Ok(Self { alive: Arc::new(Alive { core }) })
+    }
+
+    fn core(&self) -> &Arc<Core> {
+        &self.alive.core
+    }
+
+    fn node(&self) -> &Arc<Node> {
+        &self.alive.core.node
+    }
+
+    /// Counts now. Never blocks on the store.
+    ///
+    /// # Errors
+    /// [`Refusal`]: the increment was not counted, and the stats say so.
+    #[inline]
+    pub fn increment(&self, collection: &str, metric: &str, n: i64) -> Result<(), Refusal> {
+        let node = self.node();
+        node.increment(collection, metric, n).inspect_err(|refusal| node.refuse(refusal))
+    }
+
+    /// Counts at `timestamp`, which has to lie in the configured window.
+    ///
+    /// # Errors
+    /// [`Refusal`]: the increment was not counted, and the stats say so.
+    pub fn increment_at(
+        &self,
+        collection: &str,
+        metric: &str,
+        n: i64,
+        timestamp: Timestamp,
+    ) -> Result<(), Refusal> {
+        let node = self.node();
+        node.increment_at(collection, metric, n, timestamp).inspect_err(|refusal| node.refuse(refusal))
+    }
+
+    /// Returns a handle of one counter.
+    ///
+    /// # Errors
+    /// [`NameError`] when a name is not valid.
+    pub fn counter(&self, collection: &str, metric: &str) -> Result<Counter, NameError> {
+        Ok(self.node().counter(CollectionName::new(collection)?, MetricName::new(metric)?))
+    }
+
+    /// Returns once everything accepted before the call is in the store.
+    ///
+    /// # Cancel safety
+    /// Dropping the future changes nothing about what is stored.
+    pub async fn flush(&self) {
+        let core = self.core();
+        core.node.drain_all();
+        let settled = core.settle();
+        join_all(settled).await;
+    }
+
+    /// Reads counters, this node's pending deltas included exactly once.
+    pub fn reader(&self) -> Reader {
+        let source = NodeSource { core: Arc::clone(self.core()) };
+        Reader::of_source(Arc::new(source), Arc::clone(&self.core().calendar))
+    }
+
+    /// Returns where every increment is.
+    pub fn stats(&self) -> Stats {
+        Stats::of(self.node(), self.core().actors.restarts())
+    }
+
+    /// Spreads threads over `collectors` tables, within the configured limits, and returns how many that are.
+    pub fn resize(&self, collectors: usize) -> usize {
+        self.core().resize(collectors)
+    }
+
+    /// Returns the store.
+    pub fn store(&self) -> &Arc<dyn Store> {
+        &self.core().store
+    }
+
+    /// Returns the time by which increments are counted.
+    pub fn now(&self) -> Timestamp {
+        self.node().clock().now()
+    }
+
+    /// Returns the calendar.
+    pub fn calendar(&self) -> &Arc<Calendar> {
+        &self.core().calendar
+    }
+
+    /// Returns the runtime on which the store's I/O runs.
+    pub fn runtime(&self) -> &runtime::Handle {
+        self.core().actors.runtime()
+    }
+
+    /// Stops intake, stores everything pending, and says where every increment is. Further calls return the same report.
+    ///
+    /// # Cancel safety
+    /// The shutdown goes on when the future is dropped.
+    pub async fn shutdown(&self) -> ShutdownReport {
+        let core = Arc::clone(self.core());
+        if let Some(report) = core.report.get() {
+            return report.clone();
+        }
+        let runtime = core.actors.runtime().clone();
+        let task = runtime.spawn(async move { core.shutdown().await });
+        match task.await {
+            Ok(report) => report,
+            // The runtime ends only after a shutdown has left its report.
+            Err(_) => self.core().report.get().cloned().unwrap_or_default(),
+        }
+    }
+}
+
+impl Core {
+    pub(crate) fn node(&self) -> &Arc<Node> {
+        &self.node
+    }
+
+    pub(crate) fn actors(&self) -> &Actors {
+        &self.actors
+    }
+
+    pub(crate) fn resize(&self, collectors: usize) -> usize {
+        let active = self.node.router().resize(collectors);
+        self.actors.fit_collectors();
+        active
+    }
+
+    /// Starts a flush and returns what tells when everything pending now is stored.
+    fn settle(&self) -> Vec<tokio::sync::oneshot::Receiver<()>> {
+        let settled: Vec<_> = self.node.lanes().iter().filter_map(|lane| lane.lock().settled()).collect();
+        if !settled.is_empty() {
+            self.actors.flush(true);
+        }
+        settled
+    }
+
+    async fn shutdown(&self) -> ShutdownReport {
+        self.report.get_or_init(|| self.shut_down()).await.clone()
+    }
+
+    async fn shut_down(&self) -> ShutdownReport {
+        let began = Instant::now();
+        self.node.close();
+        let deadline = tokio::time::Instant::now() + self.shutdown_deadline;
+        let mut settled = join_all(self.settle());
+        // Every second a new attempt at once: a backoff grown over an outage must not eat the deadline.
+        let mut nudge = tokio::time::interval(Duration::from_secs(1));
+        loop {
+            tokio::select! {
+                _ = &mut settled => break,
+                () = tokio::time::sleep_until(deadline) => break,
+                _ = nudge.tick() => self.actors.flush(true),
+            }
+        }
+        let report = self.report(began);
+        if report.is_balanced() && report.dropped + report.in_doubt == 0 && !self.was_ever_in_doubt() {
+            if let Err(error) = self.store.retire(&self.writer).await {
+                tracing::debug!(%error, "bookkeeping of this writer stays in the store");
+            }
+        }
+        tracing::info!(%report, "collector is shut down");
+        self.actors.stop();
+        report
+    }
+
+    fn was_ever_in_doubt(&self) -> bool {
+        self.node.lanes().iter().any(|lane| lane.lock().ledger.doubts > 0)
+    }
+
+    fn report(&self, began: Instant) -> ShutdownReport {
+        let (accepted, _) = self.node.intake();
+        let mut report = ShutdownReport { accepted, ..ShutdownReport::default() };
+        for lane in self.node.lanes() {
+            let mut lane = lane.lock();
+            report.dropped += lane.drop_unsent();
+            report.in_doubt += lane.in_flight_increments();
+            report.applied += lane.ledger.applied;
+            report.quarantined += lane.ledger.quarantined;
+            report.errors.extend(lane.ledger.last_error.clone());
+        }
+        report.took = began.elapsed();
+        report
+    }
+}
+
+impl Drop for Alive {
+    fn drop(&mut self) {
+        if self.core.report.initialized() {
+            return;
+        }
+        let stats = Stats::of(&self.core.node, 0);
+        if stats.pending > 0 {
+            tracing::warn!(
+                pending = stats.pending,
+                "collector was dropped without a shutdown, storing what is pending in the background"
+            );
+        }
+        let core = Arc::clone(&self.core);
+        self.core.actors.runtime().spawn(async move { core.shutdown().await });
+    }
+}
+
+/// The store and what this node has pending.
+#[derive(Debug)]
+struct NodeSource {
+    core: Arc<Core>,
+}
+
+#[async_trait]
+impl Source for NodeSource {
+    async fn rows(&self, query: &Query) -> Result<Rows, StoreError> {
+        let core = &self.core;
+        let lane = core.node.lane(query.collection.as_str());
+        // While the gate is held no further batch is sent: what the snapshot calls unsent stays unsent.
+        let _gate = lane.gate.read().await;
+        core.node.drain_all();
+        let snapshot = lane.lock().snapshot(query);
+        let mut rows = core.store.read(query, snapshot.in_flight.as_deref()).await?;
+        for (bucket, counters) in &snapshot.unsent {
+            let deltas = counters.iter().map(|(metric, n)| countem_core::Delta {
+                collection: query.collection.as_str(),
+                metric,
+                bucket: *bucket,
+                n: *n,
+                increments: 0,
+            });
+            overlay(&mut rows, query, deltas);
+        }
+        Ok(rows)
+    }
+
+    async fn names(&self) -> Result<Vec<CollectionName>, StoreError> {
+        let mut names = self.core.store.collections().await?;
+        self.core.node.drain_all();
+        for lane in self.core.node.lanes() {
+            names.extend(lane.lock().collections().filter_map(|name| CollectionName::new(name).ok()));
+        }
+        names.sort_unstable();
+        names.dedup();
+        Ok(names)
+    }
+}
+
+impl Engine {
+    /// Runs a future of this engine on the engine's own runtime, so that any executor may wait for it.
+    ///
+    /// # Errors
+    /// [`ReadError::Closed`] when the engine's runtime has ended.
+    pub async fn run<T: Send + 'static>(
+        &self,
+        future: impl Future<Output = Result<T, ReadError>> + Send + 'static,
+    ) -> Result<T, ReadError> {
+        self.runtime().spawn(future).await.unwrap_or(Err(ReadError::Closed))
+    }
+}

@@ -1,0 +1,288 @@
+//! One lane: what is pending for the collections it serves, and the one batch that is unresolved.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+};
+
+use countem_core::{Batch, BatchId, Bucket, Delta, FoldError, OVERFLOW_METRIC, Table, Writer};
+use countem_store::{Applied, ErrorKind, Quarantined, Query, Rows, StoreError, overlay};
+use parking_lot::{Mutex, MutexGuard};
+use tokio::sync::{RwLock, oneshot};
+
+use crate::cardinality::Cardinality;
+
+/// The part of a node's pending deltas whose collections hash to this lane.
+#[derive(Debug)]
+pub(crate) struct Lane {
+    state: Mutex<LaneState>,
+    /// Held for reading while the store is read, for writing while the next batch becomes the unresolved one: so a read
+    /// meets at most one batch that may or may not be in the store, and knows which.
+    pub(crate) gate: RwLock<()>,
+}
+
+/// See [`Lane`]. Every transition is a plain method: actors only decide when.
+#[derive(Debug)]
+pub(crate) struct LaneState {
+    writer: Writer,
+    index: u16,
+    batch_counters: usize,
+    pending: Table,
+    cardinality: Cardinality,
+    /// Frozen, not sent yet.
+    queue: VecDeque<Batch>,
+    /// Sent, not resolved yet (I7).
+    in_flight: Option<Arc<Batch>>,
+    last_seq: u64,
+    /// Who waits until everything pending now is stored.
+    waiting_for_freeze: Vec<oneshot::Sender<()>>,
+    waiting_for_seq: Vec<(u64, oneshot::Sender<()>)>,
+    pub(crate) ledger: Ledger,
+}
+
+/// Where the increments of a lane went (I1): `merged = applied + pending + quarantined + dropped`.
+#[derive(Debug, Default, Clone)]
+pub(crate) struct Ledger {
+    pub(crate) merged: u64,
+    pub(crate) applied: u64,
+    pub(crate) quarantined: u64,
+    pub(crate) dropped: u64,
+    pub(crate) batches: u64,
+    pub(crate) attempts: u64,
+    pub(crate) failures: u64,
+    /// Attempts whose outcome was unknown.
+    pub(crate) doubts: u64,
+    pub(crate) quarantine: VecDeque<Quarantined>,
+    /// Increments that went to the overflow metric, by collection.
+    pub(crate) overflowed: BTreeMap<String, u64>,
+    pub(crate) last_error: Option<String>,
+    /// Failed attempts since the last success.
+    pub(crate) consecutive_failures: u32,
+}
+
+/// Quarantined deltas kept for the stats; older ones are only counted.
+const KEPT_QUARANTINE: usize = 1000;
+
+/// What a read has to add to what the store says.
+pub(crate) struct Snapshot {
+    /// Deltas that no store has seen.
+    pub(crate) unsent: Rows,
+    /// The batch that the store may or may not have applied.
+    pub(crate) in_flight: Option<Arc<Batch>>,
+}
+
+impl Lane {
+    pub(crate) fn new(writer: Writer, index: u16, batch_counters: usize, metrics_per_bucket: usize) -> Self {
+        let state = LaneState {
+            writer,
+            index,
+            batch_counters: batch_counters.max(1),
+            pending: Table::new(),
+            cardinality: Cardinality::new(metrics_per_bucket),
+            queue: VecDeque::new(),
+            in_flight: None,
+            last_seq: 0,
+            waiting_for_freeze: Vec::new(),
+            waiting_for_seq: Vec::new(),
+            ledger: Ledger::default(),
+        };
+        Self { state: Mutex::new(state), gate: RwLock::new(()) }
+    }
+
+    pub(crate) fn lock(&self) -> MutexGuard<'_, LaneState> {
+        self.state.lock()
+    }
+}
+
+impl LaneState {
+    /// Adds a delta that was counted in `delta.bucket`, a stored bucket.
+    pub(crate) fn merge(&mut self, delta: Delta<'_>) {
+        self.ledger.merged += delta.increments;
+        let refused = match self.pending.merge_within(delta, 0) {
+            Ok(()) => return,
+            Err(FoldError::Full) => self.merge_new(delta),
+            Err(error) => Err(error),
+        };
+        if let Err(error) = refused {
+            self.quarantine(Quarantined::new(delta, error.to_string()));
+        }
+    }
+
+    /// Adds a delta whose counter is not pending yet: the place where the cardinality cap is kept.
+    fn merge_new(&mut self, delta: Delta<'_>) -> Result<(), FoldError> {
+        if self.cardinality.admits(delta.collection, delta.bucket, delta.metric) {
+            return self.pending.merge(delta);
+        }
+        let known = self.ledger.overflowed.get_mut(delta.collection);
+        match known {
+            Some(increments) => *increments += delta.increments,
+            None => {
+                tracing::warn!(
+                    collection = delta.collection,
+                    bucket = %delta.bucket,
+                    "bucket has reached `limits.metrics_per_bucket`, new metrics are counted as `__overflow__`"
+                );
+                self.ledger.overflowed.insert(delta.collection.to_owned(), delta.increments);
+            }
+        }
+        self.pending.merge(Delta { metric: OVERFLOW_METRIC, ..delta })
+    }
+
+    /// Adds a delta only if that needs no room.
+    pub(crate) fn merge_known(&mut self, delta: Delta<'_>) -> Result<(), FoldError> {
+        self.pending.merge_within(delta, 0)?;
+        self.ledger.merged += delta.increments;
+        Ok(())
+    }
+
+    fn quarantine(&mut self, quarantined: Quarantined) {
+        tracing::error!(
+            collection = quarantined.collection,
+            metric = quarantined.metric,
+            bucket = %quarantined.bucket,
+            n = quarantined.n,
+            reason = quarantined.reason,
+            "counter is quarantined"
+        );
+        self.ledger.quarantined += quarantined.increments;
+        if self.ledger.quarantine.len() == KEPT_QUARANTINE {
+            self.ledger.quarantine.pop_front();
+        }
+        self.ledger.quarantine.push_back(quarantined);
+    }
+
+    /// Returns the number of counters that are pending, frozen ones included.
+    pub(crate) fn counters(&self) -> usize {
+        let queued: usize = self.queue.iter().map(Batch::len).sum();
+        self.pending.len() + queued + self.in_flight.as_ref().map_or(0, |batch| batch.len())
+    }
+
+    /// Returns the number of increments that are pending, frozen ones included, added up from the deltas themselves.
+    pub(crate) fn pending_increments(&self) -> u64 {
+        let frozen =
+            self.queue.iter().chain(self.in_flight.as_deref()).map(|batch| batch.totals().increments);
+        self.pending.deltas().totals().increments + frozen.sum::<u64>()
+    }
+
+    /// Tells whether everything that was merged is resolved.
+    pub(crate) fn is_settled(&self) -> bool {
+        self.pending.is_empty() && self.queue.is_empty() && self.in_flight.is_none()
+    }
+
+    /// Returns the unresolved batch, or makes the next one unresolved; `None` when nothing is pending.
+    ///
+    /// The caller holds the gate for writing unless the batch is already in flight.
+    pub(crate) fn advance(&mut self) -> Option<Arc<Batch>> {
+        if self.in_flight.is_none() {
+            if self.queue.is_empty() {
+                self.freeze();
+            }
+            self.in_flight = self.queue.pop_front().map(Arc::new);
+        }
+        self.in_flight.clone()
+    }
+
+    /// Freezes everything pending into batches of bearable size.
+    fn freeze(&mut self) {
+        while !self.pending.is_empty() {
+            let deltas = self.pending.take(self.batch_counters);
+            self.last_seq += 1;
+            let id = BatchId { writer: self.writer.clone(), lane: self.index, seq: self.last_seq };
+            self.queue.push_back(Batch::new(id, deltas));
+        }
+        let seq = self.last_seq;
+        self.waiting_for_seq.extend(self.waiting_for_freeze.drain(..).map(|waiting| (seq, waiting)));
+    }
+
+    /// Ends the unresolved batch: the store has all of it but what is quarantined.
+    pub(crate) fn resolve(&mut self, applied: Applied) {
+        let batch = self.in_flight.take().expect("only the batch in flight is resolved");
+        let quarantined: u64 = applied.quarantined.iter().map(|q| q.increments).sum();
+        self.ledger.applied += batch.totals().increments.saturating_sub(quarantined);
+        self.ledger.batches += 1;
+        self.ledger.attempts += 1;
+        self.ledger.consecutive_failures = 0;
+        self.ledger.last_error = None;
+        applied.quarantined.into_iter().for_each(|quarantined| self.quarantine(quarantined));
+        let seq = batch.id().seq;
+        let (done, waiting) =
+            std::mem::take(&mut self.waiting_for_seq).into_iter().partition(|(goal, _)| *goal <= seq);
+        self.waiting_for_seq = waiting;
+        for (_, waiting) in done {
+            // Whoever waited may have given up.
+            waiting.send(()).ok();
+        }
+    }
+
+    /// Notes a failed attempt. The batch stays as it is and will be sent again.
+    pub(crate) fn fail(&mut self, error: &StoreError) {
+        self.ledger.attempts += 1;
+        self.ledger.failures += 1;
+        self.ledger.consecutive_failures = self.ledger.consecutive_failures.saturating_add(1);
+        self.ledger.doubts += u64::from(error.kind() == ErrorKind::InDoubt);
+        self.ledger.last_error = Some(error.to_string());
+    }
+
+    /// Returns what tells when everything pending now is stored, `None` when it already is.
+    pub(crate) fn settled(&mut self) -> Option<oneshot::Receiver<()>> {
+        if self.is_settled() {
+            return None;
+        }
+        let (done, settled) = oneshot::channel();
+        if self.pending.is_empty() {
+            self.waiting_for_seq.push((self.last_seq, done));
+        } else {
+            self.waiting_for_freeze.push(done);
+        }
+        Some(settled)
+    }
+
+    /// Tells whether there is a reason to send another batch before the next tick.
+    pub(crate) fn is_urgent(&self) -> bool {
+        !self.queue.is_empty() || !self.waiting_for_freeze.is_empty()
+    }
+
+    /// Returns what a read of `query` has to add. The caller holds the gate for reading.
+    pub(crate) fn snapshot(&self, query: &Query) -> Snapshot {
+        let mut unsent = Rows::new();
+        for batch in &self.queue {
+            overlay(&mut unsent, query, batch.deltas());
+        }
+        overlay(&mut unsent, query, self.pending.iter());
+        Snapshot { unsent, in_flight: self.in_flight.clone() }
+    }
+
+    /// Lists collections that have something pending.
+    pub(crate) fn collections(&self) -> impl Iterator<Item = &str> {
+        let frozen = self.queue.iter().chain(self.in_flight.as_deref()).flat_map(Batch::deltas);
+        frozen.chain(self.pending.iter()).map(|delta| delta.collection)
+    }
+
+    /// Gives up what was never sent, and returns how many increments that were. Only a shutdown whose deadline has passed
+    /// does this.
+    pub(crate) fn drop_unsent(&mut self) -> u64 {
+        let unsent = self.pending.drain().totals().increments;
+        let queued: u64 = self.queue.drain(..).map(|batch| batch.totals().increments).sum();
+        self.ledger.dropped += unsent + queued;
+        unsent + queued
+    }
+
+    /// Returns the number of increments in the unresolved batch.
+    pub(crate) fn in_flight_increments(&self) -> u64 {
+        self.in_flight.as_ref().map_or(0, |batch| batch.totals().increments)
+    }
+}
+
+/// Returns the lane that serves `collection`: FNV-1a, so that a restarted node uses the same one.
+pub(crate) fn lane_of(collection: &str, lanes: usize) -> usize {
+    let hash = collection.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    });
+    usize::try_from(hash % lanes as u64).expect("a remainder is smaller than the number of lanes")
+}
+
+/// Returns the bucket of one delta, for callers that fan out.
+pub(crate) fn in_bucket(delta: Delta<'_>, bucket: Bucket, first: bool) -> Delta<'_> {
+    // The increments are accounted for once, by the finest stored bucket.
+    Delta { bucket, increments: if first { delta.increments } else { 0 }, ..delta }
+}

@@ -1,0 +1,321 @@
+//! Everything a node counts with: the plain, shared state behind the handles and the actors.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+};
+
+use countem_core::{Bucket, CollectionName, Delta, MetricName, Writer};
+use jiff::{SignedDuration, Timestamp};
+use tokio::sync::Notify;
+
+use crate::{
+    calendar::{Calendar, Class},
+    clock::Clock,
+    counter::{Counter, Registry},
+    lane::{Lane, in_bucket, lane_of},
+    refusal::{REASONS, Refusal},
+    router::{Draining, Router},
+    settings::Settings,
+};
+
+/// The counting state of one node. No actor owns a count: an actor that dies takes nothing with it.
+#[derive(Debug)]
+pub(crate) struct Node {
+    router: Router,
+    calendar: Arc<Calendar>,
+    registry: Registry,
+    lanes: Box<[Lane]>,
+    clock: Clock,
+    past_window: SignedDuration,
+    future_window: SignedDuration,
+    /// Most counters in one collector's table.
+    table_counters: usize,
+    /// Counters in the lanes beyond which no new counter is accepted.
+    lane_counters_most: usize,
+    /// Counters in the lanes beyond which a flush begins before its time.
+    flush_counters: usize,
+    lane_counters: AtomicUsize,
+    /// Increments that came through handles and have left their cells.
+    accepted_by_cells: AtomicU64,
+    refused: [AtomicU64; REASONS.len()],
+    closed: AtomicBool,
+    /// Asks the ticker for a flush before its time.
+    pub(crate) flush_wanted: Notify,
+}
+
+impl Node {
+    pub(crate) fn new(settings: &Settings, calendar: Arc<Calendar>, clock: Clock, writer: &Writer) -> Self {
+        let collectors_max = settings.collectors_max.max(settings.collectors_min).max(1);
+        let table_counters =
+            settings.flush_counters.min(settings.pending_counters / (2 * collectors_max)).max(1);
+        let in_tables = table_counters * collectors_max;
+        let lane =
+            |index| Lane::new(writer.clone(), index, settings.batch_counters, settings.metrics_per_bucket);
+        let signed = |duration| SignedDuration::try_from(duration).unwrap_or(SignedDuration::MAX);
+        Self {
+            router: Router::new(settings.collectors_min, collectors_max, table_counters),
+            calendar,
+            registry: Registry::default(),
+            lanes: (0..settings.lanes.max(1)).map(lane).collect(),
+            clock,
+            past_window: signed(settings.past_window),
+            future_window: signed(settings.future_window),
+            table_counters,
+            lane_counters_most: settings.pending_counters.saturating_sub(in_tables).max(1),
+            flush_counters: settings.flush_counters.max(1),
+            lane_counters: AtomicUsize::new(0),
+            accepted_by_cells: AtomicU64::new(0),
+            refused: Default::default(),
+            closed: AtomicBool::new(false),
+            flush_wanted: Notify::new(),
+        }
+    }
+
+    pub(crate) fn router(&self) -> &Router {
+        &self.router
+    }
+
+    pub(crate) fn calendar(&self) -> &Calendar {
+        &self.calendar
+    }
+
+    pub(crate) fn clock(&self) -> &Clock {
+        &self.clock
+    }
+
+    pub(crate) fn lanes(&self) -> &[Lane] {
+        &self.lanes
+    }
+
+    pub(crate) fn lane(&self, collection: &str) -> &Lane {
+        &self.lanes[lane_of(collection, self.lanes.len())]
+    }
+
+    pub(crate) fn counter(self: &Arc<Self>, collection: CollectionName, metric: MetricName) -> Counter {
+        self.registry.counter(self, collection, metric)
+    }
+
+    /// Counts now.
+    #[inline]
+    pub(crate) fn increment(&self, collection: &str, metric: &str, n: i64) -> Result<(), Refusal> {
+        let slot = self.calendar.class(collection).slot();
+        self.fold(Delta { collection, metric, bucket: slot, n, increments: 1 })
+    }
+
+    /// Counts at `timestamp`.
+    pub(crate) fn increment_at(
+        &self,
+        collection: &str,
+        metric: &str,
+        n: i64,
+        timestamp: Timestamp,
+    ) -> Result<(), Refusal> {
+        let age = self.clock.now().duration_since(timestamp);
+        if age > self.past_window || -age > self.future_window {
+            return Err(Refusal::Window { timestamp });
+        }
+        let slot = self.calendar.schedule(collection).slot(timestamp)?;
+        self.fold(Delta { collection, metric, bucket: slot, n, increments: 1 })
+    }
+
+    #[inline]
+    fn fold(&self, delta: Delta<'_>) -> Result<(), Refusal> {
+        let place = self.router.place();
+        let mut open = self.router.table(place).lock();
+        if open.closed {
+            return Err(Refusal::Closed);
+        }
+        let most = open.most;
+        match open.table.merge_within(delta, most) {
+            Ok(()) => {
+                open.accepted += 1;
+                Ok(())
+            }
+            Err(countem_core::FoldError::Full) => {
+                drop(open);
+                self.fold_into_full(place, delta)
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// The table is full: make room by draining it here and now, unless the lanes are full, too.
+    #[cold]
+    #[inline(never)]
+    fn fold_into_full(&self, place: usize, delta: Delta<'_>) -> Result<(), Refusal> {
+        if self.has_room() {
+            self.drain(place);
+        }
+        let mut open = self.router.table(place).lock();
+        if open.closed {
+            return Err(Refusal::Closed);
+        }
+        // Other threads may have filled the table again; one counter more than its share does no harm.
+        open.most = if self.has_room() { self.table_counters } else { 0 };
+        let most = if open.most > 0 { usize::MAX } else { 0 };
+        match open.table.merge_within(delta, most) {
+            Ok(()) => {
+                open.accepted += 1;
+                return Ok(());
+            }
+            Err(countem_core::FoldError::Full) => {}
+            Err(error) => return Err(error.into()),
+        }
+        drop(open);
+        self.fold_into_lane(delta)
+    }
+
+    /// No room for a new counter. One that is pending in its lane already needs none.
+    fn fold_into_lane(&self, delta: Delta<'_>) -> Result<(), Refusal> {
+        let class = self.calendar.class(delta.collection);
+        let mut buckets = class.schedule().fan_out(delta.bucket);
+        let (Some(bucket), None) = (buckets.next(), buckets.next()) else {
+            return Err(Refusal::Full);
+        };
+        self.lane(delta.collection).lock().merge_known(in_bucket(delta, bucket, true))?;
+        self.accepted_by_cells.fetch_add(delta.increments, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn has_room(&self) -> bool {
+        self.lane_counters.load(Ordering::Relaxed) < self.lane_counters_most
+    }
+
+    /// Counts and logs a refused increment.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn refuse(&self, refusal: &Refusal) {
+        let before = self.refused[refusal.index()].fetch_add(1, Ordering::Relaxed);
+        // The first of a kind, then every power of two: enough to notice, too little to flood a log.
+        if (before + 1).is_power_of_two() {
+            tracing::warn!(reason = refusal.reason(), refused = before + 1, error = %refusal, "increment was refused");
+        }
+    }
+
+    pub(crate) fn refused(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
+        REASONS.iter().zip(&self.refused).map(|(reason, count)| (*reason, count.load(Ordering::Relaxed)))
+    }
+
+    /// Moves everything that collector `place` holds to the lanes.
+    pub(crate) fn drain(&self, place: usize) {
+        let collector = self.router.table(place);
+        // Held to the end: whoever drains after us finds what we took in the lanes, never in between.
+        let mut draining = collector.draining.lock();
+        self.merge_drained(&mut draining);
+        {
+            let mut open = collector.lock();
+            open.table.swap(&mut draining.table);
+            open.most = if self.has_room() { self.table_counters } else { 0 };
+        }
+        let moved = self.registry.drain(place, &mut draining.table, self);
+        self.accepted_by_cells.fetch_add(moved, Ordering::Relaxed);
+        self.merge_drained(&mut draining);
+    }
+
+    /// Moves everything that any collector holds to the lanes.
+    pub(crate) fn drain_all(&self) {
+        (0..self.router.max()).for_each(|place| self.drain(place));
+    }
+
+    /// Merges a drained table into the lanes, going on where an interrupted attempt ended.
+    fn merge_drained(&self, draining: &mut Draining) {
+        let Draining { table, merged } = draining;
+        let mut fan_out = FanOut::default();
+        let mut lane = None;
+        for delta in table.iter().skip(*merged) {
+            let index = lane_of(delta.collection, self.lanes.len());
+            let state = match &mut lane {
+                Some((at, state)) if *at == index => state,
+                other => {
+                    // The lock of the lane before is given back first: two are never held at once.
+                    *other = None;
+                    &mut other.insert((index, self.lanes[index].lock())).1
+                }
+            };
+            for (at, bucket) in
+                fan_out.of(self.calendar.class(delta.collection), delta.bucket).iter().enumerate()
+            {
+                state.merge(in_bucket(delta, *bucket, at == 0));
+            }
+            *merged += 1;
+        }
+        drop(lane);
+        if *merged > 0 {
+            table.clear();
+            *merged = 0;
+            self.measure();
+        }
+    }
+
+    /// Moves what a handle counted in a slot that has ended to its lane.
+    pub(crate) fn merge_from_cell(&self, delta: &Delta<'_>) {
+        let class = self.calendar.class(delta.collection);
+        let mut state = self.lane(delta.collection).lock();
+        for (at, bucket) in class.schedule().fan_out(delta.bucket).enumerate() {
+            state.merge(in_bucket(*delta, bucket, at == 0));
+        }
+        drop(state);
+        self.accepted_by_cells.fetch_add(delta.increments, Ordering::Relaxed);
+    }
+
+    /// Looks how many counters the lanes hold and asks for a flush when they are many.
+    pub(crate) fn measure(&self) {
+        let counters: usize = self.lanes.iter().map(|lane| lane.lock().counters()).sum();
+        self.lane_counters.store(counters, Ordering::Relaxed);
+        if counters >= self.flush_counters {
+            self.flush_wanted.notify_one();
+        }
+    }
+
+    /// Tells whether enough counters are pending for a flush before its time.
+    pub(crate) fn is_crowded(&self) -> bool {
+        self.lane_counters.load(Ordering::Relaxed) >= self.flush_counters
+    }
+
+    /// Refuses every later increment and moves everything accepted to the lanes.
+    pub(crate) fn close(&self) {
+        self.closed.store(true, Ordering::SeqCst);
+        self.router.tables().for_each(|collector| collector.lock().closed = true);
+        self.registry.close();
+        self.drain_all();
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::SeqCst)
+    }
+
+    /// Returns the number of increments accepted so far and how many of them have not reached a lane.
+    pub(crate) fn intake(&self) -> (u64, u64) {
+        let mut accepted = self.accepted_by_cells.load(Ordering::Relaxed);
+        let mut pending = 0;
+        for collector in self.router.tables() {
+            let draining = collector.draining.lock();
+            let rest = draining.table.iter().skip(draining.merged).map(|delta| delta.increments).sum::<u64>();
+            let open = collector.lock();
+            accepted += open.accepted;
+            pending += rest + open.table.deltas().totals().increments;
+        }
+        let in_cells = self.registry.pending();
+        (accepted + in_cells, pending + in_cells)
+    }
+}
+
+/// Remembers the stored buckets of the slot seen last: deltas of one table are nearly always of the same slot.
+#[derive(Default)]
+struct FanOut {
+    last: Option<(*const Class, Bucket)>,
+    buckets: Vec<Bucket>,
+}
+
+impl FanOut {
+    fn of(&mut self, class: &Arc<Class>, slot: Bucket) -> &[Bucket] {
+        let wanted = (Arc::as_ptr(class), slot);
+        if self.last != Some(wanted) {
+            self.buckets.clear();
+            self.buckets.extend(class.schedule().fan_out(slot));
+            self.last = Some(wanted);
+        }
+        &self.buckets
+    }
+}

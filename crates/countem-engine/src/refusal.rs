@@ -1,0 +1,61 @@
+//! Why an increment was not accepted.
+
+use countem_core::{BucketError, FoldError, NameError};
+
+/// Says why an increment was not accepted. It was not counted at all.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Refusal {
+    /// The collection or the metric has no valid name.
+    #[error(transparent)]
+    Name(#[from] NameError),
+    /// The collector was shut down.
+    #[error("collector is shut down")]
+    Closed,
+    /// The store is behind and too many distinct counters are pending. Known counters are still counted.
+    #[error("too many distinct counters are pending, the store is behind")]
+    Full,
+    /// The pending amount of the counter would leave the range of `i64`.
+    #[error("pending amount of the counter would exceed the range of a 64-bit integer")]
+    Overflow,
+    /// The time of the increment lies outside the configured window.
+    #[error("time `{timestamp}` lies outside the window in which increments are accepted")]
+    Window {
+        /// The time that was given.
+        timestamp: jiff::Timestamp,
+    },
+    /// The time of the increment has no bucket.
+    #[error(transparent)]
+    Bucket(#[from] BucketError),
+}
+
+/// Number of distinct [`Refusal::reason`]s.
+pub(crate) const REASONS: [&str; 5] = ["name", "closed", "full", "overflow", "time"];
+
+impl Refusal {
+    /// Returns the one word under which refused increments are counted in the stats.
+    pub fn reason(&self) -> &'static str {
+        REASONS[self.index()]
+    }
+
+    pub(crate) fn index(&self) -> usize {
+        match self {
+            Self::Name(_) => 0,
+            Self::Closed => 1,
+            Self::Full => 2,
+            Self::Overflow => 3,
+            Self::Window { .. } | Self::Bucket(_) => 4,
+        }
+    }
+}
+
+impl From<FoldError> for Refusal {
+    fn from(error: FoldError) -> Self {
+        match error {
+            FoldError::Name(error) => Self::Name(error),
+            FoldError::Overflow => Self::Overflow,
+            // Every other reason is one of room.
+            _ => Self::Full,
+        }
+    }
+}

@@ -1,0 +1,52 @@
+//! What a shutdown achieved.
+
+use std::{fmt, time::Duration};
+
+/// Says where every accepted increment is after a shutdown: `accepted = applied + quarantined + dropped + in_doubt`.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ShutdownReport {
+    /// Increments that were counted.
+    pub accepted: u64,
+    /// Increments that are in the store.
+    pub applied: u64,
+    /// Increments whose counter the store could not add to.
+    pub quarantined: u64,
+    /// Increments that never reached the store before the deadline.
+    pub dropped: u64,
+    /// Increments of batches that were sent and never confirmed: stored or not, wholly or in part.
+    pub in_doubt: u64,
+    /// How long the shutdown took.
+    pub took: Duration,
+    /// What the store said last, where something is missing.
+    pub errors: Vec<String>,
+}
+
+impl ShutdownReport {
+    /// Tells whether everything that was accepted is in the store.
+    pub fn is_complete(&self) -> bool {
+        self.accepted == self.applied
+    }
+
+    /// Tells whether the report accounts for every accepted increment.
+    pub fn is_balanced(&self) -> bool {
+        self.accepted == self.applied + self.quarantined + self.dropped + self.in_doubt
+    }
+}
+
+impl fmt::Display for ShutdownReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} increments accepted, {} stored", self.accepted, self.applied)?;
+        for (count, what) in
+            [(self.quarantined, "quarantined"), (self.dropped, "not stored"), (self.in_doubt, "in doubt")]
+        {
+            if count > 0 {
+                write!(f, ", {count} {what}")?;
+            }
+        }
+        write!(f, " in {:.1?}", self.took)?;
+        match self.errors.first() {
+            Some(error) => write!(f, ": {error}"),
+            None => Ok(()),
+        }
+    }
+}
