@@ -63,6 +63,11 @@ impl Calendar {
         self.class(collection).schedule()
     }
 
+    /// Returns the zone of days and coarser periods.
+    pub fn zone(&self) -> &TimeZone {
+        self.default.schedule.zone()
+    }
+
     #[inline]
     pub(crate) fn class(&self, collection: &str) -> &Arc<Class> {
         if self.own.is_empty() {

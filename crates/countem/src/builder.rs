@@ -1,0 +1,122 @@
+//! Starting a collector.
+
+use std::{future::Future, sync::Arc, time::Duration};
+
+use countem_core::{CollectionName, Period, jiff::tz::TimeZone};
+use countem_engine::{Clock, Engine, Settings, StartError};
+use countem_store::{Store, StoreError};
+
+use crate::{Collector, open_store};
+
+/// Collects what a [`Collector`] needs to start. Everything has a default: a SQLite file `countem.db`, flushed every ten seconds.
+#[derive(Debug, Clone)]
+#[must_use = "a builder does nothing until `start`"]
+pub struct Builder {
+    store: Opening,
+    settings: Settings,
+    clock: Clock,
+}
+
+#[derive(Debug, Clone)]
+enum Opening {
+    Uri(String),
+    Given(Arc<dyn Store>),
+}
+
+impl Builder {
+    pub(crate) fn new() -> Self {
+        let store = Opening::Uri("sqlite://countem.db".to_owned());
+        Self { store, settings: Settings::default(), clock: Clock::System }
+    }
+
+    /// Stores counts in the store that `uri` names; see [`open_store`].
+    pub fn store(self, uri: impl Into<String>) -> Self {
+        Self { store: Opening::Uri(uri.into()), ..self }
+    }
+
+    /// Stores counts in a store of your own.
+    pub fn custom_store(self, store: impl Store) -> Self {
+        self.shared_store(Arc::new(store))
+    }
+
+    /// Stores counts in a store that others use, too.
+    pub fn shared_store(self, store: Arc<dyn Store>) -> Self {
+        Self { store: Opening::Given(store), ..self }
+    }
+
+    /// Replaces all settings, such as those of a configuration file.
+    pub fn settings(self, settings: Settings) -> Self {
+        Self { settings, ..self }
+    }
+
+    /// Sets how long deltas gather before they are sent to the store. Default: 10 seconds.
+    pub fn flush_interval(mut self, interval: Duration) -> Self {
+        self.settings.flush_interval = interval;
+        self
+    }
+
+    /// Sets the IANA zone of days and coarser periods. Default: UTC.
+    pub fn zone(mut self, zone: TimeZone) -> Self {
+        self.settings.zone = zone;
+        self
+    }
+
+    /// Sets the stored periods of every collection that has none of its own. Default: `day`.
+    pub fn periods(mut self, periods: impl IntoIterator<Item = Period>) -> Self {
+        self.settings.periods = periods.into_iter().collect();
+        self
+    }
+
+    /// Sets the stored periods of one collection.
+    pub fn collection_periods(
+        mut self,
+        collection: CollectionName,
+        periods: impl IntoIterator<Item = Period>,
+    ) -> Self {
+        self.settings.collection_periods.insert(collection, periods.into_iter().collect());
+        self
+    }
+
+    /// Sets how long a shutdown tries to store what is pending. Default: 30 seconds.
+    pub fn shutdown_deadline(mut self, deadline: Duration) -> Self {
+        self.settings.shutdown_deadline = deadline;
+        self
+    }
+
+    /// Counts by another clock than the machine's, for tests.
+    pub fn clock(self, clock: Clock) -> Self {
+        Self { clock, ..self }
+    }
+
+    /// Opens the store and starts counting, on threads of the collector's own.
+    ///
+    /// # Errors
+    /// [`StartError`]: the store could not be opened, or threads could not be made. Nothing runs.
+    pub async fn start(self) -> Result<Collector, StartError> {
+        let store = self.store;
+        let open = async move {
+            match store {
+                Opening::Uri(uri) => open_store(&uri).await,
+                Opening::Given(store) => Ok::<_, StoreError>(store),
+            }
+        };
+        Ok(Collector::new(Engine::start(self.settings, self.clock, open).await?))
+    }
+
+    /// Does what [`start`](Self::start) does, for programs without a runtime.
+    ///
+    /// # Errors
+    /// As [`start`](Self::start).
+    ///
+    /// # Panics
+    /// When called from async code, which must not be blocked.
+    pub fn start_blocking(self) -> Result<Collector, StartError> {
+        block_on(self.start())
+    }
+}
+
+/// Polls a future on this thread. The engine's own runtime does the work that the future waits for.
+pub(crate) fn block_on<F: Future>(future: F) -> F::Output {
+    let runtime = tokio::runtime::Builder::new_current_thread().build();
+    runtime.expect("a runtime without I/O and timers needs nothing that could be missing").block_on(future)
+}

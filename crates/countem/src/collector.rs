@@ -1,0 +1,259 @@
+//! The handle that a service holds.
+
+use std::{collections::BTreeMap, future::Future};
+
+use countem_core::{
+    Bucket, BucketRange, CollectionName, MetricName, NameError, Period,
+    jiff::{Timestamp, civil::Date},
+};
+use countem_engine::{Counter, Engine, ReadError, Reader, Refusal, ShutdownReport, Stats};
+use countem_store::Counters;
+
+use crate::{Builder, Error, builder::block_on};
+
+/// Counts events and reads counters. Cheap to clone, `Send + Sync`.
+///
+/// Call [`shutdown`](Self::shutdown) at the end: the last clone that is dropped without it only stores in the background, which the end of the
+/// process may cut short.
+///
+/// Every method with the suffix `_blocking` is the twin of an async one for code without a runtime; called from
+/// async code it blocks the thread.
+#[derive(Debug, Clone)]
+pub struct Collector {
+    engine: Engine,
+}
+
+impl Collector {
+    /// Begins to describe a collector.
+    pub fn builder() -> Builder {
+        Builder::new()
+    }
+
+    pub(crate) fn new(engine: Engine) -> Self {
+        Self { engine }
+    }
+
+    /// Counts `n` events now. Never blocks on the store, never fails: what is refused is counted in [`stats`](Self::stats) and logged.
+    ///
+    /// The bucket is chosen here and now; it stays the same however late the count is stored.
+    #[inline]
+    pub fn increment(&self, collection: &str, metric: &str, n: i64) {
+        // Refusals are counted and logged by the engine.
+        self.engine.increment(collection, metric, n).ok();
+    }
+
+    /// Counts `n` events now, or says why not.
+    ///
+    /// # Errors
+    /// [`Refusal`]: invalid name, shut down, no room for a new counter, overflow.
+    #[inline]
+    pub fn try_increment(&self, collection: &str, metric: &str, n: i64) -> Result<(), Refusal> {
+        self.engine.increment(collection, metric, n)
+    }
+
+    /// Counts `n` events at the time they happened, which has to lie in the configured past and future window.
+    ///
+    /// # Errors
+    /// As [`try_increment`](Self::try_increment), and when the time lies outside the window.
+    pub fn increment_at(
+        &self,
+        collection: &str,
+        metric: &str,
+        n: i64,
+        timestamp: Timestamp,
+    ) -> Result<(), Refusal> {
+        self.engine.increment_at(collection, metric, n, timestamp)
+    }
+
+    /// Returns a handle of one counter, whose increments need no look-up.
+    ///
+    /// # Errors
+    /// [`NameError`] when a name is not valid.
+    pub fn counter(&self, collection: &str, metric: &str) -> Result<Counter, NameError> {
+        self.engine.counter(collection, metric)
+    }
+
+    /// Counts `n` events now and returns once they are in the store.
+    ///
+    /// # Errors
+    /// As [`try_increment`](Self::try_increment). While the store is away this waits.
+    ///
+    /// # Cancel safety
+    /// The increment stays counted when the future is dropped.
+    pub async fn increment_durable(&self, collection: &str, metric: &str, n: i64) -> Result<(), Refusal> {
+        self.engine.increment(collection, metric, n)?;
+        self.engine.flush().await;
+        Ok(())
+    }
+
+    /// Returns all counters of a collection on `date`, `None` for today; sorted by metric. Includes what this node has not
+    /// stored yet, exactly once.
+    ///
+    /// # Errors
+    /// [`Error`]: invalid name, or the store could not be read.
+    pub async fn get_counters(&self, collection: &str, date: Option<Date>) -> Result<Counters, Error> {
+        let (collection, bucket) = (CollectionName::new(collection)?, self.day(date)?);
+        self.read(async move |reader| reader.get_counters(&collection, bucket).await).await
+    }
+
+    /// Returns the counters of all collections on `date`, `None` for today.
+    ///
+    /// # Errors
+    /// As [`get_counters`](Self::get_counters).
+    pub async fn get_all_counters(
+        &self,
+        date: Option<Date>,
+    ) -> Result<BTreeMap<CollectionName, Counters>, Error> {
+        let bucket = self.day(date)?;
+        self.read(async move |reader| reader.get_all_counters(bucket).await).await
+    }
+
+    /// Returns one counter in any bucket, `None` when it was never counted there. Weeks, months, years and `all` that are not
+    /// stored are summed from days.
+    ///
+    /// # Errors
+    /// As [`get_counters`](Self::get_counters), and when the bucket does not follow from what is stored.
+    pub async fn get(&self, collection: &str, metric: &str, bucket: Bucket) -> Result<Option<i64>, Error> {
+        let (collection, metric) = (CollectionName::new(collection)?, MetricName::new(metric)?);
+        self.read(async move |reader| reader.get(&collection, &metric, bucket).await).await
+    }
+
+    /// Returns one counter in every bucket of a range in which it was counted.
+    ///
+    /// # Errors
+    /// As [`get`](Self::get).
+    pub async fn series(
+        &self,
+        collection: &str,
+        metric: &str,
+        range: BucketRange,
+    ) -> Result<BTreeMap<Bucket, i64>, Error> {
+        let (collection, metric) = (CollectionName::new(collection)?, MetricName::new(metric)?);
+        self.read(async move |reader| reader.series(&collection, &metric, range).await).await
+    }
+
+    /// Lists the collections that hold a counter, sorted.
+    ///
+    /// # Errors
+    /// The store could not be read.
+    pub async fn collections(&self) -> Result<Vec<CollectionName>, Error> {
+        self.read(async move |reader| reader.collections().await).await
+    }
+
+    /// Returns once everything accepted before the call is in the store. Waits while the store is away.
+    ///
+    /// # Cancel safety
+    /// Dropping the future changes nothing about what is stored.
+    pub async fn flush(&self) {
+        self.engine.flush().await;
+    }
+
+    /// Stops intake, stores what is pending until the deadline, and says where every accepted increment is.
+    ///
+    /// Later increments are refused; a second call returns the same report.
+    ///
+    /// # Cancel safety
+    /// The shutdown goes on when the future is dropped.
+    pub async fn shutdown(&self) -> ShutdownReport {
+        self.engine.shutdown().await
+    }
+
+    /// Returns where every increment is, and how flushing goes.
+    pub fn stats(&self) -> Stats {
+        self.engine.stats()
+    }
+
+    /// Spreads threads over `collectors` in-memory tables, within the configured limits, and returns how many that are. The
+    /// router also resizes itself: it grows when threads meet, and shrinks when they do not.
+    pub fn resize(&self, collectors: usize) -> usize {
+        self.engine.resize(collectors)
+    }
+
+    fn day(&self, date: Option<Date>) -> Result<Bucket, Error> {
+        let zone = self.engine.calendar().zone();
+        match date {
+            Some(date) => Ok(Bucket::day(date)?),
+            None => Ok(Bucket::containing(Period::Day, self.engine.now(), zone)?),
+        }
+    }
+
+    async fn read<T, F>(&self, ask: impl FnOnce(Reader) -> F + Send + 'static) -> Result<T, Error>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T, ReadError>> + Send + 'static,
+    {
+        Ok(self.engine.run(ask(self.engine.reader())).await?)
+    }
+}
+
+/// Twins for code without a runtime.
+///
+/// # Panics
+/// All of them, when called from async code, which must not be blocked.
+impl Collector {
+    /// Does what [`get_counters`](Self::get_counters) does.
+    ///
+    /// # Errors
+    /// As [`get_counters`](Self::get_counters).
+    pub fn get_counters_blocking(&self, collection: &str, date: Option<Date>) -> Result<Counters, Error> {
+        block_on(self.get_counters(collection, date))
+    }
+
+    /// Does what [`get_all_counters`](Self::get_all_counters) does.
+    ///
+    /// # Errors
+    /// As [`get_counters`](Self::get_counters).
+    pub fn get_all_counters_blocking(
+        &self,
+        date: Option<Date>,
+    ) -> Result<BTreeMap<CollectionName, Counters>, Error> {
+        block_on(self.get_all_counters(date))
+    }
+
+    /// Does what [`get`](Self::get) does.
+    ///
+    /// # Errors
+    /// As [`get`](Self::get).
+    pub fn get_blocking(&self, collection: &str, metric: &str, bucket: Bucket) -> Result<Option<i64>, Error> {
+        block_on(self.get(collection, metric, bucket))
+    }
+
+    /// Does what [`series`](Self::series) does.
+    ///
+    /// # Errors
+    /// As [`get`](Self::get).
+    pub fn series_blocking(
+        &self,
+        collection: &str,
+        metric: &str,
+        range: BucketRange,
+    ) -> Result<BTreeMap<Bucket, i64>, Error> {
+        block_on(self.series(collection, metric, range))
+    }
+
+    /// Does what [`collections`](Self::collections) does.
+    ///
+    /// # Errors
+    /// The store could not be read.
+    pub fn collections_blocking(&self) -> Result<Vec<CollectionName>, Error> {
+        block_on(self.collections())
+    }
+
+    /// Does what [`increment_durable`](Self::increment_durable) does.
+    ///
+    /// # Errors
+    /// As [`try_increment`](Self::try_increment).
+    pub fn increment_durable_blocking(&self, collection: &str, metric: &str, n: i64) -> Result<(), Refusal> {
+        block_on(self.increment_durable(collection, metric, n))
+    }
+
+    /// Does what [`flush`](Self::flush) does.
+    pub fn flush_blocking(&self) {
+        block_on(self.flush());
+    }
+
+    /// Does what [`shutdown`](Self::shutdown) does.
+    pub fn shutdown_blocking(&self) -> ShutdownReport {
+        block_on(self.shutdown())
+    }
+}

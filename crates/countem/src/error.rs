@@ -1,0 +1,22 @@
+//! What can go wrong when asking a collector.
+
+use countem_core::{BucketError, NameError};
+use countem_engine::{ReadError, Refusal};
+
+/// Says what could not be done, in one line.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A name is not valid.
+    #[error(transparent)]
+    Name(#[from] NameError),
+    /// A date has no bucket.
+    #[error(transparent)]
+    Bucket(#[from] BucketError),
+    /// The increment was not counted.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// Counters could not be read.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+}
