@@ -57,12 +57,13 @@ impl Counter {
     fn add(&self, n: i64) -> Result<(), Refusal> {
         let place = self.node.router().place();
         let mut cell = self.cells.cells[place].lock();
-        if cell.slot == self.cells.class.slot() && !cell.closed {
-            if let Some(sum) = cell.n.checked_add(n) {
-                cell.n = sum;
-                cell.increments += 1;
-                return Ok(());
-            }
+        if cell.slot == self.cells.class.slot()
+            && !cell.closed
+            && let Some(sum) = cell.n.checked_add(n)
+        {
+            cell.n = sum;
+            cell.increments += 1;
+            return Ok(());
         }
         self.turn(&mut cell, n)
     }

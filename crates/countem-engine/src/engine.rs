@@ -221,6 +221,13 @@ impl Engine {
     }
 }
 
+#[cfg(test)]
+impl Engine {
+    pub(crate) fn panic_everywhere(&self) {
+        self.core().actors.panic_everywhere();
+    }
+}
+
 impl Core {
     pub(crate) fn node(&self) -> &Arc<Node> {
         &self.node
@@ -264,10 +271,12 @@ impl Core {
             }
         }
         let report = self.report(began);
-        if report.is_balanced() && report.dropped + report.in_doubt == 0 && !self.was_ever_in_doubt() {
-            if let Err(error) = self.store.retire(&self.writer).await {
-                tracing::debug!(%error, "bookkeeping of this writer stays in the store");
-            }
+        if report.is_balanced()
+            && report.dropped + report.in_doubt == 0
+            && !self.was_ever_in_doubt()
+            && let Err(error) = self.store.retire(&self.writer).await
+        {
+            tracing::debug!(%error, "bookkeeping of this writer stays in the store");
         }
         tracing::info!(%report, "collector is shut down");
         self.actors.stop();

@@ -1,1 +1,83 @@
-//! The engine as a whole.
+//! The engine as a whole, on a store that misbehaves.
+
+mod flush;
+mod model;
+mod panic;
+mod read;
+mod refuse;
+mod time;
+
+use std::{sync::Arc, time::Duration};
+
+use countem_core::{Bucket, CollectionName};
+use countem_store::{Counters, Faults, FaultyStore, MemoryStore, Query, Store};
+
+use crate::{Clock, Engine, ManualClock, Settings};
+
+type TestStore = Arc<FaultyStore<MemoryStore>>;
+
+/// An engine on a memory store, with a clock that stands still and no flush but those that a test asks for.
+struct Setup {
+    engine: Engine,
+    store: TestStore,
+    faults: Faults,
+    clock: ManualClock,
+}
+
+fn quiet() -> Settings {
+    Settings {
+        flush_interval: Duration::from_secs(3600),
+        retry_first: Duration::from_millis(1),
+        retry_longest: Duration::from_millis(5),
+        shutdown_deadline: Duration::from_secs(60),
+        ..Settings::default()
+    }
+}
+
+async fn start(settings: Settings) -> Setup {
+    start_at(settings, "2026-11-20T12:00:00Z").await
+}
+
+async fn start_at(settings: Settings, now: &str) -> Setup {
+    let clock = ManualClock::new(now.parse().unwrap());
+    let (store, faults) = FaultyStore::new(MemoryStore::new());
+    let store = Arc::new(store);
+    let opened: Arc<dyn Store> = store.clone();
+    let engine =
+        Engine::start(settings, Clock::Manual(clock.clone()), async move { Ok(opened) }).await.unwrap();
+    Setup { engine, store, faults, clock }
+}
+
+impl Setup {
+    /// What the store itself says, without anything pending.
+    async fn stored(&self, bucket: &str) -> Counters {
+        let query = Query::bucket(name("c"), self::bucket(bucket));
+        self.store.read(&query, None).await.unwrap().remove(&self::bucket(bucket)).unwrap_or_default()
+    }
+
+    /// What a user reads.
+    async fn read(&self, bucket: &str) -> Counters {
+        self.engine.reader().get_counters(&name("c"), self::bucket(bucket)).await.unwrap()
+    }
+}
+
+fn name(name: &str) -> CollectionName {
+    CollectionName::new(name).unwrap()
+}
+
+fn bucket(id: &str) -> Bucket {
+    id.parse().unwrap()
+}
+
+fn counters(of: &[(&str, i64)]) -> Counters {
+    of.iter().map(|(metric, value)| ((*metric).to_owned(), *value)).collect()
+}
+
+/// Waits for a condition that other threads bring about.
+async fn eventually(what: &str, condition: impl Fn() -> bool) {
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
+    while !condition() {
+        assert!(tokio::time::Instant::now() < deadline, "{what} did not happen");
+        tokio::task::yield_now().await;
+    }
+}

@@ -1,0 +1,178 @@
+//! From the table to the store.
+
+use std::time::Duration;
+
+use countem_store::Fault;
+
+use super::{counters, quiet, start};
+use crate::Settings;
+
+#[tokio::test]
+async fn what_was_counted_is_stored_by_a_flush() {
+    let setup = start(quiet()).await;
+    let handle = setup.engine.counter("c", "a").unwrap();
+    for _ in 0..10 {
+        setup.engine.increment("c", "a", 1).unwrap();
+        setup.engine.increment("c", "b", -2).unwrap();
+        handle.increment(3);
+    }
+    setup.engine.flush().await;
+    assert_eq!(setup.stored("2026-11-20").await, counters(&[("a", 40), ("b", -20)]));
+    let stats = setup.engine.stats();
+    assert_eq!((stats.accepted, stats.applied, stats.pending), (30, 30, 0));
+}
+
+#[tokio::test]
+async fn the_number_of_collectors_does_not_change_the_number_of_batches() {
+    let setup = start(Settings { collectors_min: 8, collectors_max: 8, ..quiet() }).await;
+    let threads: Vec<_> = (0..8)
+        .map(|_| {
+            let engine = setup.engine.clone();
+            std::thread::spawn(move || {
+                (0..100).for_each(|i| engine.increment("c", &format!("m{i}"), 1).unwrap())
+            })
+        })
+        .collect();
+    threads.into_iter().for_each(|thread| thread.join().unwrap());
+    setup.engine.flush().await;
+    assert_eq!(setup.faults.calls(), 1);
+    assert!(setup.stored("2026-11-20").await.values().all(|value| *value == 8));
+}
+
+#[tokio::test]
+async fn whatever_happens_to_a_batch_it_counts_once() {
+    let faults = [
+        Fault::Fail,
+        Fault::LoseRequest,
+        Fault::LoseReply,
+        Fault::ApplyTwice,
+        Fault::ApplyLate,
+        Fault::Panic,
+        Fault::LoseReply,
+        Fault::Fail,
+    ];
+    let setup = start(quiet()).await;
+    for round in 1..=faults.len() {
+        setup.faults.then(faults[..round].iter().cloned());
+        setup.engine.increment("c", "a", 1).unwrap();
+        setup.engine.flush().await;
+    }
+    let rounds = i64::try_from(faults.len()).unwrap();
+    assert_eq!(setup.stored("2026-11-20").await, counters(&[("a", rounds)]));
+    let report = setup.engine.shutdown().await;
+    assert!(report.is_complete() && report.is_balanced(), "{report}");
+}
+
+#[tokio::test]
+async fn while_the_store_is_away_deltas_merge() {
+    let setup = start(quiet()).await;
+    setup.faults.otherwise(Fault::Fail);
+    for _ in 0..100 {
+        for metric in 0..50 {
+            setup.engine.increment("c", &format!("m{metric}"), 1).unwrap();
+        }
+        setup.engine.reader().get_counters(&super::name("c"), super::bucket("2026-11-20")).await.unwrap();
+    }
+    // One unresolved batch and what merged behind it, each with every counter once.
+    assert!(setup.engine.stats().pending_counters <= 100);
+    setup.faults.otherwise(Fault::None);
+    setup.engine.flush().await;
+    assert_eq!(setup.stored("2026-11-20").await.values().sum::<i64>(), 5000);
+}
+
+#[tokio::test]
+async fn large_flushes_are_cut_into_batches() {
+    let setup = start(Settings { batch_counters: 10, ..quiet() }).await;
+    for metric in 0..95 {
+        setup.engine.increment("c", &format!("m{metric}"), 1).unwrap();
+    }
+    setup.engine.flush().await;
+    assert_eq!(setup.faults.calls(), 10);
+    assert_eq!(setup.stored("2026-11-20").await.len(), 95);
+}
+
+#[tokio::test]
+async fn the_interval_flushes_by_itself() {
+    let setup = start(Settings { flush_interval: Duration::from_millis(20), ..quiet() }).await;
+    setup.engine.increment("c", "a", 1).unwrap();
+    super::eventually("a flush", || setup.engine.stats().applied == 1).await;
+}
+
+#[tokio::test]
+async fn many_pending_counters_flush_by_themselves() {
+    let setup = start(Settings { flush_counters: 100, ..quiet() }).await;
+    for metric in 0..1000 {
+        setup.engine.increment("c", &format!("m{metric}"), 1).unwrap();
+    }
+    super::eventually("a flush", || setup.engine.stats().applied > 0).await;
+}
+
+#[tokio::test]
+async fn a_clean_writer_takes_its_bookkeeping_with_it() {
+    let setup = start(quiet()).await;
+    setup.engine.increment("c", "a", 1).unwrap();
+    setup.faults.then([Fault::Fail]);
+    let report = setup.engine.shutdown().await;
+    assert!(report.is_complete(), "{report}");
+    assert_eq!(setup.store.inner().writers(), 0);
+}
+
+#[tokio::test]
+async fn a_writer_that_was_in_doubt_leaves_its_bookkeeping() {
+    let setup = start(quiet()).await;
+    setup.engine.increment("c", "a", 1).unwrap();
+    setup.faults.then([Fault::LoseReply]);
+    setup.engine.shutdown().await;
+    assert_eq!(setup.store.inner().writers(), 1);
+}
+
+#[tokio::test]
+async fn a_shutdown_past_its_deadline_says_what_is_missing() {
+    let setup = start(Settings { shutdown_deadline: Duration::from_millis(50), ..quiet() }).await;
+    setup.faults.otherwise(Fault::Fail);
+    setup.engine.increment("c", "a", 1).unwrap();
+    let flushing = setup.engine.clone();
+    let waiting = tokio::spawn(async move { flushing.flush().await });
+    super::eventually("an attempt", || setup.faults.calls() > 0).await;
+    setup.engine.increment("c", "b", 1).unwrap();
+    setup.engine.increment("c", "b", 1).unwrap();
+    let report = setup.engine.shutdown().await;
+    assert_eq!((report.accepted, report.applied, report.dropped, report.in_doubt), (3, 0, 2, 1));
+    assert!(report.is_balanced() && !report.is_complete());
+    assert!(report.to_string().contains("the store is away"), "{report}");
+    waiting.abort();
+}
+
+#[tokio::test]
+async fn a_shutdown_under_load_accounts_for_every_increment() {
+    let setup = start(Settings { flush_interval: Duration::from_millis(1), ..quiet() }).await;
+    let counting: Vec<_> = (0..4)
+        .map(|thread| {
+            let engine = setup.engine.clone();
+            std::thread::spawn(move || {
+                let handle = engine.counter("c", "handle").unwrap();
+                let mut accepted = 0_u64;
+                while engine.increment("c", &format!("m{thread}"), 1).is_ok() {
+                    accepted += 1;
+                    accepted += u64::from(handle.try_increment(1).is_ok());
+                }
+                accepted
+            })
+        })
+        .collect();
+    super::eventually("some counting", || setup.engine.stats().applied > 10_000).await;
+    let report = setup.engine.shutdown().await;
+    let counted: u64 = counting.into_iter().map(|thread| thread.join().unwrap()).sum();
+    assert_eq!(report.accepted, counted);
+    assert!(report.is_complete() && report.is_balanced(), "{report}");
+    assert_eq!(u64::try_from(setup.stored("2026-11-20").await.values().sum::<i64>()).unwrap(), counted);
+}
+
+#[tokio::test]
+async fn dropping_the_last_handle_stores_what_is_pending() {
+    let setup = start(quiet()).await;
+    setup.engine.increment("c", "a", 7).unwrap();
+    let (store, faults) = (setup.store.clone(), setup.faults.clone());
+    drop(setup);
+    super::eventually("a flush", || faults.calls() == 1 && store.inner().writers() == 0).await;
+}

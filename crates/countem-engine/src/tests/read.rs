@@ -1,0 +1,128 @@
+//! Reads include this node's pending deltas exactly.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use countem_core::{BucketRange, MetricName, Period};
+use countem_store::{Fault, Store};
+
+use super::{bucket, counters, name, quiet, start};
+use crate::{ReadError, Settings};
+
+#[tokio::test]
+async fn a_read_sees_what_is_pending_in_flight_and_stored() {
+    let setup = start(quiet()).await;
+    setup.engine.increment("c", "a", 1).unwrap();
+    setup.engine.flush().await;
+
+    setup.faults.then([Fault::Delay]);
+    setup.engine.increment("c", "a", 10).unwrap();
+    let engine = setup.engine.clone();
+    let flushing = tokio::spawn(async move { engine.flush().await });
+    setup.faults.delayed().await;
+    setup.engine.increment("c", "a", 100).unwrap();
+    setup.engine.counter("c", "a").unwrap().increment(1000);
+    assert_eq!(setup.read("2026-11-20").await, counters(&[("a", 1111)]));
+    assert_eq!(setup.stored("2026-11-20").await, counters(&[("a", 1)]), "the batch is still on its way");
+
+    setup.faults.release();
+    flushing.await.unwrap();
+    assert_eq!(setup.read("2026-11-20").await, counters(&[("a", 1111)]));
+    setup.engine.flush().await;
+    assert_eq!(setup.read("2026-11-20").await, counters(&[("a", 1111)]));
+    assert_eq!(setup.stored("2026-11-20").await, counters(&[("a", 1111)]));
+}
+
+#[tokio::test]
+async fn a_read_counts_a_batch_whose_reply_was_lost_once() {
+    let setup = start(Settings {
+        retry_first: Duration::from_secs(600),
+        retry_longest: Duration::from_secs(600),
+        ..quiet()
+    })
+    .await;
+    setup.faults.then([Fault::LoseReply]);
+    setup.engine.increment("c", "a", 1).unwrap();
+    let engine = setup.engine.clone();
+    let flushing = tokio::spawn(async move { engine.flush().await });
+    super::eventually("a doubt", || setup.engine.stats().lanes.iter().any(|lane| lane.doubts > 0)).await;
+    assert_eq!(setup.stored("2026-11-20").await, counters(&[("a", 1)]));
+    assert_eq!(setup.read("2026-11-20").await, counters(&[("a", 1)]));
+    flushing.abort();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn reads_never_go_back_or_ahead_while_flushes_run() {
+    let setup =
+        start(Settings { flush_interval: Duration::from_millis(1), flush_jitter: 0.9, ..quiet() }).await;
+    setup.faults.then(
+        std::iter::repeat_n([Fault::LoseReply, Fault::ApplyTwice, Fault::None, Fault::Fail], 50).flatten(),
+    );
+    let stop = Arc::new(AtomicBool::new(false));
+    let counting = {
+        let (engine, stop) = (setup.engine.clone(), stop.clone());
+        std::thread::spawn(move || {
+            let mut counted = 0;
+            while !stop.load(Ordering::SeqCst) {
+                engine.increment("c", "a", 1).unwrap();
+                counted += 1;
+            }
+            counted
+        })
+    };
+    let mut before = 0;
+    for _ in 0..300 {
+        let accepted_before = setup.engine.stats().accepted;
+        let value = setup.read("2026-11-20").await.get("a").copied().unwrap_or(0);
+        let accepted_after = setup.engine.stats().accepted;
+        let value = u64::try_from(value).unwrap();
+        assert!(value >= before, "a read went back from {before} to {value}");
+        assert!(
+            (accepted_before..=accepted_after).contains(&value),
+            "{value} is not in {accepted_before}..={accepted_after}"
+        );
+        before = value;
+    }
+    stop.store(true, Ordering::SeqCst);
+    let counted: i64 = counting.join().unwrap();
+    assert_eq!(setup.read("2026-11-20").await, counters(&[("a", counted)]));
+}
+
+#[tokio::test]
+async fn periods_that_are_not_stored_are_summed_from_finer_ones() {
+    let setup = start(quiet()).await;
+    for (day, n) in [("2026-10-31", 1), ("2026-11-01", 10), ("2026-11-02", 100), ("2026-11-20", 1000)] {
+        let noon = format!("{day}T12:00:00Z").parse().unwrap();
+        setup.engine.increment_at("c", "a", n, noon).unwrap();
+    }
+    assert_eq!(setup.read("2026-11").await, counters(&[("a", 1110)]));
+    assert_eq!(setup.read("2026-W44").await, counters(&[("a", 11)]));
+    assert_eq!(setup.read("2026").await, counters(&[("a", 1111)]));
+    assert_eq!(setup.read("all").await, counters(&[("a", 1111)]));
+    let reader = setup.engine.reader();
+    let months = BucketRange::new(bucket("2026-09"), bucket("2026-12")).unwrap();
+    let series = reader.series(&name("c"), &MetricName::new("a").unwrap(), months).await.unwrap();
+    assert_eq!(series.into_iter().collect::<Vec<_>>(), [(bucket("2026-10"), 1), (bucket("2026-11"), 1110)]);
+    let finer = reader.get_counters(&name("c"), bucket("2026-11-20T12")).await;
+    assert!(matches!(finer, Err(ReadError::NotStored { period: Period::Hour, .. })), "{finer:?}");
+}
+
+#[tokio::test]
+async fn all_collections_are_read_pending_ones_included() {
+    let setup = start(quiet()).await;
+    setup.engine.increment("stored", "a", 1).unwrap();
+    setup.engine.flush().await;
+    setup.engine.increment("pending", "b", 2).unwrap();
+    setup.engine.increment_at("c", "other-day", 1, "2026-11-01T00:00:00Z".parse().unwrap()).unwrap();
+    let all = setup.engine.reader().get_all_counters(bucket("2026-11-20")).await.unwrap();
+    let expected = [(name("pending"), counters(&[("b", 2)])), (name("stored"), counters(&[("a", 1)]))];
+    assert_eq!(all.into_iter().collect::<Vec<_>>(), expected);
+    let collections = setup.engine.reader().collections().await.unwrap();
+    assert_eq!(collections, [name("c"), name("pending"), name("stored")]);
+    assert_eq!(setup.store.collections().await.unwrap(), [name("stored")]);
+}

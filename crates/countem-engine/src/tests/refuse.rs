@@ -1,0 +1,96 @@
+//! What is not accepted, and what is accepted under another name.
+
+use countem_core::OVERFLOW_METRIC;
+use countem_store::Fault;
+
+use super::{counters, quiet, start};
+use crate::{Refusal, Settings};
+
+#[tokio::test]
+async fn a_refused_increment_says_why_and_is_counted() {
+    let setup = start(quiet()).await;
+    assert!(matches!(setup.engine.increment("c", "", 1), Err(Refusal::Name(_))));
+    assert!(matches!(setup.engine.increment("c d", "m", 1), Err(Refusal::Name(_))));
+    setup.engine.increment("c", "m", i64::MAX).unwrap();
+    assert_eq!(setup.engine.increment("c", "m", 1), Err(Refusal::Overflow));
+    setup.engine.shutdown().await;
+    assert_eq!(setup.engine.increment("c", "m", 1), Err(Refusal::Closed));
+    let refused = setup.engine.stats().refused;
+    assert_eq!((refused["name"], refused["overflow"], refused["closed"]), (2, 1, 1));
+}
+
+#[tokio::test]
+async fn a_handle_outlives_the_collector_and_is_refused_then() {
+    let setup = start(quiet()).await;
+    let old = setup.engine.counter("c", "a").unwrap();
+    old.increment(1);
+    assert!(setup.engine.shutdown().await.is_complete());
+    assert_eq!(old.try_increment(1), Err(Refusal::Closed));
+    assert_eq!(setup.engine.counter("c", "b").unwrap().try_increment(1), Err(Refusal::Closed));
+}
+
+#[tokio::test]
+async fn beyond_the_cap_the_total_stays_exact_under_the_overflow_metric() {
+    let setup = start(Settings { metrics_per_bucket: 10, ..quiet() }).await;
+    for round in 0..3 {
+        for metric in 0..25 {
+            setup.engine.increment("c", &format!("m{metric:02}"), 1).unwrap();
+        }
+        setup.engine.flush().await;
+        let stored = setup.stored("2026-11-20").await;
+        assert_eq!(stored.len(), 11);
+        assert_eq!(stored.values().sum::<i64>(), 25 * (round + 1));
+        assert_eq!(stored[OVERFLOW_METRIC], 15 * (round + 1));
+    }
+    assert_eq!(setup.engine.stats().overflowed["c"], 45);
+}
+
+#[tokio::test]
+async fn a_full_node_counts_known_counters_and_refuses_new_ones() {
+    let settings = Settings { pending_counters: 64, collectors_min: 1, collectors_max: 1, ..quiet() };
+    let setup = start(settings).await;
+    setup.faults.otherwise(Fault::Fail);
+    let results: Vec<_> =
+        (0..200).map(|metric| setup.engine.increment("c", &format!("m{metric}"), 1)).collect();
+    let accepted = results.iter().filter(|result| result.is_ok()).count();
+    assert!((32..=96).contains(&accepted), "{accepted} were accepted");
+    assert!(results.iter().skip(accepted).all(|result| *result == Err(Refusal::Full)));
+    for _ in 0..100 {
+        setup.engine.increment("c", "m0", 1).unwrap();
+    }
+    assert_eq!(setup.engine.increment("c", "new", 1), Err(Refusal::Full));
+    setup.faults.otherwise(Fault::None);
+    setup.engine.flush().await;
+    setup.engine.increment("c", "new", 1).unwrap();
+    setup.engine.flush().await;
+    let stored = setup.stored("2026-11-20").await;
+    assert_eq!(stored["m0"], 101);
+    assert_eq!(stored.values().sum::<i64>(), i64::try_from(accepted).unwrap() + 101);
+    assert!(setup.engine.stats().is_balanced());
+}
+
+#[tokio::test]
+async fn a_counter_at_its_limit_is_quarantined_alone() {
+    let setup = start(quiet()).await;
+    setup.engine.increment("c", "big", i64::MAX).unwrap();
+    setup.engine.flush().await;
+    setup.engine.increment("c", "big", 1).unwrap();
+    setup.engine.increment("c", "a", 1).unwrap();
+    setup.engine.increment("c", "a", 1).unwrap();
+    setup.engine.flush().await;
+    let stats = setup.engine.stats();
+    assert_eq!((stats.accepted, stats.applied, stats.quarantined), (4, 3, 1));
+    assert_eq!((stats.quarantine[0].metric.as_str(), stats.quarantine[0].n), ("big", 1));
+    assert_eq!(setup.stored("2026-11-20").await, counters(&[("a", 2), ("big", i64::MAX)]));
+}
+
+#[tokio::test]
+async fn threads_whose_pending_sum_overflows_lose_one_part_to_quarantine() {
+    let setup = start(Settings { collectors_min: 2, collectors_max: 2, ..quiet() }).await;
+    let handle = setup.engine.counter("c", "m").unwrap();
+    setup.engine.increment("c", "m", i64::MAX).unwrap();
+    handle.increment(i64::MAX);
+    setup.engine.flush().await;
+    let report = setup.engine.shutdown().await;
+    assert_eq!((report.accepted, report.applied, report.quarantined), (2, 1, 1));
+}

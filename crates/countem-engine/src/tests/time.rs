@@ -1,0 +1,98 @@
+//! The bucket is fixed when counted (I3).
+
+use countem_core::Period;
+use countem_store::Fault;
+use jiff::tz::TimeZone;
+
+use super::{counters, quiet, start_at};
+use crate::{Refusal, Settings};
+
+#[tokio::test]
+async fn delta_counted_before_midnight_lands_on_that_day() {
+    let setup = start_at(quiet(), "2026-11-20T23:59:59.999Z").await;
+    let handle = setup.engine.counter("c", "a").unwrap();
+    setup.engine.increment("c", "a", 1).unwrap();
+    handle.increment(10);
+    setup.clock.set("2026-11-21T00:00:00Z".parse().unwrap());
+    setup.engine.increment("c", "a", 100).unwrap();
+    handle.increment(1000);
+    setup.clock.set("2026-11-22T09:00:00Z".parse().unwrap());
+    setup.engine.flush().await;
+    assert_eq!(setup.stored("2026-11-20").await, counters(&[("a", 11)]));
+    assert_eq!(setup.stored("2026-11-21").await, counters(&[("a", 1100)]));
+    assert_eq!(setup.stored("2026-11-22").await, counters(&[]));
+}
+
+#[tokio::test]
+async fn delta_counted_before_a_long_local_midnight_lands_on_that_day() {
+    let zone = TimeZone::get("Europe/Berlin").unwrap();
+    // 2026-10-25 has 25 hours: 22:59:59.999 UTC is 23:59:59.999 of that day, not of the day before or after.
+    let setup = start_at(Settings { zone, ..quiet() }, "2026-10-25T22:59:59.999Z").await;
+    setup.engine.increment("c", "a", 1).unwrap();
+    setup.clock.set("2026-10-25T23:00:00Z".parse().unwrap());
+    setup.engine.increment("c", "a", 10).unwrap();
+    setup.engine.flush().await;
+    assert_eq!(setup.stored("2026-10-25").await, counters(&[("a", 1)]));
+    assert_eq!(setup.stored("2026-10-26").await, counters(&[("a", 10)]));
+}
+
+#[tokio::test]
+async fn an_outage_over_midnight_moves_no_count() {
+    let setup = start_at(quiet(), "2026-11-20T23:59:00Z").await;
+    setup.faults.otherwise(Fault::Fail);
+    setup.engine.increment("c", "a", 1).unwrap();
+    let engine = setup.engine.clone();
+    let flushing = tokio::spawn(async move { engine.flush().await });
+    super::eventually("a failed attempt", || setup.faults.calls() > 2).await;
+    setup.engine.increment("c", "a", 10).unwrap();
+    setup.clock.set("2026-11-21T00:01:00Z".parse().unwrap());
+    setup.engine.increment("c", "a", 100).unwrap();
+    setup.faults.otherwise(Fault::None);
+    flushing.await.unwrap();
+    setup.engine.flush().await;
+    assert_eq!(setup.stored("2026-11-20").await, counters(&[("a", 11)]));
+    assert_eq!(setup.stored("2026-11-21").await, counters(&[("a", 100)]));
+}
+
+#[tokio::test]
+async fn a_clock_that_goes_back_counts_on_the_earlier_day_again() {
+    let setup = start_at(quiet(), "2026-11-21T00:00:00Z").await;
+    setup.engine.increment("c", "a", 1).unwrap();
+    setup.clock.set("2026-11-20T23:59:59Z".parse().unwrap());
+    setup.engine.increment("c", "a", 10).unwrap();
+    setup.engine.flush().await;
+    assert_eq!(setup.stored("2026-11-20").await, counters(&[("a", 10)]));
+    assert_eq!(setup.stored("2026-11-21").await, counters(&[("a", 1)]));
+}
+
+#[tokio::test]
+async fn every_stored_period_gets_the_count_and_increments_are_counted_once() {
+    let periods = vec![Period::Hour, Period::Day, Period::Week, Period::All];
+    let zone = TimeZone::get("Asia/Kolkata").unwrap();
+    let setup = start_at(Settings { periods, zone, ..quiet() }, "2026-11-20T18:29:59Z").await;
+    setup.engine.increment("c", "a", 1).unwrap();
+    // Half past six in UTC is midnight in Kolkata: the same UTC hour, another day.
+    setup.clock.set("2026-11-20T18:30:00Z".parse().unwrap());
+    setup.engine.increment("c", "a", 10).unwrap();
+    setup.engine.flush().await;
+    assert_eq!(setup.stored("2026-11-20T18").await, counters(&[("a", 11)]));
+    assert_eq!(setup.stored("2026-11-20").await, counters(&[("a", 1)]));
+    assert_eq!(setup.stored("2026-11-21").await, counters(&[("a", 10)]));
+    assert_eq!(setup.stored("2026-W47").await, counters(&[("a", 11)]));
+    assert_eq!(setup.stored("all").await, counters(&[("a", 11)]));
+    let stats = setup.engine.stats();
+    assert_eq!((stats.accepted, stats.applied), (2, 2));
+}
+
+#[tokio::test]
+async fn an_increment_with_a_time_lands_on_the_day_of_that_time() {
+    let setup = start_at(quiet(), "2026-11-20T12:00:00Z").await;
+    setup.engine.increment_at("c", "a", 1, "2026-01-02T03:04:05Z".parse().unwrap()).unwrap();
+    let too_late = setup.engine.increment_at("c", "a", 1, "2026-11-20T14:00:00Z".parse().unwrap());
+    assert!(matches!(too_late, Err(Refusal::Window { .. })));
+    let too_early = setup.engine.increment_at("c", "a", 1, "2020-11-20T14:00:00Z".parse().unwrap());
+    assert!(matches!(too_early, Err(Refusal::Window { .. })));
+    setup.engine.flush().await;
+    assert_eq!(setup.stored("2026-01-02").await, counters(&[("a", 1)]));
+    assert_eq!(setup.engine.stats().refused["time"], 2);
+}
