@@ -1,0 +1,158 @@
+//! The layers above the defaults: file, environment, flags, each as a list of keys with their values.
+//!
+//! The `config` crate reads the file. Its merge of sources is not used: it keeps only the value that wins, and a
+//! mistake in one that is hidden has to be reported too.
+
+use std::{fs, io, path::PathBuf};
+
+use config::{FileFormat, Map, Source, Value, ValueKind};
+
+use super::{
+    Origin, Problem, Sources,
+    given::Given,
+    problem::{shown, shown_path},
+    schema,
+};
+
+/// What one layer says.
+#[derive(Default)]
+pub(super) struct Layer {
+    /// The file that was read.
+    pub(super) file: Option<PathBuf>,
+    pub(super) entries: Vec<Entry>,
+    /// What made entries unreadable.
+    pub(super) problems: Vec<Problem>,
+}
+
+/// One value and the key it is for.
+pub(super) struct Entry {
+    /// The segments of the key: `["flush", "interval"]`.
+    pub(super) path: Vec<String>,
+    pub(super) value: Given,
+    pub(super) origin: Origin,
+}
+
+/// Beginning of the environment variables that are ours.
+pub(super) const PREFIX: &str = "COUNTEM__";
+
+const FILE: &str = "countem.toml";
+
+/// Returns the file that was named, or `countem.toml` if it is there.
+pub(super) fn file(sources: &Sources) -> Layer {
+    let (path, named) = match (&sources.file, &sources.directory) {
+        (Some(path), _) => (path.clone(), true),
+        (None, Some(directory)) => (directory.join(FILE), false),
+        (None, None) => return Layer::default(),
+    };
+    let mut layer = Layer::default();
+    let origin = Origin::File(path.clone());
+    let text = match fs::read_to_string(&path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == io::ErrorKind::NotFound && !named => return layer,
+        Err(error) => {
+            let text = format!("cannot read the configuration file `{}`: {error}", shown_path(&path));
+            layer.problems.push(Problem::of_layer(&origin, text));
+            return layer;
+        }
+    };
+    match config::File::from_str(&text, FileFormat::Toml).collect() {
+        Ok(table) => flatten(table, &mut Vec::new(), &origin, &mut layer.entries),
+        Err(error) => layer.problems.push(syntax_problem(&text, &origin, &error)),
+    }
+    // A table has no order; messages should not change from run to run.
+    layer.entries.sort_by(|a, b| a.path.cmp(&b.path));
+    layer.file = Some(path);
+    layer
+}
+
+/// Returns the variables that begin with `COUNTEM__`.
+pub(super) fn environment(sources: &Sources) -> Layer {
+    let mut layer = Layer::default();
+    for (name, value) in &sources.environment {
+        let name = name.to_string_lossy();
+        let Some(key) = name.strip_prefix(PREFIX) else { continue };
+        let origin = Origin::Variable(name.to_string());
+        let path = path_of_variable(key);
+        match value.to_str() {
+            Some(text) => layer.entries.push(Entry { path, value: Given::Text(text.to_owned()), origin }),
+            None => {
+                let key = schema::key_text(&path);
+                let text = format!("`{}` in {origin} is not UTF-8", shown(&key));
+                layer.problems.push(Problem::of_key(&key, &origin, text));
+            }
+        }
+    }
+    layer.entries.sort_by(|a, b| a.path.cmp(&b.path));
+    layer
+}
+
+/// Returns the flags in the order in which they were given.
+pub(super) fn flags(sources: &Sources) -> Layer {
+    let mut layer = Layer::default();
+    for flag in &sources.flags {
+        let origin = Origin::Flag(flag.name.clone());
+        match &flag.key {
+            Some(key) => {
+                let value = Given::Text(flag.value.clone());
+                layer.entries.push(Entry { path: path_of_key(key), value, origin });
+            }
+            None => {
+                let text =
+                    format!("`{}` in {origin} has no `=`; allowed: section.key=value", shown(&flag.value));
+                layer.problems.push(Problem::of_layer(&origin, text));
+            }
+        }
+    }
+    layer
+}
+
+/// Lists the values of a table. A table without values is listed itself: its name may be wrong.
+fn flatten(table: Map<String, Value>, path: &mut Vec<String>, origin: &Origin, entries: &mut Vec<Entry>) {
+    for (name, value) in table {
+        path.push(name);
+        match value.kind {
+            ValueKind::Table(table) if !table.is_empty() && !schema::is_key(path) => {
+                flatten(table, path, origin, entries);
+            }
+            kind => {
+                entries.push(Entry { path: path.clone(), value: Given::Typed(kind), origin: origin.clone() })
+            }
+        }
+        path.pop();
+    }
+}
+
+/// Splits `flush.interval`. A collection's name may have dots: it ends before the last one.
+fn path_of_key(key: &str) -> Vec<String> {
+    let collection = key.strip_prefix("collections.").and_then(|rest| rest.rsplit_once('.'));
+    match collection {
+        Some((name, key)) => {
+            let unquoted = name.strip_prefix('"').and_then(|name| name.strip_suffix('"'));
+            vec!["collections".to_owned(), unquoted.unwrap_or(name).to_owned(), key.to_owned()]
+        }
+        None => key.split('.').map(str::to_owned).collect(),
+    }
+}
+
+/// Splits `FLUSH__INTERVAL`. A collection's name may have underscores and is kept as it is.
+fn path_of_variable(key: &str) -> Vec<String> {
+    let collection = key.strip_prefix("COLLECTIONS__").and_then(|rest| rest.rsplit_once("__"));
+    match collection {
+        Some((name, key)) => vec!["collections".to_owned(), name.to_owned(), key.to_lowercase()],
+        None => key.split("__").map(str::to_lowercase).collect(),
+    }
+}
+
+/// Says what is wrong with the syntax and where, without the line itself, which may hold a password.
+fn syntax_problem(text: &str, origin: &Origin, error: &config::ConfigError) -> Problem {
+    // The `config` crate does not say where a number is that is too large.
+    let said = match text.parse::<toml::Table>() {
+        Err(error) => {
+            let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
+            let line = before.matches('\n').count() + 1;
+            format!("line {line}: {}", shown(error.message()))
+        }
+        Ok(_) => shown(error.to_string().lines().last().unwrap_or_default()),
+    };
+    Problem::of_layer(origin, format!("cannot read {origin}: {said}"))
+}

@@ -1,0 +1,121 @@
+//! What is wrong with a configuration, in words a user can act on.
+
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+};
+
+use super::uri;
+
+/// Says where a value came from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Origin {
+    /// Nobody set it.
+    Default,
+    /// This file.
+    File(PathBuf),
+    /// The environment variable of this name.
+    Variable(String),
+    /// The flag of this name.
+    Flag(String),
+}
+
+/// One thing that is wrong. Displays as one line, without passwords.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    key: Option<String>,
+    origin: Origin,
+    text: String,
+}
+
+/// Everything that is wrong with a configuration, one line each.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConfigError {
+    problems: Vec<Problem>,
+}
+
+impl ConfigError {
+    pub(super) fn new(problems: Vec<Problem>) -> Self {
+        Self { problems }
+    }
+
+    /// Returns what is wrong: first the file, then the environment, then the flags. There is at least one.
+    pub fn problems(&self) -> &[Problem] {
+        &self.problems
+    }
+}
+
+impl Problem {
+    pub(super) fn of_key(key: &str, origin: &Origin, text: String) -> Self {
+        Self { key: Some(shown(key)), origin: origin.clone(), text }
+    }
+
+    pub(super) fn of_layer(origin: &Origin, text: String) -> Self {
+        Self { key: None, origin: origin.clone(), text }
+    }
+
+    /// Returns the key as it was written, such as `flush.interval`; none where the layer as a whole is wrong.
+    pub fn key(&self) -> Option<&str> {
+        self.key.as_deref()
+    }
+
+    /// Returns where the problem is.
+    pub fn origin(&self) -> &Origin {
+        &self.origin
+    }
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Default => f.write_str("default"),
+            Self::File(path) => f.write_str(&shown_path(path)),
+            Self::Variable(name) => write!(f, "environment variable `{}`", shown(name)),
+            Self::Flag(name) => write!(f, "flag `{}`", shown(name)),
+        }
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (at, problem) in self.problems.iter().enumerate() {
+            let end = if at == 0 { "" } else { "\n" };
+            write!(f, "{end}{problem}")?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for ConfigError {}
+
+/// Longest text of a user that is repeated in a message, in characters.
+const LONGEST_SHOWN: usize = 100;
+
+/// Returns what may be shown of a text the user wrote: one line, not endless, no password.
+pub(super) fn shown(text: &str) -> String {
+    let mut shown: String = escaped(&uri::redact(text)).take(LONGEST_SHOWN + 1).collect();
+    if let Some((at, _)) = shown.char_indices().nth(LONGEST_SHOWN) {
+        shown.truncate(at);
+        shown.push('…');
+    }
+    shown
+}
+
+pub(super) fn shown_path(path: &Path) -> String {
+    escaped(&path.to_string_lossy()).collect()
+}
+
+/// Escapes what would break the line or hide; quotes and backslashes stay, for keys and Windows paths.
+fn escaped(text: &str) -> impl Iterator<Item = char> {
+    text.chars().flat_map(|c| match c {
+        '"' | '\'' | '\\' => vec![c],
+        _ => c.escape_debug().collect(),
+    })
+}

@@ -1,0 +1,80 @@
+//! Where a configuration may come from.
+
+use std::{
+    ffi::OsString,
+    path::{Path, PathBuf},
+};
+
+/// Says where [`Config::load`](super::Config::load) looks for values.
+///
+/// The default is nowhere: no file, no environment, no flags. That is what a test and a library want; a program
+/// begins with [`of_process`](Self::of_process).
+#[derive(Clone, Default)]
+pub struct Sources {
+    pub(super) file: Option<PathBuf>,
+    pub(super) directory: Option<PathBuf>,
+    pub(super) environment: Vec<(OsString, OsString)>,
+    pub(super) flags: Vec<Flag>,
+}
+
+/// One value from the command line.
+#[derive(Clone)]
+pub(super) struct Flag {
+    /// The flag as the user wrote it, such as `--store`.
+    pub(super) name: String,
+    /// The key; none when a text that should have been `section.key=value` has no `=`.
+    pub(super) key: Option<String>,
+    pub(super) value: String,
+}
+
+impl Sources {
+    /// Looks for `countem.toml` in the working directory and at the environment of this process.
+    pub fn of_process() -> Self {
+        Self::default().directory("").environment(std::env::vars_os())
+    }
+
+    /// Reads this file, which has to exist, instead of a `countem.toml` found in a directory.
+    #[must_use]
+    pub fn file(mut self, path: impl AsRef<Path>) -> Self {
+        self.file = Some(path.as_ref().to_owned());
+        self
+    }
+
+    /// Reads `countem.toml` in this directory if it is there and no file is named.
+    #[must_use]
+    pub fn directory(mut self, path: impl AsRef<Path>) -> Self {
+        self.directory = Some(path.as_ref().to_owned());
+        self
+    }
+
+    /// Takes the variables that begin with `COUNTEM__` and ignores the others.
+    ///
+    /// `COUNTEM__FLUSH__INTERVAL` is `flush.interval`. The name of a collection is taken as it is:
+    /// `COUNTEM__COLLECTIONS__app-events__PERIODS`.
+    #[must_use]
+    pub fn environment<K: Into<OsString>, V: Into<OsString>>(
+        mut self,
+        variables: impl IntoIterator<Item = (K, V)>,
+    ) -> Self {
+        self.environment.extend(variables.into_iter().map(|(name, value)| (name.into(), value.into())));
+        self
+    }
+
+    /// Sets `key`, such as `store.uri`, to what the flag `name`, such as `--store`, was given. The last one wins.
+    #[must_use]
+    pub fn flag(mut self, name: &str, key: &str, value: &str) -> Self {
+        self.flags.push(Flag { name: name.to_owned(), key: Some(key.to_owned()), value: value.to_owned() });
+        self
+    }
+
+    /// Takes the text `section.key=value` that the flag `name`, such as `--set`, was given. The last one wins.
+    #[must_use]
+    pub fn assignment(mut self, name: &str, text: &str) -> Self {
+        let (key, value) = match text.split_once('=') {
+            Some((key, value)) => (Some(key.trim().to_owned()), value.to_owned()),
+            None => (None, text.to_owned()),
+        };
+        self.flags.push(Flag { name: name.to_owned(), key, value });
+        self
+    }
+}
