@@ -57,7 +57,7 @@ pub struct LaneStats {
 }
 
 impl Stats {
-    /// Tells whether the books balance. Between two looks at running counters they may not; at rest they must.
+    /// Tells whether the books balance, as they do at every moment.
     pub fn is_balanced(&self) -> bool {
         self.accepted == self.applied + self.pending + self.quarantined + self.dropped
     }
@@ -69,12 +69,14 @@ impl Stats {
             actor_restarts,
             ..Self::default()
         };
-        // Lanes first: an increment that moves on meanwhile is then seen once, as not merged yet, or not at all.
-        let (accepted, in_tables) = node.intake();
-        (stats.accepted, stats.pending) = (accepted, in_tables);
+        // What no lane has yet stands on both sides of the law. Every lane is then looked at under its lock, and what is
+        // pending there is added up from the deltas themselves.
+        let (_, unmerged) = node.intake();
+        (stats.accepted, stats.pending) = (unmerged, unmerged);
         for lane in node.lanes() {
             let lane = lane.lock();
             let ledger = &lane.ledger;
+            stats.accepted += ledger.merged;
             stats.applied += ledger.applied;
             stats.quarantined += ledger.quarantined;
             stats.dropped += ledger.dropped;

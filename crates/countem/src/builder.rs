@@ -4,9 +4,9 @@ use std::{future::Future, sync::Arc, time::Duration};
 
 use countem_core::{CollectionName, Period, jiff::tz::TimeZone};
 use countem_engine::{Clock, Engine, Settings, StartError};
-use countem_store::{Store, StoreError};
+use countem_store::{ErrorKind, Store, StoreError};
 
-use crate::{Collector, open_store};
+use crate::{Collector, StoreUri, StoreUriError, open::open_uri};
 
 /// Collects what a [`Collector`] needs to start. Everything has a default: a SQLite file `countem.db`, flushed every ten seconds.
 #[derive(Debug, Clone)]
@@ -19,19 +19,19 @@ pub struct Builder {
 
 #[derive(Debug, Clone)]
 enum Opening {
-    Uri(String),
+    Uri(Result<StoreUri, StoreUriError>),
     Given(Arc<dyn Store>),
 }
 
 impl Builder {
     pub(crate) fn new() -> Self {
-        let store = Opening::Uri("sqlite://countem.db".to_owned());
+        let store = Opening::Uri(Ok(StoreUri::default()));
         Self { store, settings: Settings::default(), clock: Clock::System }
     }
 
-    /// Stores counts in the store that `uri` names; see [`open_store`].
-    pub fn store(self, uri: impl Into<String>) -> Self {
-        Self { store: Opening::Uri(uri.into()), ..self }
+    /// Stores counts in the store that `uri` names; see [`open_store`](crate::open_store). What is wrong with it is said by `start`.
+    pub fn store(self, uri: impl AsRef<str>) -> Self {
+        Self { store: Opening::Uri(StoreUri::new(uri.as_ref())), ..self }
     }
 
     /// Stores counts in a store of your own.
@@ -96,7 +96,8 @@ impl Builder {
         let store = self.store;
         let open = async move {
             match store {
-                Opening::Uri(uri) => open_store(&uri).await,
+                Opening::Uri(Ok(uri)) => open_uri(&uri).await,
+                Opening::Uri(Err(error)) => Err(StoreError::new(ErrorKind::Refused, error.to_string())),
                 Opening::Given(store) => Ok::<_, StoreError>(store),
             }
         };

@@ -35,7 +35,6 @@ mod section;
 mod sources;
 #[cfg(test)]
 mod tests;
-mod uri;
 
 use std::{collections::BTreeMap, path::Path};
 
@@ -50,7 +49,6 @@ pub use self::{
         StoreConfig, TimeConfig,
     },
     sources::Sources,
-    uri::{StoreUri, StoreUriError},
 };
 
 /// What a user can set, checked.

@@ -28,6 +28,7 @@ mod collector;
 mod error;
 mod global;
 mod open;
+mod uri;
 
 #[cfg(feature = "config")]
 pub mod config;
@@ -37,6 +38,7 @@ pub use collector::Collector;
 pub use error::Error;
 pub use global::{InstallError, install, installed};
 pub use open::open_store;
+pub use uri::{StoreUri, StoreUriError};
 
 #[doc(hidden)]
 pub use global::CallSite;

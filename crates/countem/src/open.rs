@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use countem_store::{ErrorKind, MemoryStore, Store, StoreError};
 
+use crate::StoreUri;
+
 /// Opens the store that `uri` names:
 ///
 /// | URI | store |
@@ -17,27 +19,22 @@ use countem_store::{ErrorKind, MemoryStore, Store, StoreError};
 /// # Errors
 /// [`StoreError`] says in one line what is wrong; no secret of the URI is in it.
 pub async fn open_store(uri: &str) -> Result<Arc<dyn Store>, StoreError> {
-    let refused = |message: String| Err(StoreError::new(ErrorKind::Refused, message));
-    let Some((scheme, rest)) = uri.split_once("://") else {
-        return refused(format!(
-            "`{uri}` is not a store; expected sqlite://PATH, mongodb://HOST/DATABASE or memory://"
-        ));
-    };
-    match scheme {
+    match StoreUri::new(uri) {
+        Ok(uri) => open_uri(&uri).await,
+        Err(error) => Err(StoreError::new(ErrorKind::Refused, error.to_string())),
+    }
+}
+
+pub(crate) async fn open_uri(uri: &StoreUri) -> Result<Arc<dyn Store>, StoreError> {
+    match uri.scheme() {
         "memory" => Ok(Arc::new(MemoryStore::new())),
-        "sqlite" => open_sqlite(rest),
-        "mongodb" | "mongodb+srv" => open_mongodb(uri).await,
-        _ => refused(format!(
-            "`{scheme}://` is not a kind of store; expected sqlite://, mongodb:// or memory://"
-        )),
+        "sqlite" => open_sqlite(&uri.expose()["sqlite://".len()..]),
+        _ => open_mongodb(uri.expose()).await,
     }
 }
 
 #[cfg(feature = "sqlite")]
 fn open_sqlite(path: &str) -> Result<Arc<dyn Store>, StoreError> {
-    if path.is_empty() {
-        return Err(StoreError::new(ErrorKind::Refused, "`sqlite://` names no file; expected sqlite://PATH"));
-    }
     let options = countem_store_sqlite::SqliteOptions::new(path);
     Ok(Arc::new(countem_store_sqlite::SqliteStore::open(options)?))
 }
@@ -56,22 +53,4 @@ async fn open_mongodb(uri: &str) -> Result<Arc<dyn Store>, StoreError> {
 #[cfg(not(feature = "mongodb"))]
 async fn open_mongodb(_: &str) -> Result<Arc<dyn Store>, StoreError> {
     Err(StoreError::new(ErrorKind::Unsupported, "built without the feature `mongodb`"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test]
-    async fn what_is_no_store_is_refused_with_the_choices() {
-        for (uri, said) in [
-            ("countem.db", "expected sqlite://PATH"),
-            ("redis://x", "`redis://`"),
-            ("sqlite://", "names no file"),
-        ] {
-            let error = open_store(uri).await.unwrap_err();
-            assert_eq!(error.kind(), ErrorKind::Refused);
-            assert!(error.to_string().contains(said), "{error}");
-        }
-    }
 }

@@ -77,7 +77,9 @@ async fn reads_never_go_back_or_ahead_while_flushes_run() {
     };
     let mut before = 0;
     for _ in 0..300 {
-        let accepted_before = setup.engine.stats().accepted;
+        let stats = setup.engine.stats();
+        assert!(stats.is_balanced(), "{stats:?}");
+        let accepted_before = stats.accepted;
         let value = setup.read("2026-11-20").await.get("a").copied().unwrap_or(0);
         let accepted_after = setup.engine.stats().accepted;
         let value = u64::try_from(value).unwrap();

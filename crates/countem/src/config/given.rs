@@ -8,7 +8,8 @@ use std::{fmt::Display, num::NonZeroUsize, ops::RangeInclusive, str::FromStr, ti
 use config::ValueKind;
 use countem_core::{Period, jiff::tz};
 
-use super::{CollectorsMax, StoreUri, duration, nearest::nearest, problem::shown};
+use super::{CollectorsMax, duration, nearest::nearest};
+use crate::{StoreUri, uri::shown};
 
 /// A value as it was given.
 #[derive(Debug, Clone)]

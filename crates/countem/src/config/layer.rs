@@ -7,12 +7,9 @@ use std::{fs, io, path::PathBuf};
 
 use config::{FileFormat, Map, Source, Value, ValueKind};
 
-use super::{
-    Origin, Problem, Sources,
-    given::Given,
-    problem::{shown, shown_path},
-    schema,
-};
+use crate::uri::shown;
+
+use super::{Origin, Problem, Sources, given::Given, problem::shown_path, schema};
 
 /// What one layer says.
 #[derive(Default)]

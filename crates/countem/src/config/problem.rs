@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::uri;
+use crate::uri::{escaped, shown};
 
 /// Says where a value came from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -96,26 +96,6 @@ impl fmt::Display for ConfigError {
 impl std::error::Error for ConfigError {}
 
 /// Longest text of a user that is repeated in a message, in characters.
-const LONGEST_SHOWN: usize = 100;
-
-/// Returns what may be shown of a text the user wrote: one line, not endless, no password.
-pub(super) fn shown(text: &str) -> String {
-    let mut shown: String = escaped(&uri::redact(text)).take(LONGEST_SHOWN + 1).collect();
-    if let Some((at, _)) = shown.char_indices().nth(LONGEST_SHOWN) {
-        shown.truncate(at);
-        shown.push('…');
-    }
-    shown
-}
-
 pub(super) fn shown_path(path: &Path) -> String {
     escaped(&path.to_string_lossy()).collect()
-}
-
-/// Escapes what would break the line or hide; quotes and backslashes stay, for keys and Windows paths.
-fn escaped(text: &str) -> impl Iterator<Item = char> {
-    text.chars().flat_map(|c| match c {
-        '"' | '\'' | '\\' => vec![c],
-        _ => c.escape_debug().collect(),
-    })
 }

@@ -10,12 +10,13 @@ use std::{
 use config::ValueKind;
 use countem_core::CollectionName;
 
+use crate::uri::shown;
+
 use super::{
     CollectionConfig, Config, Origin, Problem, duration,
     given::{self, Given, Refusal},
     layer::{Entry, PREFIX},
     nearest::nearest,
-    problem::shown,
 };
 
 /// A key outside `[collections]`.

@@ -12,7 +12,8 @@ use countem_core::{CollectionName, Period, jiff::tz::TimeZone};
 use countem_engine::Settings;
 use serde::{Serialize, Serializer};
 
-use super::{StoreUri, duration};
+use super::duration;
+use crate::StoreUri;
 
 /// `[store]`: where counters live and how many storage actors bring them there.
 #[derive(Debug, Clone, PartialEq, Serialize)]

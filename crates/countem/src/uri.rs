@@ -2,10 +2,6 @@
 
 use std::fmt;
 
-use serde::{Serialize, Serializer};
-
-use super::problem::shown;
-
 /// Address of a store: `sqlite://PATH`, `mongodb://HOST/DATABASE` or `memory://`.
 ///
 /// `Display`, `Debug` and serialisation show `****` instead of a password; only [`expose`](Self::expose) returns it.
@@ -108,14 +104,35 @@ impl fmt::Debug for StoreUri {
     }
 }
 
-impl Serialize for StoreUri {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+#[cfg(feature = "config")]
+impl serde::Serialize for StoreUri {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(self)
     }
 }
 
+const LONGEST_SHOWN: usize = 100;
+
+/// Returns what may be shown of a text the user wrote: one line, not endless, no password.
+pub(crate) fn shown(text: &str) -> String {
+    let mut shown: String = escaped(&redact(text)).take(LONGEST_SHOWN + 1).collect();
+    if let Some((at, _)) = shown.char_indices().nth(LONGEST_SHOWN) {
+        shown.truncate(at);
+        shown.push('…');
+    }
+    shown
+}
+
+/// Escapes what would break the line or hide; quotes and backslashes stay, for keys and Windows paths.
+pub(crate) fn escaped(text: &str) -> impl Iterator<Item = char> {
+    text.chars().flat_map(|c| match c {
+        '"' | '\'' | '\\' => vec![c],
+        _ => c.escape_debug().collect(),
+    })
+}
+
 /// Replaces what is or may be a password in an address, also in one that is malformed: it rather hides too much.
-pub(super) fn redact(text: &str) -> String {
+pub(crate) fn redact(text: &str) -> String {
     let (scheme, rest) = split_scheme(text);
     let start = &text[..text.len() - rest.len()];
     if scheme == "sqlite" {
