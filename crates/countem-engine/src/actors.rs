@@ -81,7 +81,7 @@ struct Flush {
 }
 
 /// Makes an actor panic.
-#[cfg(test)]
+#[cfg(all(test, not(feature = "shuttle")))]
 #[derive(Message)]
 #[rtype(result = "()")]
 pub(crate) struct Panic;
@@ -165,7 +165,7 @@ impl Handler<Flush> for StorageActor {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(feature = "shuttle")))]
 impl Handler<Panic> for CollectorActor {
     type Result = ();
     fn handle(&mut self, _: Panic, _: &mut Self::Context) {
@@ -173,7 +173,7 @@ impl Handler<Panic> for CollectorActor {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(feature = "shuttle")))]
 impl Handler<Panic> for StorageActor {
     type Result = ();
     fn handle(&mut self, _: Panic, _: &mut Self::Context) {
@@ -352,7 +352,7 @@ impl Actors {
         });
     }
 
-    #[cfg(test)]
+    #[cfg(all(test, not(feature = "shuttle")))]
     pub(crate) fn panic_everywhere(&self) {
         self.collectors.lock().iter().for_each(|actor| actor.do_send(Panic));
         self.lanes.lock().iter().for_each(|actor| actor.do_send(Panic));

@@ -4,10 +4,13 @@ use std::{collections::HashMap, fmt, sync::Arc};
 
 use countem_core::{Bucket, CollectionName, Delta, MetricName, Table};
 use crossbeam_utils::CachePadded;
-use parking_lot::Mutex;
-use spin::{mutex::SpinMutex, relax::Yield};
 
-use crate::{calendar::Class, node::Node, refusal::Refusal};
+use crate::{
+    calendar::Class,
+    node::Node,
+    refusal::Refusal,
+    sync::{Mutex, SpinMutex},
+};
 
 /// A handle of one counter: an increment without any look-up, at about the cost of one atomic addition.
 ///
@@ -23,7 +26,7 @@ pub(crate) struct Cells {
     collection: CollectionName,
     metric: MetricName,
     class: Arc<Class>,
-    cells: Box<[CachePadded<SpinMutex<Cell, Yield>>]>,
+    cells: Box<[CachePadded<SpinMutex<Cell>>]>,
 }
 
 /// What was counted through one handle and collector in one slot.

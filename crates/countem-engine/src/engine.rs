@@ -221,7 +221,7 @@ impl Engine {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(feature = "shuttle")))]
 impl Engine {
     pub(crate) fn panic_everywhere(&self) {
         self.core().actors.panic_everywhere();

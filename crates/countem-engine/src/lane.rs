@@ -7,10 +7,12 @@ use std::{
 
 use countem_core::{Batch, BatchId, Bucket, Delta, FoldError, OVERFLOW_METRIC, Table, Writer};
 use countem_store::{Applied, ErrorKind, Quarantined, Query, Rows, StoreError, overlay};
-use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::{RwLock, oneshot};
 
-use crate::cardinality::Cardinality;
+use crate::{
+    cardinality::Cardinality,
+    sync::{Mutex, MutexGuard},
+};
 
 /// The part of a node's pending deltas whose collections hash to this lane.
 #[derive(Debug)]

@@ -20,9 +20,12 @@ mod router;
 mod settings;
 mod shutdown;
 mod stats;
+mod sync;
 mod ticker;
 
-#[cfg(test)]
+#[cfg(all(test, feature = "shuttle"))]
+mod interleavings;
+#[cfg(all(test, not(feature = "shuttle")))]
 mod tests;
 
 pub use calendar::Calendar;

@@ -2,7 +2,7 @@
 
 use std::sync::{
     Arc,
-    atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+    atomic::{AtomicBool, AtomicUsize},
 };
 
 use countem_core::{Bucket, CollectionName, Delta, MetricName, Writer};
@@ -17,6 +17,7 @@ use crate::{
     refusal::{REASONS, Refusal},
     router::{Draining, Router},
     settings::Settings,
+    sync::{AtomicU64, Ordering},
 };
 
 /// The counting state of one node. No actor owns a count: an actor that dies takes nothing with it.
