@@ -187,7 +187,11 @@ impl ReplicaSet {
         let members: Vec<_> = members
             .map(|(i, member)| Ok(Bson::from(doc! { "_id": i32::try_from(i)?, "host": member.host() })))
             .collect::<Result<_>>()?;
-        let settings = doc! { "electionTimeoutMillis": 2_000, "heartbeatIntervalMillis": 500 };
+        let settings = doc! {
+            "electionTimeoutMillis": 2_000,
+            "heartbeatIntervalMillis": 500,
+            "heartbeatTimeoutSecs": 2,
+        };
         let config = doc! { "_id": NAME, "members": members, "settings": settings };
         self.member(0).admin_command(doc! { "replSetInitiate": config }).await?;
         Ok(())

@@ -8,11 +8,11 @@ use std::{env, fs, thread};
 use anyhow::{Context, Result};
 use countem_testkit::{Child, command};
 
-/// Starts a process that waits for its input to end.
-fn cat() -> Result<Child> {
-    let mut cat = command("cat");
-    cat.stdin(Stdio::piped()).stdout(Stdio::null());
-    Child::spawn(cat)
+/// Starts a process that does not end by itself, nor when a pipe is closed.
+fn endless() -> Result<Child> {
+    let mut tail = command("tail");
+    tail.args(["-f", "/dev/null"]).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    Child::spawn(tail)
 }
 
 /// Tells whether the process runs; one that has ended and was not waited for by its parent does not.
@@ -24,7 +24,7 @@ fn runs(id: &str) -> Result<bool> {
 
 #[test]
 fn child_started_by_a_thread_that_ended_lives_until_its_guard_is_dropped() -> Result<()> {
-    let mut child = thread::spawn(cat).join().expect("the thread does not panic")?;
+    let mut child = thread::spawn(endless).join().expect("the thread does not panic")?;
     assert!(child.try_wait()?.is_none(), "the end of a thread must not end what it started");
     let id = child.id().to_string();
     assert!(runs(&id)?);
@@ -37,7 +37,7 @@ fn child_started_by_a_thread_that_ended_lives_until_its_guard_is_dropped() -> Re
 fn child_is_killed_when_the_guard_unwinds() -> Result<()> {
     let (tell, told) = std::sync::mpsc::channel();
     let panicked = thread::spawn(move || {
-        let child = cat().expect("cat starts");
+        let child = endless().expect("tail starts");
         tell.send(child.id().to_string()).expect("the test listens");
         panic!("on purpose");
     });
@@ -48,8 +48,8 @@ fn child_is_killed_when_the_guard_unwinds() -> Result<()> {
 
 #[test]
 fn terminated_child_ends_and_wait_has_a_deadline() -> Result<()> {
-    let mut child = cat()?;
-    child.wait_at_most(Duration::from_millis(50)).expect_err("cat waits for input");
+    let mut child = endless()?;
+    child.wait_at_most(Duration::from_millis(50)).expect_err("it does not end by itself");
     child.terminate()?;
     assert!(!child.wait_at_most(Duration::from_secs(10))?.success());
     child.thaw().expect_err("there is no process to signal");
@@ -63,7 +63,7 @@ fn child_dies_with_a_test_process_that_is_killed() -> Result<()> {
     const INNER: &str = "COUNTEM_TESTKIT_INNER";
     const FILE: &str = "COUNTEM_TESTKIT_FILE";
     if env::var_os(INNER).is_some() {
-        let child = cat()?;
+        let child = endless()?;
         fs::write(env::var(FILE)?, child.id().to_string())?;
         println!("\nstarted");
         std::io::stdout().flush()?;

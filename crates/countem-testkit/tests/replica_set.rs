@@ -59,3 +59,35 @@ async fn frozen_primary_is_replaced_and_follows_after_the_thaw() -> Result<()> {
     assert!(set.wait_for_primary().await.is_ok());
     Ok(())
 }
+
+#[tokio::test]
+async fn write_that_only_a_killed_primary_had_is_rolled_back() -> Result<()> {
+    if !require_mongod() {
+        return Ok(());
+    }
+    let mut set = ReplicaSet::start(3).await?;
+    let client = Client::with_uri_str(set.uri()).await?;
+    insert(&client, "everywhere").await?;
+    let first = set.wait_for_primary().await?;
+    let others: Vec<_> = set.members().filter(|i| *i != first).collect();
+    for i in &others {
+        set.member(*i).fail_point("stopReplProducer", doc! { "mode": "alwaysOn" }).await?;
+    }
+    let journaled =
+        WriteConcern::builder().w(mongodb::options::Acknowledgment::Nodes(1)).journal(true).build();
+    let things = client.database("kit").collection::<Document>("things");
+    things.insert_one(doc! { "_id": "here only" }).write_concern(journaled).await?;
+
+    set.kill(first)?;
+    for i in &others {
+        set.member(*i).fail_point("stopReplProducer", doc! { "mode": "off" }).await?;
+    }
+    set.wait_for_primary().await?;
+    insert(&client, "elsewhere").await?;
+    set.restart(first).await?;
+    set.wait_for_secondaries().await?;
+
+    let ids = things.distinct("_id", doc! {}).await?;
+    assert_eq!(ids, ["elsewhere".into(), "everywhere".into()]);
+    Ok(())
+}
