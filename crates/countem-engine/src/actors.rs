@@ -196,7 +196,9 @@ impl StorageActor {
             let lane = &node.lanes()[lane];
             let batch = {
                 let _gate = lane.gate.write().await;
-                lane.lock().advance()
+                let mut lane = lane.lock();
+                lane.freeze();
+                lane.advance()
             };
             match batch {
                 Some(batch) => Some(store.apply(&batch).await),

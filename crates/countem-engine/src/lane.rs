@@ -5,7 +5,7 @@ use std::{
     sync::Arc,
 };
 
-use countem_core::{Batch, BatchId, Bucket, Delta, FoldError, OVERFLOW_METRIC, Table, Writer};
+use countem_core::{Batch, BatchId, Bucket, Delta, Deltas, FoldError, OVERFLOW_METRIC, Table, Writer};
 use countem_store::{Applied, ErrorKind, Quarantined, Query, Rows, StoreError, overlay};
 use tokio::sync::{RwLock, oneshot};
 
@@ -29,16 +29,24 @@ pub(crate) struct LaneState {
     writer: Writer,
     index: u16,
     batch_counters: usize,
+    /// Not frozen yet.
     pending: Table,
+    /// The part of `pending` that the journal has not recorded; `None` without a journal.
+    fresh: Option<Table>,
     cardinality: Cardinality,
     /// Frozen, not sent yet.
-    queue: VecDeque<Batch>,
+    queue: VecDeque<Arc<Batch>>,
+    /// The batches of the queue are not in the journal yet, so none of them may be sent.
+    queue_is_unsaved: bool,
     /// Sent, not resolved yet (I7).
     in_flight: Option<Arc<Batch>>,
     last_seq: u64,
+    /// How many batches were ever frozen or restored, and how many of them are resolved: they are resolved in order.
+    frozen: u64,
+    resolved: u64,
     /// Who waits until everything pending now is stored.
     waiting_for_freeze: Vec<oneshot::Sender<()>>,
-    waiting_for_seq: Vec<(u64, oneshot::Sender<()>)>,
+    waiting_for_batch: Vec<(u64, oneshot::Sender<()>)>,
     pub(crate) ledger: Ledger,
 }
 
@@ -80,12 +88,16 @@ impl Lane {
             index,
             batch_counters: batch_counters.max(1),
             pending: Table::new(),
+            fresh: None,
             cardinality: Cardinality::new(metrics_per_bucket),
             queue: VecDeque::new(),
+            queue_is_unsaved: false,
             in_flight: None,
             last_seq: 0,
+            frozen: 0,
+            resolved: 0,
             waiting_for_freeze: Vec::new(),
-            waiting_for_seq: Vec::new(),
+            waiting_for_batch: Vec::new(),
             ledger: Ledger::default(),
         };
         Self { state: Mutex::new(state), gate: RwLock::new(()) }
@@ -100,7 +112,7 @@ impl LaneState {
     /// Adds a delta that was counted in `delta.bucket`, a stored bucket.
     pub(crate) fn merge(&mut self, delta: Delta<'_>) {
         self.ledger.merged += delta.increments;
-        let refused = match self.pending.merge_within(delta, 0) {
+        let refused = match self.add(delta, 0) {
             Ok(()) => return,
             Err(FoldError::Full) => self.merge_new(delta),
             Err(error) => Err(error),
@@ -113,7 +125,7 @@ impl LaneState {
     /// Adds a delta whose counter is not pending yet: the place where the cardinality cap is kept.
     fn merge_new(&mut self, delta: Delta<'_>) -> Result<(), FoldError> {
         if self.cardinality.admits(delta.collection, delta.bucket, delta.metric) {
-            return self.pending.merge(delta);
+            return self.add(delta, usize::MAX);
         }
         let known = self.ledger.overflowed.get_mut(delta.collection);
         match known {
@@ -127,12 +139,23 @@ impl LaneState {
                 self.ledger.overflowed.insert(delta.collection.to_owned(), delta.increments);
             }
         }
-        self.pending.merge(Delta { metric: OVERFLOW_METRIC, ..delta })
+        self.add(Delta { metric: OVERFLOW_METRIC, ..delta }, usize::MAX)
+    }
+
+    /// Adds a delta to what is pending, and to what the journal has to record, or to neither.
+    fn add(&mut self, delta: Delta<'_>, most: usize) -> Result<(), FoldError> {
+        let Some(fresh) = &mut self.fresh else {
+            return self.pending.merge_within(delta, most);
+        };
+        let Delta { collection, metric, bucket, n, .. } = delta;
+        fresh.get(collection, metric, bucket).unwrap_or(0).checked_add(n).ok_or(FoldError::Overflow)?;
+        self.pending.merge_within(delta, most)?;
+        fresh.merge(delta)
     }
 
     /// Adds a delta only if that needs no room.
     pub(crate) fn merge_known(&mut self, delta: Delta<'_>) -> Result<(), FoldError> {
-        self.pending.merge_within(delta, 0)?;
+        self.add(delta, 0)?;
         self.ledger.merged += delta.increments;
         Ok(())
     }
@@ -155,14 +178,13 @@ impl LaneState {
 
     /// Returns the number of counters that are pending, frozen ones included.
     pub(crate) fn counters(&self) -> usize {
-        let queued: usize = self.queue.iter().map(Batch::len).sum();
+        let queued: usize = self.queue.iter().map(|batch| batch.len()).sum();
         self.pending.len() + queued + self.in_flight.as_ref().map_or(0, |batch| batch.len())
     }
 
     /// Returns the number of increments that are pending, frozen ones included, added up from the deltas themselves.
     pub(crate) fn pending_increments(&self) -> u64 {
-        let frozen =
-            self.queue.iter().chain(self.in_flight.as_deref()).map(|batch| batch.totals().increments);
+        let frozen = self.queue.iter().chain(&self.in_flight).map(|batch| batch.totals().increments);
         self.pending.deltas().totals().increments + frozen.sum::<u64>()
     }
 
@@ -173,27 +195,82 @@ impl LaneState {
 
     /// Returns the unresolved batch, or makes the next one unresolved; `None` when nothing is pending.
     ///
-    /// The caller holds the gate for writing unless the batch is already in flight.
+    /// The caller holds the gate for writing unless the batch is already in flight, and has saved what
+    /// [`freeze`](Self::freeze) returned.
     pub(crate) fn advance(&mut self) -> Option<Arc<Batch>> {
-        if self.in_flight.is_none() {
-            if self.queue.is_empty() {
-                self.freeze();
-            }
-            self.in_flight = self.queue.pop_front().map(Arc::new);
+        if self.in_flight.is_none() && !self.queue_is_unsaved {
+            self.in_flight = self.queue.pop_front();
         }
         self.in_flight.clone()
     }
 
-    /// Freezes everything pending into batches of bearable size.
-    fn freeze(&mut self) {
-        while !self.pending.is_empty() {
-            let deltas = self.pending.take(self.batch_counters);
-            self.last_seq += 1;
-            let id = BatchId { writer: self.writer.clone(), lane: self.index, seq: self.last_seq };
-            self.queue.push_back(Batch::new(id, deltas));
+    /// Freezes everything pending into batches of bearable size, unless earlier ones still wait, and returns those that the
+    /// journal has to save before any of them is sent.
+    pub(crate) fn freeze(&mut self) -> Vec<Arc<Batch>> {
+        if self.queue.is_empty() && self.in_flight.is_none() && !self.pending.is_empty() {
+            while !self.pending.is_empty() {
+                let deltas = self.pending.take(self.batch_counters);
+                self.last_seq += 1;
+                self.frozen += 1;
+                let id = BatchId { writer: self.writer.clone(), lane: self.index, seq: self.last_seq };
+                self.queue.push_back(Arc::new(Batch::new(id, deltas)));
+            }
+            let last = self.frozen;
+            self.waiting_for_batch.extend(self.waiting_for_freeze.drain(..).map(|waiting| (last, waiting)));
+            if let Some(fresh) = &mut self.fresh {
+                // The batches hold it, and they are saved as a whole.
+                fresh.clear();
+                self.queue_is_unsaved = true;
+            }
         }
-        let seq = self.last_seq;
-        self.waiting_for_seq.extend(self.waiting_for_freeze.drain(..).map(|waiting| (seq, waiting)));
+        if self.queue_is_unsaved { self.queue.iter().cloned().collect() } else { Vec::new() }
+    }
+
+    /// Notes that the journal has the batches which [`freeze`](Self::freeze) returned.
+    pub(crate) fn saved(&mut self) {
+        self.queue_is_unsaved = false;
+    }
+
+    /// Takes what the journal has not recorded; `None` while frozen batches have to be saved first, because the journal
+    /// forgets what is pending when it saves them.
+    pub(crate) fn take_fresh(&mut self) -> Option<Deltas> {
+        if self.queue_is_unsaved {
+            None
+        } else {
+            Some(self.fresh.as_mut().map(Table::drain).unwrap_or_default())
+        }
+    }
+
+    /// Takes back what the journal could not record.
+    pub(crate) fn put_back_fresh(&mut self, deltas: &Deltas) {
+        let Some(fresh) = &mut self.fresh else { return };
+        for delta in deltas.iter() {
+            if let Err(error) = fresh.merge(delta) {
+                tracing::error!(metric = delta.metric, %error, "delta stays out of the journal until it is frozen");
+            }
+        }
+    }
+
+    /// Continues with what a journal kept: unresolved batches under their old identity, and deltas that were never frozen.
+    pub(crate) fn restore(&mut self, frozen: Vec<Batch>, pending: &Deltas) {
+        self.fresh = Some(Table::new());
+        let before = frozen.iter().map(|batch| batch.totals().increments).sum::<u64>();
+        self.frozen += frozen.len() as u64;
+        self.queue.extend(frozen.into_iter().map(Arc::new));
+        for delta in pending.iter() {
+            self.ledger.merged += delta.increments;
+            if let Err(error) = self.pending.merge(delta) {
+                self.quarantine(Quarantined::new(delta, error.to_string()));
+            }
+        }
+        self.ledger.merged += before;
+    }
+
+    /// Returns the number of pending increments that the journal has not recorded.
+    pub(crate) fn fresh_increments(&self) -> u64 {
+        let unsaved =
+            self.queue.iter().filter(|_| self.queue_is_unsaved).map(|batch| batch.totals().increments);
+        self.fresh.as_ref().map_or(0, |fresh| fresh.deltas().totals().increments) + unsaved.sum::<u64>()
     }
 
     /// Ends the unresolved batch: the store has all of it but what is quarantined.
@@ -206,10 +283,10 @@ impl LaneState {
         self.ledger.consecutive_failures = 0;
         self.ledger.last_error = None;
         applied.quarantined.into_iter().for_each(|quarantined| self.quarantine(quarantined));
-        let seq = batch.id().seq;
-        let (done, waiting) =
-            std::mem::take(&mut self.waiting_for_seq).into_iter().partition(|(goal, _)| *goal <= seq);
-        self.waiting_for_seq = waiting;
+        self.resolved += 1;
+        let waiting = std::mem::take(&mut self.waiting_for_batch);
+        let (done, waiting) = waiting.into_iter().partition(|(goal, _)| *goal <= self.resolved);
+        self.waiting_for_batch = waiting;
         for (_, waiting) in done {
             // Whoever waited may have given up.
             waiting.send(()).ok();
@@ -232,7 +309,7 @@ impl LaneState {
         }
         let (done, settled) = oneshot::channel();
         if self.pending.is_empty() {
-            self.waiting_for_seq.push((self.last_seq, done));
+            self.waiting_for_batch.push((self.frozen, done));
         } else {
             self.waiting_for_freeze.push(done);
         }
@@ -256,7 +333,7 @@ impl LaneState {
 
     /// Lists collections that have something pending.
     pub(crate) fn collections(&self) -> impl Iterator<Item = &str> {
-        let frozen = self.queue.iter().chain(self.in_flight.as_deref()).flat_map(Batch::deltas);
+        let frozen = self.queue.iter().chain(&self.in_flight).flat_map(|batch| batch.deltas());
         frozen.chain(self.pending.iter()).map(|delta| delta.collection)
     }
 
