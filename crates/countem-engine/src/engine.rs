@@ -86,6 +86,14 @@ impl Engine {
         let calendar = Arc::new(calendar);
         clock.drive(&calendar);
         let stage = Stage::open(WORKERS)?;
+        let required = settings.store_required;
+        let open = async move {
+            let store = open.await?;
+            if required {
+                store.check().await?;
+            }
+            Ok::<_, StoreError>(store)
+        };
         let store = match stage.runtime.spawn(open).await {
             Ok(Ok(store)) => store,
             Ok(Err(error)) => {

@@ -24,6 +24,8 @@ pub struct Settings {
     pub batch_counters: usize,
     /// Number of storage actors. Collections are spread over them.
     pub lanes: u16,
+    /// Whether to start only if the store can be used at once. If not, counting begins while the store is away.
+    pub store_required: bool,
     /// Fewest collectors.
     pub collectors_min: usize,
     /// Most collectors.
@@ -55,6 +57,7 @@ impl Default for Settings {
             flush_counters: 100_000,
             batch_counters: 50_000,
             lanes: 2,
+            store_required: false,
             collectors_min: 1,
             collectors_max: std::thread::available_parallelism().map_or(8, |cores| cores.get().max(2) * 2),
             metrics_per_bucket: 1_000_000,

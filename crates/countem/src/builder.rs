@@ -77,6 +77,12 @@ impl Builder {
         self
     }
 
+    /// Refuses to start while the store cannot be used. Default: start, count in memory, deliver once it can.
+    pub fn require_store(mut self) -> Self {
+        self.settings.store_required = true;
+        self
+    }
+
     /// Sets how long a shutdown tries to store what is pending. Default: 30 seconds.
     pub fn shutdown_deadline(mut self, deadline: Duration) -> Self {
         self.settings.shutdown_deadline = deadline;

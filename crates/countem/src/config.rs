@@ -124,6 +124,7 @@ impl Config {
             flush_counters: flush.counters.get(),
             batch_counters: flush.batch_counters.get(),
             lanes: store.lanes.get(),
+            store_required: store.required,
             collectors_min: collectors.min.get(),
             collectors_max: collectors.most(),
             metrics_per_bucket: limits.metrics_per_bucket.get(),

@@ -53,6 +53,15 @@ pub(super) fn fraction(given: &Given) -> Result<f64, Refusal> {
     number.filter(|number| (0.0..=1.0).contains(number)).ok_or_else(|| given.refuse("a number from 0 to 1"))
 }
 
+pub(super) fn truth(given: &Given) -> Result<bool, Refusal> {
+    match given {
+        Given::Typed(ValueKind::Boolean(truth)) => Ok(*truth),
+        Given::Text(text) if text.trim() == "true" => Ok(true),
+        Given::Text(text) if text.trim() == "false" => Ok(false),
+        _ => Err(given.refuse("true or false")),
+    }
+}
+
 pub(super) fn span(given: &Given, allowed: RangeInclusive<Duration>) -> Result<Duration, Refusal> {
     let duration = given.text().and_then(duration::parse).filter(|duration| allowed.contains(duration));
     duration.ok_or_else(|| {

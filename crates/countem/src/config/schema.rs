@@ -43,6 +43,7 @@ keys! {
     store {
         uri = given::store_uri;
         lanes = |given| given::whole(given, MOST_LANES);
+        required = given::truth;
     }
     collectors {
         min = |given| given::whole(given, MOST_COLLECTORS);

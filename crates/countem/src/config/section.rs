@@ -23,6 +23,8 @@ pub struct StoreConfig {
     pub uri: StoreUri,
     /// Number of storage actors.
     pub lanes: NonZeroU16,
+    /// Whether to start only if the store can be used at once.
+    pub required: bool,
 }
 
 /// `[collectors]`: how many in-memory tables the router may have.
@@ -124,7 +126,7 @@ impl CollectorsConfig {
 impl Default for StoreConfig {
     fn default() -> Self {
         let lanes = NonZeroU16::new(Settings::default().lanes).unwrap_or(NonZeroU16::MIN);
-        Self { uri: StoreUri::default(), lanes }
+        Self { uri: StoreUri::default(), lanes, required: Settings::default().store_required }
     }
 }
 

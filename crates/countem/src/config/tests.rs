@@ -82,6 +82,7 @@ fn the_default_tells_the_engine_its_own_defaults() {
 fn every_key_reaches_its_setting() {
     let cases = [
         ("store.lanes", "7", "lanes: 7,"),
+        ("store.required", "true", "store_required: true,"),
         ("collectors.min", "2", "collectors_min: 2,"),
         ("collectors.max", "97", "collectors_max: 97,"),
         ("flush.interval", "3s", "flush_interval: 3s,"),
@@ -210,7 +211,7 @@ fn everything_that_is_wrong_is_said_at_once() {
             "`flush.jitter` in countem.toml is `1.5`; allowed: a number from 0 to 1",
             "`flush.retry_longest` in countem.toml is `\"-1s\"`; allowed: text such as \"250ms\", \"10s\" or \
              \"1h 30m\", from 1ms to 36525d",
-            "`store` in countem.toml is `3`; allowed: a section with the keys `uri`, `lanes`",
+            "`store` in countem.toml is `3`; allowed: a section with the keys `uri`, `lanes`, `required`",
             "`time.past_window` in countem.toml is `\"soon\"`; allowed: text such as \"250ms\", \"10s\" or \
              \"1h 30m\", from 0s to 36525d",
             "`time.periods` in countem.toml is empty; allowed: one or more of second, minute, hour, day, week, \
