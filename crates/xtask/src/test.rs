@@ -31,6 +31,9 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
     };
     with_server(tests(args))?;
     if args.is_empty() {
+        // Locks and atomics are exchanged for explored ones, so this is a build of its own.
+        let interleavings = ["--package", "countem-engine", "--features", "shuttle", "interleavings"];
+        step::run(tests(&interleavings.map(String::from)))?;
         with_server(step::cargo(&["test", "--workspace", "--doc"]))?;
         // The same selection of packages as above, so that no dependency is built twice with other features.
         step::run(step::cargo(&["build", "--workspace", "--examples"]))?;
