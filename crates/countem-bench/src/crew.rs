@@ -1,0 +1,164 @@
+//! Threads that start to count together.
+
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+        mpsc::{Receiver, Sender, channel},
+    },
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
+
+use crate::{
+    counting::Counting,
+    workload::{WALK, Walk},
+};
+
+/// Threads that live from measurement to measurement, each with a walk of its own.
+#[derive(Debug)]
+pub struct Crew {
+    members: Vec<Member>,
+}
+
+#[derive(Debug)]
+struct Member {
+    jobs: Option<Sender<Job>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// Counting together with others.
+struct Job {
+    counting: Arc<dyn Counting>,
+    times: u64,
+    /// How many threads are ready; all start when `threads` are.
+    ready: Arc<AtomicUsize>,
+    threads: usize,
+    done: Sender<(Instant, Instant)>,
+}
+
+/// Most walks between two settlings: what a peer queues stays small.
+const AT_ONCE: u64 = 64;
+
+impl Crew {
+    /// Starts `threads` threads that walk through `names`.
+    pub fn new(threads: usize, names: &Arc<[String]>) -> Self {
+        let member = |seed| {
+            let walk = Walk::new(names, seed);
+            let (jobs, queue) = channel();
+            let thread = thread::spawn(move || work(&walk, &queue));
+            Member { jobs: Some(jobs), thread: Some(thread) }
+        };
+        Self { members: (1..=threads as u64).map(member).collect() }
+    }
+
+    /// Lets `threads` threads count, each `times` through its walk, and returns the wall time from the first start until
+    /// everything is counted.
+    ///
+    /// Each thread counts once through its walk before, so that caches hold what is measured and not what was measured
+    /// before.
+    ///
+    /// # Panics
+    /// When there are fewer threads, or one of them panics.
+    pub fn time(&self, counting: &Arc<dyn Counting>, threads: usize, times: u64) -> Duration {
+        let mut took = Duration::ZERO;
+        let mut left = times;
+        while left > 0 {
+            let now = left.min(AT_ONCE);
+            took += self.time_at_once(counting, threads, now);
+            left -= now;
+        }
+        took
+    }
+
+    fn time_at_once(&self, counting: &Arc<dyn Counting>, threads: usize, times: u64) -> Duration {
+        let ready = Arc::new(AtomicUsize::new(0));
+        let (done, ends) = channel();
+        for member in &self.members[..threads] {
+            let (counting, ready) = (Arc::clone(counting), Arc::clone(&ready));
+            let job = Job { counting, times, ready, threads, done: done.clone() };
+            let jobs = member.jobs.as_ref().expect("members work until the crew is dropped");
+            jobs.send(job).expect("a member works until the crew is dropped");
+        }
+        drop(done);
+        let spans: Vec<_> = ends.iter().collect();
+        assert_eq!(spans.len(), threads, "a counting thread panicked");
+        let began = spans.iter().map(|(began, _)| *began).min();
+        let ended = spans.iter().map(|(_, ended)| *ended).max();
+        let spread = ended.zip(began).map_or(Duration::ZERO, |(ended, began)| ended - began);
+        // How long this thread took to wake up is nobody's fault, so it is left out.
+        let awake = Instant::now();
+        counting.settle();
+        spread + awake.elapsed()
+    }
+
+    /// Returns how many increments [`time`](Self::time) makes, those before the measurement included.
+    pub fn increments(threads: usize, times: u64) -> u64 {
+        threads as u64 * (times + times.div_ceil(AT_ONCE)) * WALK as u64
+    }
+}
+
+fn work(walk: &Walk, jobs: &Receiver<Job>) {
+    while let Ok(job) = jobs.recv() {
+        job.counting.count(walk, 1);
+        job.counting.settle();
+        job.ready.fetch_add(1, Ordering::SeqCst);
+        while job.ready.load(Ordering::SeqCst) < job.threads {
+            // With more threads than cores, the others need this one's core to become ready.
+            thread::yield_now();
+        }
+        let began = Instant::now();
+        job.counting.count(walk, job.times);
+        let ended = Instant::now();
+        // Whoever asked has gone only if it panicked.
+        job.done.send((began, ended)).ok();
+    }
+}
+
+impl Drop for Crew {
+    fn drop(&mut self) {
+        self.members.iter_mut().for_each(|member| member.jobs = None);
+        for thread in self.members.iter_mut().filter_map(|member| member.thread.take()) {
+            // Its panic was reported by the measurement that met it.
+            thread.join().ok();
+        }
+    }
+}
+
+impl fmt::Debug for Job {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Job({}, {} threads)", self.counting.label(), self.threads)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        peers,
+        subject::{CallSite, Handle, Increments},
+        workload::{KNOWN, names},
+    };
+
+    /// Every way of counting, in numbers small enough for a test.
+    #[test]
+    fn every_way_of_counting_counts_every_increment() {
+        let names = names(KNOWN.into());
+        let crew = Crew::new(2, &names);
+        let mut ways = peers::all(&names).unwrap();
+        ways.push(Arc::new(Increments::start().unwrap()));
+        ways.push(Arc::new(Handle::start().unwrap()));
+        ways.push(Arc::new(CallSite::install().unwrap()));
+        for way in ways {
+            let before = way.counted();
+            crew.time(&way, 1, AT_ONCE + 1);
+            crew.time(&way, 2, 1);
+            let expected = Crew::increments(1, AT_ONCE + 1) + Crew::increments(2, 1);
+            assert_eq!(expected, (AT_ONCE + 3 + 4) * WALK as u64);
+            if let Some(before) = before {
+                assert_eq!(way.counted(), Some(before + expected), "{}", way.label());
+            }
+        }
+    }
+}

@@ -1,0 +1,130 @@
+//! countem, as a service uses it: through the public facade, with default settings.
+
+use std::{hint::black_box, sync::OnceLock, time::Duration};
+
+use anyhow::{Context, Result};
+use countem::{Collector, Counter, Settings};
+use tokio::runtime::{self, Runtime};
+
+use crate::{
+    counting::Counting,
+    workload::{COLLECTION, Walk},
+};
+
+/// Starts a collector with default settings but for a flush interval that no benchmark reaches.
+///
+/// # Errors
+/// When it does not start.
+pub fn collector() -> Result<Collector> {
+    let settings = Settings { flush_interval: Duration::from_secs(24 * 3600), ..Settings::default() };
+    let builder = Collector::builder().store("memory://").settings(settings);
+    builder.start_blocking().context("cannot start a collector")
+}
+
+/// Returns a runtime on which this thread waits for others.
+pub fn runtime() -> Runtime {
+    let runtime = runtime::Builder::new_current_thread().build();
+    runtime.expect("a runtime without I/O and timers needs nothing that could be missing")
+}
+
+/// `collector.increment("app-events", name, 1)`.
+#[derive(Debug)]
+pub struct Increments {
+    collector: Collector,
+}
+
+/// `counter.increment(1)` on one handle that all threads share.
+#[derive(Debug)]
+pub struct Handle {
+    collector: Collector,
+    counter: Counter,
+}
+
+/// `count!("app-events", "MyMethod.calls")` in one place that all threads come through.
+#[derive(Debug)]
+pub struct CallSite {
+    collector: Collector,
+}
+
+impl Increments {
+    /// Starts a collector.
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub fn start() -> Result<Self> {
+        Ok(Self { collector: collector()? })
+    }
+}
+
+impl Handle {
+    /// Starts a collector and makes a handle.
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub fn start() -> Result<Self> {
+        let collector = collector()?;
+        let counter = collector.counter(COLLECTION, "MyMethod.calls")?;
+        Ok(Self { collector, counter })
+    }
+}
+
+impl CallSite {
+    /// Makes a collector the process-wide one. There is only one for the whole process.
+    ///
+    /// # Errors
+    /// When it does not start, or another one is installed.
+    pub fn install() -> Result<Self> {
+        static INSTALLED: OnceLock<Collector> = OnceLock::new();
+        let collector = match INSTALLED.get() {
+            Some(collector) => collector.clone(),
+            None => {
+                let collector = collector()?;
+                countem::install(collector.clone())?;
+                INSTALLED.get_or_init(|| collector).clone()
+            }
+        };
+        Ok(Self { collector })
+    }
+}
+
+impl Counting for Increments {
+    fn label(&self) -> &'static str {
+        "countem `collector.increment`"
+    }
+
+    fn count(&self, walk: &Walk, times: u64) {
+        walk.each(times, |name| black_box(&self.collector).increment(COLLECTION, name, 1));
+    }
+
+    fn counted(&self) -> Option<u64> {
+        Some(self.collector.stats().accepted)
+    }
+}
+
+impl Counting for Handle {
+    fn label(&self) -> &'static str {
+        "countem `counter.increment`, one shared handle"
+    }
+
+    fn count(&self, walk: &Walk, times: u64) {
+        walk.each(times, |_| black_box(&self.counter).increment(1));
+    }
+
+    fn counted(&self) -> Option<u64> {
+        Some(self.collector.stats().accepted)
+    }
+}
+
+impl Counting for CallSite {
+    fn label(&self) -> &'static str {
+        "countem `count!`"
+    }
+
+    fn count(&self, walk: &Walk, times: u64) {
+        walk.each(times, |_| countem::count!(COLLECTION, "MyMethod.calls", black_box(1)));
+    }
+
+    fn counted(&self) -> Option<u64> {
+        Some(self.collector.stats().accepted)
+    }
+}
