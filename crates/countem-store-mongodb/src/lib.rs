@@ -1,1 +1,21 @@
 //! The MongoDB store of countem: atomic increments, exactly once.
+mod apply;
+mod check;
+mod command;
+mod config;
+mod connection;
+mod document;
+mod encoder;
+mod error;
+mod expiry;
+mod ledger;
+mod partition;
+mod quarantine;
+mod read;
+mod registry;
+mod store;
+mod target;
+
+pub use config::MongoOptions;
+pub use registry::Registration;
+pub use store::MongoStore;

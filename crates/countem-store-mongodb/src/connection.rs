@@ -1,0 +1,212 @@
+//! The client, and how every request to the server is made.
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    future::Future,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+};
+
+use countem_store::{ErrorKind, StoreError};
+use mongodb::{
+    Client, Database,
+    bson::Document,
+    error::Error,
+    event::{EventHandler, sdam::SdamEvent},
+    options::{ClientOptions, ServerAddress},
+};
+use parking_lot::Mutex;
+use tokio::time;
+
+use crate::{
+    MongoOptions,
+    config::{Location, complete},
+    error::{Attempt, Failure},
+};
+
+/// Makes requests to one database, each with a deadline.
+///
+/// A client of the driver belongs to the runtime on which it was made, so there is none before the first request.
+pub(crate) struct Connection {
+    pub(crate) options: MongoOptions,
+    pub(crate) location: Location,
+    at: String,
+    current: tokio::sync::Mutex<Option<Current>>,
+    servers: Arc<Servers>,
+}
+
+#[derive(Clone)]
+struct Current {
+    client: Client,
+    /// How many requests of this client brought no answer in time.
+    late: Arc<AtomicU32>,
+}
+
+impl Connection {
+    /// Understands the options; asks no server.
+    ///
+    /// # Errors
+    /// The URI is malformed, or has an option that does not exist.
+    pub(crate) fn new(options: MongoOptions) -> Result<Self, StoreError> {
+        let location = Location::parse(&options.uri)?;
+        let at = location.to_string();
+        Ok(Self { options, location, at, current: tokio::sync::Mutex::default(), servers: Arc::default() })
+    }
+
+    /// Returns where the database is, without any secret.
+    pub(crate) fn at(&self) -> &str {
+        &self.at
+    }
+
+    /// Asks the database. `ask` runs to its end whatever happens here: a driver's future that is dropped half way leaves its
+    /// connection in doubt, and it could not be told whether the server has the request.
+    pub(crate) async fn request<T, F>(&self, ask: impl FnOnce(Database) -> F) -> Result<T, Failure>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T, Error>> + Send + 'static,
+    {
+        let Current { client, late } = self.client().await.map_err(Failure::NoClient)?;
+        let running = tokio::spawn(ask(client.database(&self.location.database)));
+        match time::timeout(self.options.deadline, running).await {
+            Ok(Ok(answer)) => answer.map_err(Failure::Driver),
+            Ok(Err(_)) => Err(Failure::Cancelled),
+            Err(_) => {
+                self.leave_stuck_client(&late).await;
+                Err(Failure::Late(self.options.deadline))
+            }
+        }
+    }
+
+    /// Says in one line why `what` failed.
+    pub(crate) fn explain(&self, what: &str, failure: Failure) -> StoreError {
+        failure.into_store_error(Attempt { what, at: &self.at, servers: &self.servers.to_string() })
+    }
+
+    /// A request without an answer keeps its connection, perhaps for a quarter of an hour. Before they are all taken, a new client
+    /// with connections of its own takes over.
+    async fn leave_stuck_client(&self, late: &Arc<AtomicU32>) {
+        let stuck = late.fetch_add(1, Ordering::Relaxed) + 1;
+        if stuck >= self.options.connections.get().div_ceil(2) {
+            let mut current = self.current.lock().await;
+            if current.as_ref().is_some_and(|current| Arc::ptr_eq(&current.late, late)) {
+                *current = None;
+            }
+        }
+    }
+
+    async fn client(&self) -> Result<Current, StoreError> {
+        let mut current = self.current.lock().await;
+        if let Some(current) = &*current {
+            return Ok(current.clone());
+        }
+        let made = Current { client: self.make_client().await?, late: Arc::default() };
+        Ok(current.insert(made).clone())
+    }
+
+    async fn make_client(&self) -> Result<Client, StoreError> {
+        let uri = self.options.uri.clone();
+        // Only `mongodb+srv` asks anybody here: the name server.
+        let parsing = tokio::spawn(async move { ClientOptions::parse(uri).await });
+        let parsed = match time::timeout(self.options.deadline, parsing).await {
+            Ok(Ok(parsed)) => parsed.map_err(Failure::Driver),
+            Ok(Err(_)) => Err(Failure::Cancelled),
+            Err(_) => Err(Failure::Late(self.options.deadline)),
+        };
+        let mut options = parsed.map_err(|failure| self.not_connected(failure))?;
+        complete(&mut options, &self.options);
+        let servers = Arc::clone(&self.servers);
+        options.sdam_event_handler = Some(EventHandler::callback(move |event| servers.note(&event)));
+        Client::with_options(options).map_err(|error| self.not_connected(Failure::Driver(error)))
+    }
+
+    /// Nothing was sent, so nothing is in doubt.
+    fn not_connected(&self, failure: Failure) -> StoreError {
+        let error = self.explain("connect", failure);
+        match error.kind() {
+            ErrorKind::Refused => error,
+            _ => StoreError::new(ErrorKind::NotApplied, error.to_string()),
+        }
+    }
+}
+
+impl fmt::Debug for Connection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The driver's own output has the password.
+        f.debug_struct("Connection").field("options", &self.options).finish_non_exhaustive()
+    }
+}
+
+/// What each server last said, or why it said nothing: what a person needs when no server takes a request.
+#[derive(Debug, Default)]
+struct Servers {
+    states: Mutex<BTreeMap<String, String>>,
+}
+
+impl Servers {
+    fn note(&self, event: &SdamEvent) {
+        match event {
+            SdamEvent::ServerHeartbeatFailed(failed) => {
+                let why = match &*failed.failure.kind {
+                    mongodb::error::ErrorKind::Io(cause) => cause.to_string(),
+                    other => other.to_string(),
+                };
+                self.set(&failed.server_address, format!("does not answer ({why})"));
+            }
+            SdamEvent::ServerHeartbeatSucceeded(answered) => {
+                self.set(&answered.server_address, role(&answered.reply));
+            }
+            _ => {}
+        }
+    }
+
+    fn set(&self, address: &ServerAddress, state: String) {
+        self.states.lock().insert(address.to_string(), state);
+    }
+}
+
+impl fmt::Display for Servers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (i, (address, state)) in self.states.lock().iter().enumerate() {
+            let separator = if i == 0 { "" } else { "; " };
+            write!(f, "{separator}`{address}` {state}")?;
+        }
+        Ok(())
+    }
+}
+
+fn role(hello: &Document) -> String {
+    let is = |field| hello.get_bool(field).unwrap_or(false);
+    let primary = is("isWritablePrimary") || is("ismaster");
+    match hello.get_str("setName") {
+        Ok(set) if primary => format!("is the primary of replica set `{set}`"),
+        Ok(set) if is("secondary") => format!("is a secondary of replica set `{set}`"),
+        Ok(set) => format!("is not ready in replica set `{set}`"),
+        Err(_) if is("isreplicaset") => "waits for its replica set to be initiated".to_owned(),
+        Err(_) if hello.get_str("msg").is_ok_and(|msg| msg == "isdbgrid") => "is a router".to_owned(),
+        Err(_) => "belongs to no replica set".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use mongodb::bson::doc;
+
+    use super::*;
+
+    #[test]
+    fn a_server_is_described_by_what_it_says() {
+        assert_eq!(role(&doc! { "isWritablePrimary": true }), "belongs to no replica set");
+        assert_eq!(
+            role(&doc! { "isWritablePrimary": true, "setName": "rs0" }),
+            "is the primary of replica set `rs0`"
+        );
+        assert_eq!(
+            role(&doc! { "secondary": true, "setName": "rs0" }),
+            "is a secondary of replica set `rs0`"
+        );
+        assert_eq!(role(&doc! { "isreplicaset": true }), "waits for its replica set to be initiated");
+    }
+}

@@ -1,0 +1,256 @@
+//! What the driver's and the server's errors mean to a caller.
+
+use std::time::Duration;
+
+use countem_store::{ErrorKind, StoreError};
+use mongodb::error::{Error, ErrorKind as Driver};
+
+/// Why a request brought no answer that can be used.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// The driver or the server said so.
+    Driver(Error),
+    /// No answer came within the deadline. The request may still be carried out at any later time.
+    Late(Duration),
+    /// There is no client yet, and making one failed.
+    NoClient(StoreError),
+    /// The runtime that carried the request ended.
+    Cancelled,
+}
+
+/// What is asked of the server, for the words of an error.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Attempt<'a> {
+    /// A verb with its object, such as ``update `web` ``.
+    pub(crate) what: &'a str,
+    /// Where, without any secret.
+    pub(crate) at: &'a str,
+    /// What the servers answered when they were asked for their state, where that is known.
+    pub(crate) servers: &'a str,
+}
+
+/// Error codes of the server after which nothing that the command asked for has been done.
+mod code {
+    pub(super) const UNAUTHORIZED: i32 = 13;
+    pub(super) const AUTHENTICATION_FAILED: i32 = 18;
+    /// The command or one of its fields is not understood, or not allowed at this place: an older or other server.
+    pub(super) const NOT_UNDERSTOOD: [i32; 7] = [9, 14, 40415, 59, 72, 73, 115];
+}
+
+impl Failure {
+    /// Says in one line what failed and what is known afterwards.
+    pub(crate) fn into_store_error(self, attempt: Attempt<'_>) -> StoreError {
+        let Attempt { what, at, .. } = attempt;
+        match self {
+            Self::Driver(error) => driver_error(&error, attempt),
+            Self::Late(deadline) => StoreError::new(
+                ErrorKind::InDoubt,
+                format!("cannot {what} at `{at}`: no answer within {deadline:?}"),
+            ),
+            Self::NoClient(error) => error,
+            Self::Cancelled => StoreError::new(
+                ErrorKind::InDoubt,
+                format!("cannot {what} at `{at}`: the runtime ended before the answer came"),
+            ),
+        }
+    }
+
+    /// Tells whether asking once more may bring an answer, for requests that change nothing.
+    pub(crate) fn may_pass(&self) -> bool {
+        match self {
+            Self::Driver(error) => {
+                matches!(*error.kind, Driver::Io(_) | Driver::ConnectionPoolCleared { .. })
+                    || command_code(error).is_some_and(is_passing)
+            }
+            Self::Late(_) | Self::NoClient(_) | Self::Cancelled => false,
+        }
+    }
+}
+
+fn driver_error(error: &Error, attempt: Attempt<'_>) -> StoreError {
+    let Attempt { what, at, servers } = attempt;
+    let told = |kind, why: &str| StoreError::new(kind, format!("cannot {what} at `{at}`: {why}"));
+    match &*error.kind {
+        Driver::Authentication { message, .. } => told(
+            ErrorKind::Refused,
+            &format!("login failed; check user, password and `authSource` ({})", one_line(message)),
+        ),
+        Driver::ServerSelection { .. } if servers.is_empty() => {
+            told(ErrorKind::NotApplied, "no server can take it; check the hosts and `replicaSet` of the URI")
+        }
+        Driver::ServerSelection { .. } => {
+            told(ErrorKind::NotApplied, &format!("no server can take it: {servers}"))
+        }
+        Driver::DnsResolve { message, .. } => {
+            told(ErrorKind::NotApplied, &format!("the host name cannot be resolved ({})", one_line(message)))
+        }
+        // A connection that was refused never carried a request.
+        Driver::Io(cause) if cause.kind() == std::io::ErrorKind::ConnectionRefused => {
+            told(ErrorKind::NotApplied, &one_line(&cause.to_string()))
+        }
+        Driver::Io(cause) => told(
+            ErrorKind::InDoubt,
+            &format!("the connection broke before the answer came ({})", one_line(&cause.to_string())),
+        ),
+        Driver::InvalidTlsConfig { message, .. } => {
+            told(ErrorKind::Refused, &format!("the TLS settings are wrong ({})", one_line(message)))
+        }
+        Driver::InvalidArgument { message, .. } | Driver::IncompatibleServer { message, .. } => {
+            told(ErrorKind::Refused, &one_line(message))
+        }
+        Driver::Command(command) => {
+            let kind = command_kind(command.code);
+            told(kind, &server_words(command.code, &command.code_name, &command.message))
+        }
+        // Everything else, above all what later versions of the driver may add, could have happened at any point.
+        _ => told(ErrorKind::InDoubt, &one_line(&error.kind.to_string())),
+    }
+}
+
+fn command_code(error: &Error) -> Option<i32> {
+    match &*error.kind {
+        Driver::Command(command) => Some(command.code),
+        _ => None,
+    }
+}
+
+/// What is known after a command failed with `code` as a whole. A command of many updates may have done some of them before.
+fn command_kind(code: i32) -> ErrorKind {
+    match code {
+        code::UNAUTHORIZED | code::AUTHENTICATION_FAILED => ErrorKind::Refused,
+        _ if code::NOT_UNDERSTOOD.contains(&code) => ErrorKind::Refused,
+        _ => ErrorKind::InDoubt,
+    }
+}
+
+/// Codes of a server that is going down, is no longer the primary, or was interrupted.
+fn is_passing(code: i32) -> bool {
+    matches!(code, 6 | 7 | 50 | 89 | 91 | 134 | 189 | 262 | 9001 | 10107 | 11600 | 11602 | 13435 | 13436)
+}
+
+/// Says in a person's words what the server said.
+fn server_words(code: i32, name: &str, message: &str) -> String {
+    match code {
+        code::UNAUTHORIZED if message.contains("requires authentication") => {
+            "the server wants a login; name user and password in the URI".to_owned()
+        }
+        code::UNAUTHORIZED => {
+            "no permission; the role `readWrite` on the database has all that is needed".to_owned()
+        }
+        _ => format!("the server says `{}` ({code} {name})", one_line(message)),
+    }
+}
+
+/// What one update of a command was answered with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum WriteError {
+    /// One of the increments cannot be done on what the document holds. The update had no effect.
+    Data(String),
+    /// Another writer created the document first. Says nothing about what was counted.
+    Exists,
+    /// The update had no effect for another reason, or none that is known.
+    Other(ErrorKind, String),
+}
+
+impl WriteError {
+    /// Reads the entry of `writeErrors`.
+    pub(crate) fn new(code: i32, message: &str) -> Self {
+        let words = server_words(code, "write error", message);
+        match code {
+            // Overflow, a target that is no number, a path through a value, `c` or `w` that is no document.
+            2 | 14 | 28 | 31393 => Self::Data(one_line(message)),
+            11000 => Self::Exists,
+            // A validator of the collection's owner, or a document that cannot take another field.
+            121 | 10334 | 17419 | 17420 => Self::Other(ErrorKind::Refused, words),
+            code => Self::Other(command_kind(code), words),
+        }
+    }
+}
+
+/// Says what a write concern error means: the primary has it, and it may still be rolled back.
+pub(crate) fn write_concern_words(code: i32, message: &str) -> String {
+    match code {
+        64 => "the primary has it, but a majority of the replica set did not confirm in time".to_owned(),
+        _ => format!("the primary has it, but the majority did not confirm: {} ({code})", one_line(message)),
+    }
+}
+
+/// The longest part of foreign words that is repeated.
+const MOST_WORDS: usize = 200;
+
+/// Cuts foreign words to one readable line. The server repeats whole commands, which are long.
+fn one_line(message: &str) -> String {
+    let line = message.lines().next().unwrap_or_default().trim();
+    match line.char_indices().nth(MOST_WORDS) {
+        None => line.to_owned(),
+        Some((at, _)) => format!("{}…", &line[..at]),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ATTEMPT: Attempt<'_> =
+        Attempt { what: "update `web`", at: "mongodb://db:27017/countem", servers: "" };
+
+    fn told(error: Error) -> (ErrorKind, String) {
+        let told = Failure::Driver(error).into_store_error(ATTEMPT);
+        (told.kind(), told.to_string())
+    }
+
+    #[test]
+    fn a_broken_connection_leaves_doubt_and_a_refused_one_does_not() {
+        let io = |kind| told(Error::from(std::io::Error::from(kind))).0;
+        assert_eq!(io(std::io::ErrorKind::ConnectionRefused), ErrorKind::NotApplied);
+        for kind in [
+            std::io::ErrorKind::ConnectionReset,
+            std::io::ErrorKind::UnexpectedEof,
+            std::io::ErrorKind::TimedOut,
+            std::io::ErrorKind::BrokenPipe,
+        ] {
+            assert_eq!(io(kind), ErrorKind::InDoubt);
+        }
+    }
+
+    #[test]
+    fn a_late_answer_leaves_doubt() {
+        let told = Failure::Late(Duration::from_secs(10)).into_store_error(ATTEMPT);
+        assert_eq!(told.kind(), ErrorKind::InDoubt);
+        assert_eq!(
+            told.to_string(),
+            "cannot update `web` at `mongodb://db:27017/countem`: no answer within 10s"
+        );
+    }
+
+    #[test]
+    fn a_server_that_is_no_longer_primary_may_have_done_a_part() {
+        for code in [10107, 11602, 189, 91, 50, 64, 112, 4711] {
+            assert_eq!(command_kind(code), ErrorKind::InDoubt, "{code}");
+        }
+        for code in [13, 18, 59] {
+            assert_eq!(command_kind(code), ErrorKind::Refused, "{code}");
+        }
+    }
+
+    #[test]
+    fn a_duplicate_key_is_never_taken_for_applied() {
+        assert_eq!(WriteError::new(11000, "E11000 duplicate key error"), WriteError::Exists);
+    }
+
+    #[test]
+    fn only_what_a_single_counter_can_cause_is_a_data_error() {
+        for code in [2, 14, 28, 31393] {
+            assert!(matches!(WriteError::new(code, "m"), WriteError::Data(_)), "{code}");
+        }
+        for code in [13, 50, 112, 121, 189, 10107, 11600] {
+            assert!(matches!(WriteError::new(code, "m"), WriteError::Other(..)), "{code}");
+        }
+    }
+
+    #[test]
+    fn the_servers_words_are_cut_to_one_line() {
+        assert_eq!(one_line("a\nb"), "a");
+        assert_eq!(one_line(&"ä".repeat(500)).chars().count(), MOST_WORDS + 1);
+    }
+}

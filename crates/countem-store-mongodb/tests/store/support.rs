@@ -1,0 +1,121 @@
+//! What the tests share: batches, stores and a look at the documents.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use anyhow::{Context, Result};
+use countem_core::{Batch, BatchId, Bucket, BucketRange, CollectionName, MetricName, Table, Writer};
+use countem_store::{Counters, Query, Select, Store};
+use countem_store_mongodb::{MongoOptions, MongoStore};
+use mongodb::{
+    Client, Database,
+    bson::{Document, doc},
+};
+
+pub(crate) const DAY: &str = "2026-11-20";
+
+/// Makes a connection string name a database that no other test uses.
+pub(crate) fn in_own_database(uri: &str) -> String {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    let name = format!("t{}_{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+    let (base, options) = uri.split_once("/?").unwrap_or((uri, ""));
+    format!("{base}/{name}?{options}")
+}
+
+pub(crate) fn open(uri: &str) -> MongoStore {
+    open_with(MongoOptions::new(uri))
+}
+
+pub(crate) fn open_with(options: MongoOptions) -> MongoStore {
+    MongoStore::connect(options).expect("the URI is well formed")
+}
+
+/// Returns the database of a connection string for a look behind the store's back.
+pub(crate) async fn database(uri: &str) -> Result<Database> {
+    let client = Client::with_uri_str(uri).await?;
+    client.default_database().context("the URI names a database")
+}
+
+pub(crate) fn bucket(id: &str) -> Bucket {
+    id.parse().expect("a constant id is well formed")
+}
+
+pub(crate) fn collection(name: &str) -> CollectionName {
+    CollectionName::new(name).expect("a constant name is valid")
+}
+
+/// The batches of one lane of a writer.
+pub(crate) struct Lane {
+    pub(crate) writer: Writer,
+    pub(crate) number: u16,
+    pub(crate) seq: u64,
+}
+
+impl Lane {
+    pub(crate) fn new(node: u64) -> Self {
+        Self { writer: Writer::new(node, 1), number: 0, seq: 0 }
+    }
+
+    pub(crate) fn batch<'a>(
+        &mut self,
+        deltas: impl IntoIterator<Item = (&'a str, &'a str, &'a str, i64)>,
+    ) -> Batch {
+        self.seq += 1;
+        self.batch_at(self.seq, deltas)
+    }
+
+    /// Returns the batch with the number `seq`, as a process does that reads it from its journal.
+    pub(crate) fn batch_at<'a>(
+        &self,
+        seq: u64,
+        deltas: impl IntoIterator<Item = (&'a str, &'a str, &'a str, i64)>,
+    ) -> Batch {
+        let mut table = Table::new();
+        for (collection, day, metric, n) in deltas {
+            table.fold(collection, metric, bucket(day), n).expect("the test counts what may be counted");
+        }
+        Batch::new(BatchId { writer: self.writer.clone(), lane: self.number, seq }, table.drain())
+    }
+}
+
+/// Sends a batch as the engine does: the same again until it is resolved.
+pub(crate) async fn deliver(store: &MongoStore, batch: &Batch) -> Vec<String> {
+    let mut errors = Vec::new();
+    loop {
+        match store.apply(batch).await {
+            Ok(applied) => {
+                assert_eq!(applied.quarantined, [], "nothing is quarantined");
+                return errors;
+            }
+            Err(error) => errors.push(format!("{}: {error}", error.kind().name())),
+        }
+        assert!(errors.len() < 200, "not resolved: {errors:?}");
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+}
+
+pub(crate) async fn day(store: &MongoStore, name: &str) -> Counters {
+    let query = Query::bucket(collection(name), bucket(DAY));
+    store.read(&query, None).await.expect("a read succeeds").remove(&bucket(DAY)).unwrap_or_default()
+}
+
+pub(crate) async fn one(store: &MongoStore, name: &str, metric: &str) -> Option<i64> {
+    let metric = MetricName::new(metric).expect("the metric is valid");
+    let select = Select::One(metric.clone());
+    let query = Query { collection: collection(name), range: BucketRange::one(bucket(DAY)), select };
+    let rows = store.read(&query, None).await.expect("a read succeeds");
+    rows.get(&bucket(DAY)).and_then(|counters| counters.get(metric.as_str())).copied()
+}
+
+/// Returns all documents of a MongoDB collection, by id.
+pub(crate) async fn documents(database: &Database, name: &str) -> Result<Vec<Document>> {
+    let reply =
+        database.run_command(doc! { "find": name, "sort": { "_id": 1 }, "batchSize": 1_000_000 }).await?;
+    let documents = reply.get_document("cursor")?.get_array("firstBatch")?;
+    Ok(documents.iter().filter_map(|document| document.as_document().cloned()).collect())
+}
+
+/// Returns how many watermarks are in the documents of a MongoDB collection.
+pub(crate) async fn watermarks(database: &Database, name: &str) -> Result<usize> {
+    let documents = documents(database, name).await?;
+    Ok(documents.iter().filter_map(|document| document.get_document("w").ok()).map(Document::len).sum())
+}
