@@ -1,2 +1,18 @@
 //! The countem command line.
-fn main() {}
+
+mod cli;
+mod courier;
+mod exit;
+mod ingest;
+mod nearest;
+mod output;
+mod stop;
+mod store;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+fn main() -> ExitCode {
+    exit::report(cli::Cli::parse().run())
+}

@@ -1,0 +1,60 @@
+//! `countem all`
+
+use std::collections::BTreeMap;
+
+use anyhow::Result;
+use clap::Args;
+use countem_core::CollectionName;
+use countem_store::Counters;
+use jiff::Timestamp;
+use serde::Serialize;
+
+use crate::{
+    cli::{Global, when::When},
+    exit::Exit,
+    output::Listing,
+    store::{Effective, block_on},
+};
+
+/// Read the counters of every collection
+#[derive(Debug, Args)]
+#[command(after_help = AFTER)]
+pub(crate) struct All {
+    #[command(flatten)]
+    when: When,
+}
+
+const AFTER: &str = "\
+Examples:
+  countem all
+  countem all --date 2015-05-17 -o json";
+
+/// The counters of one bucket, as they are written in JSON.
+#[derive(Debug, Serialize)]
+struct Everything<'a> {
+    bucket: String,
+    collections: BTreeMap<&'a str, &'a Counters>,
+}
+
+impl All {
+    pub(super) fn run(self, global: &Global) -> Result<Exit> {
+        let effective = Effective::load(global)?;
+        let bucket = self.when.bucket(Timestamp::now(), effective.calendar.zone())?;
+        let all = block_on(async { Ok(effective.open_reader().await?.get_all_counters(bucket).await?) })?;
+        if all.is_empty() && !global.quiet {
+            eprintln!("nothing was counted on {bucket}");
+        }
+        let bucket = bucket.to_string();
+        let mut listing = Listing::new(&["bucket", "collection", "metric", "value"]).hide(1);
+        for (collection, counters) in &all {
+            for (metric, value) in counters {
+                let collection = collection.as_str().into();
+                listing.push([bucket.as_str().into(), collection, metric.as_str().into(), (*value).into()]);
+            }
+        }
+        let collections =
+            all.iter().map(|(name, counters)| (CollectionName::as_str(name), counters)).collect();
+        listing.print(global.output, &Everything { bucket, collections })?;
+        Ok(Exit::Ok)
+    }
+}

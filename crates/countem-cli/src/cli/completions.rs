@@ -1,0 +1,32 @@
+//! `countem completions`
+
+use std::io::{self, Write};
+
+use anyhow::Result;
+use clap::{Args, CommandFactory};
+use clap_complete::Shell;
+
+use crate::{cli::Cli, exit::Exit};
+
+/// Print the completions of a shell
+#[derive(Debug, Args)]
+#[command(after_help = AFTER)]
+pub(crate) struct Completions {
+    /// The shell
+    shell: Shell,
+}
+
+const AFTER: &str = "\
+Examples:
+  countem completions bash > ~/.local/share/bash-completion/completions/countem
+  countem completions fish > ~/.config/fish/completions/countem.fish";
+
+impl Completions {
+    pub(super) fn run(self) -> Result<Exit> {
+        // Written in one go: a reader that has gone away is then an error, and not a panic in the generator.
+        let mut script = Vec::new();
+        clap_complete::generate(self.shell, &mut Cli::command(), "countem", &mut script);
+        io::stdout().write_all(&script)?;
+        Ok(Exit::Ok)
+    }
+}

@@ -1,0 +1,122 @@
+//! `countem get`
+
+use std::io::{self, Write};
+
+use anyhow::Result;
+use clap::Args;
+use countem::Reader;
+use countem_core::{Bucket, CollectionName, MetricName};
+use countem_store::Counters;
+use jiff::Timestamp;
+use serde::Serialize;
+
+use crate::{
+    cli::{Global, when::When},
+    exit::{Exit, NotFound},
+    nearest,
+    output::{Format, Listing},
+    store::{Effective, block_on},
+};
+
+/// Read the counters of a collection
+#[derive(Debug, Args)]
+#[command(after_help = AFTER)]
+pub(crate) struct Get {
+    /// The collection
+    collection: CollectionName,
+    /// One metric instead of all; a table is then just its value
+    metric: Option<MetricName>,
+    #[command(flatten)]
+    when: When,
+}
+
+const AFTER: &str = "\
+Examples:
+  countem get web
+  countem get web 'GET 200' --date 2015-05-17
+  countem get web --bucket 2015-05 -o json";
+
+/// The counters of one bucket, as they are written in JSON.
+#[derive(Debug, Serialize)]
+struct Got<'a> {
+    collection: &'a str,
+    bucket: String,
+    counters: &'a Counters,
+}
+
+impl Get {
+    pub(super) fn run(self, global: &Global) -> Result<Exit> {
+        let effective = Effective::load(global)?;
+        let bucket = self.when.bucket(Timestamp::now(), effective.calendar.zone())?;
+        block_on(async {
+            let reader = effective.open_reader().await?;
+            let counters = self.read(&reader, bucket).await?;
+            if counters.is_empty() && !global.quiet {
+                eprintln!("nothing was counted in `{}` on {bucket}", self.collection);
+            }
+            self.print(global.output, bucket, &counters)
+        })?;
+        Ok(Exit::Ok)
+    }
+
+    async fn read(&self, reader: &Reader, bucket: Bucket) -> Result<Counters> {
+        let Self { collection, metric, .. } = self;
+        let counters = match metric {
+            None => reader.get_counters(collection, bucket).await?,
+            Some(metric) => {
+                let value = reader.get(collection, metric, bucket).await?;
+                value.map(|value| (metric.to_string(), value)).into_iter().collect()
+            }
+        };
+        if counters.is_empty() {
+            require(reader, collection).await?;
+        }
+        if let Some(metric) = metric.as_ref().filter(|_| counters.is_empty()) {
+            let others = reader.get_counters(collection, bucket).await?;
+            let near = nearest::among(metric.as_str(), others.keys().map(String::as_str));
+            return Err(not_found(
+                &format!("`{metric}` was not counted in `{collection}` on {bucket}"),
+                near,
+            )
+            .into());
+        }
+        Ok(counters)
+    }
+
+    fn print(&self, format: Format, bucket: Bucket, counters: &Counters) -> Result<()> {
+        if let (Format::Table, Some(_), Some(value)) = (format, &self.metric, counters.values().next()) {
+            // What a script wants to put into a variable.
+            writeln!(io::stdout(), "{value}")?;
+            return Ok(());
+        }
+        let (collection, bucket) = (self.collection.as_str(), bucket.to_string());
+        let mut listing = Listing::new(&["collection", "bucket", "metric", "value"]).hide(2);
+        for (metric, value) in counters {
+            listing.push([
+                collection.into(),
+                bucket.as_str().into(),
+                metric.as_str().into(),
+                (*value).into(),
+            ]);
+        }
+        listing.print(format, &Got { collection, bucket, counters })
+    }
+}
+
+/// Checks that there is anything at all in `collection`.
+///
+/// # Errors
+/// [`NotFound`] with the name that was probably meant.
+pub(super) async fn require(reader: &Reader, collection: &CollectionName) -> Result<()> {
+    let known = reader.collections().await?;
+    if known.contains(collection) {
+        return Ok(());
+    }
+    let near = nearest::among(collection.as_str(), known.iter().map(CollectionName::as_str));
+    Err(not_found(&format!("there is no collection `{collection}`"), near).into())
+}
+
+fn not_found(what: &str, near: Option<&str>) -> NotFound {
+    let hint = near.map(|near| format!("; did you mean `{near}`?")).unwrap_or_default();
+    NotFound::new(format!("{what}{hint}"))
+}

@@ -1,0 +1,80 @@
+//! `countem inc`
+
+use anyhow::{Context, Result};
+use clap::Args;
+use countem_core::{Bucket, CollectionName, MetricName, Table};
+use jiff::{Timestamp, civil::Date, tz::TimeZone};
+
+use crate::{
+    cli::Global,
+    courier::{Courier, Parcel},
+    exit::{Exit, UsageError},
+    ingest::time::{TimeFormat, Times},
+    store::{Effective, block_on},
+};
+
+/// Add to one counter
+#[derive(Debug, Args)]
+#[command(after_help = AFTER)]
+pub(crate) struct Inc {
+    /// The collection
+    collection: CollectionName,
+    /// The metric
+    metric: MetricName,
+    /// How much to add, also less than zero
+    #[arg(default_value_t = 1, allow_negative_numbers = true)]
+    n: i64,
+    /// Count on this day instead of now, as in 2015-05-17
+    #[arg(long)]
+    date: Option<Date>,
+    /// Count at this time instead of now: RFC 3339, or seconds since 1970
+    #[arg(long, value_name = "TIMESTAMP", conflicts_with = "date")]
+    at: Option<String>,
+}
+
+const AFTER: &str = "\
+The command returns when the store has the count.
+
+Examples:
+  countem inc app-events MyMethod.calls
+  countem inc stock apples -5
+  countem inc web 'GET 200' 1632 --date 2015-05-17";
+
+impl Inc {
+    pub(super) fn run(self, global: &Global) -> Result<Exit> {
+        let effective = Effective::load(global)?;
+        let moment = self.moment(Timestamp::now(), effective.calendar.zone())?;
+        let collection = self.collection.as_str();
+        let slot = effective.calendar.schedule(collection).slot(moment)?;
+        let mut table = Table::new();
+        table.fold(collection, self.metric.as_str(), slot, self.n)?;
+        block_on(async {
+            let store = effective.open().await?;
+            let settings = &effective.settings;
+            let mut courier =
+                Courier::new(store, effective.calendar, settings, Some(settings.shutdown_deadline));
+            let stored = courier.store(Parcel { deltas: table.drain(), progress: None }).await;
+            let delivered = courier.finish(stored).await;
+            if let Some(failure) = delivered.failure {
+                return Err(failure.into());
+            }
+            match delivered.quarantined.first() {
+                None => Ok(Exit::Ok),
+                Some(counter) => {
+                    anyhow::bail!("cannot add {} to `{}`: {}", counter.n, counter.metric, counter.reason)
+                }
+            }
+        })
+    }
+
+    /// When it is counted: a day is counted at its beginning.
+    fn moment(&self, now: Timestamp, zone: &TimeZone) -> Result<Timestamp> {
+        if let Some(date) = self.date {
+            return Ok(Bucket::day(date)?.start_instant(zone));
+        }
+        let Some(text) = &self.at else { return Ok(now) };
+        let second = Times::new(TimeFormat::Auto, zone.clone()).second(text.as_bytes());
+        let second = second.ok_or_else(|| UsageError::new(format!("`{text}` is not a time")))?;
+        Timestamp::from_second(second).context("time is out of range")
+    }
+}

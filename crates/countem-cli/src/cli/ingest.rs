@@ -1,0 +1,222 @@
+//! `countem ingest`
+
+use std::{
+    io::{self, IsTerminal},
+    path::PathBuf,
+    sync::{Arc, mpsc},
+    time::Instant,
+};
+
+use anyhow::{Context, Result};
+use clap::Args;
+use countem_store::Store;
+
+use crate::{
+    cli::Global,
+    courier::Courier,
+    exit::{Exit, UsageError},
+    ingest::{
+        count::Counting,
+        feed::Feed,
+        format::{self, Kind, Wanted},
+        input::Input,
+        plan::{Moment, Plan},
+        progress::{self, Meters},
+        report::Report,
+        template::Template,
+        time::TimeFormat,
+    },
+    output::Format,
+    stop::Stop,
+    store::{Effective, block_on},
+};
+
+/// Count the lines of files, plain or gzip
+#[derive(Debug, Args)]
+#[command(after_help = AFTER)]
+pub(crate) struct Ingest {
+    /// Files to read; `-` or none reads standard input
+    #[arg(value_name = "FILE")]
+    files: Vec<PathBuf>,
+    /// What a line looks like
+    #[arg(short, long, value_enum, required_unless_present = "regex")]
+    format: Option<Kind>,
+    /// What a line looks like, as a regular expression whose groups are the fields: `(?<status>\d+)`
+    #[arg(long, value_name = "PATTERN", conflicts_with = "format")]
+    regex: Option<String>,
+    /// With tsv: the first line of every file names the columns
+    #[arg(long)]
+    header: bool,
+    /// What a line counts, such as `web:{method} {status}`; may be given several times
+    #[arg(short, long = "count", value_name = "COLLECTION:TEMPLATE", required = true)]
+    counts: Vec<String>,
+    /// Add the whole number in this field instead of 1
+    #[arg(long, value_name = "FIELD")]
+    amount: Option<String>,
+    /// The field that says when a line was written; access logs have `time`
+    #[arg(long, value_name = "FIELD")]
+    time_field: Option<String>,
+    /// How that is written: auto, rfc3339, unix, unix-millis, clf or a strptime pattern such as `%Y-%m-%d %H:%M:%S`
+    #[arg(long, value_name = "FORMAT")]
+    time_format: Option<String>,
+    /// Count lines at the time they are read
+    #[arg(long, conflicts_with_all = ["time_field", "time_format"])]
+    now: bool,
+    /// Keep reading files that grow, through rotation, until Ctrl-C
+    #[arg(long)]
+    follow: bool,
+    /// Count every line once, however often the file is given: the store remembers how far each was read
+    #[arg(long)]
+    once: bool,
+}
+
+const AFTER: &str = "\
+Fields of combined and common: host ident user time request method target path query protocol status
+bytes, and of combined also referer agent; what a line lacks reads `-`. Fields of ndjson are keys or JSON
+pointers, of tsv numbers from {1} or the names of the header. `{{` and `}}` are single braces.
+
+A line that cannot be counted is left out, and the report says why; the exit code is then 6. A last line
+without a newline is counted, with --follow only when its file was rotated away. Ctrl-C and SIGTERM store
+what was counted: exit code 0 with --follow, else 6. With --once a file is recognised by its content, also
+renamed, grown or gzipped; a truncated or replaced file is a new one.
+
+Examples:
+  zcat access.log.gz | countem ingest - --format combined --count 'web:{method} {status}'
+  countem ingest --follow --once /var/log/nginx/access.log --format combined --count 'pages:{path}'
+  countem ingest app.ndjson --format ndjson --time-field ts --count 'app:{level}' --count 'users:{/user/id}'
+  countem ingest sales.tsv --format tsv --header --time-field day --count 'sales:{shop}' --amount euros
+  countem ingest app.log --regex '^(?<time>\\S+) \\[(?<level>\\w+)\\]' --count 'app:{level}'";
+
+impl Ingest {
+    pub(super) fn run(self, global: &Global) -> Result<Exit> {
+        let effective = Effective::load(global)?;
+        let plan = self.plan(&effective)?;
+        let inputs = self.inputs()?;
+        let total = total_size(&inputs)?;
+        let output = global.output;
+        let report = block_on(async {
+            let store = effective.open().await?;
+            store.check().await?;
+            let shows = !global.quiet && io::stderr().is_terminal();
+            self.count(plan, inputs, &effective, store, shows.then_some(total)).await
+        })?;
+        if output != Format::Table {
+            report.write(output, &mut io::stdout().lock())?;
+        } else if !global.quiet {
+            report.write(output, &mut io::stderr().lock())?;
+        }
+        report.exit()
+    }
+
+    fn plan(&self, effective: &Effective) -> Result<Plan> {
+        let mut wanted = Wanted::default();
+        let templates = self.counts.iter().map(|text| Template::parse(text, &mut wanted));
+        let templates = templates.collect::<Result<Vec<_>>>()?;
+        let amount = self.amount.as_ref().map(|field| wanted.slot(field));
+        let moment = self.moment(&mut wanted)?;
+        let format = match (&self.regex, self.format) {
+            (Some(pattern), _) => format::Format::regex(pattern, &wanted)?,
+            (None, Some(kind)) => format::Format::new(kind, self.header, &wanted)?,
+            (None, None) => unreachable!("the flags require one of them"),
+        };
+        Ok(Plan { format, templates, wanted, moment, amount, calendar: Arc::clone(&effective.calendar) })
+    }
+
+    fn moment(&self, wanted: &mut Wanted) -> Result<Moment> {
+        if self.now {
+            return Ok(Moment::Now);
+        }
+        let is_log = matches!(self.format, Some(Kind::Combined | Kind::Common));
+        let has_time =
+            self.regex.as_ref().is_some_and(|regex| format::Format::regex_has_group(regex, "time"));
+        let field = match &self.time_field {
+            Some(field) => field,
+            None if is_log || has_time => "time",
+            None => {
+                let advice = "name its field with `--time-field`, or count it now with `--now`";
+                return Err(UsageError::new(format!("when was a line written? {advice}")).into());
+            }
+        };
+        let format = match &self.time_format {
+            Some(format) => TimeFormat::parse(format)?,
+            None if is_log && field == "time" => TimeFormat::Clf,
+            None => TimeFormat::Auto,
+        };
+        Ok(Moment::Field(wanted.slot(field), format))
+    }
+
+    fn inputs(&self) -> Result<Vec<Input>> {
+        let files = if self.files.is_empty() { &[PathBuf::from("-")][..] } else { &self.files };
+        let inputs: Vec<_> = files.iter().map(|file| Input::new(file)).collect();
+        let reads_stdin = inputs.contains(&Input::Stdin);
+        for (is_given, flag, why) in
+            [(self.follow, "--follow", "does not grow"), (self.once, "--once", "cannot be recognised")]
+        {
+            if is_given && reads_stdin {
+                return Err(UsageError::new(format!("`{flag}` needs a file: standard input {why}")).into());
+            }
+        }
+        if self.files.is_empty() && io::stdin().is_terminal() {
+            return Err(UsageError::new("name a file, or `-` to read from this terminal").into());
+        }
+        Ok(inputs)
+    }
+
+    /// Lets the reading and the counting thread work for what this thread brings to the store.
+    async fn count(
+        &self,
+        plan: Plan,
+        inputs: Vec<Input>,
+        effective: &Effective,
+        store: Arc<dyn Store>,
+        shows: Option<Option<u64>>,
+    ) -> Result<Report> {
+        const BLOCKS: usize = 4;
+        let began = Instant::now();
+        let (stop, meters) = (Arc::new(Stop::default()), Arc::new(Meters::default()));
+        let signalled = Arc::clone(&stop);
+        tokio::spawn(async move { signalled.at_signals().await });
+
+        let templates = plan.templates.len() as u64;
+        let (location, settings) = (store.location(), &effective.settings);
+        let (events, fed) = mpsc::sync_channel(BLOCKS);
+        let (used, spare) = mpsc::channel();
+        let (orders, asked) = tokio::sync::mpsc::channel(1);
+        let meter = Arc::clone(&meters.bytes);
+        let feed = Feed { events, spare, stop: Arc::clone(&stop), meter, is_once: self.once, inputs: 0 };
+        let most = settings.batch_counters;
+        let counting = Counting::new(plan, self.once, most, orders, Arc::clone(&meters), Arc::clone(&stop));
+        let follows = self.follow;
+        // Nobody waits for the reading thread: it may wait for input that never comes.
+        spawn("countem-read", move || if follows { feed.follow(inputs) } else { feed.all(&inputs) })?;
+        let counting = spawn("countem-count", move || counting.run(fed, used))?;
+        let bar = shows.map(|total| tokio::spawn(progress::show(meters, total)));
+
+        let patience = (!self.follow).then_some(settings.shutdown_deadline);
+        let courier = Courier::new(store, Arc::clone(&effective.calendar), settings, patience);
+        let delivered = courier.serve(asked, &stop).await;
+        let interrupted = stop.is_set() && !self.follow;
+        // The counting thread ends once its orders are no longer taken.
+        let tally = counting.join().map_err(|_| anyhow::anyhow!("the counting thread panicked"))?;
+        if let Some(bar) = bar {
+            bar.abort();
+            // Ends as cancelled, having cleared its line.
+            bar.await.ok();
+        }
+        let took = began.elapsed();
+        Ok(Report { tally, delivered, templates, store: location, took, interrupted })
+    }
+}
+
+/// Checks that all inputs can be read before anything is counted, and returns their size where that is known.
+fn total_size(inputs: &[Input]) -> Result<Option<u64>> {
+    let sizes = inputs.iter().map(Input::check).collect::<Result<Vec<_>>>()?;
+    Ok(sizes.into_iter().sum())
+}
+
+fn spawn<T: Send + 'static>(
+    name: &str,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<std::thread::JoinHandle<T>> {
+    std::thread::Builder::new().name(name.to_owned()).spawn(work).context("cannot start a thread")
+}

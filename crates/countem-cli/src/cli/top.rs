@@ -1,0 +1,79 @@
+//! `countem top`
+
+use std::cmp::Reverse;
+
+use anyhow::Result;
+use clap::Args;
+use countem_core::CollectionName;
+use jiff::Timestamp;
+use serde::Serialize;
+
+use crate::{
+    cli::{Global, get, when::When},
+    exit::Exit,
+    output::Listing,
+    store::{Effective, block_on},
+};
+
+/// Read the largest counters of a collection
+#[derive(Debug, Args)]
+#[command(after_help = AFTER)]
+pub(crate) struct Top {
+    /// The collection
+    collection: CollectionName,
+    /// How many
+    #[arg(short = 'n', long, value_name = "COUNT", default_value_t = 10)]
+    number: usize,
+    #[command(flatten)]
+    when: When,
+}
+
+const AFTER: &str = "\
+Examples:
+  countem top web
+  countem top pages -n 3 --bucket 2015-05";
+
+/// The largest counters first, as they are written in JSON.
+#[derive(Debug, Serialize)]
+struct Ranking<'a> {
+    collection: &'a str,
+    bucket: String,
+    counters: Vec<Ranked<'a>>,
+}
+
+#[derive(Debug, Serialize)]
+struct Ranked<'a> {
+    metric: &'a str,
+    value: i64,
+}
+
+impl Top {
+    pub(super) fn run(self, global: &Global) -> Result<Exit> {
+        let effective = Effective::load(global)?;
+        let bucket = self.when.bucket(Timestamp::now(), effective.calendar.zone())?;
+        let counters = block_on(async {
+            let reader = effective.open_reader().await?;
+            let counters = reader.get_counters(&self.collection, bucket).await?;
+            if counters.is_empty() {
+                get::require(&reader, &self.collection).await?;
+            }
+            Ok(counters)
+        })?;
+        if counters.is_empty() && !global.quiet {
+            eprintln!("nothing was counted in `{}` on {bucket}", self.collection);
+        }
+        // Counters come sorted by metric, and the sort is stable: equal values stay so.
+        let mut ranked: Vec<_> =
+            counters.iter().map(|(metric, value)| Ranked { metric, value: *value }).collect();
+        ranked.sort_by_key(|counter| Reverse(counter.value));
+        ranked.truncate(self.number);
+
+        let (collection, bucket) = (self.collection.as_str(), bucket.to_string());
+        let mut listing = Listing::new(&["collection", "bucket", "metric", "value"]).hide(2);
+        for Ranked { metric, value } in &ranked {
+            listing.push([collection.into(), bucket.as_str().into(), (*metric).into(), (*value).into()]);
+        }
+        listing.print(global.output, &Ranking { collection, bucket, counters: ranked })?;
+        Ok(Exit::Ok)
+    }
+}

@@ -1,0 +1,70 @@
+//! Which bucket to read.
+
+use anyhow::Result;
+use clap::Args;
+use countem_core::{Bucket, Period};
+use jiff::{Timestamp, civil::Date, tz::TimeZone};
+
+use crate::exit::UsageError;
+
+/// Which bucket to read; today when nothing is said.
+#[derive(Debug, Args)]
+pub(crate) struct When {
+    /// The day, as in 2015-05-17 [default: today in the configured zone]
+    #[arg(long)]
+    date: Option<Date>,
+    /// The week, month or year (...) that contains the day: second, minute, hour, day, week, month, year or all
+    #[arg(long)]
+    period: Option<Period>,
+    /// The bucket itself, as in 2015-05-17T10, 2015-W20, 2015-05, 2015 or all
+    #[arg(long, value_name = "ID", conflicts_with_all = ["date", "period"])]
+    bucket: Option<Bucket>,
+}
+
+impl When {
+    /// Returns the bucket; `now` and `zone` say what today is.
+    ///
+    /// # Errors
+    /// A [`UsageError`] when a day is asked for in a period finer than it.
+    pub(crate) fn bucket(&self, now: Timestamp, zone: &TimeZone) -> Result<Bucket> {
+        if let Some(bucket) = self.bucket {
+            return Ok(bucket);
+        }
+        let period = self.period.unwrap_or(Period::Day);
+        let Some(date) = self.date else { return Ok(Bucket::containing(period, now, zone)?) };
+        let day = Bucket::day(date)?;
+        day.rollup(period, zone).ok_or_else(|| {
+            UsageError::new(format!("a day has many {period} buckets: name one with `--bucket`")).into()
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bucket(date: Option<&str>, period: Option<&str>) -> Result<String> {
+        let when = When {
+            date: date.map(|date| date.parse().unwrap()),
+            period: period.map(|period| period.parse().unwrap()),
+            bucket: None,
+        };
+        let now: Timestamp = "2026-11-20T23:30:00Z".parse().unwrap();
+        Ok(when.bucket(now, &TimeZone::get("Europe/Berlin").unwrap())?.to_string())
+    }
+
+    #[test]
+    fn today_is_where_the_configured_zone_is() {
+        assert_eq!(bucket(None, None).unwrap(), "2026-11-21");
+        assert_eq!(bucket(None, Some("hour")).unwrap(), "2026-11-20T23");
+        assert_eq!(bucket(None, Some("week")).unwrap(), "2026-W47");
+    }
+
+    #[test]
+    fn a_day_lies_in_coarser_buckets_and_not_in_finer_ones() {
+        assert_eq!(bucket(Some("2015-05-17"), None).unwrap(), "2015-05-17");
+        assert_eq!(bucket(Some("2015-05-17"), Some("month")).unwrap(), "2015-05");
+        assert_eq!(bucket(Some("2015-05-17"), Some("all")).unwrap(), "all");
+        assert!(bucket(Some("2015-05-17"), Some("hour")).unwrap_err().to_string().contains("--bucket"));
+    }
+}

@@ -1,0 +1,239 @@
+//! Brings deltas to the store, batch by batch, each exactly once.
+
+use std::{collections::HashMap, sync::Arc, sync::mpsc as std_mpsc, time::Duration};
+
+use countem::{Calendar, Retry, Settings};
+use countem_core::{Batch, BatchId, Delta, Deltas, Table, Writer};
+use countem_store::{Applied, ErrorKind, Quarantined, Store, StoreError};
+use tokio::{sync::mpsc, time::Instant};
+
+use crate::{
+    ingest::identity::{Candidate, Place, Progress},
+    stop::Stop,
+};
+
+/// Deltas counted by slot, and how far that brought the input they are from.
+pub(crate) struct Parcel {
+    pub(crate) deltas: Deltas,
+    /// The number of the input, the place of its mark as it was found, and what the mark is to say.
+    pub(crate) progress: Option<(usize, Option<Place>, Progress)>,
+}
+
+/// What a courier is asked, in order.
+pub(crate) enum Order {
+    /// Store this.
+    Store(Parcel),
+    /// Which marks may be of a content that begins with `head`? Answered after all earlier parcels are stored.
+    Find { head: Vec<u8>, reply: std_mpsc::Sender<Vec<Candidate>> },
+}
+
+/// What was brought to the store.
+#[derive(Debug, Default)]
+pub(crate) struct Delivered {
+    /// Increments that are in the store.
+    pub(crate) increments: u64,
+    /// Counters that were added to, again in each batch.
+    pub(crate) counters: usize,
+    /// Counters that the store could not add to.
+    pub(crate) quarantined: Vec<Quarantined>,
+    /// Why the rest is not in the store.
+    pub(crate) failure: Option<StoreError>,
+}
+
+/// One writer that sends one batch at a time.
+pub(crate) struct Courier {
+    store: Arc<dyn Store>,
+    calendar: Arc<Calendar>,
+    writer: Writer,
+    seq: u64,
+    retry: Retry,
+    /// How long a parcel is tried; for ever when `None`.
+    patience: Option<Duration>,
+    /// How long a parcel is still tried after everybody is to stop.
+    grace: Duration,
+    /// A batch was in doubt, so a late copy of it may exist.
+    doubted: bool,
+    /// Where the marks of inputs are.
+    places: HashMap<usize, Place>,
+    delivered: Delivered,
+}
+
+impl Courier {
+    /// Returns a courier under a new random identity.
+    pub(crate) fn new(
+        store: Arc<dyn Store>,
+        calendar: Arc<Calendar>,
+        settings: &Settings,
+        patience: Option<Duration>,
+    ) -> Self {
+        Self {
+            store,
+            calendar,
+            writer: Writer::new(rand::random(), 1),
+            seq: 0,
+            retry: Retry::new(settings.retry_first, settings.retry_longest),
+            patience,
+            grace: settings.shutdown_deadline,
+            doubted: false,
+            places: HashMap::new(),
+            delivered: Delivered::default(),
+        }
+    }
+
+    /// Does what it is asked until nobody can ask any more, or the store fails.
+    pub(crate) async fn serve(mut self, mut orders: mpsc::Receiver<Order>, stop: &Stop) -> Delivered {
+        let mut done = Ok(());
+        while let Some(order) = orders.recv().await {
+            let too_late = too_late(stop, self.grace);
+            done = tokio::select! {
+                done = self.obey(order) => done,
+                late = too_late => Err(late),
+            };
+            if done.is_err() {
+                break;
+            }
+        }
+        self.finish(done).await
+    }
+
+    async fn obey(&mut self, order: Order) -> Result<(), StoreError> {
+        match order {
+            Order::Store(parcel) => self.store(parcel).await,
+            Order::Find { head, reply } => {
+                // Whoever asked may have stopped.
+                reply.send(self.find(&head).await?).ok();
+                Ok(())
+            }
+        }
+    }
+
+    /// Stores a parcel.
+    ///
+    /// # Errors
+    /// The store refuses it, or did not take it in time.
+    pub(crate) async fn store(&mut self, parcel: Parcel) -> Result<(), StoreError> {
+        let mark = match &parcel.progress {
+            None => None,
+            Some((input, resumed, progress)) => {
+                Some(progress.mark(self.place(*input, *resumed, progress).await?))
+            }
+        };
+        self.seq += 1;
+        let id = BatchId { writer: self.writer.clone(), lane: 0, seq: self.seq };
+        let deltas = self.fan_out(parcel.deltas)?;
+        let batch = match mark {
+            None => Batch::new(id, deltas),
+            Some(mark) => Batch::with_mark(id, deltas, mark),
+        };
+        let applied = self.deliver(&batch).await?;
+        let refused: u64 = applied.quarantined.iter().map(|counter| counter.increments).sum();
+        self.delivered.increments += batch.totals().increments - refused;
+        self.delivered.counters += batch.len() - applied.quarantined.len();
+        self.delivered.quarantined.extend(applied.quarantined);
+        Ok(())
+    }
+
+    /// Ends the writer after `done`, together with its bookkeeping in the store where that is safe.
+    pub(crate) async fn finish(mut self, done: Result<(), StoreError>) -> Delivered {
+        self.delivered.failure = done.err();
+        if self.seq > 0 && !self.doubted && self.delivered.failure.is_none() {
+            // Bookkeeping that stays behind is harmless.
+            if let Err(error) = self.store.retire(&self.writer).await {
+                tracing::debug!(%error, "the bookkeeping of this run stays in the store");
+            }
+        }
+        self.delivered
+    }
+
+    async fn deliver(&mut self, batch: &Batch) -> Result<Applied, StoreError> {
+        const AGES: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
+        let deadline = Instant::now() + self.patience.unwrap_or(AGES);
+        let (applied, doubted) = countem::deliver(&*self.store, batch, self.retry.clone(), deadline).await?;
+        self.doubted |= doubted;
+        Ok(applied)
+    }
+
+    /// Turns slots into stored buckets.
+    fn fan_out(&self, deltas: Deltas) -> Result<Deltas, StoreError> {
+        let is_stored = |delta: &Delta<'_>| {
+            let mut buckets = self.calendar.schedule(delta.collection).fan_out(delta.bucket);
+            buckets.next() == Some(delta.bucket) && buckets.next().is_none()
+        };
+        if deltas.iter().all(|delta| is_stored(&delta)) {
+            return Ok(deltas);
+        }
+        let mut table = Table::new();
+        for delta in deltas.iter() {
+            let schedule = self.calendar.schedule(delta.collection);
+            for (at, bucket) in schedule.fan_out(delta.bucket).enumerate() {
+                // The same increments are accounted for once.
+                let increments = if at == 0 { delta.increments } else { 0 };
+                table.merge(Delta { bucket, increments, ..delta }).map_err(|error| {
+                    StoreError::new(ErrorKind::Refused, format!("cannot add up `{}`", delta.metric))
+                        .with_source(error)
+                })?;
+            }
+        }
+        Ok(table.drain())
+    }
+
+    /// Finds the marks that may be of a content that begins with `head`.
+    async fn find(&self, head: &[u8]) -> Result<Vec<Candidate>, StoreError> {
+        let mut found = Vec::new();
+        for first in Place::all(head) {
+            let mut place = first;
+            while let Some(value) = self.mark(place).await? {
+                found.extend(Candidate::read(&value, place, head));
+                place = place.next();
+            }
+        }
+        Ok(found)
+    }
+
+    /// Returns where the mark of an input is: where it was, or, after the input has outgrown that, in a place of its own.
+    async fn place(
+        &mut self,
+        input: usize,
+        resumed: Option<Place>,
+        progress: &Progress,
+    ) -> Result<Place, StoreError> {
+        let known = self.places.get(&input).copied().or(resumed);
+        let place = match known.filter(|place| place.is_beside(progress.place)) {
+            Some(place) => place,
+            None => {
+                let mut place = progress.place;
+                while self.mark(place).await?.is_some() {
+                    place = place.next();
+                }
+                place
+            }
+        };
+        self.places.insert(input, place);
+        Ok(place)
+    }
+
+    /// Reads a mark, trying again while the store is away.
+    async fn mark(&self, place: Place) -> Result<Option<String>, StoreError> {
+        let (mut retry, began) = (self.retry.clone(), Instant::now());
+        loop {
+            let error = match self.store.mark(&place.key()).await {
+                Ok(value) => return Ok(value),
+                Err(error) => error,
+            };
+            let may_pass = matches!(error.kind(), ErrorKind::NotApplied | ErrorKind::InDoubt);
+            let wait = retry.next_wait();
+            if !may_pass || self.patience.is_some_and(|patience| began.elapsed() + wait > patience) {
+                return Err(error);
+            }
+            tracing::warn!(%error, "store cannot be read, trying again");
+            tokio::time::sleep(wait).await;
+        }
+    }
+}
+
+/// Waits for the request to stop and for as long as what is under way may still take.
+async fn too_late(stop: &Stop, grace: Duration) -> StoreError {
+    stop.requested().await;
+    tokio::time::sleep(grace).await;
+    StoreError::new(ErrorKind::InDoubt, format!("gave up {grace:?} after the request to stop"))
+}

@@ -1,0 +1,224 @@
+//! The formats of lines, and how the fields of one line are found.
+
+mod combined;
+mod ndjson;
+mod regex;
+mod tsv;
+
+use anyhow::Result;
+
+pub(crate) use self::combined::{COMBINED, COMMON};
+use self::{combined::Combined, ndjson::Ndjson, regex::Regex, tsv::Tsv};
+use crate::{exit::UsageError, ingest::reject::Reject};
+
+/// Which format, as the command line says it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Kind {
+    /// Apache and nginx access logs with referer and agent
+    Combined,
+    /// Access logs without referer and agent
+    Common,
+    /// One JSON object per line; fields are `{key}` or pointers `{/a/b}`
+    Ndjson,
+    /// Columns between tabs; fields are `{1}`, `{2}` or names with `--header`
+    Tsv,
+}
+
+/// Where the text of a field lies in the bytes that [`Format::read`] returned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Span {
+    start: u32,
+    end: u32,
+}
+
+/// The fields that templates, the time and the amount ask for, each once. Its position in the list is a field's slot.
+#[derive(Debug, Default, Clone)]
+pub(crate) struct Wanted {
+    names: Vec<String>,
+}
+
+/// Finds the wanted fields of a line.
+#[derive(Debug, Clone)]
+pub(crate) enum Format {
+    /// `combined` and `common`.
+    Combined(Combined),
+    /// `ndjson`.
+    Ndjson(Ndjson),
+    /// `tsv`.
+    Tsv(Tsv),
+    /// `--regex`.
+    Regex(Regex),
+}
+
+impl Span {
+    /// The line has no such field.
+    pub(crate) const MISSING: Self = Self { start: u32::MAX, end: u32::MAX };
+
+    /// The bytes from `start` to before `end`. Lines are bounded far below 4 GiB.
+    #[inline]
+    fn new(start: usize, end: usize) -> Self {
+        let bound = |at| u32::try_from(at).unwrap_or(u32::MAX);
+        Self { start: bound(start), end: bound(end) }
+    }
+
+    /// Returns the text of the field, `None` where it is missing.
+    #[inline]
+    pub(crate) fn of(self, text: &[u8]) -> Option<&[u8]> {
+        text.get(self.start as usize..self.end as usize)
+    }
+}
+
+impl Wanted {
+    /// Returns the slot of the field `name`.
+    pub(crate) fn slot(&mut self, name: &str) -> usize {
+        let known = self.names.iter().position(|known| known == name);
+        known.unwrap_or_else(|| {
+            self.names.push(name.to_owned());
+            self.names.len() - 1
+        })
+    }
+
+    /// Lists the names in the order of their slots.
+    pub(crate) fn names(&self) -> &[String] {
+        &self.names
+    }
+}
+
+impl Format {
+    /// Prepares to find `wanted` in lines of `kind`. With `header`, the first line of every file names the columns.
+    ///
+    /// # Errors
+    /// A [`UsageError`] that lists the available fields when the format cannot have one of them.
+    pub(crate) fn new(kind: Kind, header: bool, wanted: &Wanted) -> Result<Self> {
+        if header && kind != Kind::Tsv {
+            return Err(UsageError::new("`--header` goes with `--format tsv`").into());
+        }
+        Ok(match kind {
+            Kind::Combined => Self::Combined(Combined::new(&COMBINED, wanted)?),
+            Kind::Common => Self::Combined(Combined::new(&COMMON, wanted)?),
+            Kind::Ndjson => Self::Ndjson(Ndjson::new(wanted)?),
+            Kind::Tsv if header => Self::Tsv(Tsv::with_header(wanted)),
+            Kind::Tsv => Self::Tsv(Tsv::numbered(wanted)?),
+        })
+    }
+
+    /// Prepares to find `wanted` among the groups of `pattern`.
+    ///
+    /// # Errors
+    /// A [`UsageError`] when the pattern is malformed or has no such group.
+    pub(crate) fn regex(pattern: &str, wanted: &Wanted) -> Result<Self> {
+        Ok(Self::Regex(Regex::new(pattern, wanted)?))
+    }
+
+    /// Tells whether `pattern` has a group called `name`.
+    pub(crate) fn regex_has_group(pattern: &str, name: &str) -> bool {
+        regex::has_group(pattern, name)
+    }
+
+    /// Returns what a field that a line does not have reads as, `None` where that is a mistake in the line.
+    #[inline]
+    pub(crate) fn absent(&self) -> Option<&'static str> {
+        matches!(self, Self::Combined(_)).then_some("-")
+    }
+
+    /// Tells whether the first line of every file names the columns.
+    pub(crate) fn has_header(&self) -> bool {
+        matches!(self, Self::Tsv(tsv) if tsv.has_header())
+    }
+
+    /// Learns the columns of the coming lines from the first line of their file.
+    ///
+    /// # Errors
+    /// A [`UsageError`] that lists the columns when a wanted one is not among them.
+    pub(crate) fn read_header(&mut self, line: &[u8], wanted: &Wanted) -> Result<()> {
+        match self {
+            Self::Tsv(tsv) => tsv.read_header(line, wanted),
+            _ => Ok(()),
+        }
+    }
+
+    /// Finds the wanted fields of `line` and returns the bytes in which `spans` lie.
+    ///
+    /// # Errors
+    /// The line does not have the shape of the format.
+    #[inline]
+    pub(crate) fn read<'a>(&'a mut self, line: &'a [u8], spans: &mut [Span]) -> Result<&'a [u8], Reject> {
+        match self {
+            Self::Combined(combined) => combined.read(line, spans).map(|()| line),
+            Self::Ndjson(ndjson) => ndjson.read(line, spans),
+            Self::Tsv(tsv) => tsv.read(line, spans).map(|()| line),
+            Self::Regex(regex) => regex.read(line, spans).map(|()| line),
+        }
+    }
+}
+
+/// Says that a format has no field `name`, and which it has.
+fn unknown_field(name: &str, available: &[&str]) -> UsageError {
+    let near = crate::nearest::among(name, available.iter().copied());
+    let hint = near.map(|near| format!("; did you mean `{{{near}}}`?")).unwrap_or_default();
+    let list: Vec<_> = available.iter().map(|name| format!("{{{name}}}")).collect();
+    UsageError::new(format!("there is no field `{{{name}}}`{hint} available: {}", list.join(" ")))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Every format with a field or two.
+    fn formats() -> Vec<(Format, Wanted)> {
+        let wanted = |names: &[&str]| {
+            let mut wanted = Wanted::default();
+            names.iter().for_each(|name| {
+                wanted.slot(name);
+            });
+            wanted
+        };
+        let log = wanted(&["time", "host", "user", "method", "path", "query", "protocol", "status", "bytes"]);
+        let all = wanted(&["request", "referer", "agent", "path", "time"]);
+        let json = wanted(&["a", "/b/0", "/b/c~1d", "time"]);
+        let columns = wanted(&["1", "3"]);
+        let groups = wanted(&["x", "1"]);
+        vec![
+            (Format::new(Kind::Common, false, &log).unwrap(), log.clone()),
+            (Format::new(Kind::Combined, false, &all).unwrap(), all),
+            (Format::new(Kind::Ndjson, false, &json).unwrap(), json),
+            (Format::new(Kind::Tsv, false, &columns).unwrap(), columns),
+            (Format::regex("(?<x>a+)|b(c)?", &groups).unwrap(), groups),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_make_a_format_panic(line in prop::collection::vec(any::<u8>(), 0..200)) {
+            for (mut format, wanted) in formats() {
+                let mut spans = vec![Span::MISSING; wanted.names().len()];
+                if let Ok(text) = format.read(&line, &mut spans) {
+                    let text = text.to_vec();
+                    spans.iter().for_each(|span| { span.of(&text); });
+                }
+            }
+        }
+
+        #[test]
+        fn no_damage_to_a_good_line_makes_a_format_panic(
+            at in any::<prop::sample::Index>(), byte in any::<u8>(), cut in any::<prop::sample::Index>(),
+        ) {
+            let log = br#"::1 - jo doe [17/May/2015:10:05:03 +0200] "GET /a?b HTTP/1.1" 200 12 "a \" b" "c""#;
+            for good in [&log[..], br#"{"a":1,"b":{"c/d":"x\n\u00e9"},"time":[1,2]}"#] {
+                let mut line = good.to_vec();
+                let at = at.index(line.len());
+                line[at] = byte;
+                line.truncate(cut.index(line.len() + 1));
+                for (mut format, wanted) in formats() {
+                    let mut spans = vec![Span::MISSING; wanted.names().len()];
+                    if let Ok(text) = format.read(&line, &mut spans) {
+                        let text = text.to_vec();
+                        spans.iter().for_each(|span| { span.of(&text); });
+                    }
+                }
+            }
+        }
+    }
+}

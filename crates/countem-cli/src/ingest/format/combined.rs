@@ -1,0 +1,347 @@
+//! The access log formats of Apache and nginx.
+//!
+//! ```text
+//! host ident user [17/May/2015:10:05:03 +0000] "GET /path?query HTTP/1.1" 200 203023 "referer" "agent"
+//! ```
+//!
+//! Texts stay as they were logged: `\"` in an agent is two characters of its value. What is absent is `-`, as the
+//! server itself writes it. A last text that the end of the line cuts short is taken as far as it goes, because servers
+//! cut lines, and such a request was served all the same.
+
+use anyhow::Result;
+use memchr::{memchr, memchr2, memrchr};
+
+use super::{Span, Wanted, unknown_field};
+use crate::ingest::reject::Reject;
+
+/// Where each field of a line lies.
+type Found = [Span; AGENT + 1];
+
+/// One of the two formats.
+#[derive(Debug)]
+pub(crate) struct Flavor {
+    refusal: &'static str,
+    fields: &'static [&'static str],
+    quoted_tail: bool,
+}
+
+/// With referer and agent.
+pub(crate) static COMBINED: Flavor =
+    Flavor { refusal: "not in combined log format", fields: &FIELDS, quoted_tail: true };
+
+/// Without referer and agent; whatever follows the bytes is ignored.
+pub(crate) static COMMON: Flavor =
+    Flavor { refusal: "not in common log format", fields: FIELDS.split_at(REFERER).0, quoted_tail: false };
+
+static FIELDS: [&str; 14] = [
+    "host", "ident", "user", "time", "request", "method", "target", "path", "query", "protocol", "status",
+    "bytes", "referer", "agent",
+];
+const HOST: usize = 0;
+const IDENT: usize = 1;
+const USER: usize = 2;
+const TIME: usize = 3;
+const REQUEST: usize = 4;
+const METHOD: usize = 5;
+const TARGET: usize = 6;
+const PATH: usize = 7;
+const QUERY: usize = 8;
+const PROTOCOL: usize = 9;
+const STATUS: usize = 10;
+const BYTES: usize = 11;
+const REFERER: usize = 12;
+const AGENT: usize = 13;
+
+/// Finds fields of access log lines.
+#[derive(Debug, Clone)]
+pub(crate) struct Combined {
+    flavor: &'static Flavor,
+    /// Slot by slot, the field that goes there.
+    plan: Vec<usize>,
+    needs_names: bool,
+    needs_request: bool,
+    needs_agent: bool,
+}
+
+impl Combined {
+    /// Prepares to find `wanted`.
+    ///
+    /// # Errors
+    /// A usage error when a field is not one of the format.
+    pub(crate) fn new(flavor: &'static Flavor, wanted: &Wanted) -> Result<Self> {
+        let mut plan = Vec::new();
+        for name in wanted.names() {
+            let field = flavor.fields.iter().position(|field| field == name);
+            plan.push(field.ok_or_else(|| unknown_field(name, flavor.fields))?);
+        }
+        let needs = |fields: &[usize]| plan.iter().any(|field| fields.contains(field));
+        Ok(Self {
+            flavor,
+            needs_names: needs(&[IDENT, USER]),
+            needs_request: needs(&[METHOD, TARGET, PATH, QUERY, PROTOCOL]),
+            needs_agent: needs(&[AGENT]),
+            plan,
+        })
+    }
+
+    /// Finds the wanted fields; the whole shape of the line is checked, whatever is wanted.
+    ///
+    /// # Errors
+    /// The line has another shape.
+    #[inline]
+    pub(crate) fn read(&self, line: &[u8], spans: &mut [Span]) -> Result<(), Reject> {
+        let mut fields = [Span::MISSING; AGENT + 1];
+        self.find(line, &mut fields).ok_or(Reject::Shape(self.flavor.refusal))?;
+        for (span, field) in spans.iter_mut().zip(&self.plan) {
+            *span = fields[*field];
+        }
+        Ok(())
+    }
+
+    #[inline]
+    fn find(&self, line: &[u8], fields: &mut Found) -> Option<()> {
+        let host_end = memchr(b' ', line).filter(|&end| end > 0)?;
+        fields[HOST] = Span::new(0, host_end);
+        let time = find_time(line, host_end)?;
+        fields[TIME] = Span::new(time, time + TIME_LEN);
+        // A user name may contain spaces and brackets; it ends where the time begins.
+        let names = line.get(host_end + 1..time - 2)?;
+        let ident_end = host_end + 1 + memchr(b' ', names)?;
+        if self.needs_names {
+            fields[IDENT] = Span::new(host_end + 1, ident_end);
+            fields[USER] = Span::new(ident_end + 1, time - 2);
+        }
+
+        let request = time + TIME_LEN + 3;
+        let (request_end, status_end) = find_request_end(line, request)?;
+        fields[REQUEST] = Span::new(request, request_end);
+        if self.needs_request {
+            split_request(&line[..request_end], request, fields);
+        }
+        fields[STATUS] = Span::new(request_end + 2, status_end);
+
+        let bytes = status_end + 1;
+        let bytes_len = line.get(bytes..)?.iter().position(|&b| b == b' ').unwrap_or(line.len() - bytes);
+        let bytes_end = bytes + bytes_len;
+        if !is_size(&line[bytes..bytes_end]) {
+            return None;
+        }
+        fields[BYTES] = Span::new(bytes, bytes_end);
+        if self.flavor.quoted_tail { self.find_tail(line, bytes_end, fields) } else { Some(()) }
+    }
+
+    /// ` "referer" "agent"`, and whatever a server was told to add after it.
+    #[inline]
+    fn find_tail(&self, line: &[u8], from: usize, fields: &mut Found) -> Option<()> {
+        if line.get(from..from + 2)? != b" \"" {
+            return None;
+        }
+        let referer = from + 2;
+        let mut end = find_quote(line, referer);
+        // The quote before ` "`, or before as much of that as the line has left.
+        while end < line.len() && !b"\" \"".starts_with(&line[end..line.len().min(end + 3)]) {
+            end = find_quote(line, end + 1);
+        }
+        fields[REFERER] = Span::new(referer, end);
+        if self.needs_agent && end + 3 <= line.len() {
+            fields[AGENT] = Span::new(end + 3, find_quote(line, end + 3));
+        }
+        Some(())
+    }
+}
+
+/// Length of `17/May/2015:10:05:03 +0000`.
+const TIME_LEN: usize = 26;
+
+/// Returns where the text of the time begins: after a bracket that follows a space, with `] "` after it.
+#[inline]
+fn find_time(line: &[u8], from: usize) -> Option<usize> {
+    let mut at = from;
+    loop {
+        at += memchr(b'[', line.get(at..)?)? + 1;
+        let text = line.get(at..at + TIME_LEN + 3)?;
+        if line[at - 2] == b' ' && text.ends_with(b"] \"") && text[2] == b'/' && text[11] == b':' {
+            return Some(at);
+        }
+    }
+}
+
+/// Returns the end of the request and of the status behind it. A quote inside the request that the server did not
+/// escape does not end it: a quote and a status do.
+#[inline]
+fn find_request_end(line: &[u8], from: usize) -> Option<(usize, usize)> {
+    let mut end = find_quote(line, from);
+    loop {
+        match line.get(end..end + 6)? {
+            [b'"', b' ', a, b, c, b' '] if [a, b, c].iter().all(|d| d.is_ascii_digit()) => {
+                return Some((end, end + 5));
+            }
+            [b'"', b' ', b'-', b' ', ..] => return Some((end, end + 3)),
+            _ => end = find_quote(line, end + 1),
+        }
+    }
+}
+
+/// Returns where the next quote without a backslash before it stands, or the length of the line.
+#[inline]
+fn find_quote(line: &[u8], from: usize) -> usize {
+    let mut at = from;
+    while let Some(found) = line.get(at..).and_then(|rest| memchr2(b'"', b'\\', rest)) {
+        at += found;
+        if line[at] == b'"' {
+            return at;
+        }
+        at += 2;
+    }
+    line.len()
+}
+
+/// A number of bytes, or `-` for none.
+#[inline]
+fn is_size(text: &[u8]) -> bool {
+    text == b"-" || !text.is_empty() && text.iter().all(u8::is_ascii_digit)
+}
+
+/// Splits `METHOD TARGET PROTOCOL`. Garbage that has no such parts is all method.
+#[inline]
+fn split_request(line: &[u8], request: usize, fields: &mut Found) {
+    let text = &line[request..];
+    let method_end = memchr(b' ', text).unwrap_or(text.len());
+    fields[METHOD] = Span::new(request, request + method_end);
+
+    // The target may contain spaces; the protocol may be absent.
+    let target = (method_end + 1).min(text.len());
+    let protocol = memrchr(b' ', &text[target..]).map(|at| target + at + 1);
+    let protocol = protocol.filter(|&at| text[at..].starts_with(b"HTTP/"));
+    let target_end = protocol.map_or(text.len(), |at| at - 1);
+    fields[PROTOCOL] = protocol.map_or(Span::MISSING, |at| Span::new(request + at, line.len()));
+    if target == target_end {
+        return;
+    }
+    fields[TARGET] = Span::new(request + target, request + target_end);
+    let query = memchr(b'?', &text[target..target_end]).map(|at| target + at);
+    fields[PATH] = Span::new(request + target, request + query.unwrap_or(target_end));
+    if let Some(query) = query {
+        fields[QUERY] = Span::new(request + query + 1, request + target_end);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(flavor: &'static Flavor, line: &str) -> Option<Vec<(&'static str, String)>> {
+        let mut wanted = Wanted::default();
+        for field in flavor.fields {
+            wanted.slot(field);
+        }
+        let mut spans = vec![Span::MISSING; flavor.fields.len()];
+        Combined::new(flavor, &wanted).unwrap().read(line.as_bytes(), &mut spans).ok()?;
+        let text = |span: Span| Some(String::from_utf8_lossy(span.of(line.as_bytes())?).into_owned());
+        Some(flavor.fields.iter().zip(spans).filter_map(|(name, span)| Some((*name, text(span)?))).collect())
+    }
+
+    fn field(line: &str, name: &str) -> Option<String> {
+        let fields = read(&COMBINED, line).expect("the line is in combined log format");
+        fields.into_iter().find(|(field, _)| *field == name).map(|(_, text)| text)
+    }
+
+    fn line(request: &str) -> String {
+        format!(r#"1.2.3.4 - - [17/May/2015:10:05:03 +0000] "{request}" 200 5 "-" "x""#)
+    }
+
+    #[test]
+    fn every_field_is_found() {
+        let line = r#"1.2.3.4 id jo [17/May/2015:10:05:03 +0000] "GET /a/b?c=d HTTP/1.1" 200 203023 "http://r/" "Mo (X)""#;
+        let expected = [
+            ("host", "1.2.3.4"),
+            ("ident", "id"),
+            ("user", "jo"),
+            ("time", "17/May/2015:10:05:03 +0000"),
+            ("request", "GET /a/b?c=d HTTP/1.1"),
+            ("method", "GET"),
+            ("target", "/a/b?c=d"),
+            ("path", "/a/b"),
+            ("query", "c=d"),
+            ("protocol", "HTTP/1.1"),
+            ("status", "200"),
+            ("bytes", "203023"),
+            ("referer", "http://r/"),
+            ("agent", "Mo (X)"),
+        ]
+        .map(|(name, text)| (name, text.to_owned()));
+        assert_eq!(read(&COMBINED, line).unwrap(), expected);
+        assert_eq!(read(&COMMON, line).unwrap(), expected[..12]);
+        assert_eq!(read(&COMMON, &line[..line.find(" \"http").unwrap()]).unwrap(), expected[..12]);
+    }
+
+    #[test]
+    fn quotes_in_the_agent_and_the_referer_do_not_end_them() {
+        let line = r#"::1 - - [17/May/2015:10:05:03 +0000] "GET / HTTP/1.0" 200 - "a \"b\" \\" "c \"d\"""#;
+        assert_eq!(field(line, "referer").unwrap(), r#"a \"b\" \\"#);
+        assert_eq!(field(line, "agent").unwrap(), r#"c \"d\""#);
+        assert_eq!(field(line, "bytes").unwrap(), "-");
+        assert_eq!(field(line, "host").unwrap(), "::1");
+    }
+
+    #[test]
+    fn a_user_name_may_have_spaces_and_brackets() {
+        let line = r#"h - jo [a] doe [17/May/2015:10:05:03 +0000] "GET / HTTP/1.0" 200 1 "-" "-""#;
+        assert_eq!(field(line, "user").unwrap(), "jo [a] doe");
+    }
+
+    #[test]
+    fn odd_requests_are_taken_apart_as_far_as_it_goes() {
+        assert_eq!(field(&line("-"), "method").unwrap(), "-");
+        assert_eq!(field(&line("-"), "path"), None);
+        assert_eq!(field(&line(""), "method").unwrap(), "");
+        assert_eq!(field(&line("GET /"), "path").unwrap(), "/");
+        assert_eq!(field(&line("GET /"), "protocol"), None);
+        assert_eq!(field(&line("GET /a b HTTP/1.1"), "path").unwrap(), "/a b");
+        assert_eq!(field(&line("GET HTTP/1.1"), "path").unwrap(), "HTTP/1.1");
+        assert_eq!(field(&line(r"\x16\x03\x01"), "method").unwrap(), r"\x16\x03\x01");
+        assert_eq!(field(&line(r#"GET /a"b" HTTP/1.1"#), "path").unwrap(), r#"/a"b""#);
+        assert_eq!(field(&line(r#"GET /a\"b HTTP/1.1"#), "path").unwrap(), r#"/a\"b"#);
+        assert_eq!(field(&line("GET /? HTTP/1.1"), "query").unwrap(), "");
+    }
+
+    #[test]
+    fn a_text_cut_by_the_end_of_the_line_is_taken_as_far_as_it_goes() {
+        let whole = r#"h - - [17/May/2015:10:05:03 +0000] "GET / HTTP/1.0" 200 1 "re" "agent""#;
+        assert_eq!(field(&whole[..whole.len() - 2], "agent").unwrap(), "agen");
+        assert_eq!(field(&whole[..whole.len() - 6], "agent").unwrap(), "");
+        for cut in 7..10 {
+            assert_eq!(field(&whole[..whole.len() - cut], "referer").unwrap(), "re", "cut by {cut}");
+            assert_eq!(field(&whole[..whole.len() - cut], "agent"), None);
+        }
+    }
+
+    #[test]
+    fn another_shape_is_refused() {
+        for bad in [
+            "",
+            " ",
+            "garbage",
+            r#"h - - [17/May/2015:10:05:03 +0000] "GET / HTTP/1.0" 200 1"#,
+            r#"h - - [17/May/2015:10:05:03 +0000] "GET / HTTP/1.0" 2x0 1 "-" "-""#,
+            r#"h - - [17/May/2015:10:05:03 +0000] "GET / HTTP/1.0" 200 1x "-" "-""#,
+            r#"h - - [17/May/2015:10:05:03 +0000] "GET / HTTP/1.0" 200"#,
+            r#"h - - [17/May/2015:10:05:03 +0000] "GET / HTTP/1.0"#,
+            r#"h - - [17/May/2015 10:05:03 +0000] "GET / HTTP/1.0" 200 1 "-" "-""#,
+            r#"h - [17/May/2015:10:05:03 +0000] "GET / HTTP/1.0" 200 1 "-" "-""#,
+            r#"- - [17/May/2015:10:05:03 +0000] "GET / HTTP/1.0" 200 1 "-" "-""#,
+            r#"h [17/May/2015:10:05:03 +0000] "GET / HTTP/1.0" 200 1 "-" "-""#,
+        ] {
+            assert_eq!(read(&COMBINED, bad), None, "{bad:?} was accepted");
+        }
+    }
+
+    #[test]
+    fn an_unknown_field_is_answered_with_the_known_ones() {
+        let mut wanted = Wanted::default();
+        wanted.slot("statsu");
+        let error = Combined::new(&COMMON, &wanted).unwrap_err().to_string();
+        assert!(error.contains("did you mean `{status}`?"), "{error}");
+        assert!(error.contains("{bytes}") && !error.contains("{agent}"), "{error}");
+    }
+}

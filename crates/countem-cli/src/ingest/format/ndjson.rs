@@ -1,0 +1,266 @@
+//! One JSON object per line.
+
+use std::fmt;
+
+use anyhow::Result;
+use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde_json::value::RawValue;
+
+use super::{Span, Wanted};
+use crate::{exit::UsageError, ingest::reject::Reject};
+
+/// Finds values by key or JSON pointer (RFC 6901) without building the object.
+#[derive(Debug, Clone)]
+pub(crate) struct Ndjson {
+    root: Node,
+    /// The values of the current line, one after the other: a number as it is written, a text unescaped.
+    text: Vec<u8>,
+}
+
+/// What is wanted of one place in the object and of the places below it.
+#[derive(Debug, Clone, Default)]
+struct Node {
+    slots: Vec<usize>,
+    children: Vec<(String, Node)>,
+}
+
+impl Ndjson {
+    /// Prepares to find `wanted`: `key` of the outermost object, or `/a/b` for a pointer.
+    ///
+    /// # Errors
+    /// A usage error when one place is wanted both as a value and as an object.
+    pub(crate) fn new(wanted: &Wanted) -> Result<Self> {
+        let mut root = Node::default();
+        for (slot, name) in wanted.names().iter().enumerate() {
+            let mut node = &mut root;
+            match name.strip_prefix('/') {
+                None => node = node.child(name.clone()),
+                Some(pointer) => {
+                    for part in pointer.split('/') {
+                        node = node.child(part.replace("~1", "/").replace("~0", "~"));
+                    }
+                }
+            }
+            node.slots.push(slot);
+        }
+        match root.conflict() {
+            None => Ok(Self { root, text: Vec::new() }),
+            Some(slot) => {
+                let name = &wanted.names()[slot];
+                Err(UsageError::new(format!("`{{{name}}}` is used as a value and as an object")).into())
+            }
+        }
+    }
+
+    /// Finds the wanted values and returns the bytes in which `spans` lie.
+    ///
+    /// # Errors
+    /// The line is no JSON object, or a wanted value is itself an object or an array.
+    pub(crate) fn read(&mut self, line: &[u8], spans: &mut [Span]) -> Result<&[u8], Reject> {
+        spans.fill(Span::MISSING);
+        self.text.clear();
+        if !line.trim_ascii_start().starts_with(b"{") {
+            return Err(Reject::Shape(NOT_JSON));
+        }
+        let mut input = serde_json::Deserializer::from_slice(line);
+        let mut found = Found { text: &mut self.text, spans, is_nested: false };
+        let read = Seed { node: &self.root, found: &mut found }.deserialize(&mut input);
+        if read.and_then(|()| input.end()).is_err() {
+            return Err(Reject::Shape(NOT_JSON));
+        }
+        if found.is_nested {
+            Err(Reject::Shape("a wanted value is an object or an array"))
+        } else {
+            Ok(&self.text)
+        }
+    }
+}
+
+const NOT_JSON: &str = "not a JSON object";
+
+impl Node {
+    fn child(&mut self, key: String) -> &mut Self {
+        let at = self.children.iter().position(|(known, _)| *known == key).unwrap_or_else(|| {
+            self.children.push((key, Self::default()));
+            self.children.len() - 1
+        });
+        &mut self.children[at].1
+    }
+
+    /// Returns the slot of a place that is wanted as a value and has wanted places below it.
+    fn conflict(&self) -> Option<usize> {
+        let own = self.slots.first().filter(|_| !self.children.is_empty()).copied();
+        own.or_else(|| self.children.iter().find_map(|(_, child)| child.conflict()))
+    }
+
+    fn get(&self, key: &str) -> Option<&Self> {
+        self.children.iter().find(|(known, _)| known == key).map(|(_, child)| child)
+    }
+}
+
+struct Found<'a> {
+    text: &'a mut Vec<u8>,
+    spans: &'a mut [Span],
+    is_nested: bool,
+}
+
+impl Found<'_> {
+    /// Keeps a value in the form in which it becomes part of a name.
+    fn keep(&mut self, raw: &str, slots: &[usize]) -> serde_json::Result<()> {
+        let start = self.text.len();
+        match raw.as_bytes().first() {
+            Some(b'"') if !raw.contains('\\') => {
+                self.text.extend_from_slice(&raw.as_bytes()[1..raw.len() - 1])
+            }
+            Some(b'"') => self.text.extend_from_slice(serde_json::from_str::<String>(raw)?.as_bytes()),
+            Some(b'{' | b'[') => self.is_nested = true,
+            _ => self.text.extend_from_slice(raw.as_bytes()),
+        }
+        for slot in slots {
+            self.spans[*slot] = Span::new(start, self.text.len());
+        }
+        Ok(())
+    }
+}
+
+/// Walks one place of the input.
+struct Seed<'a, 'f> {
+    node: &'a Node,
+    found: &'a mut Found<'f>,
+}
+
+impl<'de> DeserializeSeed<'de> for Seed<'_, '_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, input: D) -> Result<(), D::Error> {
+        if self.node.children.is_empty() && !self.node.slots.is_empty() {
+            let raw: &RawValue = serde::Deserialize::deserialize(input)?;
+            return self.found.keep(raw.get(), &self.node.slots).map_err(serde::de::Error::custom);
+        }
+        input.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Seed<'_, '_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object or an array")
+    }
+
+    fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<(), M::Error> {
+        while let Some(node) = map.next_key_seed(Key(self.node))? {
+            match node {
+                Some(node) => map.next_value_seed(Seed { node, found: &mut *self.found })?,
+                None => drop(map.next_value::<IgnoredAny>()?),
+            }
+        }
+        Ok(())
+    }
+
+    fn visit_seq<S: SeqAccess<'de>>(self, mut seq: S) -> Result<(), S::Error> {
+        for at in 0_usize.. {
+            let more = match self.node.get(&at.to_string()) {
+                Some(node) => seq.next_element_seed(Seed { node, found: &mut *self.found })?.is_some(),
+                None => seq.next_element::<IgnoredAny>()?.is_some(),
+            };
+            if !more {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    // The place below which something is wanted holds a plain value: nothing is found there.
+    fn visit_bool<E>(self, _: bool) -> Result<(), E> {
+        Ok(())
+    }
+    fn visit_i64<E>(self, _: i64) -> Result<(), E> {
+        Ok(())
+    }
+    fn visit_u64<E>(self, _: u64) -> Result<(), E> {
+        Ok(())
+    }
+    fn visit_f64<E>(self, _: f64) -> Result<(), E> {
+        Ok(())
+    }
+    fn visit_str<E>(self, _: &str) -> Result<(), E> {
+        Ok(())
+    }
+    fn visit_unit<E>(self) -> Result<(), E> {
+        Ok(())
+    }
+}
+
+/// Compares a key with the wanted ones without copying it.
+struct Key<'a>(&'a Node);
+
+impl<'de, 'a> DeserializeSeed<'de> for Key<'a> {
+    type Value = Option<&'a Node>;
+
+    fn deserialize<D: Deserializer<'de>>(self, input: D) -> Result<Self::Value, D::Error> {
+        input.deserialize_str(self)
+    }
+}
+
+impl<'a> Visitor<'_> for Key<'a> {
+    type Value = Option<&'a Node>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a key")
+    }
+
+    fn visit_str<E>(self, key: &str) -> Result<Self::Value, E> {
+        Ok(self.0.get(key))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(names: &[&str], line: &str) -> Result<Vec<Option<String>>, Reject> {
+        let mut wanted = Wanted::default();
+        for name in names {
+            wanted.slot(name);
+        }
+        let mut spans = vec![Span::MISSING; names.len()];
+        let mut ndjson = Ndjson::new(&wanted).unwrap();
+        let text = ndjson.read(line.as_bytes(), &mut spans)?;
+        let text = |span: &Span| span.of(text).map(|text| String::from_utf8(text.to_vec()).unwrap());
+        Ok(spans.iter().map(text).collect())
+    }
+
+    #[test]
+    fn keys_and_pointers_find_their_values() {
+        let line = r#"{"a":"x","b":{"c":[1,{"d":"y"}],"e/f":2.50},"/g":true,"n":null,"a~":-12345678901234567890123}"#;
+        let names = ["a", "/b/c/1/d", "/b/c/0", "/b/e~1f", "/~1g", "n", "missing", "/b/missing", "/a~0"];
+        let found = read(&names, line).unwrap();
+        let found: Vec<_> = found.iter().map(|text| text.as_deref().unwrap_or("MISSING")).collect();
+        let big = "-12345678901234567890123";
+        assert_eq!(found, ["x", "y", "1", "2.50", "true", "null", "MISSING", "MISSING", big]);
+    }
+
+    #[test]
+    fn escapes_are_resolved_in_keys_and_values() {
+        let found = read(&["kä", "t"], r#"{"k\u00e4":"\ud83e\udd80 \"q\"","t":""}"#).unwrap();
+        assert_eq!(found, [Some("🦀 \"q\"".to_owned()), Some(String::new())]);
+    }
+
+    #[test]
+    fn what_is_no_object_or_no_value_is_refused() {
+        for bad in ["", "1", "[]", "{", r#"{"a":1}x"#, r#"{"a":}"#, r#"{"a":{}}"#, r#"{"a":[1]}"#, "{'a':1}"]
+        {
+            assert!(read(&["a"], bad).is_err(), "{bad:?} was accepted");
+        }
+        assert_eq!(read(&["/a/b"], r#"{"a":"text"}"#).unwrap(), [None]);
+    }
+
+    #[test]
+    fn one_place_is_either_a_value_or_an_object() {
+        let mut wanted = Wanted::default();
+        wanted.slot("a");
+        wanted.slot("/a/b");
+        assert!(Ndjson::new(&wanted).is_err());
+    }
+}

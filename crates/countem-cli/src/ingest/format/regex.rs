@@ -1,0 +1,87 @@
+//! Lines described by a regular expression of the user.
+
+use anyhow::Result;
+use regex::bytes::{CaptureLocations, Regex as Pattern};
+
+use super::{Span, Wanted, unknown_field};
+use crate::{exit::UsageError, ingest::reject::Reject};
+
+/// Finds the groups of a pattern.
+#[derive(Debug, Clone)]
+pub(crate) struct Regex {
+    pattern: Pattern,
+    /// Slot by slot, the group that goes there.
+    groups: Vec<usize>,
+    found: CaptureLocations,
+}
+
+impl Regex {
+    /// Prepares to find `wanted`: names of groups, or their numbers.
+    ///
+    /// # Errors
+    /// A usage error when the pattern is malformed or has no such group.
+    pub(crate) fn new(pattern: &str, wanted: &Wanted) -> Result<Self> {
+        let compiled = Pattern::new(pattern)
+            .map_err(|error| UsageError::new(format!("cannot understand `--regex`: {error}")))?;
+        let names: Vec<&str> = compiled.capture_names().flatten().collect();
+        let mut groups = Vec::new();
+        for name in wanted.names() {
+            let named = compiled.capture_names().position(|group| group == Some(name));
+            let numbered = || name.parse().ok().filter(|&number: &usize| number < compiled.captures_len());
+            groups.push(named.or_else(numbered).ok_or_else(|| unknown_field(name, &names))?);
+        }
+        Ok(Self { groups, found: compiled.capture_locations(), pattern: compiled })
+    }
+
+    /// Finds the wanted groups. A group that takes no part in the match is missing.
+    ///
+    /// # Errors
+    /// The pattern matches nowhere in the line.
+    pub(crate) fn read(&mut self, line: &[u8], spans: &mut [Span]) -> Result<(), Reject> {
+        if self.pattern.captures_read(&mut self.found, line).is_none() {
+            return Err(Reject::Shape("no match of the regular expression"));
+        }
+        for (span, group) in spans.iter_mut().zip(&self.groups) {
+            *span = self.found.get(*group).map_or(Span::MISSING, |(start, end)| Span::new(start, end));
+        }
+        Ok(())
+    }
+}
+
+/// Tells whether `pattern` has a group called `name`; a malformed one has none.
+pub(super) fn has_group(pattern: &str, name: &str) -> bool {
+    Pattern::new(pattern).is_ok_and(|pattern| pattern.capture_names().any(|group| group == Some(name)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn wanted(names: &[&str]) -> Wanted {
+        let mut wanted = Wanted::default();
+        for name in names {
+            wanted.slot(name);
+        }
+        wanted
+    }
+
+    #[test]
+    fn groups_are_found_by_name_and_by_number() {
+        let mut regex =
+            Regex::new(r"^(?<level>\w+): (\d+)(?<tail>!)?", &wanted(&["2", "level", "tail"])).unwrap();
+        let mut spans = [Span::MISSING; 3];
+        let line = b"warn: 42";
+        regex.read(line, &mut spans).unwrap();
+        assert_eq!(spans.map(|span| span.of(line)), [Some(&b"42"[..]), Some(b"warn"), None]);
+        assert!(regex.read(b"nothing", &mut spans).is_err());
+        regex.read(b"a: 1 \xff", &mut spans).unwrap();
+    }
+
+    #[test]
+    fn a_pattern_or_group_that_does_not_exist_is_refused() {
+        assert!(Regex::new("(", &wanted(&[])).is_err());
+        let error = Regex::new("(?<level>.)", &wanted(&["lvl"])).unwrap_err().to_string();
+        assert!(error.contains("`{lvl}`") && error.contains("{level}"), "{error}");
+        assert!(Regex::new("(.)", &wanted(&["2"])).is_err());
+    }
+}

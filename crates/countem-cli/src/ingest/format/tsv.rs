@@ -1,0 +1,129 @@
+//! Columns between tabs.
+
+use anyhow::Result;
+use memchr::memchr_iter;
+
+use super::{Span, Wanted, unknown_field};
+use crate::{exit::UsageError, ingest::reject::Reject};
+
+/// Finds columns by number or, after a header, by name.
+#[derive(Debug, Clone)]
+pub(crate) struct Tsv {
+    /// Slot by slot, the column that goes there, counted from zero.
+    columns: Vec<usize>,
+    has_header: bool,
+}
+
+impl Tsv {
+    /// Prepares to find columns by number, counted from one.
+    ///
+    /// # Errors
+    /// A usage error when a field is no number.
+    pub(crate) fn numbered(wanted: &Wanted) -> Result<Self> {
+        let mut columns = Vec::new();
+        for name in wanted.names() {
+            let number = column_number(name).ok_or_else(|| {
+                let advice = "columns are numbers from `{1}`, or names with `--header`";
+                UsageError::new(format!("there is no column `{{{name}}}`: {advice}"))
+            })?;
+            columns.push(number);
+        }
+        Ok(Self { columns, has_header: false })
+    }
+
+    /// Prepares to learn the columns from the first line of every file.
+    pub(crate) fn with_header(wanted: &Wanted) -> Self {
+        Self { columns: vec![usize::MAX; wanted.names().len()], has_header: true }
+    }
+
+    /// Tells whether the first line of every file names the columns.
+    pub(crate) fn has_header(&self) -> bool {
+        self.has_header
+    }
+
+    /// Learns which column has which name. A number that is no name is a number.
+    ///
+    /// # Errors
+    /// A usage error when there is no such column.
+    pub(crate) fn read_header(&mut self, line: &[u8], wanted: &Wanted) -> Result<()> {
+        let line = String::from_utf8_lossy(line);
+        // Spreadsheets put a byte order mark before the first name.
+        let titles: Vec<&str> = line.trim_start_matches('\u{feff}').split('\t').collect();
+        for (column, name) in self.columns.iter_mut().zip(wanted.names()) {
+            let named = titles.iter().position(|title| title == name);
+            let numbered = || column_number(name).filter(|&number| number < titles.len());
+            *column = named.or_else(numbered).ok_or_else(|| unknown_field(name, &titles))?;
+        }
+        Ok(())
+    }
+
+    /// Finds the wanted columns. A line may have fewer than the others; those are then missing.
+    ///
+    /// # Errors
+    /// None: every line has at least one column.
+    #[inline]
+    pub(crate) fn read(&self, line: &[u8], spans: &mut [Span]) -> Result<(), Reject> {
+        spans.fill(Span::MISSING);
+        let ends = memchr_iter(b'\t', line).chain([line.len()]);
+        let mut start = 0;
+        for (column, end) in ends.enumerate() {
+            for (span, wanted) in spans.iter_mut().zip(&self.columns) {
+                if *wanted == column {
+                    *span = Span::new(start, end);
+                }
+            }
+            start = end + 1;
+        }
+        Ok(())
+    }
+}
+
+fn column_number(name: &str) -> Option<usize> {
+    let number: usize = name.parse().ok()?;
+    number.checked_sub(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn wanted(names: &[&str]) -> Wanted {
+        let mut wanted = Wanted::default();
+        for name in names {
+            wanted.slot(name);
+        }
+        wanted
+    }
+
+    fn read<'a>(tsv: &Tsv, line: &'a str) -> Vec<Option<&'a str>> {
+        let mut spans = vec![Span::MISSING; tsv.columns.len()];
+        tsv.read(line.as_bytes(), &mut spans).unwrap();
+        spans.iter().map(|span| span.of(line.as_bytes()).map(|text| str::from_utf8(text).unwrap())).collect()
+    }
+
+    #[test]
+    fn columns_are_found_by_number() {
+        let tsv = Tsv::numbered(&wanted(&["3", "1"])).unwrap();
+        assert_eq!(read(&tsv, "a\tb\tc\td"), [Some("c"), Some("a")]);
+        assert_eq!(read(&tsv, "a\t\t"), [Some(""), Some("a")]);
+        assert_eq!(read(&tsv, "a"), [None, Some("a")]);
+        assert_eq!(read(&tsv, ""), [None, Some("")]);
+    }
+
+    #[test]
+    fn columns_are_found_by_the_names_of_the_header() {
+        let wanted = wanted(&["status", "2"]);
+        let mut tsv = Tsv::with_header(&wanted);
+        tsv.read_header("\u{feff}time\tpath\tstatus".as_bytes(), &wanted).unwrap();
+        assert_eq!(read(&tsv, "t\tp\ts"), [Some("s"), Some("p")]);
+        let error = tsv.read_header(b"time\tstat", &wanted).unwrap_err().to_string();
+        assert!(error.contains("`{status}`") && error.contains("{time} {stat}"), "{error}");
+    }
+
+    #[test]
+    fn without_a_header_a_name_is_no_column() {
+        for bad in ["status", "0", "-1", ""] {
+            assert!(Tsv::numbered(&wanted(&[bad])).is_err(), "{bad:?} was accepted");
+        }
+    }
+}

@@ -1,0 +1,182 @@
+//! Cuts a stream of bytes into blocks of whole lines.
+
+use std::io::{self, Read};
+
+use memchr::memrchr;
+
+/// The longest line that is looked at. A longer one is handed out in pieces, so that no input can fill the memory.
+pub(crate) const LONGEST_LINE: usize = 1 << 20;
+
+/// How much is read at once: enough that the cost of a call vanishes, little enough to stay in the processor's cache.
+const BLOCK: usize = 256 << 10;
+
+/// Cuts one stream. The position in the stream is that of whole lines handed out.
+#[derive(Debug)]
+pub(crate) struct Lines {
+    buffer: Vec<u8>,
+    /// The buffer holds the stream's bytes up to here.
+    filled: usize,
+    /// There is no newline before here.
+    searched: usize,
+    /// Position in the stream of the buffer's first byte.
+    offset: u64,
+}
+
+/// Consecutive bytes of a stream: whole lines, each with its newline; the last line, where it has none; or a piece of a
+/// line, longer than [`LONGEST_LINE`], whose other pieces follow.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Block {
+    /// The bytes are the first `len` of these.
+    pub(crate) memory: Vec<u8>,
+    len: usize,
+    /// Position of the first byte in the stream.
+    pub(crate) offset: u64,
+}
+
+impl Block {
+    /// Returns the bytes.
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.memory[..self.len]
+    }
+}
+
+impl Lines {
+    /// Begins to cut a stream whose next byte is at position `offset`.
+    pub(crate) fn new(offset: u64) -> Self {
+        Self { buffer: Vec::new(), filled: 0, searched: 0, offset }
+    }
+
+    /// Returns the position in the stream up to which it was read.
+    pub(crate) fn seen(&self) -> u64 {
+        self.offset + self.filled as u64
+    }
+
+    /// Reads on until there is a block, `None` when the stream has nothing more for now. `spare` is memory to use again.
+    ///
+    /// # Errors
+    /// The stream cannot be read. What was read before stays, and reading can go on.
+    pub(crate) fn next(&mut self, stream: &mut impl Read, spare: Vec<u8>) -> io::Result<Option<Block>> {
+        loop {
+            if let Some(newline) = memrchr(b'\n', &self.buffer[self.searched..self.filled]) {
+                return Ok(Some(self.hand_out(self.searched + newline + 1, spare)));
+            }
+            if self.filled > LONGEST_LINE {
+                return Ok(Some(self.hand_out(self.filled, spare)));
+            }
+            self.searched = self.filled;
+            match stream.read(self.free()) {
+                Ok(0) => return Ok(None),
+                Ok(read) => self.filled += read,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Returns what is left when the stream has ended: a last line without a newline, if any.
+    pub(crate) fn finish(&mut self) -> Option<Block> {
+        (self.filled > 0).then(|| self.hand_out(self.filled, Vec::new()))
+    }
+
+    /// The free part of the buffer, at least one byte.
+    fn free(&mut self) -> &mut [u8] {
+        if self.filled == self.buffer.len() {
+            let grown = (self.buffer.len() * 2).clamp(BLOCK, LONGEST_LINE + BLOCK);
+            self.buffer.resize(grown, 0);
+        }
+        &mut self.buffer[self.filled..]
+    }
+
+    fn hand_out(&mut self, len: usize, spare: Vec<u8>) -> Block {
+        let rest = self.filled - len;
+        let mut next = spare;
+        if next.len() < rest.max(BLOCK) {
+            next.resize(rest.max(BLOCK), 0);
+        }
+        next[..rest].copy_from_slice(&self.buffer[len..self.filled]);
+        let memory = std::mem::replace(&mut self.buffer, next);
+        let block = Block { memory, len, offset: self.offset };
+        self.filled = rest;
+        self.searched = rest;
+        self.offset += len as u64;
+        block
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Gives at most `step` bytes at a time.
+    struct Trickle<'a> {
+        bytes: &'a [u8],
+        step: usize,
+    }
+
+    impl Read for Trickle<'_> {
+        fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+            let len = self.step.min(out.len()).min(self.bytes.len());
+            let (now, later) = self.bytes.split_at(len);
+            out[..len].copy_from_slice(now);
+            self.bytes = later;
+            Ok(len)
+        }
+    }
+
+    /// The blocks that come out, one after the other.
+    fn cut(bytes: &[u8], step: usize) -> Vec<Vec<u8>> {
+        let mut stream = Trickle { bytes, step };
+        let mut lines = Lines::new(0);
+        let (mut out, mut spare, mut offset) = (Vec::new(), Vec::new(), 0);
+        loop {
+            let more = lines.next(&mut stream, spare).unwrap();
+            let Some(block) = more.or_else(|| lines.finish()) else { break };
+            assert_eq!(block.offset, offset);
+            offset += block.bytes().len() as u64;
+            out.push(block.bytes().to_vec());
+            spare = block.memory;
+        }
+        assert_eq!(lines.seen(), bytes.len() as u64);
+        out
+    }
+
+    #[test]
+    fn an_overlong_line_comes_in_pieces_and_the_lines_around_it_stay_whole() {
+        let mut bytes = b"first\n".to_vec();
+        bytes.resize(bytes.len() + 5 * LONGEST_LINE, b'x');
+        bytes.extend_from_slice(b"\nlast\nopen");
+        for step in [64 << 10, 1 << 20, usize::MAX] {
+            let blocks = cut(&bytes, step);
+            assert_eq!(blocks.concat(), bytes);
+            assert!(blocks.iter().all(|block| block.len() <= LONGEST_LINE + BLOCK));
+            let pieces: Vec<_> = blocks.iter().filter(|block| !block.ends_with(b"\n")).collect();
+            assert!(pieces.len() > 4);
+            assert!(pieces[..pieces.len() - 1].iter().all(|piece| piece.len() > LONGEST_LINE));
+            assert_eq!(pieces.last().unwrap().as_slice(), b"open");
+        }
+    }
+
+    #[test]
+    fn what_comes_late_ends_the_line_that_was_open() {
+        let mut lines = Lines::new(10);
+        assert_eq!(lines.next(&mut &b"a"[..], Vec::new()).unwrap(), None);
+        assert_eq!(lines.seen(), 11);
+        let block = lines.next(&mut &b"b\nc"[..], Vec::new()).unwrap().unwrap();
+        assert_eq!((block.bytes(), block.offset, lines.seen()), (&b"ab\n"[..], 10, 14));
+        let block = lines.finish().unwrap();
+        assert_eq!((block.bytes(), block.offset, lines.seen()), (&b"c"[..], 13, 14));
+        assert_eq!(lines.finish(), None);
+    }
+
+    proptest! {
+        #[test]
+        fn every_byte_comes_out_once_in_whole_lines(text in "[a\n]{0,300}", step in 1..50_usize) {
+            let blocks = cut(text.as_bytes(), step);
+            let whole = blocks.len() - usize::from(!text.is_empty() && !text.ends_with('\n'));
+            prop_assert!(blocks[..whole].iter().all(|block| block.ends_with(b"\n")));
+            prop_assert_eq!(blocks.concat(), text.into_bytes());
+        }
+    }
+}

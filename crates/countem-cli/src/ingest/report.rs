@@ -1,0 +1,301 @@
+//! What became of the lines.
+
+use std::{collections::BTreeMap, fmt, io::Write, sync::Arc, time::Duration};
+
+use anyhow::{Error, Result};
+use countem_store::Quarantined;
+use serde_json::{Value, json};
+
+use crate::{
+    courier::Delivered,
+    exit::Exit,
+    ingest::{format::Wanted, reject::Reject},
+    output::{Format, Listing, grouped},
+};
+
+/// How many lines are shown of each reason.
+const EXAMPLES: usize = 3;
+
+/// How much of a rejected line is shown.
+const EXCERPT: usize = 120;
+
+/// What the counting thread saw. Every line is counted, blank or rejected.
+#[derive(Debug, Default)]
+pub(crate) struct Tally {
+    wanted: Wanted,
+    pub(crate) inputs: u64,
+    pub(crate) lines: u64,
+    pub(crate) counted: u64,
+    pub(crate) blank: u64,
+    rejected: BTreeMap<Reject, Rejected>,
+    failed: Vec<(Arc<str>, Error)>,
+}
+
+/// The lines rejected for one reason.
+#[derive(Debug, Default)]
+struct Rejected {
+    lines: u64,
+    examples: Vec<Example>,
+}
+
+#[derive(Debug)]
+struct Example {
+    input: Arc<str>,
+    line: u64,
+    text: String,
+}
+
+/// What a run did, for the user.
+#[derive(Debug)]
+pub(crate) struct Report {
+    pub(crate) tally: Tally,
+    pub(crate) delivered: Delivered,
+    /// How many counters a line is counted in.
+    pub(crate) templates: u64,
+    /// The store, without secrets.
+    pub(crate) store: String,
+    pub(crate) took: Duration,
+    /// Ended by a signal before everything was read.
+    pub(crate) interrupted: bool,
+}
+
+impl Tally {
+    /// Begins to count lines whose fields are `wanted`.
+    pub(crate) fn new(wanted: Wanted) -> Self {
+        Self { wanted, ..Self::default() }
+    }
+
+    /// Takes down a line that was not counted.
+    #[cold]
+    pub(crate) fn reject(&mut self, reject: Reject, input: &Arc<str>, line: u64, text: &[u8]) {
+        let rejected = self.rejected.entry(reject).or_default();
+        rejected.lines += 1;
+        if rejected.examples.len() < EXAMPLES {
+            rejected.examples.push(Example { input: Arc::clone(input), line, text: excerpt(text) });
+        }
+    }
+
+    /// Takes down an input that could not be read, or not to its end.
+    pub(crate) fn fail(&mut self, input: &Arc<str>, error: Error) {
+        self.failed.push((Arc::clone(input), error));
+    }
+
+    /// Returns the number of lines that were not counted for a reason.
+    pub(crate) fn rejected(&self) -> u64 {
+        self.rejected.values().map(|rejected| rejected.lines).sum()
+    }
+}
+
+/// The beginning of a line in printable characters.
+fn excerpt(line: &[u8]) -> String {
+    let text = String::from_utf8_lossy(&line[..line.len().min(4 * EXCERPT)]);
+    let mut shown = String::new();
+    for (at, c) in text.chars().enumerate() {
+        if at == EXCERPT {
+            shown.push('…');
+            break;
+        }
+        if c.is_control() { shown.extend(c.escape_default()) } else { shown.push(c) }
+    }
+    shown
+}
+
+impl Report {
+    /// Returns how the run ends.
+    ///
+    /// # Errors
+    /// What kept it from doing anything at all.
+    pub(crate) fn exit(self) -> Result<Exit> {
+        if let Some(error) = self.delivered.failure {
+            return Err(error.into());
+        }
+        let is_whole = self.tally.rejected() == 0
+            && self.tally.failed.is_empty()
+            && self.delivered.quarantined.is_empty()
+            && !self.interrupted;
+        if self.tally.lines == 0
+            && let Some((_, error)) = self.tally.failed.into_iter().next()
+        {
+            return Err(error);
+        }
+        Ok(if is_whole { Exit::Ok } else { Exit::Partly })
+    }
+
+    /// Writes the report in the chosen format.
+    ///
+    /// # Errors
+    /// The output cannot be written.
+    pub(crate) fn write(&self, format: Format, out: &mut impl Write) -> Result<()> {
+        match format {
+            Format::Table => write!(out, "{self}")?,
+            Format::Json | Format::Ndjson => writeln!(out, "{}", self.to_json())?,
+            Format::Csv => self.to_listing().write_csv(out)?,
+        }
+        Ok(())
+    }
+
+    fn accepted(&self) -> u64 {
+        self.tally.counted * self.templates
+    }
+
+    fn quarantined(&self) -> u64 {
+        self.delivered.quarantined.iter().map(|counter| counter.increments).sum()
+    }
+
+    fn not_stored(&self) -> u64 {
+        self.accepted().saturating_sub(self.delivered.increments + self.quarantined())
+    }
+
+    /// Lines per second, zero where no time passed.
+    fn rate(&self) -> f64 {
+        let rate = self.tally.lines as f64 / self.took.as_secs_f64();
+        if rate.is_finite() { rate.round() } else { 0.0 }
+    }
+
+    fn to_json(&self) -> Value {
+        let Self { tally, delivered, .. } = self;
+        let example =
+            |example: &Example| json!({"input": *example.input, "line": example.line, "text": example.text});
+        let reason = |(reject, rejected): (&Reject, &Rejected)| {
+            let examples: Vec<_> = rejected.examples.iter().map(example).collect();
+            json!({"reason": reject.reason(&tally.wanted), "lines": rejected.lines, "examples": examples})
+        };
+        let failed =
+            |(input, error): &(Arc<str>, Error)| json!({"input": **input, "error": format!("{error:#}")});
+        json!({
+            "inputs": tally.inputs,
+            "lines": tally.lines,
+            "counted": tally.counted,
+            "blank": tally.blank,
+            "rejected": tally.rejected(),
+            "reasons": tally.rejected.iter().map(reason).collect::<Vec<_>>(),
+            "failed": tally.failed.iter().map(failed).collect::<Vec<_>>(),
+            "increments": {
+                "accepted": self.accepted(),
+                "stored": delivered.increments,
+                "quarantined": self.quarantined(),
+                "not_stored": self.not_stored(),
+            },
+            "counters": delivered.counters,
+            "store": self.store,
+            "interrupted": self.interrupted,
+            "seconds": (self.took.as_secs_f64() * 1000.0).round() / 1000.0,
+            "lines_per_second": self.rate(),
+        })
+    }
+
+    fn to_listing(&self) -> Listing {
+        let columns = &["lines", "counted", "blank", "rejected", "stored", "not_stored"];
+        let tally = &self.tally;
+        let numbers = [
+            tally.lines,
+            tally.counted,
+            tally.blank,
+            tally.rejected(),
+            self.delivered.increments,
+            self.not_stored(),
+        ];
+        let mut listing = Listing::new(columns);
+        listing.push(numbers.map(|n| i64::try_from(n).unwrap_or(i64::MAX).into()));
+        listing
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let tally = &self.tally;
+        let (lines, counted) = (grouped(tally.lines), grouped(tally.counted));
+        let (seconds, rate) = (self.took.as_secs_f64(), self.rate());
+        let until = if self.interrupted { ", interrupted" } else { "" };
+        writeln!(
+            f,
+            "counted {counted} of {lines} lines into {} in {seconds:.2} s, {rate} lines/s{until}",
+            self.store
+        )?;
+        if tally.rejected() > 0 {
+            writeln!(f, "rejected {} lines", grouped(tally.rejected()))?;
+        }
+        for (reject, rejected) in &tally.rejected {
+            writeln!(f, "  {:>9}  {}", grouped(rejected.lines), reject.reason(&tally.wanted))?;
+            for Example { input, line, text } in &rejected.examples {
+                writeln!(f, "             {input}:{line}: {text}")?;
+            }
+        }
+        for (input, error) in &tally.failed {
+            writeln!(f, "could not read all of {input}: {error:#}")?;
+        }
+        for counter in self.delivered.quarantined.iter().take(EXAMPLES) {
+            let Quarantined { collection, metric, bucket, n, reason, .. } = counter;
+            writeln!(f, "could not add {n} to `{metric}` of `{collection}` on {bucket}: {reason}")?;
+        }
+        if self.quarantined() > 0 {
+            writeln!(f, "quarantined {} increments", grouped(self.quarantined()))?;
+        }
+        if self.not_stored() > 0 {
+            writeln!(f, "not stored: {} increments", grouped(self.not_stored()))?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn report() -> Report {
+        let mut tally = Tally { inputs: 1, lines: 1234567, counted: 1234560, blank: 3, ..Tally::default() };
+        let name: Arc<str> = "a.log".into();
+        for line in 1..5 {
+            tally.reject(Reject::TooLong, &name, line, b"x\t\xff");
+        }
+        let delivered = Delivered { increments: 1234560, counters: 9, ..Delivered::default() };
+        let took = Duration::from_millis(500);
+        Report { tally, delivered, templates: 1, store: "memory://".into(), took, interrupted: false }
+    }
+
+    fn written(report: &Report, format: Format) -> String {
+        let mut out = Vec::new();
+        report.write(format, &mut out).unwrap();
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn the_text_names_every_reason_with_its_first_lines() {
+        let expected = "counted 1,234,560 of 1,234,567 lines into memory:// in 0.50 s, 2469134 lines/s\n\
+            rejected 4 lines\n          4  line is longer than 1 MiB\n             a.log:1: x\\t\u{fffd}\n             \
+            a.log:2: x\\t\u{fffd}\n             a.log:3: x\\t\u{fffd}\n";
+        assert_eq!(written(&report(), Format::Table), expected);
+    }
+
+    #[test]
+    fn the_numbers_add_up_in_every_format() {
+        let value: Value = serde_json::from_str(&written(&report(), Format::Json)).unwrap();
+        let sum: u64 = ["counted", "blank", "rejected"].iter().map(|key| value[key].as_u64().unwrap()).sum();
+        assert_eq!(value["lines"], sum);
+        assert_eq!(value["reasons"][0]["examples"].as_array().unwrap().len(), EXAMPLES);
+        assert_eq!(value["increments"]["not_stored"], 0);
+        let csv = written(&report(), Format::Csv);
+        assert_eq!(csv, "lines,counted,blank,rejected,stored,not_stored\n1234567,1234560,3,4,1234560,0\n");
+    }
+
+    #[test]
+    fn bad_lines_make_a_run_partly_done() {
+        assert_eq!(report().exit().unwrap(), Exit::Partly);
+        let whole = || Report { tally: Tally { lines: 1, counted: 1, ..Tally::default() }, ..report() };
+        assert_eq!(whole().exit().unwrap(), Exit::Ok);
+        assert_eq!(Report { interrupted: true, ..whole() }.exit().unwrap(), Exit::Partly);
+        let mut failed = whole();
+        failed.tally.fail(&"a".into(), anyhow::anyhow!("gone"));
+        assert_eq!(failed.exit().unwrap(), Exit::Partly);
+        let mut nothing = Report { tally: Tally::default(), ..report() };
+        nothing.tally.fail(&"a".into(), anyhow::anyhow!("gone"));
+        assert!(nothing.exit().is_err());
+    }
+
+    #[test]
+    fn an_excerpt_is_short_and_printable() {
+        let shown = excerpt(&[b'\x1b'; 4000]);
+        assert!(shown.starts_with("\\u{1b}") && shown.ends_with('…'));
+        assert_eq!(excerpt("ä".repeat(1000).as_bytes()).chars().count(), EXCERPT + 1);
+    }
+}

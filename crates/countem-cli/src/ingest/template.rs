@@ -1,0 +1,173 @@
+//! `collection:{template}`: what a line counts.
+
+use anyhow::Result;
+use countem_core::{CollectionName, MetricName};
+
+use crate::{
+    exit::UsageError,
+    ingest::{
+        format::{Span, Wanted},
+        reject::Reject,
+    },
+};
+
+/// A collection, and how the name of the metric is made from the fields of a line.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Template {
+    collection: CollectionName,
+    parts: Vec<Part>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Part {
+    Literal(String),
+    /// The slot of a field.
+    Field(usize),
+}
+
+impl Template {
+    /// The bytes of a field that is part of the metric's name are no text.
+    pub(crate) const NOT_UTF8: Reject = Reject::Metric("metric name would not be UTF-8");
+
+    /// Reads `collection:{template}` and adds the fields it names to `wanted`.
+    ///
+    /// `{{` and `}}` stand for single braces.
+    ///
+    /// # Errors
+    /// A [`UsageError`] that says what is wrong where.
+    pub(crate) fn parse(text: &str, wanted: &mut Wanted) -> Result<Self> {
+        let refuse = |why: String| UsageError::new(format!("cannot understand `--count {text}`: {why}"));
+        let (collection, metric) = text.split_once(':').ok_or_else(|| {
+            refuse("expected a collection, a colon and a template, as in `web:{status}`".into())
+        })?;
+        let collection = CollectionName::new(collection).map_err(|error| refuse(error.to_string()))?;
+        let parts = parse_parts(metric, wanted).map_err(refuse)?;
+        if let [Part::Literal(only)] = &parts[..] {
+            MetricName::validate(only).map_err(|error| refuse(error.to_string()))?;
+        }
+        Ok(Self { collection, parts })
+    }
+
+    /// Returns the collection.
+    pub(crate) fn collection(&self) -> &CollectionName {
+        &self.collection
+    }
+
+    /// Makes the name of the metric from the fields that `spans` find in `text`. A missing field reads `absent`.
+    ///
+    /// # Errors
+    /// A field is missing and nothing stands for it, or the name would not be UTF-8.
+    #[inline]
+    pub(crate) fn render<'a>(
+        &self,
+        text: &[u8],
+        spans: &[Span],
+        absent: Option<&'static str>,
+        out: &'a mut Vec<u8>,
+    ) -> Result<&'a str, Reject> {
+        out.clear();
+        for part in &self.parts {
+            match part {
+                Part::Literal(literal) => out.extend_from_slice(literal.as_bytes()),
+                Part::Field(slot) => {
+                    let value = spans[*slot].of(text).or(absent.map(str::as_bytes));
+                    out.extend_from_slice(value.ok_or(Reject::Missing(*slot))?);
+                }
+            }
+        }
+        str::from_utf8(out).map_err(|_| Self::NOT_UTF8)
+    }
+}
+
+fn parse_parts(template: &str, wanted: &mut Wanted) -> Result<Vec<Part>, String> {
+    let mut parts = Vec::new();
+    let mut literal = String::new();
+    let mut rest = template;
+    while let Some(at) = rest.find(['{', '}']) {
+        literal.push_str(&rest[..at]);
+        let brace = &rest[at..=at];
+        rest = &rest[at + 1..];
+        if let Some(after) = rest.strip_prefix(brace) {
+            literal.push_str(brace);
+            rest = after;
+        } else if brace == "}" {
+            return Err("a `}` without its `{`; write `}}` for the character".to_owned());
+        } else {
+            let (name, after) =
+                rest.split_once('}').ok_or("a `{` without its `}`; write `{{` for the character")?;
+            if name.is_empty() || name.contains('{') {
+                return Err(format!("`{{{name}}}` names no field"));
+            }
+            if !literal.is_empty() {
+                parts.push(Part::Literal(std::mem::take(&mut literal)));
+            }
+            parts.push(Part::Field(wanted.slot(name)));
+            rest = after;
+        }
+    }
+    literal.push_str(rest);
+    if !literal.is_empty() || parts.is_empty() {
+        parts.push(Part::Literal(literal));
+    }
+    Ok(parts)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::ingest::format::{Format, Kind};
+
+    fn render(template: &str, line: &str) -> Result<String, Reject> {
+        let mut wanted = Wanted::default();
+        let template = Template::parse(template, &mut wanted).unwrap();
+        let mut format = Format::new(Kind::Tsv, false, &wanted).unwrap();
+        let mut spans = vec![Span::MISSING; wanted.names().len()];
+        let mut out = Vec::new();
+        let text = format.read(line.as_bytes(), &mut spans)?;
+        template.render(text, &spans, None, &mut out).map(str::to_owned)
+    }
+
+    #[test]
+    fn fields_and_literals_make_the_name() {
+        assert_eq!(render("web:{2} {1}", "a\tb").unwrap(), "b a");
+        assert_eq!(render("web:{1}{1}!", "a").unwrap(), "aa!");
+        assert_eq!(render("web:total", "a").unwrap(), "total");
+        assert_eq!(render("web:{{{1}}} }}{{", "a").unwrap(), "{a} }{");
+        assert_eq!(render("web:a:b {1}", "x").unwrap(), "a:b x");
+        assert_eq!(render("web:{3}", "a"), Err(Reject::Missing(0)));
+    }
+
+    #[test]
+    fn what_is_no_template_is_refused_with_the_reason() {
+        for (bad, why) in [
+            ("web", "a colon"),
+            ("we b:x", "collection name"),
+            (":x", "collection name is empty"),
+            ("web:", "metric name is empty"),
+            ("web:{", "without its `}`"),
+            ("web:{a", "without its `}`"),
+            ("web:a}", "without its `{`"),
+            ("web:{}", "names no field"),
+            ("web:{a{b}", "names no field"),
+            ("web:a\nb", "metric name"),
+        ] {
+            let error = Template::parse(bad, &mut Wanted::default()).unwrap_err().to_string();
+            assert!(error.contains(why), "{bad}: {error}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_makes_the_template_parser_panic(text in "[a{}:1/ ä]{0,12}") {
+            drop(Template::parse(&text, &mut Wanted::default()));
+        }
+
+        #[test]
+        fn escaped_text_is_rendered_as_it_was(text in "[a-z{} ]{1,20}") {
+            let escaped = text.replace('{', "{{").replace('}', "}}");
+            prop_assert_eq!(render(&format!("web:{escaped}"), "x").unwrap(), text);
+        }
+    }
+}

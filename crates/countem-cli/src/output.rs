@@ -1,0 +1,190 @@
+//! How results are written.
+
+use std::io::{self, Write};
+
+use anyhow::Result;
+use comfy_table::{CellAlignment, Table};
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+/// How results are written.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Format {
+    /// Columns for people
+    #[default]
+    Table,
+    /// One JSON object
+    Json,
+    /// One JSON object per line
+    Ndjson,
+    /// Comma-separated values with a header
+    Csv,
+}
+
+/// One value.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Cell {
+    Text(String),
+    Number(i64),
+}
+
+/// Rows of values under named columns.
+#[derive(Debug)]
+pub(crate) struct Listing {
+    columns: &'static [&'static str],
+    /// Columns that say the same in every row, which a table leaves out.
+    constant: usize,
+    rows: Vec<Vec<Cell>>,
+}
+
+impl From<&str> for Cell {
+    fn from(text: &str) -> Self {
+        Self::Text(text.to_owned())
+    }
+}
+
+impl From<i64> for Cell {
+    fn from(number: i64) -> Self {
+        Self::Number(number)
+    }
+}
+
+impl Listing {
+    /// Begins a listing.
+    pub(crate) fn new(columns: &'static [&'static str]) -> Self {
+        Self { columns, constant: 0, rows: Vec::new() }
+    }
+
+    /// Leaves the first `constant` columns out of tables: the user has just named them.
+    pub(crate) fn hide(self, constant: usize) -> Self {
+        Self { constant, ..self }
+    }
+
+    /// Adds a row.
+    pub(crate) fn push(&mut self, row: impl Into<Vec<Cell>>) {
+        self.rows.push(row.into());
+    }
+
+    /// Writes the listing to standard output; as one JSON object it is `json`.
+    ///
+    /// # Errors
+    /// The output cannot be written.
+    pub(crate) fn print(&self, format: Format, json: &impl Serialize) -> Result<()> {
+        let mut out = io::BufWriter::with_capacity(64 << 10, io::stdout().lock());
+        match format {
+            Format::Table => self.write_table(&mut out)?,
+            Format::Json => {
+                serde_json::to_writer(&mut out, json).map_err(io::Error::from)?;
+                writeln!(out)?;
+            }
+            Format::Ndjson => self.write_ndjson(&mut out)?,
+            Format::Csv => self.write_csv(&mut out)?,
+        }
+        Ok(out.flush()?)
+    }
+
+    /// Columns under capital headers, numbers to the right; no lines, no colours, so that it reads alike everywhere.
+    fn write_table(&self, out: &mut impl Write) -> io::Result<()> {
+        if self.rows.is_empty() {
+            return Ok(());
+        }
+        let mut table = Table::new();
+        table.load_style(comfy_table::presets::NOTHING);
+        table.set_header(self.columns[self.constant..].iter().map(|name| name.to_uppercase()));
+        for row in &self.rows {
+            table.add_row(row[self.constant..].iter().map(|cell| match cell {
+                Cell::Text(text) => text.clone(),
+                Cell::Number(number) => number.to_string(),
+            }));
+        }
+        let is_number = |at: usize| matches!(self.rows[0][self.constant + at], Cell::Number(_));
+        for (at, column) in table.column_iter_mut().enumerate() {
+            column.set_padding((0, 2));
+            if is_number(at) {
+                column.set_cell_alignment(CellAlignment::Right);
+            }
+        }
+        for line in table.lines() {
+            writeln!(out, "{}", line.trim_end())?;
+        }
+        Ok(())
+    }
+
+    fn write_ndjson(&self, out: &mut impl Write) -> io::Result<()> {
+        for row in &self.rows {
+            let pairs = self.columns.iter().zip(row).map(|(name, cell)| {
+                let value = match cell {
+                    Cell::Text(text) => Value::from(text.as_str()),
+                    Cell::Number(number) => Value::from(*number),
+                };
+                ((*name).to_owned(), value)
+            });
+            writeln!(out, "{}", Value::Object(pairs.collect::<Map<_, _>>()))?;
+        }
+        Ok(())
+    }
+
+    /// Writes values as RFC 4180 says, with the line ends of this system's own tools.
+    ///
+    /// # Errors
+    /// The output cannot be written.
+    pub(crate) fn write_csv(&self, out: &mut impl Write) -> io::Result<()> {
+        writeln!(out, "{}", self.columns.join(","))?;
+        for row in &self.rows {
+            for (at, cell) in row.iter().enumerate() {
+                out.write_all(if at > 0 { b"," } else { b"" })?;
+                match cell {
+                    Cell::Number(number) => write!(out, "{number}")?,
+                    Cell::Text(text) if text.contains(['"', ',', '\n', '\r']) => {
+                        write!(out, "\"{}\"", text.replace('"', "\"\""))?;
+                    }
+                    Cell::Text(text) => out.write_all(text.as_bytes())?,
+                }
+            }
+            writeln!(out)?;
+        }
+        Ok(())
+    }
+}
+
+/// Writes a number with commas between thousands.
+pub(crate) fn grouped(n: u64) -> String {
+    indicatif::HumanCount(n).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn listing() -> Listing {
+        let mut listing = Listing::new(&["collection", "metric", "value"]).hide(1);
+        listing.push(["web".into(), "GET 200".into(), 1234.into()]);
+        listing.push(["web".into(), "a \"b\", 🦀".into(), Cell::Number(-5)]);
+        listing
+    }
+
+    fn written(write: impl Fn(&Listing, &mut Vec<u8>) -> io::Result<()>) -> String {
+        let mut out = Vec::new();
+        write(&listing(), &mut out).unwrap();
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn a_table_is_aligned_and_plain() {
+        let expected = "METRIC     VALUE\nGET 200     1234\na \"b\", 🦀     -5\n";
+        assert_eq!(written(|listing, out| listing.write_table(out)), expected);
+        assert_eq!(Listing::new(&["a"]).write_table(&mut Vec::new()).ok(), Some(()));
+    }
+
+    #[test]
+    fn csv_quotes_what_needs_it() {
+        let expected = "collection,metric,value\nweb,GET 200,1234\nweb,\"a \"\"b\"\", 🦀\",-5\n";
+        assert_eq!(written(|listing, out| listing.write_csv(out)), expected);
+    }
+
+    #[test]
+    fn ndjson_has_an_object_per_row_in_the_order_of_the_columns() {
+        let text = written(|listing, out| listing.write_ndjson(out));
+        assert_eq!(text.lines().next().unwrap(), r#"{"collection":"web","metric":"GET 200","value":1234}"#);
+    }
+}

@@ -1,0 +1,88 @@
+//! Opens the store that the user means.
+
+use std::{path::Path, sync::Arc};
+
+use anyhow::{Context, Result};
+use countem::{
+    Calendar, Reader, Settings,
+    config::{Config, Sources},
+};
+use countem_store::Store;
+use jiff::Timestamp;
+
+use crate::{
+    cli::Global,
+    exit::{NotFound, UsageError},
+};
+
+/// The configuration in effect, and what follows from it.
+pub(crate) struct Effective {
+    pub(crate) config: Config,
+    pub(crate) settings: Settings,
+    pub(crate) calendar: Arc<Calendar>,
+}
+
+impl Effective {
+    /// Reads the configuration: defaults, file, environment, flags.
+    ///
+    /// # Errors
+    /// Everything that is wrong with it.
+    pub(crate) fn load(global: &Global) -> Result<Self> {
+        let config = load_config(global)?;
+        let settings = config.to_settings();
+        let (zone, own) = (&settings.zone, &settings.collection_periods);
+        let calendar = Calendar::new(zone, &settings.periods, own, Timestamp::now())
+            .map_err(|error| UsageError::new(error.to_string()))?;
+        Ok(Self { config, settings, calendar: Arc::new(calendar) })
+    }
+
+    /// Opens the store, makes it if need be, and checks that it can be written.
+    ///
+    /// # Errors
+    /// What is wrong with the store.
+    pub(crate) async fn open(&self) -> Result<Arc<dyn Store>> {
+        Ok(countem::open_store(self.config.store().uri.expose()).await?)
+    }
+
+    /// Opens the store for reading; a file that does not exist is not made.
+    ///
+    /// # Errors
+    /// [`NotFound`] when there is no such file; else what is wrong with the store.
+    pub(crate) async fn open_reader(&self) -> Result<Reader> {
+        let uri = &self.config.store().uri;
+        if let Some(path) = uri.expose().strip_prefix("sqlite://")
+            && !Path::new(path).exists()
+        {
+            let advice = "count something first, or name another store with `--store`";
+            return Err(NotFound::new(format!("there is no store `{uri}`: {advice}")).into());
+        }
+        Ok(Reader::new(self.open().await?, Arc::clone(&self.calendar)))
+    }
+}
+
+/// Reads the configuration: defaults, file, environment, flags.
+///
+/// # Errors
+/// A [`UsageError`] with everything that is wrong with it, line by line.
+pub(crate) fn load_config(global: &Global) -> Result<Config> {
+    let mut sources = Sources::of_process();
+    if let Some(file) = &global.config {
+        sources = sources.file(file);
+    }
+    for assignment in &global.set {
+        sources = sources.assignment("--set", assignment);
+    }
+    if let Some(uri) = &global.store {
+        sources = sources.flag("--store", "store.uri", uri);
+    }
+    Config::load(&sources).map_err(|error| UsageError::new(error.to_string()).into())
+}
+
+/// Runs `command` on this thread; timers, signals and a store's own threads are all it needs.
+///
+/// # Errors
+/// What the command reports.
+pub(crate) fn block_on<T>(command: impl Future<Output = Result<T>>) -> Result<T> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.context("cannot start")?.block_on(command)
+}

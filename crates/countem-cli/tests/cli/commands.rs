@@ -1,0 +1,143 @@
+//! `inc`, `config`, `completions`, and what holds for every command.
+
+use std::{
+    io::Read,
+    process::{Command, Stdio},
+    sync::atomic::{AtomicUsize, Ordering},
+};
+
+use crate::harness::{Sandbox, finish};
+
+#[test]
+fn one_shot_processes_at_the_same_time_count_exactly() {
+    let sandbox = Sandbox::new();
+    let (started, calls) = (AtomicUsize::new(0), 64);
+    std::thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| {
+                while started.fetch_add(1, Ordering::Relaxed) < calls {
+                    sandbox.run(&["inc", "jobs", "done", "--date", "2015-05-17"]).expect(0);
+                }
+            });
+        }
+    });
+    assert_eq!(sandbox.counters("jobs", "2015-05-17")["done"], i64::try_from(calls).unwrap());
+    assert_eq!(sandbox.writers(), 0, "a one-shot process leaves no bookkeeping");
+}
+
+#[test]
+fn inc_adds_any_number_at_any_time() {
+    let sandbox = Sandbox::new();
+    sandbox.run(&["inc", "c", "m", "-5", "--at", "2015-05-17T23:59:59.999Z"]).expect(0);
+    sandbox.run(&["inc", "c", "m", "--date", "2015-05-17", "--", "-7"]).expect(0);
+    sandbox.run(&["inc", "c", "m", "--at", "1431907200"]).expect(0);
+    assert_eq!(sandbox.counters("c", "2015-05-17")["m"], -12);
+    assert_eq!(sandbox.counters("c", "2015-05-18")["m"], 1);
+    sandbox.run(&["inc", "c", "big", "9223372036854775807", "--date", "2015-05-17"]).expect(0);
+    let ran = sandbox.run(&["inc", "c", "big", "--date", "2015-05-17"]).expect(1);
+    assert!(ran.err.contains("cannot add 1 to `big`"), "{}", ran.err);
+}
+
+#[test]
+fn names_are_stored_as_they_are_or_refused_with_the_reason() {
+    let sandbox = Sandbox::new();
+    let long = "x".repeat(512);
+    let names = ["a", "a.b", "a..b", "$inc", "_id", "%2E", " ", "🦀", "-x", &long];
+    for (n, name) in names.iter().enumerate() {
+        sandbox.run(&["inc", "--date", "2015-05-17", "c", "--", name, &(n + 1).to_string()]).expect(0);
+    }
+    let counters = sandbox.counters("c", "2015-05-17");
+    assert_eq!(counters.len(), names.len());
+    for (n, name) in names.iter().enumerate() {
+        assert_eq!(counters[*name], i64::try_from(n + 1).unwrap(), "{name}");
+    }
+    for (bad, why) in [("", "empty"), ("a\nb", "'\\n'"), (&"x".repeat(513), "513 bytes")] {
+        let ran = sandbox.run(&["inc", "c", bad]).expect(2);
+        assert!(ran.err.contains(why), "{}", ran.err);
+    }
+    sandbox.run(&["inc", "a/b", "m"]).expect(2);
+    sandbox.run(&["inc", "c", "m", "one"]).expect(2);
+}
+
+#[test]
+fn a_store_that_cannot_be_used_is_told_from_one_that_cannot_be_meant() {
+    let sandbox = Sandbox::new();
+    sandbox.write(
+        "text.db",
+        "this is not a database, but it is long enough to be taken for one at first sight".repeat(20),
+    );
+    let ran = sandbox.run(&["--store", "sqlite://text.db", "inc", "c", "m"]).expect(1);
+    assert!(ran.err.contains("text.db"), "{}", ran.err);
+    let ran = sandbox.run(&["--store", "redis://x", "inc", "c", "m"]).expect(2);
+    assert!(ran.err.contains("sqlite://PATH"), "{}", ran.err);
+    let ran = sandbox.run(&["--store", "sqlite://missing/x.db", "inc", "c", "m"]).expect(1);
+    assert!(ran.err.contains("does not exist"), "{}", ran.err);
+    sandbox.run(&["--store", "memory://", "inc", "c", "m"]).expect(0);
+}
+
+#[test]
+fn the_configuration_comes_in_layers_and_all_mistakes_are_told_at_once() {
+    let sandbox = Sandbox::new();
+    let config = |args: &[&str]| sandbox.run(&[&["config"], args].concat());
+    let default = config(&["--default"]).expect(0).out;
+    assert_eq!(default, countem::config::Config::default_toml());
+    sandbox.write(
+        "countem.toml",
+        "[time]\nzone = \"Europe/Berlin\"\n[store]\nuri = \"mongodb://a:secret@h/d\"\n",
+    );
+    let shown = config(&[]).expect(0).out;
+    assert!(shown.contains("zone = \"Europe/Berlin\"") && !shown.contains("secret"), "{shown}");
+    assert!(config(&["--set", "time.zone=Asia/Tokyo"]).expect(0).out.contains("Asia/Tokyo"));
+    assert!(config(&["--store", "memory://"]).expect(0).out.contains("uri = \"memory://\""));
+    assert!(config(&["--check"]).expect(0).out.contains("countem.toml"));
+    sandbox.write("bad.toml", "[time]\nzoen = \"UTC\"\n[flush]\ninterval = \"soon\"\n");
+    let ran = config(&["--check", "--config", "bad.toml"]).expect(2);
+    assert!(ran.err.contains("`time.zone`") && ran.err.contains("flush.interval"), "{}", ran.err);
+    sandbox.run(&["inc", "c", "m", "--config", "missing.toml"]).expect(2);
+}
+
+#[test]
+fn completions_are_made_for_every_shell() {
+    let sandbox = Sandbox::new();
+    for shell in ["bash", "zsh", "fish", "powershell", "elvish"] {
+        assert!(sandbox.run(&["completions", shell]).expect(0).out.contains("ingest"), "{shell}");
+    }
+}
+
+#[test]
+fn a_reader_that_goes_away_is_no_error() {
+    let sandbox = Sandbox::new();
+    let lines: String = (0..30_000).map(|n| format!("metric number {n}\n")).collect();
+    let tsv = ["ingest", "--format", "tsv", "--now", "--count", "c:{1}"];
+    sandbox.run_on(&tsv, lines.as_bytes()).expect(0);
+    for args in [
+        &["get", "c", "--bucket", "all"][..],
+        &["get", "c", "--bucket", "all", "-o", "json"],
+        &["completions", "zsh"],
+    ] {
+        let mut child = sandbox.start(args);
+        let mut first = [0; 10];
+        let mut stdout = child.streams().stdout.take().unwrap();
+        stdout.read_exact(&mut first).unwrap();
+        drop(stdout);
+        child.streams().stdout =
+            Some(Command::new("true").stdout(Stdio::piped()).spawn().unwrap().stdout.take().unwrap());
+        let ran = finish(child).expect(0);
+        assert_eq!(ran.err, "", "{args:?}");
+    }
+}
+
+#[test]
+fn help_and_version_are_short_and_say_how_it_ends() {
+    let sandbox = Sandbox::new();
+    assert!(sandbox.run(&["--version"]).expect(0).out.starts_with("countem 0."));
+    let help = sandbox.run(&["--help"]).expect(0).out;
+    assert!(help.contains("Exit codes") && help.lines().count() < 50, "{help}");
+    for command in ["ingest", "inc", "get", "all", "top", "collections", "config", "completions"] {
+        assert!(help.contains(command), "{command}");
+        let help = sandbox.run(&[command, "--help"]).expect(0).out;
+        assert!(!help.contains('\u{1b}'), "no colours in a pipe");
+    }
+    sandbox.run(&[]).expect(2);
+    sandbox.run(&["gte", "web"]).expect(2);
+}

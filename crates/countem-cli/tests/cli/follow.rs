@@ -1,0 +1,121 @@
+//! `--follow`: a file that grows, through rotation.
+
+use crate::{
+    generator::Log,
+    harness::{Sandbox, eventually, interrupt},
+    ingest::{args, assert_counted},
+};
+
+/// Cuts a log into three parts between lines.
+fn thirds(log: &Log) -> [&str; 3] {
+    let at = |part: usize| log.text[..log.text.len() * part / 3].rfind('\n').unwrap() + 1;
+    [&log.text[..at(1)], &log.text[at(1)..at(2)], &log.text[at(2)..]]
+}
+
+fn lines(text: &str) -> i64 {
+    text.lines().count().try_into().unwrap()
+}
+
+#[test]
+fn what_is_added_is_counted_through_rename_and_truncation() {
+    for once in [&[][..], &["--once"]] {
+        let log = Log::new(31, 900, 10);
+        let [one, two, three] = thirds(&log);
+        let sandbox = Sandbox::new();
+        sandbox.write("log", one);
+        let follower = sandbox.start(&[args(&["log", "--follow"]), once.to_vec()].concat());
+        eventually(&lines(one), || sandbox.total("web"));
+
+        // The writer still holds the moved file for a moment, and its last line has no newline yet.
+        let (most, last) = two.split_at(two.len() - 30);
+        sandbox.append("log", most);
+        sandbox.rename("log", "log.1");
+        sandbox.append("log.1", last.trim_end());
+        sandbox.write("log", "");
+        eventually(&(lines(one) + lines(two)), || sandbox.total("web"));
+
+        let (some, rest) = three.split_at(three[..three.len() / 2].rfind('\n').unwrap() + 1);
+        sandbox.append("log", rest);
+        eventually(&(log.lines - lines(some)), || sandbox.total("web"));
+        // As `copytruncate` does.
+        sandbox.write("log", "");
+        sandbox.append("log", some);
+        eventually(&log.lines, || sandbox.total("web"));
+
+        let ran = interrupt(follower).expect(0);
+        assert!(ran.err.contains("counted 900 of 900 lines"), "{}", ran.err);
+        assert_counted(&sandbox, &log, 1);
+        assert_eq!(sandbox.writers(), 0);
+    }
+}
+
+#[test]
+fn a_line_that_is_being_written_waits_for_its_end() {
+    let log = Log::new(32, 2, 10);
+    let sandbox = Sandbox::new();
+    let (text, end) = log.text.split_at(log.text.len() - 20);
+    sandbox.write("log", text);
+    let follower = sandbox.start(&args(&["log", "--follow", "--once"]));
+    eventually(&1, || sandbox.total("web"));
+    sandbox.append("log", end);
+    eventually(&2, || sandbox.total("web"));
+    interrupt(follower).expect(0);
+    assert_counted(&sandbox, &log, 1);
+}
+
+#[test]
+fn a_line_that_was_being_written_at_the_end_is_counted_by_the_next_run() {
+    let log = Log::new(33, 200, 10);
+    let sandbox = Sandbox::new();
+    let (text, end) = log.text.split_at(log.text.len() - 20);
+    sandbox.write("log", text);
+    let follow = args(&["log", "--follow", "--once"]);
+    let follower = sandbox.start(&follow);
+    eventually(&199, || sandbox.total("web"));
+    interrupt(follower).expect(0);
+    sandbox.append("log", end);
+    let follower = sandbox.start(&follow);
+    eventually(&200, || sandbox.total("web"));
+    interrupt(follower).expect(0);
+    assert_counted(&sandbox, &log, 1);
+}
+
+#[test]
+fn several_files_are_followed_together() {
+    let log = Log::new(34, 600, 10);
+    let sandbox = Sandbox::new();
+    let [one, two, three] = thirds(&log);
+    sandbox.write("a", one);
+    sandbox.write("b", "");
+    let follower = sandbox.start(&args(&["a", "b", "--follow", "--once"]));
+    eventually(&lines(one), || sandbox.total("web"));
+    sandbox.append("b", two);
+    sandbox.append("a", three);
+    eventually(&log.lines, || sandbox.total("web"));
+    interrupt(follower).expect(0);
+    assert_counted(&sandbox, &log, 1);
+    let report = sandbox.run(&args(&["a", "b", "--once", "-o", "json"])).expect(0).json();
+    assert_eq!(report["lines"], 0);
+}
+
+#[test]
+fn a_replaced_file_that_has_grown_as_long_is_noticed() {
+    let (one, two) = (Log::new(35, 50, 10), Log::new(36, 200, 10));
+    let sandbox = Sandbox::new();
+    sandbox.write("log", &one.text);
+    let follower = sandbox.start(&args(&["log", "--follow"]));
+    eventually(&50, || sandbox.total("web"));
+    // Truncated and longer than before within one look.
+    sandbox.write("log", &two.text);
+    eventually(&250, || sandbox.total("web"));
+    interrupt(follower).expect(0);
+}
+
+#[test]
+fn what_cannot_be_followed_is_refused() {
+    let sandbox = Sandbox::new();
+    sandbox.write("log.gz", crate::ingest::gzip(b"x\n"));
+    let ran = sandbox.run(&args(&["log.gz", "--follow"])).expect(2);
+    assert!(ran.err.contains("does not grow"), "{}", ran.err);
+    sandbox.run(&args(&["missing", "--follow"])).expect(3);
+}

@@ -1,0 +1,149 @@
+//! What the formats of lines, times and amounts mean, end to end.
+
+use crate::harness::{Counters, Ran, Sandbox};
+
+fn counters(pairs: &[(&str, i64)]) -> Counters {
+    pairs.iter().map(|(metric, value)| ((*metric).to_owned(), *value)).collect()
+}
+
+const DAY: &str = "2015-05-17";
+
+#[test]
+fn ndjson_is_counted_by_keys_and_pointers() {
+    let sandbox = Sandbox::new();
+    let lines = r#"{"ts":"2015-05-17T10:00:00Z","level":"warn","user":{"id":7,"tags":["a","b"]}}
+{"user":{"tags":["x","b"],"id":7},"ts":1431857103,"level":"info"}
+{"ts":"2015-05-18T00:00:00+02:00","level":"in\"fo","user":{"id":"ä","tags":[0,null]}}
+{"ts":"2015-05-17T10:00:00Z","level":{"not":"a value"},"user":{"id":7,"tags":[1,2]}}
+{"ts":"2015-05-17T10:00:00Z","user":{"id":7,"tags":[1,2]}}
+not json
+{"ts":"yesterday","level":"info","user":{"id":7,"tags":[1,2]}}
+"#;
+    let counts = ["--count", "level:{level}", "--count", "user:{/user/id} {/user/tags/1}"];
+    let args =
+        [&["ingest", "-", "--format", "ndjson", "--time-field", "ts", "-o", "json"], &counts[..]].concat();
+    let report = sandbox.run_on(&args, lines.as_bytes()).expect(6).json();
+    assert_eq!(
+        (&report["lines"], &report["counted"], &report["rejected"]),
+        (&7.into(), &3.into(), &4.into())
+    );
+    let reasons: Vec<_> = report["reasons"].as_array().unwrap().iter().map(|r| r["reason"].clone()).collect();
+    for reason in [
+        "a wanted value is an object or an array",
+        "field `{level}` is missing",
+        "not a JSON object",
+        "field `{ts}` is not a time",
+    ] {
+        assert!(reasons.contains(&reason.into()), "{reason} is not in {reasons:?}");
+    }
+    assert_eq!(sandbox.counters("level", DAY), counters(&[("warn", 1), ("info", 1), ("in\"fo", 1)]));
+    assert_eq!(sandbox.counters("user", DAY), counters(&[("7 b", 2), ("ä null", 1)]));
+}
+
+#[test]
+fn tsv_is_counted_by_number_and_by_the_names_of_each_header() {
+    let sandbox = Sandbox::new();
+    sandbox
+        .write("a.tsv", "2015-05-17\tbern\t10\n2015-05-17\tulm\t-3\r\n2015-05-17\tbern\tten\n\n2015-05-17\n");
+    let by_number =
+        ["--count", "shops:{2}", "--time-field", "1", "--time-format", "%Y-%m-%d", "--amount", "3"];
+    let ran = sandbox.run(&[&["ingest", "a.tsv", "--format", "tsv"], &by_number[..]].concat()).expect(6);
+    assert!(ran.err.contains("a.tsv:3: 2015-05-17\\tbern\\tten"), "{}", ran.err);
+    assert!(ran.err.contains("counted 2 of 5 lines"), "{}", ran.err);
+    assert_eq!(sandbox.counters("shops", DAY), counters(&[("bern", 10), ("ulm", -3)]));
+
+    sandbox.write("b.tsv", "day\tshop\teuros\n2015-05-17\tbern\t5\n");
+    sandbox.write("c.tsv", "euros\tday\tshop\n7\t2015-05-17\tulm\n");
+    sandbox.write("d.tsv", "euros\tday\n7\t2015-05-17\n");
+    let by_name = ["--count", "sales:{shop}", "--time-field", "day", "--amount", "euros", "--header"];
+    let args = [&["ingest", "b.tsv", "c.tsv", "d.tsv", "--format", "tsv"], &by_name[..]].concat();
+    let ran = sandbox.run(&args).expect(6);
+    assert!(ran.err.contains("could not read all of d.tsv: there is no field `{shop}`"), "{}", ran.err);
+    assert_eq!(sandbox.counters("sales", DAY), counters(&[("bern", 5), ("ulm", 7)]));
+}
+
+#[test]
+fn a_regular_expression_names_the_fields() {
+    let sandbox = Sandbox::new();
+    let lines = "1431857103 [warn] disk\n1431857104 [info] up\nnothing\n1431857105 [warn] \u{fe0f}\n";
+    let args = ["ingest", "--regex", r"^(?<time>\d+) \[(?<level>\w+)\]", "--count", "app:{level}"];
+    let ran = sandbox.run_on(&args, lines.as_bytes()).expect(6);
+    assert!(ran.err.contains("standard input:3: nothing"), "{}", ran.err);
+    assert_eq!(sandbox.counters("app", DAY), counters(&[("warn", 2), ("info", 1)]));
+}
+
+#[test]
+fn lines_can_be_counted_at_the_time_they_are_read() {
+    let sandbox = Sandbox::new();
+    sandbox.run_on(&["ingest", "--format", "tsv", "--now", "--count", "words:{1}"], b"a\nb\na").expect(0);
+    // The day may have changed since.
+    assert_eq!(sandbox.total("words"), 3);
+}
+
+#[test]
+fn days_are_those_of_the_configured_zone_and_periods_those_configured() {
+    let sandbox = Sandbox::new();
+    sandbox.write("countem.toml", "[time]\nzone = \"Asia/Tokyo\"\nperiods = [\"hour\", \"day\", \"week\"]\n");
+    let lines = "2015-05-17T14:59:59Z\n2015-05-17T15:00:00Z\n2015-05-18 00:00:00\n";
+    let args = ["ingest", "--format", "tsv", "--time-field", "1", "--count", "web:n"];
+    sandbox.run_on(&args, lines.as_bytes()).expect(0);
+    assert_eq!(sandbox.counters("web", DAY), counters(&[("n", 1)]));
+    assert_eq!(sandbox.counters("web", "2015-05-18"), counters(&[("n", 2)]));
+    let read = |id: &str| sandbox.run(&["get", "web", "n", "--bucket", id]).expect(0).out;
+    assert_eq!(read("2015-05-17T15"), "2\n");
+    assert_eq!(read("2015-W20"), "1\n");
+    assert_eq!(read("2015-W21"), "2\n");
+    assert_eq!(read("2015-05"), "3\n");
+}
+
+#[test]
+fn a_name_that_would_be_invalid_rejects_the_line_for_every_template() {
+    let sandbox = Sandbox::new();
+    let long = "x".repeat(513);
+    let lines = [b"\xff\n".as_slice(), b"a\x01\n", b"\t\n", long.as_bytes(), b"\nfine\n"].concat();
+    let args =
+        ["ingest", "--format", "tsv", "--now", "--count", "one:{1}", "--count", "all:lines", "-o", "json"];
+    let report = sandbox.run_on(&args, &lines).expect(6).json();
+    assert_eq!((&report["lines"], &report["counted"]), (&5.into(), &1.into()));
+    for reason in ["not be UTF-8", "control character", "be empty", "longer than 512 bytes"] {
+        assert!(report["reasons"].to_string().contains(reason), "{reason} is not in {report}");
+    }
+    assert_eq!((sandbox.total("one"), sandbox.total("all")), (1, 1));
+    assert_eq!(report["increments"]["stored"], 2);
+}
+
+#[test]
+fn amounts_that_exceed_an_integer_are_stored_in_parts_or_quarantined() {
+    let sandbox = Sandbox::new();
+    let (max, min) = (i64::MAX, i64::MIN);
+    let args = ["ingest", "--format", "tsv", "--now", "--amount", "2", "--count", "n:{1}", "-o", "json"];
+    let lines = format!("a\t{max}\na\t-{max}\na\t5\nb\t{min}\nc\t99999999999999999999\na\t-6\n");
+    let report = sandbox.run_on(&args, lines.as_bytes()).expect(6).json();
+    assert_eq!((&report["counted"], &report["rejected"]), (&4.into(), &2.into()));
+    assert_eq!(sandbox.total("n"), -1);
+    let report = sandbox.run_on(&args, format!("a\t{max}\na\t{max}\nd\t1\n").as_bytes()).expect(6).json();
+    assert_eq!(report["increments"]["quarantined"], 1, "{report}");
+    assert_eq!(sandbox.total("n"), max, "-1, the greatest number and one more");
+}
+
+#[test]
+fn what_is_wrong_with_the_flags_is_said_with_the_choices() {
+    let sandbox = Sandbox::new();
+    let usage = |args: &[&str]| -> Ran { sandbox.run(&[&["ingest"], args].concat()).expect(2) };
+    let combined = |args: &[&str]| usage(&[args, &["-", "--format", "combined"]].concat()).err;
+    assert!(combined(&["--count", "web:{methd}"]).contains("did you mean `{method}`?"));
+    assert!(combined(&["--count", "web:{nothing}"]).contains("{agent}"));
+    assert!(combined(&["--count", "web"]).contains("a colon"));
+    assert!(combined(&["--count", "we b:x"]).contains("collection name"));
+    assert!(combined(&["--count", "web:x", "--once"]).contains("standard input"));
+    assert!(combined(&["--count", "web:x", "--follow"]).contains("standard input"));
+    assert!(combined(&["--count", "web:x", "--header"]).contains("--format tsv"));
+    assert!(combined(&["--count", "web:x", "--time-format", "nonsense"]).contains("no time format"));
+    assert!(combined(&["--count", "web:x", "--amount", "size"]).contains("{bytes}"));
+    assert!(usage(&["-", "--count", "web:x"]).err.contains("--format"));
+    assert!(usage(&["-", "--count", "web:{a}", "--format", "ndjson"]).err.contains("--time-field"));
+    assert!(usage(&["-", "--count", "web:{a}", "--format", "tsv", "--now"]).err.contains("numbers"));
+    assert!(usage(&["-", "--count", "web:x", "--regex", "(", "--now"]).err.contains("--regex"));
+    assert!(usage(&["-", "--count", "web:{b}", "--regex", "(?<a>.)", "--now"]).err.contains("{a}"));
+    assert!(!sandbox.path("countem.db").exists(), "a refused command makes no store");
+}

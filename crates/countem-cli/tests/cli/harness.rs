@@ -1,0 +1,186 @@
+//! A folder with a store of its own, and how to run `countem` in it.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    io::Write,
+    path::PathBuf,
+    process::{ChildStdin, Command, Output, Stdio},
+    time::{Duration, Instant},
+};
+
+use countem_testkit::{Child, command};
+use serde_json::Value;
+
+/// Metric to value.
+pub(crate) type Counters = BTreeMap<String, i64>;
+
+/// How long anything may take on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A temporary folder in which `countem` runs; its store is the default `countem.db` there.
+pub(crate) struct Sandbox {
+    folder: tempfile::TempDir,
+}
+
+/// A finished run.
+#[derive(Debug)]
+pub(crate) struct Ran {
+    pub(crate) code: i32,
+    pub(crate) out: String,
+    pub(crate) err: String,
+}
+
+impl From<Output> for Ran {
+    fn from(output: Output) -> Self {
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+        Self { code: output.status.code().unwrap_or(-1), out: text(output.stdout), err: text(output.stderr) }
+    }
+}
+
+impl Ran {
+    /// Checks how it ended.
+    #[track_caller]
+    pub(crate) fn expect(self, code: i32) -> Self {
+        assert_eq!(self.code, code, "out: {}\nerr: {}", self.out, self.err);
+        self
+    }
+
+    /// Returns the JSON that it printed.
+    #[track_caller]
+    pub(crate) fn json(&self) -> Value {
+        serde_json::from_str(&self.out).unwrap_or_else(|error| panic!("{error}: {}\n{}", self.out, self.err))
+    }
+}
+
+impl Sandbox {
+    pub(crate) fn new() -> Self {
+        Self { folder: tempfile::tempdir().unwrap() }
+    }
+
+    /// Returns a path in the folder.
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// Writes a file.
+    pub(crate) fn write(&self, name: &str, content: impl AsRef<[u8]>) {
+        fs::write(self.path(name), content).unwrap();
+    }
+
+    /// Adds to a file.
+    pub(crate) fn append(&self, name: &str, content: impl AsRef<[u8]>) {
+        let mut file = fs::OpenOptions::new().append(true).create(true).open(self.path(name)).unwrap();
+        file.write_all(content.as_ref()).unwrap();
+    }
+
+    /// Moves a file.
+    pub(crate) fn rename(&self, from: &str, to: &str) {
+        fs::rename(self.path(from), self.path(to)).unwrap();
+    }
+
+    /// Sets up a command in the folder, without what the tester's own environment says.
+    fn set_up(&self, mut command: Command, args: &[&str]) -> Command {
+        for (name, _) in
+            std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("COUNTEM_"))
+        {
+            command.env_remove(name);
+        }
+        command.args(args).current_dir(self.folder.path()).stdin(Stdio::null());
+        command
+    }
+
+    /// Runs `countem` to its end.
+    pub(crate) fn run(&self, args: &[&str]) -> Ran {
+        self.set_up(Command::new(BINARY), args).output().unwrap().into()
+    }
+
+    /// Runs `countem` on `input`.
+    pub(crate) fn run_on(&self, args: &[&str], input: &[u8]) -> Ran {
+        let mut command = self.set_up(Command::new(BINARY), args);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let mut stdin = child.stdin.take().unwrap();
+        std::thread::scope(|scope| {
+            // A command that has seen enough closes its input.
+            scope.spawn(move || stdin.write_all(input).ok());
+            child.wait_with_output().unwrap().into()
+        })
+    }
+
+    /// Starts `countem` in the background; it ends with the guard.
+    pub(crate) fn start(&self, args: &[&str]) -> Child {
+        self.spawn(args, Stdio::null())
+    }
+
+    /// Starts `countem` in the background, reading from a pipe.
+    pub(crate) fn start_on_pipe(&self, args: &[&str]) -> (Child, ChildStdin) {
+        let mut child = self.spawn(args, Stdio::piped());
+        let stdin = child.streams().stdin.take().unwrap();
+        (child, stdin)
+    }
+
+    fn spawn(&self, args: &[&str], stdin: Stdio) -> Child {
+        let mut command = self.set_up(command(BINARY), args);
+        command.stdin(stdin).stdout(Stdio::piped()).stderr(Stdio::piped());
+        Child::spawn(command).unwrap()
+    }
+
+    /// Returns the counters of one day, none when there is nothing yet.
+    pub(crate) fn counters(&self, collection: &str, day: &str) -> Counters {
+        let ran = self.run(&["get", collection, "--date", day, "-o", "json"]);
+        if ran.code == 3 {
+            return Counters::new();
+        }
+        serde_json::from_value(ran.expect(0).json()["counters"].clone()).unwrap()
+    }
+
+    /// Returns the sum of the counters of all days.
+    pub(crate) fn total(&self, collection: &str) -> i64 {
+        let ran = self.run(&["get", collection, "--bucket", "all", "-o", "json"]);
+        if ran.code == 3 {
+            return 0;
+        }
+        let counters: Counters = serde_json::from_value(ran.expect(0).json()["counters"].clone()).unwrap();
+        counters.values().sum()
+    }
+
+    /// Returns how many writers the store still knows.
+    pub(crate) fn writers(&self) -> i64 {
+        let database = rusqlite::Connection::open(self.path("countem.db")).unwrap();
+        database.query_row("SELECT count(*) FROM applied", [], |row| row.get(0)).unwrap()
+    }
+}
+
+const BINARY: &str = env!("CARGO_BIN_EXE_countem");
+
+/// Asks a process to end as Ctrl-C does, and returns how it ended.
+pub(crate) fn interrupt(child: Child) -> Ran {
+    let id = rustix::process::Pid::from_raw(child.id().try_into().unwrap()).unwrap();
+    rustix::process::kill_process(id, rustix::process::Signal::INT).unwrap();
+    finish(child)
+}
+
+/// Waits for the end of a process and returns how it ended.
+pub(crate) fn finish(mut child: Child) -> Ran {
+    let status = child.wait_at_most(PATIENCE).unwrap();
+    let (mut out, mut err) = (String::new(), String::new());
+    let streams = child.streams();
+    std::io::Read::read_to_string(streams.stdout.as_mut().unwrap(), &mut out).unwrap();
+    std::io::Read::read_to_string(streams.stderr.as_mut().unwrap(), &mut err).unwrap();
+    Ran { code: status.code().unwrap_or(-1), out, err }
+}
+
+/// Waits until `look` sees `expected`.
+#[track_caller]
+pub(crate) fn eventually<T: PartialEq + std::fmt::Debug>(expected: &T, mut look: impl FnMut() -> T) {
+    let began = Instant::now();
+    loop {
+        let seen = look();
+        if seen == *expected {
+            return;
+        }
+        assert!(began.elapsed() < PATIENCE, "expected {expected:?}, still {seen:?}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}

@@ -1,0 +1,167 @@
+//! Counting whole inputs.
+
+use std::io::Write;
+
+use flate2::{Compression, write::GzEncoder};
+
+use crate::{
+    generator::Log,
+    harness::{Sandbox, eventually, finish, interrupt},
+};
+
+pub(crate) const BY_STATUS: [&str; 5] =
+    ["ingest", "--format", "combined", "--count", "web:{method} {status}"];
+
+pub(crate) fn gzip(text: &[u8]) -> Vec<u8> {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+    encoder.write_all(text).unwrap();
+    encoder.finish().unwrap()
+}
+
+pub(crate) fn args<'a>(more: &[&'a str]) -> Vec<&'a str> {
+    [&BY_STATUS[..], more].concat()
+}
+
+/// Checks that the store has what the log says, `times` over.
+#[track_caller]
+pub(crate) fn assert_counted(sandbox: &Sandbox, log: &Log, times: i64) {
+    for (day, counters) in &log.by_status {
+        let mut expected = counters.clone();
+        expected.values_mut().for_each(|value| *value *= times);
+        assert_eq!(sandbox.counters("web", day), expected, "on {day}");
+    }
+}
+
+#[test]
+fn every_counter_of_a_log_is_right_however_it_comes() {
+    let log = Log::new(1, 5000, 10);
+    let (one, two) = log.text.split_at(log.text.len() / 2);
+    let members = [gzip(one.as_bytes()), gzip(two.as_bytes())].concat();
+    for (name, content) in
+        [("plain", log.text.clone().into_bytes()), ("gzip", gzip(log.text.as_bytes())), ("members", members)]
+    {
+        let sandbox = Sandbox::new();
+        let ran = sandbox.run_on(&args(&["-"]), &content).expect(0);
+        assert!(ran.err.contains("counted 5,000 of 5,000 lines"), "{name}: {}", ran.err);
+        assert_counted(&sandbox, &log, 1);
+        sandbox.write("log", &content);
+        sandbox.run(&args(&["log"])).expect(0);
+        assert_counted(&sandbox, &log, 2);
+        assert_eq!(sandbox.writers(), 0, "a clean end leaves no bookkeeping");
+    }
+}
+
+#[test]
+fn several_templates_and_amounts_are_counted_together() {
+    let log = Log::new(2, 3000, 40);
+    let sandbox = Sandbox::new();
+    sandbox.write("log", &log.text);
+    sandbox.run(&args(&["log", "--count", "pages:{path}"])).expect(0);
+    sandbox.run(&["ingest", "log", "-f", "combined", "-c", "traffic:bytes", "--amount", "bytes"]).expect(0);
+    assert_counted(&sandbox, &log, 1);
+    for (day, counters) in &log.by_path {
+        assert_eq!(sandbox.counters("pages", day), *counters);
+        assert_eq!(sandbox.counters("traffic", day)["bytes"], log.bytes[day]);
+    }
+}
+
+#[test]
+fn many_more_counters_than_fit_into_a_batch_are_all_right() {
+    let log = Log::new(3, 20_000, 5000);
+    let sandbox = Sandbox::new();
+    let counts = ["ingest", "-f", "combined", "-c", "pages:{path}", "--set", "flush.batch_counters=100"];
+    sandbox.run_on(&counts, log.text.as_bytes()).expect(0);
+    for (day, counters) in &log.by_path {
+        assert_eq!(sandbox.counters("pages", day), *counters);
+    }
+}
+
+#[test]
+fn bad_lines_are_reported_by_reason_and_stop_nothing() {
+    let log = Log::new(4, 1000, 10);
+    let mut text = log.text.into_bytes();
+    let at = text.iter().position(|&b| b == b'\n').unwrap() + 1;
+    let garbage = b"garbage \xff\x00\n\n1.2.3.4 - - [99/May/2015:10:05:03 +0000] \"GET / HTTP/1.1\" 200 5 \"-\" \"x\"\n";
+    text.splice(at..at, garbage.iter().copied());
+    let sandbox = Sandbox::new();
+    let report = sandbox.run_on(&args(&["-o", "json"]), &text).expect(6).json();
+    assert_eq!(report["lines"], 1003);
+    assert_eq!(
+        (&report["counted"], &report["blank"], &report["rejected"]),
+        (&1000.into(), &1.into(), &2.into())
+    );
+    let shape = &report["reasons"][0];
+    assert_eq!((&shape["reason"], &shape["lines"]), (&"not in combined log format".into(), &1.into()));
+    assert_eq!(shape["examples"][0]["line"], 2);
+    assert_eq!(shape["examples"][0]["text"], "garbage \u{fffd}\\u{0}");
+    assert_eq!(report["reasons"][1]["examples"][0]["line"], 4);
+    assert_eq!(sandbox.total("web"), 1000);
+}
+
+#[test]
+fn an_overlong_line_is_rejected_and_its_neighbours_are_counted() {
+    let sandbox = Sandbox::new();
+    let long = "x".repeat(3 << 20);
+    let text = format!("a\n{long}\nb\n{long}");
+    let tsv = ["ingest", "--format", "tsv", "--now", "--count", "words:{1}", "-o", "json"];
+    let report = sandbox.run_on(&tsv, text.as_bytes()).expect(6).json();
+    assert_eq!(
+        (&report["lines"], &report["counted"], &report["rejected"]),
+        (&4.into(), &2.into(), &2.into())
+    );
+    assert_eq!(report["reasons"][0]["reason"], "line is longer than 1 MiB");
+    assert_eq!(report["reasons"][0]["examples"][1]["line"], 4);
+}
+
+#[test]
+fn a_damaged_archive_counts_what_it_gives_and_says_so() {
+    let log = Log::new(5, 20_000, 10);
+    let archive = gzip(log.text.as_bytes());
+    let sandbox = Sandbox::new();
+    let ran = sandbox.run_on(&args(&["-"]), &archive[..archive.len() / 2]).expect(6);
+    assert!(ran.err.contains("could not read all of standard input"), "{}", ran.err);
+    assert!(sandbox.total("web") > 0);
+    assert!(!ran.err.contains("rejected"), "the line that was cut is not blamed: {}", ran.err);
+    let ran = sandbox.run_on(&args(&["-"]), b"\x28\xb5\x2f\xfd....").expect(1);
+    assert!(ran.err.contains("zstd"), "{}", ran.err);
+}
+
+#[test]
+fn a_missing_input_is_found_before_anything_is_counted() {
+    let sandbox = Sandbox::new();
+    sandbox.write("log", Log::new(6, 10, 1).text);
+    let ran = sandbox.run(&args(&["log", "missing.log"])).expect(3);
+    assert!(ran.err.contains("`missing.log`"), "{}", ran.err);
+    assert!(!sandbox.path("countem.db").exists());
+    sandbox.run(&args(&["."])).expect(2);
+}
+
+#[test]
+fn ctrl_c_stores_what_was_counted_and_says_that_it_is_not_all() {
+    let log = Log::new(7, 2000, 10);
+    let sandbox = Sandbox::new();
+    let (child, mut stdin) = sandbox.start_on_pipe(&args(&["-"]));
+    stdin.write_all(log.text.as_bytes()).unwrap();
+    // The pipe stays open: without a signal the run would wait for ever.
+    eventually(&log.lines, || sandbox.total("web"));
+    let ran = interrupt(child).expect(6);
+    assert!(ran.err.contains("interrupted"), "{}", ran.err);
+    assert_counted(&sandbox, &log, 1);
+    assert_eq!(sandbox.writers(), 0);
+    drop(stdin);
+}
+
+#[test]
+fn a_slow_pipe_is_stored_while_it_is_read() {
+    let log = Log::new(8, 100, 10);
+    let sandbox = Sandbox::new();
+    let (child, mut stdin) = sandbox.start_on_pipe(&args(&["-"]));
+    let half = log.text.len() / 2;
+    stdin.write_all(&log.text.as_bytes()[..half]).unwrap();
+    let whole_lines = i64::try_from(log.text[..half].lines().count()).unwrap() - 1;
+    eventually(&whole_lines, || sandbox.total("web"));
+    stdin.write_all(&log.text.as_bytes()[half..]).unwrap();
+    drop(stdin);
+    finish(child).expect(0);
+    assert_counted(&sandbox, &log, 1);
+}

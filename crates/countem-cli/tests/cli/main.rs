@@ -1,0 +1,11 @@
+//! The command line, by spawning it.
+#![allow(clippy::unwrap_used, reason = "everything here is a test, also what is not marked as one")]
+
+mod commands;
+mod follow;
+mod formats;
+mod generator;
+mod harness;
+mod ingest;
+mod once;
+mod reading;

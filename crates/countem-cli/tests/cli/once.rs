@@ -1,0 +1,203 @@
+//! `--once`: every line of a file is counted once, whatever happens to the file and to the process.
+
+use crate::{
+    generator::Log,
+    harness::{Sandbox, eventually, finish},
+    ingest::{args, assert_counted, gzip},
+};
+
+fn counted(sandbox: &Sandbox, more: &[&str]) -> u64 {
+    let ran = sandbox.run(&[args(more), vec!["--once", "-o", "json"]].concat()).expect(0);
+    ran.json()["counted"].as_u64().unwrap()
+}
+
+/// Cuts a log after some of its lines.
+fn cut(log: &Log, lines: usize) -> (&str, &str) {
+    let at = log.text.match_indices('\n').nth(lines - 1).unwrap().0 + 1;
+    log.text.split_at(at)
+}
+
+#[test]
+fn a_file_given_twice_is_counted_twice_by_default_and_once_with_once() {
+    let log = Log::new(11, 2000, 10);
+    let sandbox = Sandbox::new();
+    sandbox.write("log", &log.text);
+    assert_eq!(counted(&sandbox, &["log"]), 2000);
+    assert_eq!(counted(&sandbox, &["log"]), 0);
+    assert_counted(&sandbox, &log, 1);
+    assert_eq!(sandbox.writers(), 0);
+    sandbox.run(&args(&["log"])).expect(0);
+    assert_counted(&sandbox, &log, 2);
+}
+
+#[test]
+fn a_file_that_grew_is_counted_from_where_it_ended() {
+    // From a few bytes to beyond all that identifies a file.
+    let log = Log::new(12, 2000, 10);
+    let sandbox = Sandbox::new();
+    let mut written = 0;
+    for lines in [1, 2, 5, 40, 41, 300, 1200, 2000] {
+        let (before, _) = cut(&log, lines);
+        sandbox.append("log", &before[written..]);
+        written = before.len();
+        counted(&sandbox, &["log"]);
+        assert_eq!(sandbox.total("web"), i64::try_from(lines).unwrap());
+    }
+    assert_counted(&sandbox, &log, 1);
+}
+
+#[test]
+fn a_renamed_copied_or_compressed_file_is_still_the_same() {
+    let log = Log::new(13, 1500, 10);
+    let sandbox = Sandbox::new();
+    let (before, after) = cut(&log, 700);
+    sandbox.write("log", before);
+    assert_eq!(counted(&sandbox, &["log"]), 700);
+    sandbox.rename("log", "log.1");
+    sandbox.append("log.1", after);
+    sandbox.write("log.2.gz", gzip(log.text.as_bytes()));
+    sandbox.write("copy", &log.text);
+    assert_eq!(counted(&sandbox, &["log.2.gz"]), 800);
+    assert_eq!(counted(&sandbox, &["log.1", "copy", "log.2.gz"]), 0);
+    assert_counted(&sandbox, &log, 1);
+}
+
+#[test]
+fn copies_given_at_once_are_counted_once() {
+    let log = Log::new(14, 300, 10);
+    let sandbox = Sandbox::new();
+    sandbox.write("a", &log.text);
+    sandbox.write("b", &log.text);
+    assert_eq!(counted(&sandbox, &["a", "b", "a"]), 300);
+    assert_counted(&sandbox, &log, 1);
+}
+
+#[test]
+fn files_that_begin_alike_are_different_files() {
+    let sandbox = Sandbox::new();
+    let header = format!("# {}\n", "x".repeat(100_000));
+    let tsv = ["--format", "tsv", "--now", "--count", "words:{1}", "--once", "-o", "json"];
+    for name in ["a", "b", "c"] {
+        sandbox.write(name, format!("{header}{name}\n").repeat(2));
+    }
+    for (expected, round) in [(2 * 3, 1), (0, 2)] {
+        let report = sandbox
+            .run(&[&["ingest", "a", "b", "c"], &tsv[..]].concat())
+            .expect(6 * i32::from(round == 1))
+            .json();
+        assert_eq!(report["counted"], expected, "round {round}: {report}");
+    }
+}
+
+#[test]
+fn a_truncated_or_replaced_file_is_a_new_one() {
+    let (one, two) = (Log::new(15, 800, 10), Log::new(16, 900, 10));
+    let sandbox = Sandbox::new();
+    sandbox.write("log", &one.text);
+    assert_eq!(counted(&sandbox, &["log"]), 800);
+    sandbox.write("log", &two.text);
+    assert_eq!(counted(&sandbox, &["log"]), 900);
+    sandbox.write("log", cut(&one, 100).0);
+    assert_eq!(counted(&sandbox, &["log"]), 100);
+    assert_eq!(sandbox.total("web"), 1800);
+}
+
+#[test]
+fn a_last_line_without_a_newline_is_counted_once_also_when_it_grows() {
+    let log = Log::new(17, 10, 10);
+    let sandbox = Sandbox::new();
+    let text = log.text.trim_end();
+    sandbox.write("log", text);
+    assert_eq!(counted(&sandbox, &["log"]), 10);
+    assert_eq!(counted(&sandbox, &["log"]), 0);
+    sandbox.append("log", " and the rest of the agent");
+    assert_eq!(counted(&sandbox, &["log"]), 0);
+    sandbox.append("log", "\n");
+    assert_eq!(counted(&sandbox, &["log"]), 0);
+    sandbox.append("log", cut(&log, 4).0);
+    assert_eq!(counted(&sandbox, &["log"]), 4);
+}
+
+#[test]
+fn rejected_and_overlong_lines_are_not_looked_at_again() {
+    let sandbox = Sandbox::new();
+    let log = Log::new(18, 20, 10);
+    let (before, after) = cut(&log, 10);
+    sandbox.write("log", format!("{before}garbage\n{}\n{after}", "x".repeat(3 << 20)));
+    sandbox.run(&args(&["log", "--once"])).expect(6);
+    let report = sandbox.run(&args(&["log", "--once", "-o", "json"])).expect(0).json();
+    assert_eq!(report["lines"], 0, "{report}");
+    sandbox.append("log", "garbage\n");
+    let report = sandbox.run(&args(&["log", "--once", "-o", "json"])).expect(6).json();
+    assert_eq!(report["reasons"][0]["examples"][0]["line"], 23, "lines are numbered through");
+    assert_counted(&sandbox, &log, 1);
+}
+
+#[test]
+fn a_header_is_known_after_resuming() {
+    let sandbox = Sandbox::new();
+    let tsv = ["ingest", "t", "--format", "tsv", "--header", "--now", "--count", "w:{word}", "--once"];
+    sandbox.write("t", "day\tword\n1\ta\n");
+    sandbox.run(&tsv).expect(0);
+    sandbox.append("t", "2\tb\n");
+    sandbox.run(&tsv).expect(0);
+    sandbox.run(&tsv).expect(0);
+    assert_eq!(sandbox.total("w"), 2);
+}
+
+#[test]
+fn two_processes_do_not_count_one_file_at_the_same_time() {
+    let sandbox = Sandbox::new();
+    let log = Log::new(19, 100, 10);
+    sandbox.write("log", &log.text);
+    let follower = sandbox.start(&args(&["log", "--once", "--follow"]));
+    eventually(&100, || sandbox.total("web"));
+    let ran = sandbox.run(&args(&["log", "--once"])).expect(1);
+    assert!(ran.err.contains("another `ingest --once`"), "{}", ran.err);
+    drop(follower);
+    assert_eq!(counted(&sandbox, &["log"]), 0);
+}
+
+#[test]
+fn a_killed_run_is_taken_up_where_the_store_says() {
+    let log = Log::new(20, 1000, 10);
+    let sandbox = Sandbox::new();
+    let (before, after) = cut(&log, 600);
+    sandbox.write("log", before);
+    let mut follower = sandbox.start(&args(&["log", "--once", "--follow"]));
+    eventually(&600, || sandbox.total("web"));
+    sandbox.append("log", after);
+    // Somewhere between having read the rest and having stored it.
+    follower.kill().unwrap();
+    counted(&sandbox, &["log"]);
+    assert_counted(&sandbox, &log, 1);
+}
+
+#[test]
+fn a_run_killed_again_and_again_counts_every_line_once() {
+    // So many counters that every few blocks are a batch of their own.
+    let log = Log::new(21, 60_000, 100_000);
+    let sandbox = Sandbox::new();
+    sandbox.write("log", &log.text);
+    sandbox.write("log.gz", gzip(log.text.as_bytes()));
+    let pages =
+        ["ingest", "-f", "combined", "-c", "pages:{path}", "--once", "--set", "flush.batch_counters=500"];
+    let (mut kills, mut last) = (0, 0);
+    for file in ["log", "log.gz"].iter().cycle() {
+        let mut child = sandbox.start(&[&pages[..], &[file]].concat());
+        let progressed = || sandbox.total("pages") > last || child.try_wait().unwrap().is_some();
+        let mut progressed = progressed;
+        eventually(&true, &mut progressed);
+        if child.try_wait().unwrap().is_some() {
+            finish(child).expect(0);
+            break;
+        }
+        child.kill().unwrap();
+        kills += 1;
+        last = sandbox.total("pages");
+    }
+    assert!(kills > 0, "nothing was killed in the middle");
+    for (day, counters) in &log.by_path {
+        assert_eq!(sandbox.counters("pages", day), *counters, "after {kills} kills");
+    }
+}
