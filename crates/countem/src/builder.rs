@@ -6,13 +6,14 @@ use countem_core::{CollectionName, Period, jiff::tz::TimeZone};
 use countem_engine::{Clock, Engine, Settings, StartError};
 use countem_store::{ErrorKind, Store, StoreError};
 
-use crate::{Collector, StoreUri, StoreUriError, open::open_uri};
+use crate::{Collector, MongodbSettings, StoreUri, StoreUriError, open::open_store_with};
 
 /// Collects what a [`Collector`] needs to start. Everything has a default: a SQLite file `countem.db`, flushed every ten seconds.
 #[derive(Debug, Clone)]
 #[must_use = "a builder does nothing until `start`"]
 pub struct Builder {
     store: Opening,
+    mongodb: MongodbSettings,
     settings: Settings,
     clock: Clock,
 }
@@ -26,12 +27,22 @@ enum Opening {
 impl Builder {
     pub(crate) fn new() -> Self {
         let store = Opening::Uri(Ok(StoreUri::default()));
-        Self { store, settings: Settings::default(), clock: Clock::System }
+        Self {
+            store,
+            mongodb: MongodbSettings::default(),
+            settings: Settings::default(),
+            clock: Clock::System,
+        }
     }
 
     /// Stores counts in the store that `uri` names; see [`open_store`](crate::open_store). What is wrong with it is said by `start`.
     pub fn store(self, uri: impl AsRef<str>) -> Self {
         Self { store: Opening::Uri(StoreUri::new(uri.as_ref())), ..self }
+    }
+
+    /// Sets how documents are kept when the store is MongoDB.
+    pub fn mongodb(self, mongodb: MongodbSettings) -> Self {
+        Self { mongodb, ..self }
     }
 
     /// Stores counts in a store of your own.
@@ -99,15 +110,15 @@ impl Builder {
     /// # Errors
     /// [`StartError`]: the store could not be opened, or threads could not be made. Nothing runs.
     pub async fn start(self) -> Result<Collector, StartError> {
-        let store = self.store;
+        let Self { store, mongodb, settings, clock } = self;
         let open = async move {
             match store {
-                Opening::Uri(Ok(uri)) => open_uri(&uri).await,
+                Opening::Uri(Ok(uri)) => open_store_with(&uri, &mongodb).await,
                 Opening::Uri(Err(error)) => Err(StoreError::new(ErrorKind::Refused, error.to_string())),
                 Opening::Given(store) => Ok::<_, StoreError>(store),
             }
         };
-        Ok(Collector::new(Engine::start(self.settings, self.clock, open).await?))
+        Ok(Collector::new(Engine::start(settings, clock, open).await?))
     }
 
     /// Does what [`start`](Self::start) does, for programs without a runtime.

@@ -42,6 +42,8 @@ use countem_core::CollectionName;
 use countem_engine::Settings;
 use serde::Serialize;
 
+use crate::MongodbSettings;
+
 pub use self::{
     problem::{ConfigError, Origin, Problem},
     section::{
@@ -57,6 +59,8 @@ pub use self::{
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct Config {
     store: StoreConfig,
+    #[serde(serialize_with = "section::mongodb")]
+    mongodb: MongodbSettings,
     collectors: CollectorsConfig,
     flush: FlushConfig,
     time: TimeConfig,
@@ -112,7 +116,8 @@ impl Config {
 
     /// Returns what the engine is told.
     pub fn to_settings(&self) -> Settings {
-        let Self { store, collectors, flush, time, limits, shutdown, collections, provenance: _ } = self;
+        let Self { store, mongodb: _, collectors, flush, time, limits, shutdown, collections, provenance: _ } =
+            self;
         let collection_periods =
             collections.iter().map(|(name, collection)| (name.clone(), collection.periods.clone())).collect();
         Settings {
@@ -140,6 +145,11 @@ impl Config {
     /// Returns the section `[store]`.
     pub fn store(&self) -> &StoreConfig {
         &self.store
+    }
+
+    /// Returns the section `[mongodb]`.
+    pub fn mongodb(&self) -> &MongodbSettings {
+        &self.mongodb
     }
 
     /// Returns the section `[collectors]`.
@@ -186,8 +196,10 @@ impl Config {
 /// Two configurations are equal when every key has the same value, wherever the values came from.
 impl PartialEq for Config {
     fn eq(&self, other: &Self) -> bool {
-        let Self { store, collectors, flush, time, limits, shutdown, collections, provenance: _ } = self;
+        let Self { store, mongodb, collectors, flush, time, limits, shutdown, collections, provenance: _ } =
+            self;
         *store == other.store
+            && *mongodb == other.mongodb
             && *collectors == other.collectors
             && *flush == other.flush
             && *time == other.time

@@ -37,7 +37,7 @@ pub use builder::Builder;
 pub use collector::Collector;
 pub use error::Error;
 pub use global::{InstallError, install, installed};
-pub use open::open_store;
+pub use open::{MongodbSettings, open_store, open_store_with};
 pub use uri::{StoreUri, StoreUriError};
 
 #[doc(hidden)]

@@ -1,10 +1,38 @@
 //! Stores by URI.
 
-use std::sync::Arc;
+use std::{
+    num::{NonZeroU16, NonZeroUsize},
+    sync::Arc,
+    time::Duration,
+};
 
 use countem_store::{ErrorKind, MemoryStore, Store, StoreError};
 
 use crate::StoreUri;
+
+/// How documents are kept in MongoDB; other stores have nothing to choose.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MongodbSettings {
+    /// About how many metrics one document holds.
+    pub metrics_per_document: NonZeroUsize,
+    /// Over how many documents the writers of one metric are spread.
+    pub writer_shards: NonZeroU16,
+    /// How long after its end a bucket is kept, at least; `None` keeps it for ever.
+    pub retention: Option<Duration>,
+    /// How long one request may take.
+    pub deadline: Duration,
+}
+
+impl Default for MongodbSettings {
+    fn default() -> Self {
+        Self {
+            metrics_per_document: const { NonZeroUsize::new(256).expect("256 is not zero") },
+            writer_shards: NonZeroU16::MIN,
+            retention: None,
+            deadline: Duration::from_secs(10),
+        }
+    }
+}
 
 /// Opens the store that `uri` names:
 ///
@@ -20,16 +48,23 @@ use crate::StoreUri;
 /// [`StoreError`] says in one line what is wrong; no secret of the URI is in it.
 pub async fn open_store(uri: &str) -> Result<Arc<dyn Store>, StoreError> {
     match StoreUri::new(uri) {
-        Ok(uri) => open_uri(&uri).await,
+        Ok(uri) => open_store_with(&uri, &MongodbSettings::default()).await,
         Err(error) => Err(StoreError::new(ErrorKind::Refused, error.to_string())),
     }
 }
 
-pub(crate) async fn open_uri(uri: &StoreUri) -> Result<Arc<dyn Store>, StoreError> {
+/// Does what [`open_store`] does, with settings of the store's own.
+///
+/// # Errors
+/// As [`open_store`].
+pub async fn open_store_with(
+    uri: &StoreUri,
+    mongodb: &MongodbSettings,
+) -> Result<Arc<dyn Store>, StoreError> {
     match uri.scheme() {
         "memory" => Ok(Arc::new(MemoryStore::new())),
         "sqlite" => open_sqlite(&uri.expose()["sqlite://".len()..]),
-        _ => open_mongodb(uri.expose()).await,
+        _ => open_mongodb(uri.expose(), mongodb),
     }
 }
 
@@ -45,12 +80,16 @@ fn open_sqlite(_: &str) -> Result<Arc<dyn Store>, StoreError> {
 }
 
 #[cfg(feature = "mongodb")]
-async fn open_mongodb(uri: &str) -> Result<Arc<dyn Store>, StoreError> {
-    let options = countem_store_mongodb::MongoOptions::new(uri);
-    Ok(Arc::new(countem_store_mongodb::MongoStore::connect(options).await?))
+fn open_mongodb(uri: &str, settings: &MongodbSettings) -> Result<Arc<dyn Store>, StoreError> {
+    let mut options = countem_store_mongodb::MongoOptions::new(uri);
+    options.metrics_per_document = settings.metrics_per_document;
+    options.writer_shards = settings.writer_shards;
+    options.retention = settings.retention;
+    options.deadline = settings.deadline;
+    Ok(Arc::new(countem_store_mongodb::MongoStore::connect(options)?))
 }
 
 #[cfg(not(feature = "mongodb"))]
-async fn open_mongodb(_: &str) -> Result<Arc<dyn Store>, StoreError> {
+fn open_mongodb(_: &str, _: &MongodbSettings) -> Result<Arc<dyn Store>, StoreError> {
     Err(StoreError::new(ErrorKind::Unsupported, "built without the feature `mongodb`"))
 }

@@ -70,6 +70,19 @@ pub(super) fn span(given: &Given, allowed: RangeInclusive<Duration>) -> Result<D
     })
 }
 
+/// Reads how long something is kept; `None` is for ever.
+pub(super) fn retention(
+    given: &Given,
+    allowed: RangeInclusive<Duration>,
+) -> Result<Option<Duration>, Refusal> {
+    if given.text() == Some("forever") {
+        return Ok(None);
+    }
+    span(given, allowed)
+        .map(Some)
+        .map_err(|_| given.refuse("\"forever\" or text such as \"400d\", at least 1d"))
+}
+
 pub(super) fn zone(given: &Given) -> Result<tz::TimeZone, Refusal> {
     const ALLOWED: &str = "an IANA time zone such as \"UTC\" or \"Europe/Berlin\"";
     let name = given.text().ok_or_else(|| given.refuse(ALLOWED))?.trim();

@@ -45,6 +45,12 @@ keys! {
         lanes = |given| given::whole(given, MOST_LANES);
         required = given::truth;
     }
+    mongodb {
+        metrics_per_document = |given| given::whole(given, MOST_METRICS);
+        writer_shards = |given| given::whole(given, MOST_LANES);
+        retention = |given| given::retention(given, RETENTION);
+        deadline = |given| given::span(given, TIMER);
+    }
     collectors {
         min = |given| given::whole(given, MOST_COLLECTORS);
         max = |given| given::collectors_max(given, MOST_COLLECTORS);
@@ -76,6 +82,9 @@ keys! {
 const COLLECTION_KEYS: [&str; 1] = ["periods"];
 
 const MOST_LANES: NonZeroU16 = NonZeroU16::new(1024).expect("1024 is not zero");
+const MOST_METRICS: NonZeroUsize = NonZeroUsize::new(4096).expect("4096 is not zero");
+/// A document that goes away on the day it was made is no counter.
+const RETENTION: RangeInclusive<Duration> = Duration::from_secs(24 * 3600)..=CENTURY;
 const MOST_COLLECTORS: NonZeroUsize = NonZeroUsize::new(1024).expect("1024 is not zero");
 const MOST_COUNTERS: NonZeroUsize = NonZeroUsize::new(u32::MAX as usize).expect("the greatest is not zero");
 /// Timers tick in milliseconds; a century is for ever and still a moment that a clock can show.

@@ -10,10 +10,10 @@ use std::{
 
 use countem_core::{CollectionName, Period, jiff::tz::TimeZone};
 use countem_engine::Settings;
-use serde::{Serialize, Serializer};
+use serde::{Serialize, Serializer, ser::SerializeStruct};
 
 use super::duration;
-use crate::StoreUri;
+use crate::{MongodbSettings, StoreUri};
 
 /// `[store]`: where counters live and how many storage actors bring them there.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -111,6 +111,17 @@ pub struct CollectionConfig {
     /// Stored periods, from fine to coarse, never empty.
     #[serde(serialize_with = "periods")]
     pub periods: Vec<Period>,
+}
+
+/// Writes `[mongodb]`.
+pub(super) fn mongodb<S: Serializer>(settings: &MongodbSettings, serializer: S) -> Result<S::Ok, S::Error> {
+    let MongodbSettings { metrics_per_document, writer_shards, retention, deadline } = settings;
+    let mut section = serializer.serialize_struct("mongodb", 4)?;
+    section.serialize_field("metrics_per_document", metrics_per_document)?;
+    section.serialize_field("writer_shards", writer_shards)?;
+    section.serialize_field("retention", &retention.map_or_else(|| "forever".to_owned(), duration::text))?;
+    section.serialize_field("deadline", &duration::text(*deadline))?;
+    section.end()
 }
 
 impl CollectorsConfig {

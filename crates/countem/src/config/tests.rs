@@ -1,5 +1,7 @@
 //! What holds for the configuration as a whole.
 
+use std::time::Duration;
+
 use std::{fs, path::Path};
 
 use countem_core::Period;
@@ -105,9 +107,16 @@ fn every_key_reaches_its_setting() {
         assert!(settings.contains(told), "`{key}` does not tell the engine `{told}`: {settings}");
     }
     let covered: Vec<_> = cases.iter().map(|&(key, ..)| key).collect();
-    for key in KEYS.iter().filter(|key| key.name != "store.uri") {
+    for key in KEYS.iter().filter(|key| key.name != "store.uri" && !key.name.starts_with("mongodb.")) {
         assert!(covered.contains(&key.name), "`{}` is missing in this test", key.name);
     }
+    let mongodb = |key, value| from_flag(key, value).unwrap().mongodb().clone();
+    assert_eq!(mongodb("mongodb.metrics_per_document", "100").metrics_per_document.get(), 100);
+    assert_eq!(mongodb("mongodb.writer_shards", "4").writer_shards.get(), 4);
+    assert_eq!(mongodb("mongodb.retention", "400d").retention, Some(Duration::from_secs(400 * 24 * 3600)));
+    assert_eq!(mongodb("mongodb.retention", "forever").retention, None);
+    assert_eq!(mongodb("mongodb.deadline", "5s").deadline, Duration::from_secs(5));
+    assert!(from_flag("mongodb.retention", "3h").is_err());
     let config = from_flag("store.uri", "memory://").unwrap();
     assert_eq!((config.store().uri.expose(), config.store().uri.scheme()), ("memory://", "memory"));
 }
