@@ -20,8 +20,8 @@ use crate::{
     workload::{COLLECTION, names},
 };
 
-/// Drains the tables of a collector into its lanes, as every flush begins. What comes after, freezing and storing, is
-/// not timed.
+/// Drains the tables of a collector into its lanes and wakes the storage actors, as every flush begins. What comes after,
+/// freezing and storing, is not timed.
 #[derive(Debug)]
 pub struct Drain {
     collector: Collector,
@@ -56,7 +56,7 @@ impl DrainMap {
 
 impl Step for Drain {
     fn label(&self) -> String {
-        format!("countem drains {} counters into their lane", self.names.len())
+        format!("countem drains {} counters into their lane and wakes its actor", self.names.len())
     }
 
     fn time(&mut self) -> Duration {
