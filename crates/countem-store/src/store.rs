@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, fmt};
 
 use async_trait::async_trait;
-use countem_core::{Batch, Bucket, BucketRange, CollectionName, Delta, MetricName, Writer};
+use countem_core::{Batch, Bucket, BucketRange, CollectionName, Delta, MetricName, Quarantined, Writer};
 
 use crate::StoreError;
 
@@ -93,37 +93,6 @@ pub trait Store: Send + Sync + fmt::Debug + 'static {
 pub struct Applied {
     /// Deltas that could not be added. All others were.
     pub quarantined: Vec<Quarantined>,
-}
-
-/// One delta that a store could not add, and why.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Quarantined {
-    /// Collection of the counter.
-    pub collection: String,
-    /// Metric of the counter.
-    pub metric: String,
-    /// Bucket in which it was counted.
-    pub bucket: Bucket,
-    /// The amount that is not in the counter.
-    pub n: i64,
-    /// How many increments the amount was merged from.
-    pub increments: u64,
-    /// Why it could not be added, one line.
-    pub reason: String,
-}
-
-impl Quarantined {
-    /// Quarantines `delta` for `reason`.
-    pub fn new(delta: Delta<'_>, reason: impl Into<String>) -> Self {
-        Self {
-            collection: delta.collection.to_owned(),
-            metric: delta.metric.to_owned(),
-            bucket: delta.bucket,
-            n: delta.n,
-            increments: delta.increments,
-            reason: reason.into(),
-        }
-    }
 }
 
 /// What to read: some metrics of one collection in a range of buckets.
