@@ -1,0 +1,35 @@
+//! What was acknowledged is in the file, and nothing is acknowledged that is not.
+
+use std::{thread, time::Duration};
+
+use crate::support::CounterFile;
+
+#[test]
+fn flush_and_increment_durable_return_when_the_file_has_it_whoever_else_flushes() {
+    let file = CounterFile::new();
+    let collector = file.builder().flush_interval(Duration::from_millis(2)).start_blocking().unwrap();
+    thread::scope(|scope| {
+        for worker in 0..6 {
+            let (collector, file) = (&collector, &file);
+            scope.spawn(move || {
+                let metric = format!("worker-{worker}");
+                let handle = collector.counter("c", &metric).unwrap();
+                for round in 1..=40 {
+                    match worker % 3 {
+                        0 => collector.increment_durable_blocking("c", &metric, 1).unwrap(),
+                        1 => {
+                            collector.increment("c", &metric, 1);
+                            collector.flush_blocking();
+                        }
+                        _ => {
+                            handle.increment(1);
+                            collector.flush_blocking();
+                        }
+                    }
+                    assert_eq!(file.counters("c")[&metric], round, "{metric}");
+                }
+            });
+        }
+    });
+    assert!(collector.shutdown_blocking().is_complete());
+}

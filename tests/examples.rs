@@ -1,0 +1,77 @@
+//! The examples do what their comments say.
+
+use std::process::Stdio;
+
+use countem_testkit::Port;
+
+use crate::support::{CounterFile, Program, counters, eventually, http_get};
+
+#[test]
+fn embedded_counts_from_several_threads_and_adds_up_over_runs() {
+    let file = CounterFile::new();
+    let path = file.path();
+    for run in 1..=2 {
+        let lines = Program::start(env!("CARGO_BIN_EXE_embedded"), &[path.to_str().unwrap()]).finish();
+        assert!(lines.contains(&"after a flush, 0 increments are pending".to_owned()), "{lines:#?}");
+        assert!(lines.last().unwrap().starts_with("8041 increments accepted, 8041 stored in "), "{lines:#?}");
+        let failed = (0..4).map(|worker| (format!("failed.{worker}"), 10 * run));
+        let mut jobs = counters(&[("bytes", 4 * 499_500 * run), ("done", 4000 * run)]);
+        jobs.extend(failed);
+        assert_eq!(file.counters("jobs"), jobs);
+        assert_eq!(file.counters("program"), counters(&[("starts", run)]));
+    }
+}
+
+#[test]
+fn custom_store_keeps_every_law_and_its_counts() {
+    let lines = Program::start(env!("CARGO_BIN_EXE_custom_store"), &[]).finish();
+    let laws = lines.iter().filter(|line| line.starts_with("law: ")).count();
+    assert_eq!(laws, countem::store::conformance::LAWS);
+    assert!(lines.contains(&format!("the store keeps all {laws} laws")), "{lines:#?}");
+    assert!(lines.contains(&r#"run 2 reads {"bytes": 3000, "starts": 2}"#.to_owned()), "{lines:#?}");
+}
+
+#[test]
+fn web_service_counts_every_request_and_stores_them_when_it_is_asked_to_end() {
+    let file = CounterFile::new();
+    let port = Port::reserve().unwrap();
+    let mut command = countem_testkit::command(env!("CARGO_BIN_EXE_web_service"));
+    let number = port.number();
+    command.args([&number.to_string(), file.path().to_str().unwrap()]).stdout(Stdio::piped());
+    let mut service = Program::spawn(command);
+    eventually("an open port", || {
+        assert_eq!(service.child.try_wait().unwrap(), None, "the service has ended");
+        http_get(number, "/no/such/page").is_ok_and(|answer| answer.status == 404)
+    });
+    std::thread::scope(|scope| {
+        for client in 0..4 {
+            scope.spawn(move || {
+                for visit in 0..25 {
+                    let answer = http_get(number, &format!("/hello/{client}-{visit:02}")).unwrap();
+                    assert_eq!(
+                        (answer.status, &*answer.body),
+                        (200, &*format!("hello {client}-{visit:02}\n"))
+                    );
+                }
+            });
+        }
+    });
+    let answer = http_get(number, "/counters").unwrap();
+    assert_eq!(answer.status, 200);
+    let today: serde_json::Value = serde_json::from_str(&answer.body).unwrap();
+    assert_eq!(
+        today["web"],
+        serde_json::json!({ "GET (no route) 404": 1, "GET /hello/{name} 200": 100 }),
+        "{}",
+        answer.body
+    );
+    assert_eq!(today["web-bytes"]["GET /hello/{name} 200"], 1100);
+
+    service.child.terminate().unwrap();
+    let lines = service.finish();
+    assert_eq!(lines.len(), 1);
+    assert!(lines[0].starts_with("204 increments accepted, 204 stored in "), "{lines:#?}");
+    let expected =
+        counters(&[("GET (no route) 404", 1), ("GET /counters 200", 1), ("GET /hello/{name} 200", 100)]);
+    assert_eq!(file.counters("web"), expected);
+}

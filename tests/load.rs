@@ -1,0 +1,145 @@
+//! Totals are exact under load, whatever else happens meanwhile.
+
+use std::{
+    sync::atomic::{AtomicU64, Ordering},
+    thread,
+    time::{Duration, Instant},
+};
+
+use countem::{Collector, Refusal, Settings};
+use rand::{Rng, SeedableRng, rngs::StdRng};
+
+use crate::support::{CounterFile, eventually};
+
+#[test]
+fn totals_are_exact_while_the_router_is_resized_at_random() {
+    const THREADS: usize = 8;
+    const EACH: i64 = 30_000;
+    let seed = rand::random();
+    println!("seed {seed}");
+    let file = CounterFile::new();
+    let settings =
+        Settings { flush_interval: Duration::from_millis(2), collectors_max: 8, ..Settings::default() };
+    let collector = file.builder().settings(settings).start_blocking().unwrap();
+    thread::scope(|scope| {
+        let workers: Vec<_> = (0..THREADS)
+            .map(|worker| {
+                let collector = &collector;
+                scope.spawn(move || {
+                    let mut random = StdRng::seed_from_u64(seed + worker as u64);
+                    let handle = collector.counter("c", "by-handle").unwrap();
+                    for _ in 0..EACH {
+                        collector.increment("c", &format!("m{}", random.random_range(0..50)), 1);
+                        collector.increment(&format!("d{}", random.random_range(0..5)), "m", 2);
+                        handle.increment(3);
+                    }
+                })
+            })
+            .collect();
+        let mut random = StdRng::seed_from_u64(seed);
+        let mut sizes = std::collections::BTreeSet::new();
+        while !workers.iter().all(thread::ScopedJoinHandle::is_finished) {
+            sizes.insert(collector.resize(random.random_range(1..=8)));
+            thread::yield_now();
+        }
+        assert!(sizes.len() > 2, "the router was hardly resized: {sizes:?}");
+    });
+    let report = collector.shutdown_blocking();
+    assert!(report.is_complete() && report.is_balanced(), "{report:?}");
+    let increments = THREADS as i64 * EACH;
+    assert_eq!(report.accepted, 3 * increments.cast_unsigned());
+    let c = file.counters("c");
+    assert_eq!(c["by-handle"], 3 * increments);
+    assert_eq!(c.values().sum::<i64>(), 4 * increments);
+    assert_eq!((0..5).map(|d| file.sum(&format!("d{d}"))).sum::<i64>(), 2 * increments);
+}
+
+/// Counts until the collector refuses, and returns how many increments it accepted.
+fn count_until_closed(collector: &Collector, started: &AtomicU64) -> u64 {
+    let handle = collector.counter("c", "by-handle").unwrap();
+    let mut accepted = 0;
+    for metric in (0..100).map(|metric| format!("m{metric}")).collect::<Vec<_>>().iter().cycle() {
+        // The one may be closed a moment before the other, so each has to be refused once.
+        let attempts = [collector.try_increment("c", metric, 1), handle.try_increment(1)];
+        accepted += attempts.iter().filter(|attempt| attempt.is_ok()).count() as u64;
+        if attempts.iter().all(|attempt| *attempt == Err(Refusal::Closed)) {
+            return accepted;
+        }
+        started.fetch_add(1, Ordering::Relaxed);
+    }
+    unreachable!("the metrics never end")
+}
+
+#[test]
+fn shutdown_under_load_accounts_for_every_accepted_increment() {
+    for _ in 0..5 {
+        let file = CounterFile::new();
+        let collector = file.builder().flush_interval(Duration::from_millis(3)).start_blocking().unwrap();
+        let started = AtomicU64::new(0);
+        let (report, accepted) = thread::scope(|scope| {
+            let workers = [(); 4].map(|()| scope.spawn(|| count_until_closed(&collector, &started)));
+            eventually("counting", || started.load(Ordering::Relaxed) > 10_000);
+            let report = collector.shutdown_blocking();
+            (report, workers.map(|worker| worker.join().unwrap()).iter().sum::<u64>())
+        });
+        assert_eq!(report.accepted, accepted, "what the threads were told and what the report says");
+        assert!(report.is_balanced() && report.is_complete(), "{report:?}");
+        assert_eq!(file.sum("c").cast_unsigned(), accepted, "what is in the file");
+        assert!(collector.stats().is_balanced());
+    }
+}
+
+#[test]
+fn shutdown_while_the_store_is_away_says_what_is_not_stored() {
+    let file = CounterFile::new();
+    let collector = file.builder().shutdown_deadline(Duration::from_millis(50)).start_blocking().unwrap();
+    for _ in 0..10 {
+        collector.increment("c", "a", 1);
+    }
+    collector.flush_blocking();
+    let away = file.lock();
+    for _ in 0..20 {
+        collector.increment("c", "a", 1);
+    }
+    // One batch is on its way when the shutdown begins, the other increments are not.
+    let flushing = thread::spawn({
+        let collector = collector.clone();
+        move || collector.flush_blocking()
+    });
+    eventually("a drained table", || collector.stats().pending_counters > 0);
+    for _ in 0..40 {
+        collector.increment("c", "a", 1);
+    }
+    let report = collector.shutdown_blocking();
+    assert!(report.is_balanced() && !report.is_complete(), "{report:?}");
+    assert_eq!((report.accepted, report.applied, report.quarantined), (70, 10, 0), "{report:?}");
+    assert_eq!(report.dropped + report.in_doubt, 60, "{report:?}");
+    assert!(report.in_doubt >= 20, "{report:?}");
+    drop(away);
+    // Whatever was in doubt is now stored or not, and nothing else is.
+    drop(collector);
+    let stored = file.sum("c").cast_unsigned();
+    assert!(stored == report.applied || stored == report.applied + report.in_doubt, "{stored} {report:?}");
+    drop(flushing);
+}
+
+#[test]
+fn stored_totals_equal_what_two_producers_counted_for_two_seconds() {
+    let file = CounterFile::new();
+    let collector = file.builder().flush_interval(Duration::from_millis(100)).start_blocking().unwrap();
+    let metrics: Vec<_> = (0..1000).map(|n| format!("metric-{n:04}.calls.ok")).collect();
+    let end = Instant::now() + Duration::from_secs(2);
+    let counted = thread::scope(|scope| {
+        let produce = || {
+            let round = |_| metrics.iter().for_each(|metric| collector.increment("soak", metric, 1));
+            (0..).take_while(|_| Instant::now() < end).map(round).count()
+        };
+        let producers = [scope.spawn(produce), scope.spawn(produce)];
+        producers.map(|producer| producer.join().unwrap()).iter().sum::<usize>()
+    });
+    assert!(collector.shutdown_blocking().is_complete());
+    let stored = file.counters("soak");
+    assert_eq!(stored.len(), 1000);
+    assert!(stored.values().all(|value| *value == counted as i64), "{counted} each: {stored:?}");
+    println!("{} increments", 1000 * counted);
+}

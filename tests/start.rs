@@ -1,0 +1,108 @@
+//! A store that cannot be used gives one clear line at the start, and is left as it was.
+
+use std::fs;
+
+use countem::{Collector, StartError};
+use rusqlite::Connection;
+
+use crate::support::{CounterFile, counters};
+
+/// Starts a collector that must not start, and returns what it says.
+fn refusal(uri: &str) -> String {
+    let error = Collector::builder().store(uri).start_blocking().unwrap_err();
+    assert!(matches!(error, StartError::Store(_)), "{error:?}");
+    let line = error.to_string();
+    assert!(!line.contains('\n') && !line.ends_with('.'), "one line without a full stop: {line:?}");
+    line
+}
+
+#[test]
+fn folder_in_place_of_the_file_is_refused() {
+    let file = CounterFile::new();
+    fs::create_dir(file.path()).unwrap();
+    assert_eq!(refusal(&file.uri()), format!("cannot open `{}`: it is a folder", file.path().display()));
+    assert_eq!(fs::read_dir(file.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn file_in_a_folder_that_does_not_exist_is_refused() {
+    let file = CounterFile::new();
+    let folder = file.folder().join("missing");
+    let path = folder.join("counts.db");
+    assert_eq!(
+        refusal(&format!("sqlite://{}", path.display())),
+        format!("cannot open `{}`: the folder `{}` does not exist", path.display(), folder.display())
+    );
+    assert!(!folder.exists());
+}
+
+#[test]
+fn file_that_is_no_database_is_refused_and_left_as_it_was() {
+    let file = CounterFile::new();
+    let text = "these are no counts, but somebody may need them\n".repeat(100);
+    fs::write(file.path(), &text).unwrap();
+    assert_eq!(
+        refusal(&file.uri()),
+        format!("cannot open `{}`: it is no SQLite database", file.path().display())
+    );
+    assert_eq!(fs::read_to_string(file.path()).unwrap(), text);
+    assert_eq!(fs::read_dir(file.folder()).unwrap().count(), 1, "nothing was left beside it");
+}
+
+#[test]
+fn database_of_another_program_is_refused_and_left_as_it_was() {
+    let file = CounterFile::new();
+    let other = Connection::open(file.path()).unwrap();
+    // Even with a table of the same name.
+    other.execute_batch("CREATE TABLE counter (id INTEGER); INSERT INTO counter VALUES (7)").unwrap();
+    drop(other);
+    let before = fs::read(file.path()).unwrap();
+    let line = refusal(&file.uri());
+    assert!(line.starts_with(&format!("cannot open `{}`: ", file.path().display())), "{line}");
+    assert!(line.contains("another program"), "{line}");
+    assert_eq!(fs::read(file.path()).unwrap(), before);
+    assert_eq!(fs::read_dir(file.folder()).unwrap().count(), 1, "nothing was left beside it");
+}
+
+#[test]
+fn file_of_a_newer_countem_is_refused_and_left_as_it_was() {
+    let file = CounterFile::new();
+    let collector = file.builder().start_blocking().unwrap();
+    collector.increment("c", "a", 1);
+    assert!(collector.shutdown_blocking().is_complete());
+    drop(collector);
+    let newer = Connection::open(file.path()).unwrap();
+    let version: i64 = newer.query_row("PRAGMA user_version", [], |row| row.get(0)).unwrap();
+    newer.pragma_update(None, "user_version", version + 1).unwrap();
+    let line = refusal(&file.uri());
+    assert!(line.starts_with(&format!("cannot open `{}`: ", file.path().display())), "{line}");
+    assert!(line.contains("newer"), "{line}");
+    assert_eq!(file.counters("c"), counters(&[("a", 1)]));
+}
+
+#[test]
+fn what_is_no_address_of_a_store_is_refused_with_the_choices() {
+    for (uri, said) in [
+        ("counts.db", "sqlite://PATH"),
+        ("redis://localhost", "`redis://`"),
+        ("sqlite://", "`sqlite://`"),
+        ("", "sqlite://PATH"),
+    ] {
+        let line = refusal(uri);
+        assert!(line.contains(said), "{line}");
+    }
+}
+
+#[tokio::test]
+async fn start_that_failed_leaves_the_process_able_to_start_another_one() {
+    let file = CounterFile::new();
+    fs::create_dir(file.path()).unwrap();
+    for _ in 0..20 {
+        assert!(file.builder().start().await.is_err());
+    }
+    fs::remove_dir(file.path()).unwrap();
+    let collector = file.builder().start().await.unwrap();
+    collector.increment("c", "a", 1);
+    assert!(collector.shutdown().await.is_complete());
+    assert_eq!(file.counters("c"), counters(&[("a", 1)]));
+}
