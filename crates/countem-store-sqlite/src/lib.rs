@@ -1,1 +1,17 @@
-//! The embedded store of countem: one SQLite file.
+#![doc = include_str!("../README.md")]
+
+mod config;
+mod error;
+mod schema;
+mod store;
+
+mod apply;
+mod batch;
+mod connection;
+mod read;
+mod reader;
+mod writer;
+
+pub use config::{SqliteOptions, Synchronous};
+pub use schema::{APPLICATION_ID, SCHEMA_VERSION};
+pub use store::SqliteStore;

@@ -1,0 +1,331 @@
+//! The transaction that adds a batch.
+
+use std::{fmt::Write as _, sync::LazyLock};
+
+use countem_core::{BatchId, Bucket, Delta};
+use countem_store::{Applied, Quarantined};
+use rusqlite::{
+    CachedStatement, Connection, Error, OptionalExtension as _, TransactionBehavior, params, types::Type,
+};
+
+use crate::batch::{OwnedBatch, OwnedGroup};
+
+const APPLIED: &str = "SELECT seq FROM applied WHERE writer = ?1 AND lane = ?2";
+const SET_APPLIED: &str = "INSERT OR REPLACE INTO applied (writer, lane, seq) VALUES (?1, ?2, ?3)";
+const SET_MARK: &str = "INSERT OR REPLACE INTO mark (key, value) VALUES (?1, ?2)";
+const STORED_FROM: &str = "SELECT metric, value FROM counter
+    WHERE collection = ?1 AND bucket = ?2 AND metric >= ?3 ORDER BY metric";
+const SET_ONE: &str =
+    "INSERT OR REPLACE INTO counter (collection, bucket, metric, value) VALUES (?1, ?2, ?3, ?4)";
+const QUARANTINE: &str = "INSERT OR REPLACE INTO quarantined
+    (writer, lane, seq, collection, bucket, metric, n, increments, reason) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)";
+const QUARANTINED: &str = "SELECT collection, metric, bucket, n, increments, reason FROM quarantined
+    WHERE writer = ?1 AND lane = ?2 AND seq = ?3 ORDER BY collection, bucket, metric";
+
+/// How many counters one statement sets. Half of the time of a statement with one counter is spent on starting and ending it.
+const MANY: usize = 32;
+
+static SET_MANY: LazyLock<String> = LazyLock::new(|| {
+    let mut sql = SET_ONE.to_owned();
+    for index in 1..MANY {
+        let (metric, value) = (3 + 2 * index, 4 + 2 * index);
+        write!(sql, ", (?1, ?2, ?{metric}, ?{value})").expect("writing to a string does not fail");
+    }
+    sql
+});
+
+/// How many stored counters between two that are asked for are read over before the next one is looked up instead.
+const READ_OVER: usize = 6;
+
+/// Where a batch failed.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// Nothing was stored.
+    BeforeCommit(Error),
+    /// The commit itself failed.
+    Commit(Error),
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self::BeforeCommit(error)
+    }
+}
+
+/// Adds `batch` in one transaction, unless it was added before.
+///
+/// From the first look at `applied` to the commit this connection is the only one that can write. That makes it safe to read
+/// the counters, to add here, where overflow is seen exactly, and to set the sums: twice as fast as letting SQL add.
+pub(crate) fn apply(connection: &mut Connection, batch: &OwnedBatch) -> Result<Applied, Failure> {
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let id = batch.id();
+    if let Some(applied) = already_applied(&transaction, id)? {
+        return Ok(applied);
+    }
+    let mut any_quarantined = false;
+    for group in batch.groups() {
+        any_quarantined |= add(&transaction, id, group)?;
+    }
+    if let Some(mark) = batch.mark() {
+        transaction.prepare_cached(SET_MARK)?.execute([&mark.key, &mark.value])?;
+    }
+    let seq = id.seq.cast_signed();
+    transaction.prepare_cached(SET_APPLIED)?.execute(params![id.writer.as_str(), id.lane, seq])?;
+    // Read back instead of collected, so that a repetition reports the same in the same order.
+    let quarantined = if any_quarantined { quarantined(&transaction, id)? } else { Vec::new() };
+    transaction.commit().map_err(Failure::Commit)?;
+    Ok(Applied { quarantined })
+}
+
+/// Returns the result of the batch `id` when it, or a later one of its lane, was applied.
+pub(crate) fn already_applied(connection: &Connection, id: &BatchId) -> rusqlite::Result<Option<Applied>> {
+    match applied_seq(connection, id)? {
+        Some(seq) if seq == id.seq => Ok(Some(Applied { quarantined: quarantined(connection, id)? })),
+        Some(seq) if seq > id.seq => Ok(Some(Applied::default())),
+        _ => Ok(None),
+    }
+}
+
+/// Returns the position of the newest batch that was applied of the lane of `id`.
+pub(crate) fn applied_seq(connection: &Connection, id: &BatchId) -> rusqlite::Result<Option<u64>> {
+    let mut statement = connection.prepare_cached(APPLIED)?;
+    let seq =
+        statement.query_row(params![id.writer.as_str(), id.lane], |row| row.get::<_, i64>(0)).optional()?;
+    Ok(seq.map(i64::cast_unsigned))
+}
+
+/// Checks that every statement of a batch fits the tables.
+pub(crate) fn prepare_statements(connection: &Connection) -> rusqlite::Result<()> {
+    for sql in [APPLIED, SET_APPLIED, SET_MARK, STORED_FROM, SET_ONE, &SET_MANY, QUARANTINE, QUARANTINED] {
+        connection.prepare_cached(sql)?;
+    }
+    Ok(())
+}
+
+/// Adds the deltas of a group, and quarantines those that cannot be added. Returns whether there were any of these.
+fn add(connection: &Connection, id: &BatchId, group: OwnedGroup<'_>) -> rusqlite::Result<bool> {
+    let stored = stored(connection, group)?;
+    let mut any_quarantined = false;
+    let mut sums = Vec::with_capacity(group.len());
+    for (delta, value) in group.deltas().zip(stored) {
+        match value.checked_add(delta.n) {
+            Some(sum) => sums.push((delta.metric, sum)),
+            None => {
+                quarantine(connection, id, group.bucket_id(), delta, value)?;
+                any_quarantined = true;
+            }
+        }
+    }
+    let mut chunks = sums.chunks_exact(MANY);
+    if chunks.len() > 0 {
+        let mut set = begin(connection, &SET_MANY, group)?;
+        chunks.by_ref().try_for_each(|chunk| set_counters(&mut set, chunk))?;
+    }
+    let mut set = begin(connection, SET_ONE, group)?;
+    chunks.remainder().chunks(1).try_for_each(|chunk| set_counters(&mut set, chunk))?;
+    Ok(any_quarantined)
+}
+
+/// Binds what all counters of a group share. SQLite keeps what is bound until something else is.
+fn begin<'c>(
+    connection: &'c Connection,
+    sql: &str,
+    group: OwnedGroup<'_>,
+) -> rusqlite::Result<CachedStatement<'c>> {
+    let mut statement = connection.prepare_cached(sql)?;
+    statement.raw_bind_parameter(1, group.collection())?;
+    statement.raw_bind_parameter(2, group.bucket_id())?;
+    Ok(statement)
+}
+
+fn set_counters(set: &mut CachedStatement<'_>, counters: &[(&str, i64)]) -> rusqlite::Result<()> {
+    for (index, (metric, sum)) in counters.iter().enumerate() {
+        set.raw_bind_parameter(3 + 2 * index, metric)?;
+        set.raw_bind_parameter(4 + 2 * index, sum)?;
+    }
+    set.raw_execute().map(|_| ())
+}
+
+/// Returns what is stored of the counters of `group`, in their order; zero where nothing is.
+///
+/// Deltas and stored counters have the same order, that of the bytes of the metric, so one walk over both finds all.
+fn stored(connection: &Connection, group: OwnedGroup<'_>) -> rusqlite::Result<Vec<i64>> {
+    let mut statement = begin(connection, STORED_FROM, group)?;
+    let mut values = Vec::with_capacity(group.len());
+    let mut asked = group.deltas().map(|delta| delta.metric).peekable();
+    'look_up: while let Some(&metric) = asked.peek() {
+        statement.raw_bind_parameter(3, metric)?;
+        let mut rows = statement.raw_query();
+        let mut read_over = 0;
+        while read_over <= READ_OVER {
+            let Some(row) = rows.next()? else { break 'look_up };
+            let found = row.get_ref(0)?.as_str()?;
+            while asked.next_if(|metric| *metric < found).is_some() {
+                values.push(0);
+            }
+            match asked.next_if(|metric| *metric == found) {
+                Some(_) => {
+                    values.push(row.get(1)?);
+                    read_over = 0;
+                }
+                None if asked.peek().is_none() => break 'look_up,
+                None => read_over += 1,
+            }
+        }
+    }
+    // Behind the last counter that is stored.
+    values.resize(group.len(), 0);
+    Ok(values)
+}
+
+/// Keeps what could not be added to `value`, and why.
+fn quarantine(
+    connection: &Connection,
+    id: &BatchId,
+    bucket_id: &str,
+    delta: Delta<'_>,
+    value: i64,
+) -> rusqlite::Result<()> {
+    connection.prepare_cached(QUARANTINE)?.execute(params![
+        id.writer.as_str(),
+        id.lane,
+        id.seq.cast_signed(),
+        delta.collection,
+        bucket_id,
+        delta.metric,
+        delta.n,
+        delta.increments.cast_signed(),
+        format!("{value} plus {} exceeds i64", delta.n),
+    ])?;
+    Ok(())
+}
+
+fn quarantined(connection: &Connection, id: &BatchId) -> rusqlite::Result<Vec<Quarantined>> {
+    let mut statement = connection.prepare_cached(QUARANTINED)?;
+    let rows = statement.query_map(params![id.writer.as_str(), id.lane, id.seq.cast_signed()], |row| {
+        let bucket: Bucket = row
+            .get_ref(2)?
+            .as_str()?
+            .parse()
+            .map_err(|error| Error::FromSqlConversionFailure(2, Type::Text, Box::new(error)))?;
+        Ok(Quarantined {
+            collection: row.get(0)?,
+            metric: row.get(1)?,
+            bucket,
+            n: row.get(3)?,
+            increments: row.get::<_, i64>(4)?.cast_unsigned(),
+            reason: row.get(5)?,
+        })
+    })?;
+    rows.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::BTreeMap, path::Path};
+
+    use countem_core::{Batch, Table, Writer};
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::schema::{MIGRATIONS, migrate};
+
+    type Counters = BTreeMap<(String, String, String), i64>;
+
+    fn empty() -> Connection {
+        let mut connection = Connection::open_in_memory().unwrap();
+        migrate(&mut connection, Path::new("in memory"), MIGRATIONS).unwrap();
+        connection
+    }
+
+    fn all(connection: &Connection) -> Counters {
+        let mut statement =
+            connection.prepare("SELECT collection, bucket, metric, value FROM counter").unwrap();
+        let rows = statement.query_map([], |row| Ok(((row.get(0)?, row.get(1)?, row.get(2)?), row.get(3)?)));
+        rows.unwrap().map(Result::unwrap).collect()
+    }
+
+    fn batch(seq: u64, deltas: &[(&str, &str, String, i64)]) -> OwnedBatch {
+        let mut table = Table::new();
+        for (collection, bucket, metric, n) in deltas {
+            table.fold(collection, metric, bucket.parse().unwrap(), *n).unwrap();
+        }
+        let id = BatchId { writer: Writer::new(1, 1), lane: 0, seq };
+        OwnedBatch::new(&Batch::new(id, table.drain()))
+    }
+
+    /// Metrics that are dense or sparse among each other, with characters on both sides of the digits.
+    fn deltas() -> impl Strategy<Value = Vec<(&'static str, &'static str, String, i64)>> {
+        let metric = prop_oneof![(0..60_u32).prop_map(|i| format!("m{i:02}")), "[!-~\u{e4}\u{1f980}]{1,3}"];
+        let collection = prop::sample::select(vec!["a", "a.b", "b"]);
+        let bucket = prop::sample::select(vec!["2026-11-20", "2026-11-21", "2026-11", "all"]);
+        prop::collection::vec((collection, bucket, metric, -5..5_i64), 0..120)
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_stored_is_the_sum_of_all_batches(batches in prop::collection::vec(deltas(), 1..8)) {
+            let mut connection = empty();
+            let mut expected = Counters::new();
+            for (seq, deltas) in (1..).zip(&batches) {
+                for (collection, bucket, metric, n) in deltas {
+                    let key = ((*collection).to_owned(), (*bucket).to_owned(), metric.clone());
+                    *expected.entry(key).or_default() += n;
+                }
+                for _ in 0..2 {
+                    prop_assert_eq!(apply(&mut connection, &batch(seq, deltas)).unwrap(), Applied::default());
+                }
+            }
+            prop_assert_eq!(all(&connection), expected);
+        }
+    }
+
+    #[test]
+    fn a_few_counters_among_many_are_looked_up_and_many_are_read_over() {
+        let mut connection = empty();
+        let many: Vec<_> = (0..1000).map(|i| ("a", "all", format!("{i:04}"), 1)).collect();
+        apply(&mut connection, &batch(1, &many)).unwrap();
+        // Gaps of every width around the limit, before the first, behind the last and between two stored counters.
+        let mut at = 0;
+        let mut some = vec![("a", "all", "!".to_owned(), 1), ("a", "all", "9999".to_owned(), 1)];
+        for gap in (1..40).chain([1, 1, 1]) {
+            at += gap;
+            some.push(("a", "all", format!("{at:04}"), 10));
+            some.push(("a", "all", format!("{at:04}x"), 100));
+        }
+        apply(&mut connection, &batch(2, &some)).unwrap();
+        let mut expected: BTreeMap<String, i64> =
+            many.into_iter().map(|(_, _, metric, n)| (metric, n)).collect();
+        for (_, _, metric, n) in some {
+            *expected.entry(metric).or_default() += n;
+        }
+        let found: BTreeMap<_, _> =
+            all(&connection).into_iter().map(|((_, _, metric), n)| (metric, n)).collect();
+        assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn what_was_quarantined_stays_and_is_told_for_its_own_batch_only() {
+        let mut connection = empty();
+        let add = |connection: &mut Connection, seq, n| {
+            apply(connection, &batch(seq, &[("a", "all", "m".to_owned(), n)])).unwrap().quarantined
+        };
+        assert_eq!(add(&mut connection, 1, i64::MAX), []);
+        assert_eq!(add(&mut connection, 2, 1)[0].reason, "9223372036854775807 plus 1 exceeds i64");
+        assert_eq!(add(&mut connection, 3, -1), []);
+        assert_eq!(add(&mut connection, 2, 1), [], "the writer has moved on");
+        let kept: i64 =
+            connection.query_row("SELECT n FROM quarantined WHERE seq = 2", [], |row| row.get(0)).unwrap();
+        assert_eq!(kept, 1);
+    }
+
+    #[test]
+    fn a_sequence_number_beyond_i64_is_still_newer() {
+        let mut connection = empty();
+        let one = [("a", "all", "m".to_owned(), 1)];
+        for seq in [1, u64::MAX - 1, u64::MAX, 2] {
+            apply(&mut connection, &batch(seq, &one)).unwrap();
+        }
+        assert_eq!(all(&connection).into_values().collect::<Vec<_>>(), [3]);
+    }
+}

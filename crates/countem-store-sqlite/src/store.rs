@@ -1,0 +1,74 @@
+//! The store.
+
+use countem_core::{Batch, CollectionName, Writer};
+use countem_store::{Applied, Query, Rows, Store, StoreError, async_trait, overlay};
+
+use crate::{SqliteOptions, batch::OwnedBatch, read, reader::ReadThreads, writer::WriteThread};
+
+/// Keeps counters in one SQLite file.
+///
+/// Dropping the store finishes what was asked and closes the file; it blocks for that long.
+#[derive(Debug)]
+pub struct SqliteStore {
+    location: String,
+    // Dropped in this order: the connection that writes closes last, because it tidies up.
+    readers: ReadThreads,
+    writer: WriteThread,
+}
+
+impl SqliteStore {
+    /// Opens the file, creates it when it is missing, and brings its tables up to date when they are older.
+    ///
+    /// Blocks: usually for less than a millisecond, and for up to the busy timeout when another process is in the way. Needs
+    /// no async runtime, and neither do the methods.
+    ///
+    /// # Errors
+    /// The file cannot be used: it belongs to another program, is damaged, read-only or newer than this countem, or its folder
+    /// is missing. It is then left as it was.
+    pub fn open(options: SqliteOptions) -> Result<Self, StoreError> {
+        let location = format!("sqlite://{}", options.path.display());
+        let writer = WriteThread::start(options.clone())?;
+        Ok(Self { location, readers: ReadThreads::new(options), writer })
+    }
+}
+
+#[async_trait]
+impl Store for SqliteStore {
+    async fn apply(&self, batch: &Batch) -> Result<Applied, StoreError> {
+        let copy = OwnedBatch::new(batch);
+        self.writer.ask(move |session| session.apply(&copy)).await
+    }
+
+    async fn retire(&self, writer: &Writer) -> Result<(), StoreError> {
+        let writer = writer.clone();
+        self.writer.ask(move |session| session.retire(&writer)).await
+    }
+
+    async fn read(&self, query: &Query, in_flight: Option<&Batch>) -> Result<Rows, StoreError> {
+        let (asked, id) = (query.clone(), in_flight.map(|batch| batch.id().clone()));
+        let snapshot =
+            self.readers.ask(move |connection| read::snapshot(connection, &asked, id.as_ref())).await?;
+        let mut rows = snapshot.rows;
+        if let Some(batch) = in_flight.filter(|_| !snapshot.is_applied) {
+            overlay(&mut rows, query, batch.deltas());
+        }
+        Ok(rows)
+    }
+
+    async fn collections(&self) -> Result<Vec<CollectionName>, StoreError> {
+        self.readers.ask(|connection| read::collections(connection)).await
+    }
+
+    async fn mark(&self, key: &str) -> Result<Option<String>, StoreError> {
+        let key = key.to_owned();
+        self.readers.ask(move |connection| read::mark(connection, &key)).await
+    }
+
+    async fn check(&self) -> Result<(), StoreError> {
+        self.writer.ask(|session| session.check()).await
+    }
+
+    fn location(&self) -> String {
+        self.location.clone()
+    }
+}

@@ -1,0 +1,242 @@
+//! The one connection that writes, on a thread of its own.
+
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    thread::JoinHandle,
+};
+
+use countem_core::{BatchId, Writer};
+use countem_store::{Applied, ErrorKind, StoreError};
+use rusqlite::{Connection, OptionalExtension as _, TransactionBehavior};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::{
+    SqliteOptions,
+    apply::{self, Failure},
+    batch::OwnedBatch,
+    connection::{Commits, LOG_LIMIT, OpenFile, commit_like},
+    error::{is_clean_commit_failure, is_io_failure, keeps_connection, store_error},
+};
+
+/// How many calls may wait for the writing thread; further ones wait for a place (I8).
+const QUEUE: usize = 16;
+
+type Job = Box<dyn FnOnce(&mut Session) + Send>;
+
+/// The thread that owns the writing connection. Dropping it finishes the queue and closes the connection.
+#[derive(Debug)]
+pub(crate) struct WriteThread {
+    jobs: Option<mpsc::Sender<Job>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl WriteThread {
+    /// Opens the file on the calling thread, so that what is wrong with it is known at once, then starts the thread.
+    pub(crate) fn start(options: SqliteOptions) -> Result<Self, StoreError> {
+        let mut session = Session::new(options);
+        session.connection()?;
+        let (jobs, mut queue) = mpsc::channel::<Job>(QUEUE);
+        let work = move || {
+            while let Some(job) = queue.blocking_recv() {
+                // Unwinding dropped the caller's reply, which tells the caller. The connection, in whatever state it
+                // is, is not used again.
+                let work = AssertUnwindSafe(|| {
+                    job(&mut session);
+                    session.shorten_log();
+                });
+                if catch_unwind(work).is_err() {
+                    session.file = None;
+                }
+            }
+        };
+        let thread = std::thread::Builder::new()
+            .name("countem-sqlite-writer".to_owned())
+            .spawn(work)
+            .map_err(|error| {
+                StoreError::new(ErrorKind::NotApplied, "cannot start the writing thread").with_source(error)
+            })?;
+        Ok(Self { jobs: Some(jobs), thread: Some(thread) })
+    }
+
+    /// Lets the thread do `work` after what it was asked before.
+    pub(crate) async fn ask<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Session) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let (reply, answer) = oneshot::channel();
+        let job: Job = Box::new(move |session| {
+            // A caller that no longer waits has no use for the answer.
+            reply.send(work(session)).ok();
+        });
+        let jobs = self.jobs.as_ref().expect("the queue is there until the thread is dropped");
+        let stopped = |_| StoreError::new(ErrorKind::NotApplied, "the writing thread has stopped");
+        jobs.send(job).await.map_err(stopped)?;
+        answer.await.unwrap_or_else(|_| {
+            Err(StoreError::new(
+                ErrorKind::InDoubt,
+                "the writing thread panicked; it will open the file anew",
+            ))
+        })
+    }
+}
+
+impl Drop for WriteThread {
+    fn drop(&mut self) {
+        self.jobs = None;
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            tracing::error!("the writing thread of an sqlite store panicked at its end");
+        }
+    }
+}
+
+/// What the writing thread knows.
+#[derive(Debug)]
+pub(crate) struct Session {
+    options: SqliteOptions,
+    /// `None` after a failure: the next call opens the file anew.
+    file: Option<OpenFile>,
+    /// Whether a commit failed in a way after which what can be read may not be on the disk.
+    suspect: bool,
+    /// From this length on the log is made shorter.
+    log_limit: u64,
+}
+
+impl Session {
+    fn new(options: SqliteOptions) -> Self {
+        Self { options, file: None, suspect: false, log_limit: LOG_LIMIT }
+    }
+
+    /// Returns the connection; opens the file if need be.
+    pub(crate) fn connection(&mut self) -> Result<&mut Connection, StoreError> {
+        if let Some(moved) = self.file.take_if(|file| !file.is_current()) {
+            tracing::warn!(path = %self.options.path.display(), "the database file was moved or deleted");
+            moved.abandon();
+        }
+        let file = match self.file.take() {
+            Some(file) => file,
+            None => OpenFile::for_writing(&self.options)?,
+        };
+        if self.suspect {
+            self.settle(&file.connection)?;
+            self.suspect = false;
+        }
+        Ok(&mut self.file.insert(file).connection)
+    }
+
+    /// Makes durable whatever the connection sees, and impossible whatever it does not see.
+    ///
+    /// An `fsync` that failed once may succeed the second time without having written anything. So it is not repeated:
+    /// the checkpoint writes the pages again, to the main file, and empties the log with any unfinished commit in it.
+    fn settle(&self, connection: &Connection) -> Result<(), StoreError> {
+        let busy = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get::<_, bool>(0));
+        match busy {
+            Ok(false) => Ok(()),
+            Ok(true) => Err(self.in_doubt("other connections do not let its log be emptied")),
+            Err(error) => Err(self.in_doubt("its log cannot be emptied").with_source(error)),
+        }
+    }
+
+    fn in_doubt(&self, why: &str) -> StoreError {
+        let path = self.options.path.display();
+        StoreError::new(ErrorKind::InDoubt, format!("a commit to `{path}` failed and {why}"))
+    }
+
+    fn failed(&mut self, attempt: &str, error: rusqlite::Error) -> StoreError {
+        if !keeps_connection(&error) {
+            self.file = None;
+        }
+        store_error(&self.options.path, attempt, error)
+    }
+
+    /// Adds a batch exactly once.
+    pub(crate) fn apply(&mut self, batch: &OwnedBatch) -> Result<Applied, StoreError> {
+        match apply::apply(self.connection()?, batch) {
+            Ok(applied) => Ok(applied),
+            Err(Failure::BeforeCommit(error)) => Err(self.failed("write to", error)),
+            Err(Failure::Commit(error)) if is_clean_commit_failure(&error) => {
+                Err(self.failed("write to", error))
+            }
+            Err(Failure::Commit(error)) => self.decide(batch.id(), error),
+        }
+    }
+
+    /// Finds out with a new connection whether a commit that failed with `error` took place.
+    fn decide(&mut self, id: &BatchId, error: rusqlite::Error) -> Result<Applied, StoreError> {
+        tracing::warn!(path = %self.options.path.display(), batch = %id, %error, "a commit failed");
+        self.file = None;
+        self.suspect = true;
+        let found = match self.connection() {
+            Ok(connection) => apply::already_applied(connection, id).map_err(|cause| {
+                self.in_doubt("it cannot be known whether it took place").with_source(cause)
+            }),
+            Err(cause) => Err(self.in_doubt("it cannot be known whether it took place").with_source(cause)),
+        };
+        match found? {
+            Some(applied) => Ok(applied),
+            None => Err(store_error(&self.options.path, "write to", error)),
+        }
+    }
+
+    /// Deletes the bookkeeping of `writer`, without an `fsync` of its own: a deletion that a power cut undoes is harmless.
+    pub(crate) fn retire(&mut self, writer: &Writer) -> Result<(), StoreError> {
+        let synchronous = self.options.synchronous;
+        let connection = self.connection()?;
+        let done = delete_applied(connection, writer);
+        if commit_like(connection, Commits::Counts(synchronous)).is_err() {
+            // The next batch must not be committed without its fsync.
+            self.file = None;
+        }
+        done.map_err(|error| self.failed("write to", error))
+    }
+
+    /// Starts the log from its beginning when it has become too long.
+    ///
+    /// Commits do that by themselves as long as there is a moment without a reader. Where readers follow each other without a
+    /// gap, somebody has to wait until those that still need the log have finished.
+    fn shorten_log(&mut self) {
+        let Some(file) = &self.file else { return };
+        let length = file.log_len();
+        if length <= self.log_limit {
+            return;
+        }
+        let restart = "PRAGMA wal_checkpoint(RESTART)";
+        let is_busy = file.connection.query_row(restart, [], |row| row.get::<_, bool>(0));
+        tracing::debug!(path = %self.options.path.display(), length, ?is_busy, "tried to shorten the log");
+        // Who holds a transaction open for hours must not cost every batch the busy timeout.
+        self.log_limit = if is_busy == Ok(false) { LOG_LIMIT } else { length * 2 };
+        if is_busy.is_err_and(|error| is_io_failure(&error)) {
+            // The next `fsync` may succeed without having written what this one did not.
+            self.file = None;
+            self.suspect = true;
+        }
+    }
+
+    /// Checks that the tables are there and can be written.
+    pub(crate) fn check(&mut self) -> Result<(), StoreError> {
+        let connection = self.connection()?;
+        let checked = connection.transaction_with_behavior(TransactionBehavior::Immediate).and_then(|it| {
+            apply::prepare_statements(&it)?;
+            it.rollback()
+        });
+        checked.map_err(|error| self.failed("write to", error))
+    }
+}
+
+fn delete_applied(connection: &mut Connection, writer: &Writer) -> rusqlite::Result<()> {
+    let known = connection
+        .prepare_cached("SELECT 1 FROM applied WHERE writer = ?1 LIMIT 1")?
+        .query_row([writer.as_str()], |_| Ok(()))
+        .optional()?;
+    if known.is_none() {
+        return Ok(());
+    }
+    commit_like(connection, Commits::Bookkeeping)?;
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    transaction.prepare_cached("DELETE FROM applied WHERE writer = ?1")?.execute([writer.as_str()])?;
+    transaction.commit()
+}
+
+#[cfg(test)]
+mod tests;

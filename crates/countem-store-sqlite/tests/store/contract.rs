@@ -1,0 +1,109 @@
+//! The laws of the contract, for every way to open the store.
+
+use std::{
+    num::NonZeroUsize,
+    pin::pin,
+    sync::Arc,
+    task::{Context, Waker},
+};
+
+use countem_core::Writer;
+use countem_store::{Store as _, conformance};
+use countem_store_sqlite::{SqliteOptions, SqliteStore, Synchronous};
+
+use crate::support::{batch, block_on, counters, expected, file, file_names, open};
+
+#[tokio::test]
+async fn the_sqlite_store_keeps_the_contract() {
+    let folder = tempfile::tempdir().unwrap();
+    let laws = conformance::run(async || open(folder.path())).await;
+    assert_eq!(laws, conformance::LAWS);
+}
+
+#[tokio::test]
+async fn without_waiting_for_the_disk_and_with_one_reader_it_keeps_the_contract_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let options = SqliteOptions {
+        synchronous: Synchronous::Normal,
+        readers: NonZeroUsize::MIN,
+        ..SqliteOptions::new(folder.path().join("countem.db"))
+    };
+    let laws = conformance::run(async || SqliteStore::open(options.clone()).unwrap()).await;
+    assert_eq!(laws, conformance::LAWS);
+}
+
+#[tokio::test]
+async fn a_file_that_is_opened_again_has_its_counts_and_knows_its_batches() {
+    let folder = tempfile::tempdir().unwrap();
+    let writer = Writer::new(1, 1);
+    let first = batch(&writer, 1, &[("a", 1), ("b", 2)]);
+    open(folder.path()).apply(&first).await.unwrap();
+
+    let store = open(folder.path());
+    store.apply(&first).await.unwrap();
+    store.apply(&batch(&writer, 2, &[("a", 10)])).await.unwrap();
+    drop(store);
+    assert_eq!(counters(&open(folder.path())).await, expected(&[("a", 11), ("b", 2)]));
+}
+
+#[test]
+fn no_async_runtime_is_needed() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path());
+    let writer = Writer::new(1, 1);
+    block_on(async {
+        store.apply(&batch(&writer, 1, &[("a", 1)])).await.unwrap();
+        assert_eq!(counters(&store).await, expected(&[("a", 1)]));
+        store.retire(&writer).await.unwrap();
+        store.check().await.unwrap();
+    });
+    assert_eq!(store.location(), format!("sqlite://{}", file(folder.path()).display()));
+}
+
+#[test]
+fn what_was_asked_before_the_store_is_dropped_is_done() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path());
+    let batches: Vec<_> = (1..=10).map(|epoch| batch(&Writer::new(1, epoch), 1, &[("a", 1)])).collect();
+    for batch in &batches {
+        let asked = store.apply(batch);
+        // The first poll hands the batch over.
+        assert!(pin!(asked).poll(&mut Context::from_waker(Waker::noop())).is_pending());
+    }
+    drop(store);
+    assert_eq!(block_on(counters(&open(folder.path()))), expected(&[("a", 10)]));
+    assert_eq!(file_names(folder.path()), ["countem.db"], "closing tidies up");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn reads_see_whole_batches_while_batches_are_applied() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Arc::new(open(folder.path()));
+    let metrics: Vec<String> = (0..100).map(|i| format!("m{i}")).collect();
+    let ones: Vec<_> = metrics.iter().map(|metric| (metric, 1)).collect();
+    let writer = Writer::new(1, 1);
+    store.apply(&batch(&writer, 1, &ones)).await.unwrap();
+
+    let readers: Vec<_> = (0..8)
+        .map(|_| {
+            let store = store.clone();
+            tokio::spawn(async move {
+                let mut seen = 0;
+                while seen < 40 {
+                    let counters = counters(&store).await;
+                    assert_eq!(counters.len(), 100);
+                    let now = counters["m0"];
+                    assert!(counters.values().all(|value| *value == now), "{counters:?}");
+                    assert!(now >= seen, "{now} after {seen}");
+                    seen = now;
+                }
+            })
+        })
+        .collect();
+    for seq in 2..=40 {
+        store.apply(&batch(&writer, seq, &ones)).await.unwrap();
+    }
+    for reader in readers {
+        reader.await.unwrap();
+    }
+}

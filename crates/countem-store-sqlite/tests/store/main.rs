@@ -1,0 +1,10 @@
+//! The SQLite store from outside: the contract, the file, and several processes on it.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod contract;
+mod crash;
+mod files;
+mod process;
+mod several_processes;
+mod support;

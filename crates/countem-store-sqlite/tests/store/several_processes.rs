@@ -1,0 +1,96 @@
+//! Several processes on one file.
+
+use std::sync::{
+    Barrier,
+    atomic::{AtomicU64, Ordering},
+};
+
+use countem_core::Writer;
+use countem_store::Store as _;
+
+use crate::{
+    process::{Task, start},
+    support::{batch, block_on, counters, expected, file, file_names, open},
+};
+
+#[test]
+fn eight_processes_that_create_one_file_and_write_to_it_at_once_all_count() {
+    const BATCHES: u64 = 25;
+    if let Some(Task { folder, number }) = Task::given() {
+        let store = open(&folder);
+        let writer = Writer::new(number, 1);
+        let own = format!("own {number}");
+        for seq in 1..=BATCHES {
+            let batch = batch(&writer, seq, &[("shared", 1), (&own, 1)]);
+            block_on(store.apply(&batch)).unwrap();
+            block_on(store.apply(&batch)).unwrap();
+        }
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let this = "several_processes::eight_processes_that_create_one_file_and_write_to_it_at_once_all_count";
+    let processes: Vec<_> = (0..8).map(|number| start(this, folder.path(), number)).collect();
+    for process in processes {
+        process.finish();
+    }
+    let counters = block_on(counters(&open(folder.path())));
+    assert_eq!(counters["shared"], 200);
+    assert_eq!(counters.len(), 9);
+    assert!(counters.iter().all(|(metric, value)| metric == "shared" || *value == 25), "{counters:?}");
+    let known = known_writers(folder.path());
+    assert_eq!(known, 8, "none of them retired");
+}
+
+#[test]
+fn one_shot_processes_leave_the_count_and_nothing_else() {
+    const PROCESSES: u64 = 48;
+    if let Some(Task { folder, number }) = Task::given() {
+        let store = open(&folder);
+        let writer = Writer::new(number, 1);
+        block_on(store.apply(&batch(&writer, 1, &[("a", 1)]))).unwrap();
+        block_on(store.retire(&writer)).unwrap();
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let this = "several_processes::one_shot_processes_leave_the_count_and_nothing_else";
+    let next = AtomicU64::new(0);
+    std::thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| {
+                loop {
+                    match next.fetch_add(1, Ordering::Relaxed) {
+                        number if number < PROCESSES => start(this, folder.path(), number).finish(),
+                        _ => break,
+                    };
+                }
+            });
+        }
+    });
+    assert_eq!(file_names(folder.path()), ["countem.db"], "the last one tidied up");
+    assert_eq!(block_on(counters(&open(folder.path()))), expected(&[("a", 48)]));
+    assert_eq!(known_writers(folder.path()), 0);
+}
+
+#[test]
+fn a_file_that_many_create_at_the_same_moment_is_created_once() {
+    for _ in 0..40 {
+        let folder = tempfile::tempdir().unwrap();
+        let together = Barrier::new(8);
+        std::thread::scope(|scope| {
+            for node in 0..8 {
+                let (together, folder) = (&together, folder.path());
+                scope.spawn(move || {
+                    together.wait();
+                    let store = open(folder);
+                    block_on(store.apply(&batch(&Writer::new(node, 1), 1, &[("a", 1)]))).unwrap();
+                });
+            }
+        });
+        assert_eq!(block_on(counters(&open(folder.path()))), expected(&[("a", 8)]));
+    }
+}
+
+fn known_writers(folder: &std::path::Path) -> i64 {
+    let connection = rusqlite::Connection::open(file(folder)).unwrap();
+    connection.query_row("SELECT count(*) FROM applied", [], |row| row.get(0)).unwrap()
+}
