@@ -14,6 +14,7 @@ pub use error::{ErrorKind, StoreError};
 pub use faulty::{Fault, Faults, FaultyStore};
 pub use memory::MemoryStore;
 pub use overlay::overlay;
-pub use store::{Applied, Counters, Quarantined, Query, Rows, Select, Store};
+pub use countem_core::Quarantined;
+pub use store::{Applied, Counters, Query, Rows, Select, Store};
 
 pub use async_trait::async_trait;
