@@ -16,6 +16,7 @@ use std::{
 
 use actix::prelude::*;
 use actix_rt::{ArbiterHandle, System};
+use countem_core::Batch;
 use countem_store::{Applied, ErrorKind, Store, StoreError};
 use parking_lot::Mutex;
 use tokio::{
@@ -23,7 +24,7 @@ use tokio::{
     task::JoinError,
 };
 
-use crate::{node::Node, retry::Retry};
+use crate::{node::Node, recorder::NotDurable, retry::Retry};
 
 /// The thread on which actors live.
 #[derive(Debug)]
@@ -193,16 +194,10 @@ impl StorageActor {
         let (node, store, lane) = (Arc::clone(&self.node), Arc::clone(&self.store), self.lane);
         // The attempt is a task of its own: the store's future runs to its end whatever happens to the actor.
         let attempt = self.runtime.spawn(async move {
-            let lane = &node.lanes()[lane];
-            let batch = {
-                let _gate = lane.gate.write().await;
-                let mut lane = lane.lock();
-                lane.freeze();
-                lane.advance()
-            };
-            match batch {
-                Some(batch) => Some(store.apply(&batch).await),
-                None => None,
+            match next_batch(&node, lane).await {
+                Ok(Some(batch)) => Some(attempt(&node, &*store, &batch).await),
+                Ok(None) => None,
+                Err(error) => Some(Err(error)),
             }
         });
         ctx.spawn(attempt.into_actor(self).map(Self::sent));
@@ -236,6 +231,35 @@ impl StorageActor {
             actor.send(ctx);
         }));
     }
+}
+
+/// Returns the unresolved batch of a lane, or makes the next one unresolved once the journal has it.
+async fn next_batch(node: &Node, index: usize) -> Result<Option<Arc<Batch>>, StoreError> {
+    let lane = &node.lanes()[index];
+    let in_flight = lane.lock().in_flight();
+    if in_flight.is_some() {
+        return Ok(in_flight);
+    }
+    match node.recorder() {
+        Some(recorder) => recorder.freeze(node, index).await.map_err(not_journaled)?,
+        None => drop(lane.lock().freeze()),
+    }
+    let _gate = lane.gate.write().await;
+    Ok(lane.lock().advance())
+}
+
+/// Sends one batch, and tells the journal when the store has it.
+async fn attempt(node: &Node, store: &dyn Store, batch: &Batch) -> Result<Applied, StoreError> {
+    let applied = store.apply(batch).await?;
+    if let Some(recorder) = node.recorder() {
+        recorder.resolve(batch.id(), &applied.quarantined).await.map_err(not_journaled)?;
+    }
+    Ok(applied)
+}
+
+/// The batch is in the journal's hands: whatever the store has of it, it has once.
+fn not_journaled(error: NotDurable) -> StoreError {
+    StoreError::new(ErrorKind::NotApplied, "the journal cannot take a batch").with_source(error)
 }
 
 impl Actors {

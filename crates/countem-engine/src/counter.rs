@@ -9,6 +9,7 @@ use crate::{
     calendar::Class,
     node::Node,
     refusal::Refusal,
+    router::Intake,
     sync::{Mutex, SpinMutex},
 };
 
@@ -35,7 +36,7 @@ struct Cell {
     slot: Bucket,
     n: i64,
     increments: u64,
-    closed: bool,
+    intake: Intake,
 }
 
 impl Counter {
@@ -61,7 +62,7 @@ impl Counter {
         let place = self.node.router().place();
         let mut cell = self.cells.cells[place].lock();
         if cell.slot == self.cells.class.slot()
-            && !cell.closed
+            && cell.intake == Intake::Open
             && let Some(sum) = cell.n.checked_add(n)
         {
             cell.n = sum;
@@ -75,14 +76,14 @@ impl Counter {
     #[cold]
     #[inline(never)]
     fn turn(&self, cell: &mut Cell, n: i64) -> Result<(), Refusal> {
-        if cell.closed {
-            return Err(Refusal::Closed);
+        if cell.intake != Intake::Open {
+            return Err(cell.intake.refusal());
         }
         if cell.increments > 0 {
             // The lock of the cell is held meanwhile: a reader that drains the cell waits until the delta has arrived.
             self.node.merge_from_cell(&self.cells.delta(cell));
         }
-        *cell = Cell { slot: self.cells.class.slot(), n, increments: 1, closed: false };
+        *cell = Cell { slot: self.cells.class.slot(), n, increments: 1, intake: Intake::Open };
         Ok(())
     }
 
@@ -130,10 +131,10 @@ impl Registry {
         metric: MetricName,
     ) -> Counter {
         let mut known = self.known.lock();
-        let closed = node.is_closed();
+        let intake = node.intake_now();
         let cells = known.entry((collection.clone(), metric.clone())).or_insert_with(|| {
             let class = Arc::clone(node.calendar().class(collection.as_str()));
-            let cell = Cell { slot: class.slot(), n: 0, increments: 0, closed };
+            let cell = Cell { slot: class.slot(), n: 0, increments: 0, intake };
             let cells = (0..node.router().max()).map(|_| CachePadded::new(SpinMutex::new(cell))).collect();
             Arc::new(Cells { collection, metric, class, cells })
         });
@@ -165,10 +166,10 @@ impl Registry {
         moved
     }
 
-    /// Refuses every later increment.
-    pub(crate) fn close(&self) {
+    /// Changes whether increments are accepted.
+    pub(crate) fn change_intake(&self, to: Intake) {
         for cells in self.known.lock().values() {
-            cells.cells.iter().for_each(|cell| cell.lock().closed = true);
+            cells.cells.iter().for_each(|cell| cell.lock().intake.change(to));
         }
     }
 

@@ -8,6 +8,7 @@ use std::{
 };
 
 use countem_core::{CollectionName, MetricName, NameError, ScheduleError, Writer};
+use countem_journal::{Journal, JournalError, JournalOptions, Recovered};
 use countem_store::{Query, Rows, Store, StoreError, async_trait, overlay};
 use futures_util::future::join_all;
 use jiff::Timestamp;
@@ -20,9 +21,10 @@ use crate::{
     counter::Counter,
     node::Node,
     reader::{ReadError, Reader, Source},
+    recorder::{self, NotDurable, Recorder},
     refusal::Refusal,
     retry::Retry,
-    settings::Settings,
+    settings::{Durability, Settings},
     shutdown::ShutdownReport,
     stats::Stats,
     ticker,
@@ -38,6 +40,9 @@ pub enum StartError {
     /// The store could not be opened.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The journal could not be opened.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
     /// A collection stores no period.
     #[error(transparent)]
     Schedule(#[from] ScheduleError),
@@ -64,6 +69,11 @@ pub(crate) struct Core {
     calendar: Arc<Calendar>,
     writer: Writer,
     shutdown_deadline: Duration,
+    /// Increments that an earlier process had left in the journal.
+    recovered: u64,
+    /// Whether the bookkeeping of a clean end may leave the store: not while resolved batches are kept for a replay, which
+    /// needs it to tell what a restored store has.
+    may_retire: bool,
     report: OnceCell<ShutdownReport>,
 }
 
@@ -94,19 +104,21 @@ impl Engine {
             }
             Ok::<_, StoreError>(store)
         };
-        let store = match stage.runtime.spawn(open).await {
-            Ok(Ok(store)) => store,
-            Ok(Err(error)) => {
-                stage.close();
-                return Err(error.into());
-            }
-            Err(panicked) => {
-                stage.close();
-                return Err(io::Error::other(panicked).into());
-            }
+        // Nothing is left running when one of them fails.
+        let stage = StageGuard(Some(stage));
+        let journal = stage.open_journal(&settings).await?;
+        let store = stage.runtime().spawn(open).await.map_err(io::Error::other)??;
+        let (writer, recorder, recovered) = match journal {
+            Some((journal, recovered)) => (journal.writer(), Some(Recorder::new(journal)), Some(recovered)),
+            None => (Writer::new(rand::random(), 1), None, None),
         };
-        let writer = Writer::new(rand::random(), 1);
-        let node = Arc::new(Node::new(&settings, Arc::clone(&calendar), clock, &writer));
+        let mut settings = settings;
+        if let Some(recovered) = &recovered {
+            settings.lanes = recovered.lanes;
+        }
+        let node = Arc::new(Node::new(&settings, Arc::clone(&calendar), clock, &writer, recorder));
+        let recovered = recovered.map_or(0, |recovered| node.restore(recovered));
+        let stage = stage.keep();
         let retry = Retry::new(settings.retry_first, settings.retry_longest);
         let actors = Actors::start(stage, Arc::clone(&node), Arc::clone(&store), retry);
         let core = Arc::new(Core {
@@ -116,8 +128,19 @@ impl Engine {
             calendar,
             writer,
             shutdown_deadline: settings.shutdown_deadline,
+            recovered,
+            may_retire: match &settings.durability {
+                Durability::Memory => true,
+                Durability::Journal { options, .. } => options.resolved_retention.is_zero(),
+            },
             report: OnceCell::new(),
         });
+        if let Durability::Journal { tick, .. } = settings.durability {
+            core.actors.runtime().spawn(recorder::run(Arc::downgrade(&core), tick));
+        }
+        if recovered > 0 {
+            core.actors.flush(true);
+        }
         core.actors.runtime().spawn(ticker::run(Arc::downgrade(&core), settings));
         Ok(Self { alive: Arc::new(Alive { core }) })
     }
@@ -172,6 +195,24 @@ impl Engine {
         core.node.drain_all();
         let settled = core.settle();
         join_all(settled).await;
+    }
+
+    /// Returns once everything accepted before the call survives the end of the process: at level `journal` once it is in the
+    /// journal, at level `memory` once it is in the store.
+    ///
+    /// # Errors
+    /// [`NotDurable`]: the journal cannot be written. Everything stays counted.
+    ///
+    /// # Cancel safety
+    /// Dropping the future changes nothing about what becomes durable.
+    pub async fn durable(&self) -> Result<(), NotDurable> {
+        match self.node().recorder() {
+            Some(recorder) => recorder.durable().await,
+            None => {
+                self.flush().await;
+                Ok(())
+            }
+        }
     }
 
     /// Reads counters, this node's pending deltas included exactly once.
@@ -278,13 +319,17 @@ impl Core {
                 _ = nudge.tick() => self.actors.flush(true),
             }
         }
-        let report = self.report(began);
-        if report.is_balanced()
-            && report.dropped + report.in_doubt == 0
-            && !self.was_ever_in_doubt()
-            && let Err(error) = self.store.retire(&self.writer).await
-        {
-            tracing::debug!(%error, "bookkeeping of this writer stays in the store");
+        let report = self.report(began).await;
+        if report.is_balanced() && report.is_settled() && !self.was_ever_in_doubt() {
+            self.retire().await;
+        }
+        if self.node.recorder().is_some() {
+            // Closing waits for the disk.
+            let node = Arc::clone(&self.node);
+            let closing = tokio::task::spawn_blocking(move || node.recorder().map(Recorder::close));
+            if closing.await.is_err() {
+                tracing::error!("closing the journal panicked");
+            }
         }
         tracing::info!(%report, "collector is shut down");
         self.actors.stop();
@@ -295,13 +340,43 @@ impl Core {
         self.node.lanes().iter().any(|lane| lane.lock().ledger.doubts > 0)
     }
 
-    fn report(&self, began: Instant) -> ShutdownReport {
+    /// Lets the store forget this writer, after a life in which nothing was ever in doubt.
+    async fn retire(&self) {
+        if !self.may_retire {
+            return;
+        }
+        if let Some(recorder) = self.node.recorder()
+            && let Err(error) = recorder.sync().await
+        {
+            // The journal would send batches again that the store no longer recognises.
+            tracing::warn!(%error, "bookkeeping of this writer stays in the store");
+            return;
+        }
+        if let Err(error) = self.store.retire(&self.writer).await {
+            tracing::debug!(%error, "bookkeeping of this writer stays in the store");
+        }
+    }
+
+    async fn report(&self, began: Instant) -> ShutdownReport {
+        let has_journal = match self.node.recorder() {
+            Some(recorder) => {
+                recorder.round(&self.node).await;
+                true
+            }
+            None => false,
+        };
         let (accepted, _) = self.node.intake();
-        let mut report = ShutdownReport { accepted, ..ShutdownReport::default() };
+        let mut report = ShutdownReport { accepted: accepted + self.recovered, ..ShutdownReport::default() };
         for lane in self.node.lanes() {
             let mut lane = lane.lock();
-            report.dropped += lane.drop_unsent();
-            report.in_doubt += lane.in_flight_increments();
+            if has_journal {
+                let unsaved = lane.fresh_increments();
+                report.dropped += unsaved;
+                report.journaled += lane.pending_increments().saturating_sub(unsaved);
+            } else {
+                report.dropped += lane.drop_unsent();
+                report.in_doubt += lane.in_flight_increments();
+            }
             report.applied += lane.ledger.applied;
             report.quarantined += lane.ledger.quarantined;
             report.errors.extend(lane.ledger.last_error.clone());
@@ -325,6 +400,37 @@ impl Drop for Alive {
         }
         let core = Arc::clone(&self.core);
         self.core.actors.runtime().spawn(async move { core.shutdown().await });
+    }
+}
+
+/// Ends the threads of an engine that does not come about.
+struct StageGuard(Option<Stage>);
+
+impl StageGuard {
+    fn runtime(&self) -> &runtime::Handle {
+        &self.0.as_ref().expect("the stage is there until it is kept").runtime
+    }
+
+    /// Opens the journal that the settings ask for; waits for the disk on a thread that may.
+    async fn open_journal(&self, settings: &Settings) -> Result<Option<(Journal, Recovered)>, StartError> {
+        let Durability::Journal { options, .. } = &settings.durability else { return Ok(None) };
+        let options = JournalOptions { lanes: settings.lanes, ..options.clone() };
+        let opened = self.runtime().spawn_blocking(move || Journal::open(options)).await;
+        let (journal, recovered) = opened.map_err(io::Error::other)??;
+        tracing::info!(writer = %journal.writer(), %recovered, "journal is open");
+        Ok(Some((journal, recovered)))
+    }
+
+    fn keep(mut self) -> Stage {
+        self.0.take().expect("the stage is kept once")
+    }
+}
+
+impl Drop for StageGuard {
+    fn drop(&mut self) {
+        if let Some(stage) = &self.0 {
+            stage.close();
+        }
     }
 }
 

@@ -22,7 +22,7 @@ fn node(collectors: usize, clock: &ManualClock) -> Arc<Node> {
     let calendar = Calendar::new(&settings.zone, &settings.periods, &BTreeMap::new(), clock.now()).unwrap();
     let calendar = Arc::new(calendar);
     clock.drive(&calendar);
-    Arc::new(Node::new(&settings, calendar, clock, &Writer::new(1, 1)))
+    Arc::new(Node::new(&settings, calendar, clock, &Writer::new(1, 1), None))
 }
 
 fn clock() -> ManualClock {

@@ -346,6 +346,11 @@ impl LaneState {
         unsent + queued
     }
 
+    /// Returns the unresolved batch.
+    pub(crate) fn in_flight(&self) -> Option<Arc<Batch>> {
+        self.in_flight.clone()
+    }
+
     /// Returns the number of increments in the unresolved batch.
     pub(crate) fn in_flight_increments(&self) -> u64 {
         self.in_flight.as_ref().map_or(0, |batch| batch.totals().increments)

@@ -1,11 +1,9 @@
 //! Everything a node counts with: the plain, shared state behind the handles and the actors.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, AtomicUsize},
-};
+use std::sync::{Arc, atomic::AtomicUsize};
 
-use countem_core::{Bucket, CollectionName, Delta, MetricName, Writer};
+use countem_core::{Batch, Bucket, CollectionName, Delta, Deltas, MetricName, Writer};
+use countem_journal::Recovered;
 use jiff::{SignedDuration, Timestamp};
 use tokio::sync::Notify;
 
@@ -14,10 +12,11 @@ use crate::{
     clock::Clock,
     counter::{Counter, Registry},
     lane::{Lane, in_bucket, lane_of},
+    recorder::Recorder,
     refusal::{REASONS, Refusal},
-    router::{Draining, Router},
+    router::{Draining, Intake, Router},
     settings::Settings,
-    sync::{AtomicU64, Ordering},
+    sync::{AtomicU64, Mutex, Ordering},
 };
 
 /// The counting state of one node. No actor owns a count: an actor that dies takes nothing with it.
@@ -40,13 +39,21 @@ pub(crate) struct Node {
     /// Increments that came through handles and have left their cells.
     accepted_by_cells: AtomicU64,
     refused: [AtomicU64; REASONS.len()],
-    closed: AtomicBool,
+    /// What handles that are made from now on begin with.
+    intake: Mutex<Intake>,
+    recorder: Option<Recorder>,
     /// Asks the ticker for a flush before its time.
     pub(crate) flush_wanted: Notify,
 }
 
 impl Node {
-    pub(crate) fn new(settings: &Settings, calendar: Arc<Calendar>, clock: Clock, writer: &Writer) -> Self {
+    pub(crate) fn new(
+        settings: &Settings,
+        calendar: Arc<Calendar>,
+        clock: Clock,
+        writer: &Writer,
+        recorder: Option<Recorder>,
+    ) -> Self {
         let collectors_max = settings.collectors_max.max(settings.collectors_min).max(1);
         let table_counters =
             settings.flush_counters.min(settings.pending_counters / (2 * collectors_max)).max(1);
@@ -68,7 +75,8 @@ impl Node {
             lane_counters: AtomicUsize::new(0),
             accepted_by_cells: AtomicU64::new(0),
             refused: Default::default(),
-            closed: AtomicBool::new(false),
+            intake: Mutex::new(Intake::Open),
+            recorder,
             flush_wanted: Notify::new(),
         }
     }
@@ -124,8 +132,8 @@ impl Node {
     fn fold(&self, delta: Delta<'_>) -> Result<(), Refusal> {
         let place = self.router.place();
         let mut open = self.router.table(place).lock();
-        if open.closed {
-            return Err(Refusal::Closed);
+        if open.intake != Intake::Open {
+            return Err(open.intake.refusal());
         }
         let most = open.most;
         match open.table.merge_within(delta, most) {
@@ -149,8 +157,8 @@ impl Node {
             self.drain(place);
         }
         let mut open = self.router.table(place).lock();
-        if open.closed {
-            return Err(Refusal::Closed);
+        if open.intake != Intake::Open {
+            return Err(open.intake.refusal());
         }
         // Other threads may have filled the table again; one counter more than its share does no harm.
         open.most = if self.has_room() { self.table_counters } else { 0 };
@@ -276,14 +284,54 @@ impl Node {
 
     /// Refuses every later increment and moves everything accepted to the lanes.
     pub(crate) fn close(&self) {
-        self.closed.store(true, Ordering::SeqCst);
-        self.router.tables().for_each(|collector| collector.lock().closed = true);
-        self.registry.close();
+        self.change_intake(Intake::Closed);
         self.drain_all();
     }
 
-    pub(crate) fn is_closed(&self) -> bool {
-        self.closed.load(Ordering::SeqCst)
+    /// Refuses increments until the journal has room.
+    pub(crate) fn refuse_all(&self) {
+        self.change_intake(Intake::JournalFull);
+    }
+
+    /// Accepts increments again, unless the node is closed.
+    pub(crate) fn reopen(&self) {
+        if self.intake_now() == Intake::JournalFull {
+            self.change_intake(Intake::Open);
+        }
+    }
+
+    fn change_intake(&self, to: Intake) {
+        self.intake.lock().change(to);
+        self.router.tables().for_each(|collector| collector.lock().intake.change(to));
+        self.registry.change_intake(to);
+    }
+
+    /// Whether increments are accepted.
+    pub(crate) fn intake_now(&self) -> Intake {
+        *self.intake.lock()
+    }
+
+    /// Continues with what an earlier process left in the journal, and returns how many increments that are.
+    pub(crate) fn restore(&self, recovered: Recovered) -> u64 {
+        let increments = recovered.frozen_totals().increments + recovered.pending_totals().increments;
+        let mut frozen: Vec<Vec<Batch>> = self.lanes.iter().map(|_| Vec::new()).collect();
+        for batch in recovered.frozen {
+            frozen[usize::from(batch.id().lane)].push(batch);
+        }
+        let mut pending: Vec<Deltas> = self.lanes.iter().map(|_| Deltas::default()).collect();
+        for (lane, deltas) in recovered.pending {
+            pending[usize::from(lane)] = deltas;
+        }
+        for ((lane, frozen), pending) in self.lanes.iter().zip(frozen).zip(pending) {
+            lane.lock().restore(frozen, &pending);
+        }
+        self.measure();
+        increments
+    }
+
+    /// Returns what makes increments durable, at level `journal`.
+    pub(crate) fn recorder(&self) -> Option<&Recorder> {
+        self.recorder.as_ref()
     }
 
     /// Returns the number of increments accepted so far and how many of them have not reached a lane.

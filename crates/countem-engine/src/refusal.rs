@@ -15,6 +15,9 @@ pub enum Refusal {
     /// The store is behind and too many distinct counters are pending. Known counters are still counted.
     #[error("too many distinct counters are pending, the store is behind")]
     Full,
+    /// The journal has no room. Nothing is counted until it has.
+    #[error("journal is full")]
+    JournalFull,
     /// The pending amount of the counter would leave the range of `i64`.
     #[error("pending amount of the counter would exceed the range of a 64-bit integer")]
     Overflow,
@@ -30,7 +33,7 @@ pub enum Refusal {
 }
 
 /// Number of distinct [`Refusal::reason`]s.
-pub(crate) const REASONS: [&str; 5] = ["name", "closed", "full", "overflow", "time"];
+pub(crate) const REASONS: [&str; 6] = ["name", "closed", "full", "overflow", "time", "journal_full"];
 
 impl Refusal {
     /// Returns the one word under which refused increments are counted in the stats.
@@ -45,6 +48,7 @@ impl Refusal {
             Self::Full => 2,
             Self::Overflow => 3,
             Self::Window { .. } | Self::Bucket(_) => 4,
+            Self::JournalFull => 5,
         }
     }
 }

@@ -5,6 +5,7 @@ use std::cell::Cell;
 use countem_core::Table;
 use crossbeam_utils::CachePadded;
 
+use crate::refusal::Refusal;
 use crate::sync::{AtomicU32, AtomicU64, Mutex, Ordering, SpinMutex, SpinMutexGuard, thread_local};
 
 /// All tables a node may ever use. Threads spread over the first `active` of them; the others are drained like these, so
@@ -36,7 +37,31 @@ pub(crate) struct OpenTable {
     pub(crate) most: usize,
     /// Increments folded so far.
     pub(crate) accepted: u64,
-    pub(crate) closed: bool,
+    pub(crate) intake: Intake,
+}
+
+/// Whether increments are accepted. Kept behind the same lock as what they are folded into, so that the answer is exact.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Intake {
+    Open,
+    /// Until the journal has room again.
+    JournalFull,
+    /// For good.
+    Closed,
+}
+
+impl Intake {
+    /// The refusal of an increment that came while intake was not open.
+    pub(crate) fn refusal(self) -> Refusal {
+        if self == Self::JournalFull { Refusal::JournalFull } else { Refusal::Closed }
+    }
+
+    /// Changes to `to`, unless intake is closed for good.
+    pub(crate) fn change(&mut self, to: Self) {
+        if *self != Self::Closed {
+            *self = to;
+        }
+    }
 }
 
 /// A table that was taken out and is being merged into the lanes. It outlives a panic in the middle: the next drain goes
@@ -71,7 +96,8 @@ impl Router {
     pub(crate) fn new(active: usize, max: usize, table_counters: usize) -> Self {
         let max = max.max(1);
         let table = || {
-            let open = OpenTable { table: Table::new(), most: table_counters, accepted: 0, closed: false };
+            let open =
+                OpenTable { table: Table::new(), most: table_counters, accepted: 0, intake: Intake::Open };
             CachePadded::new(CollectorTable {
                 open: SpinMutex::new(open),
                 contended: AtomicU64::new(0),

@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use countem_core::{CollectionName, Period};
+use countem_journal::JournalOptions;
 use jiff::tz::TimeZone;
 
 /// What can be set about counting and flushing. [`Default`] is what a user gets who sets nothing.
@@ -44,6 +45,29 @@ pub struct Settings {
     pub retry_longest: Duration,
     /// How long a shutdown tries to store what is pending.
     pub shutdown_deadline: Duration,
+    /// What a killed process loses.
+    pub durability: Durability,
+}
+
+/// What a killed process loses.
+#[derive(Debug, Clone)]
+pub enum Durability {
+    /// What it has not stored yet.
+    Memory,
+    /// What it accepted since the last tick; nothing that was acknowledged by `increment_durable`.
+    Journal {
+        /// Where the journal is, and its bounds. The number of lanes is taken from [`Settings::lanes`].
+        options: JournalOptions,
+        /// How long accepted increments gather before they are recorded, if nobody waits for them.
+        tick: Duration,
+    },
+}
+
+impl Durability {
+    /// Records every 20 milliseconds in the journal that `options` describe.
+    pub fn journal(options: JournalOptions) -> Self {
+        Self::Journal { options, tick: Duration::from_millis(20) }
+    }
 }
 
 impl Default for Settings {
@@ -67,6 +91,7 @@ impl Default for Settings {
             retry_first: Duration::from_millis(100),
             retry_longest: Duration::from_secs(30),
             shutdown_deadline: Duration::from_secs(30),
+            durability: Durability::Memory,
         }
     }
 }

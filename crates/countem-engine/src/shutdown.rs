@@ -2,7 +2,8 @@
 
 use std::{fmt, time::Duration};
 
-/// Says where every accepted increment is after a shutdown: `accepted = applied + quarantined + dropped + in_doubt`.
+/// Says where every accepted increment is after a shutdown: `accepted = applied + quarantined + journaled + dropped +
+/// in_doubt`, where accepted includes what an earlier process had left in the journal.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ShutdownReport {
     /// Increments that were counted.
@@ -11,7 +12,9 @@ pub struct ShutdownReport {
     pub applied: u64,
     /// Increments whose counter the store could not add to.
     pub quarantined: u64,
-    /// Increments that never reached the store before the deadline.
+    /// Increments that are not known to be in the store and stay in the journal for the next start.
+    pub journaled: u64,
+    /// Increments that never reached the store before the deadline, nor any journal.
     pub dropped: u64,
     /// Increments of batches that were sent and never confirmed: stored or not, wholly or in part.
     pub in_doubt: u64,
@@ -27,18 +30,26 @@ impl ShutdownReport {
         self.accepted == self.applied
     }
 
+    /// Tells whether nothing is left that may have to be sent again.
+    pub(crate) fn is_settled(&self) -> bool {
+        self.journaled + self.dropped + self.in_doubt == 0
+    }
+
     /// Tells whether the report accounts for every accepted increment.
     pub fn is_balanced(&self) -> bool {
-        self.accepted == self.applied + self.quarantined + self.dropped + self.in_doubt
+        self.accepted == self.applied + self.quarantined + self.journaled + self.dropped + self.in_doubt
     }
 }
 
 impl fmt::Display for ShutdownReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} increments accepted, {} stored", self.accepted, self.applied)?;
-        for (count, what) in
-            [(self.quarantined, "quarantined"), (self.dropped, "not stored"), (self.in_doubt, "in doubt")]
-        {
+        for (count, what) in [
+            (self.quarantined, "quarantined"),
+            (self.journaled, "kept in the journal"),
+            (self.dropped, "not stored"),
+            (self.in_doubt, "in doubt"),
+        ] {
             if count > 0 {
                 write!(f, ", {count} {what}")?;
             }

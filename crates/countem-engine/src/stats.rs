@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use countem_store::Quarantined;
 
-use crate::node::Node;
+use crate::{node::Node, recorder::Recorder};
 
 /// Where every increment of a node is, and how flushing goes.
 ///
@@ -17,6 +17,10 @@ pub struct Stats {
     pub applied: u64,
     /// Increments that are counted and not known to be in the store.
     pub pending: u64,
+    /// Those of the pending increments that are in the journal and survive the end of the process.
+    pub journaled: u64,
+    /// How the journal fares, at level `journal`.
+    pub journal: Option<countem_journal::Status>,
     /// Increments whose counter the store could not add to.
     pub quarantined: u64,
     /// Increments given up at a shutdown whose deadline passed.
@@ -71,6 +75,7 @@ impl Stats {
         };
         // What no lane has yet stands on both sides of the law. Every lane is then looked at under its lock, and what is
         // pending there is added up from the deltas themselves.
+        stats.journal = node.recorder().and_then(Recorder::status);
         let (_, unmerged) = node.intake();
         (stats.accepted, stats.pending) = (unmerged, unmerged);
         for lane in node.lanes() {
@@ -80,7 +85,11 @@ impl Stats {
             stats.applied += ledger.applied;
             stats.quarantined += ledger.quarantined;
             stats.dropped += ledger.dropped;
-            stats.pending += lane.pending_increments();
+            let pending = lane.pending_increments();
+            stats.pending += pending;
+            if stats.journal.is_some() {
+                stats.journaled += pending.saturating_sub(lane.fresh_increments());
+            }
             stats.pending_counters += lane.counters();
             stats.quarantine.extend(ledger.quarantine.iter().cloned());
             for (collection, increments) in &ledger.overflowed {

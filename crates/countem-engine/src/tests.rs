@@ -1,6 +1,7 @@
 //! The engine as a whole, on a store that misbehaves.
 
 mod flush;
+mod journal;
 mod model;
 mod panic;
 mod read;
@@ -39,9 +40,17 @@ async fn start(settings: Settings) -> Setup {
 }
 
 async fn start_at(settings: Settings, now: &str) -> Setup {
-    let clock = ManualClock::new(now.parse().unwrap());
     let (store, faults) = FaultyStore::new(MemoryStore::new());
-    let store = Arc::new(store);
+    start_with(settings, Arc::new(store), faults, now).await
+}
+
+/// Starts another engine on the store of `before`.
+async fn start_on(settings: Settings, before: &Setup) -> Setup {
+    start_with(settings, before.store.clone(), before.faults.clone(), "2026-11-20T12:00:00Z").await
+}
+
+async fn start_with(settings: Settings, store: TestStore, faults: Faults, now: &str) -> Setup {
+    let clock = ManualClock::new(now.parse().unwrap());
     let opened: Arc<dyn Store> = store.clone();
     let engine =
         Engine::start(settings, Clock::Manual(clock.clone()), async move { Ok(opened) }).await.unwrap();

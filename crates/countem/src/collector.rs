@@ -73,17 +73,28 @@ impl Collector {
         self.engine.counter(collection, metric)
     }
 
-    /// Counts `n` events now and returns once they are in the store.
+    /// Counts `n` events now and returns once they survive the end of the process: with a journal once they are in it, else
+    /// once they are in the store.
+    ///
+    /// Calls that wait at the same time share one write.
     ///
     /// # Errors
-    /// As [`try_increment`](Self::try_increment). While the store is away this waits.
+    /// [`Error::Refused`]: not counted. [`Error::NotDurable`]: counted, but the journal cannot be written. Without a journal
+    /// this waits while the store is away.
     ///
     /// # Cancel safety
     /// The increment stays counted when the future is dropped.
-    pub async fn increment_durable(&self, collection: &str, metric: &str, n: i64) -> Result<(), Refusal> {
+    pub async fn increment_durable(&self, collection: &str, metric: &str, n: i64) -> Result<(), Error> {
         self.engine.increment(collection, metric, n)?;
-        self.engine.flush().await;
-        Ok(())
+        Ok(self.engine.durable().await?)
+    }
+
+    /// Returns once everything accepted before the call survives the end of the process.
+    ///
+    /// # Errors
+    /// [`Error::NotDurable`]: the journal cannot be written. Everything stays counted.
+    pub async fn durable(&self) -> Result<(), Error> {
+        Ok(self.engine.durable().await?)
     }
 
     /// Returns all counters of a collection on `date`, `None` for today; sorted by metric. Includes what this node has not
@@ -242,8 +253,8 @@ impl Collector {
     /// Does what [`increment_durable`](Self::increment_durable) does.
     ///
     /// # Errors
-    /// As [`try_increment`](Self::try_increment).
-    pub fn increment_durable_blocking(&self, collection: &str, metric: &str, n: i64) -> Result<(), Refusal> {
+    /// As [`increment_durable`](Self::increment_durable).
+    pub fn increment_durable_blocking(&self, collection: &str, metric: &str, n: i64) -> Result<(), Error> {
         block_on(self.increment_durable(collection, metric, n))
     }
 

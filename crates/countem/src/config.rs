@@ -139,6 +139,7 @@ impl Config {
             retry_first: flush.retry_first,
             retry_longest: flush.retry_longest,
             shutdown_deadline: shutdown.deadline,
+            durability: countem_engine::Durability::Memory,
         }
     }
 

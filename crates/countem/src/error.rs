@@ -1,7 +1,7 @@
 //! What can go wrong when asking a collector.
 
 use countem_core::{BucketError, NameError};
-use countem_engine::{ReadError, Refusal};
+use countem_engine::{NotDurable, ReadError, Refusal};
 
 /// Says what could not be done, in one line.
 #[derive(Debug, thiserror::Error)]
@@ -16,6 +16,9 @@ pub enum Error {
     /// The increment was not counted.
     #[error(transparent)]
     Refused(#[from] Refusal),
+    /// The increment was counted, but it is not durable yet.
+    #[error(transparent)]
+    NotDurable(#[from] NotDurable),
     /// Counters could not be read.
     #[error(transparent)]
     Read(#[from] ReadError),

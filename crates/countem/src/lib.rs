@@ -49,7 +49,8 @@ pub use countem_core::{
     jiff::{self, Timestamp, civil::Date},
 };
 pub use countem_engine::{
-    Calendar, Clock, Counter, LaneStats, ManualClock, ReadError, Reader, Refusal, Retry, Settings,
-    ShutdownReport, StartError, Stats, deliver,
+    Calendar, Clock, Counter, Durability, LaneStats, ManualClock, NotDurable, ReadError, Reader, Refusal,
+    Retry, Settings, ShutdownReport, StartError, Stats, deliver,
 };
+pub use countem_journal::{self as journal, JournalOptions};
 pub use countem_store::{self as store, Counters, Quarantined, Store, StoreError};

@@ -1,0 +1,143 @@
+//! The level `journal`: what an ended process leaves is stored exactly once by the next.
+
+use std::{path::Path, time::Duration};
+
+use countem_core::Bucket;
+use countem_journal::JournalOptions;
+use countem_store::Fault;
+
+use super::{counters, quiet, start, start_on};
+use crate::{Durability, Settings};
+
+fn journaled(dir: &Path) -> Settings {
+    let options = JournalOptions::new(dir);
+    // Only what a test asks for is recorded.
+    Settings {
+        durability: Durability::Journal { options, tick: Duration::from_secs(3600) },
+        shutdown_deadline: Duration::from_millis(20),
+        ..quiet()
+    }
+}
+
+const DAY: &str = "2026-11-20";
+
+#[tokio::test]
+async fn what_is_durable_survives_an_end_without_the_store() {
+    let dir = tempfile::tempdir().unwrap();
+    let setup = start(journaled(dir.path())).await;
+    setup.faults.otherwise(Fault::Fail);
+    setup.engine.increment("c", "a", 1).unwrap();
+    setup.engine.increment("other", "b", 2).unwrap();
+    setup.engine.durable().await.unwrap();
+    let stats = setup.engine.stats();
+    assert_eq!((stats.pending, stats.journaled), (2, 2));
+    let report = setup.engine.shutdown().await;
+    assert_eq!((report.accepted, report.journaled, report.dropped), (2, 2, 0), "{report}");
+    assert!(report.is_balanced());
+
+    setup.faults.otherwise(Fault::None);
+    let next = start_on(journaled(dir.path()), &setup).await;
+    next.engine.increment("c", "a", 10).unwrap();
+    assert_eq!(next.read(DAY).await, counters(&[("a", 11)]), "recovered deltas are read, too");
+    next.engine.flush().await;
+    assert_eq!(next.stored(DAY).await, counters(&[("a", 11)]));
+    let report = next.engine.shutdown().await;
+    assert!(report.is_complete() && report.is_balanced(), "{report}");
+    assert_eq!(report.accepted, 3);
+}
+
+#[tokio::test]
+async fn a_batch_whose_reply_was_lost_is_sent_again_under_its_old_identity() {
+    let dir = tempfile::tempdir().unwrap();
+    let setup = start(journaled(dir.path())).await;
+    setup.faults.then([Fault::LoseReply]);
+    setup.faults.otherwise(Fault::Fail);
+    setup.engine.increment("c", "a", 1).unwrap();
+    let report = setup.engine.shutdown().await;
+    assert_eq!((report.journaled, report.in_doubt), (1, 0), "{report}");
+    assert_eq!(setup.stored(DAY).await, counters(&[("a", 1)]), "the store has it all the same");
+
+    setup.faults.otherwise(Fault::None);
+    let next = start_on(journaled(dir.path()), &setup).await;
+    assert_eq!(next.read(DAY).await, counters(&[("a", 1)]));
+    next.engine.flush().await;
+    assert_eq!(next.stored(DAY).await, counters(&[("a", 1)]));
+}
+
+#[tokio::test]
+async fn many_batches_are_recovered_in_order_and_the_lane_count_stays() {
+    let dir = tempfile::tempdir().unwrap();
+    let setup = start(Settings { batch_counters: 3, lanes: 3, ..journaled(dir.path()) }).await;
+    setup.faults.otherwise(Fault::LoseReply);
+    for metric in 0..20 {
+        setup.engine.increment("c", &format!("m{metric}"), 1).unwrap();
+        setup.engine.increment(&format!("c{metric}"), "m", 1).unwrap();
+    }
+    setup.engine.shutdown().await;
+    setup.faults.otherwise(Fault::None);
+    let next = start_on(Settings { lanes: 1, ..journaled(dir.path()) }, &setup).await;
+    assert_eq!(next.engine.stats().lanes.len(), 3);
+    next.engine.flush().await;
+    assert_eq!(next.stored(DAY).await.values().sum::<i64>(), 20);
+    for metric in 0..20 {
+        let bucket: Bucket = DAY.parse().unwrap();
+        let read =
+            next.engine.reader().get_counters(&super::name(&format!("c{metric}")), bucket).await.unwrap();
+        assert_eq!(read, counters(&[("m", 1)]));
+    }
+    next.engine.shutdown().await;
+    // The journal is empty now, so the configured number counts again.
+    let last = start_on(Settings { lanes: 1, ..journaled(dir.path()) }, &next).await;
+    assert_eq!(last.engine.stats().lanes.len(), 1);
+}
+
+#[tokio::test]
+async fn the_directory_is_free_after_a_shutdown_although_handles_live_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let setup = start(journaled(dir.path())).await;
+    let handle = setup.engine.counter("c", "a").unwrap();
+    handle.increment(1);
+    assert!(setup.engine.shutdown().await.is_complete());
+    let next = start_on(journaled(dir.path()), &setup).await;
+    assert!(next.engine.shutdown().await.is_complete());
+    drop(handle);
+}
+
+#[tokio::test]
+async fn a_full_journal_refuses_and_loses_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = JournalOptions { max_bytes: 200_000, ..JournalOptions::new(dir.path()) };
+    let durability = Durability::Journal { options, tick: Duration::from_millis(1) };
+    let setup = start(Settings { durability, ..quiet() }).await;
+    setup.faults.otherwise(Fault::Fail);
+    let mut accepted = 0;
+    let refused = loop {
+        match setup.engine.increment("c", &format!("metric-{accepted:06}"), 1) {
+            Ok(()) => accepted += 1,
+            Err(refusal) => break refusal,
+        }
+        if accepted % 100 == 0 {
+            setup.engine.durable().await.ok();
+        }
+    };
+    assert_eq!(refused, crate::Refusal::JournalFull);
+    assert!(!setup.engine.stats().journal.unwrap().health.is_ready());
+    setup.faults.otherwise(Fault::None);
+    setup.engine.flush().await;
+    super::eventually("room", || setup.engine.increment("c", "again", 1).is_ok()).await;
+    setup.engine.flush().await;
+    assert_eq!(setup.stored(DAY).await.values().sum::<i64>(), accepted + 1);
+}
+
+#[tokio::test]
+async fn a_thousand_waiting_increments_share_commits() {
+    let dir = tempfile::tempdir().unwrap();
+    let setup = start(journaled(dir.path())).await;
+    let before = setup.engine.stats().journal.unwrap().commits;
+    for metric in 0..1000 {
+        setup.engine.increment("c", &format!("m{metric}"), 1).unwrap();
+    }
+    futures_util::future::join_all((0..1000).map(|_| setup.engine.durable())).await;
+    let commits = setup.engine.stats().journal.unwrap().commits - before;
+    assert!(commits <= 2, "{commits} commits for a thousand increments");
+}
