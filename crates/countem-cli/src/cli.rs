@@ -30,11 +30,12 @@ pub(crate) struct Cli {
 
 const AFTER: &str = "\
 Examples:
-  zcat access.log.gz | countem ingest - --format combined --count 'web:{method} {status}'
+  countem ingest access.log.gz --format combined --count 'web:{method} {status}'
   countem get web --date 2015-05-17
   countem inc jobs finished
 
-Exit codes: 0 ok, 1 failed, 2 usage or configuration, 3 not found, 4 store unreachable, 6 partly done";
+Exit codes: 0 ok, 1 failed, 2 usage or configuration, 3 not found,
+4 store unreachable, 6 partly done";
 
 /// Flags of every command.
 #[derive(Debug, Args)]
@@ -43,7 +44,7 @@ pub(crate) struct Global {
     /// Where counters live: sqlite://PATH, mongodb://HOST/DATABASE or memory:// [default: sqlite://countem.db]
     #[arg(long, global = true, value_name = "URI", env = "COUNTEM_STORE", hide_env_values = true)]
     pub(crate) store: Option<String>,
-    /// How results are written
+    /// How results are written: table, json, ndjson or csv
     #[arg(
         short,
         long,
@@ -53,7 +54,6 @@ pub(crate) struct Global {
         default_value_t,
         hide_possible_values = true
     )]
-    #[arg(help = "How results are written: table, json, ndjson or csv")]
     pub(crate) output: Format,
     /// Read this configuration file instead of `countem.toml` in the working directory
     #[arg(long, global = true, value_name = "FILE")]

@@ -126,6 +126,7 @@ impl Courier {
             Some(mark) => Batch::with_mark(id, deltas, mark),
         };
         let applied = self.deliver(&batch).await?;
+        tracing::debug!(batch = %batch.id(), counters = batch.len(), "batch is stored");
         let refused: u64 = applied.quarantined.iter().map(|counter| counter.increments).sum();
         self.delivered.increments += batch.totals().increments - refused;
         self.delivered.counters += batch.len() - applied.quarantined.len();
@@ -236,4 +237,103 @@ async fn too_late(stop: &Stop, grace: Duration) -> StoreError {
     stop.requested().await;
     tokio::time::sleep(grace).await;
     StoreError::new(ErrorKind::InDoubt, format!("gave up {grace:?} after the request to stop"))
+}
+
+#[cfg(test)]
+mod tests {
+    use countem_core::{Bucket, CollectionName, Period};
+    use countem_store::{Counters, Fault, FaultyStore, MemoryStore, Query};
+    use jiff::Timestamp;
+
+    use super::*;
+
+    fn settings(periods: &[Period]) -> Settings {
+        Settings { periods: periods.to_vec(), ..Settings::default() }
+    }
+
+    fn courier(store: Arc<dyn Store>, settings: &Settings) -> Courier {
+        let own = &settings.collection_periods;
+        let calendar = Calendar::new(&settings.zone, &settings.periods, own, Timestamp::now()).unwrap();
+        Courier::new(store, Arc::new(calendar), settings, Some(Duration::from_secs(60)))
+    }
+
+    fn parcel(counts: &[(&str, &str, i64)]) -> Parcel {
+        let mut table = Table::new();
+        for (metric, slot, n) in counts {
+            table.fold("web", metric, slot.parse().unwrap(), *n).unwrap();
+        }
+        Parcel { deltas: table.drain(), progress: None }
+    }
+
+    async fn read(store: &dyn Store, bucket: &str) -> Counters {
+        let bucket: Bucket = bucket.parse().unwrap();
+        let query = Query::bucket(CollectionName::new("web").unwrap(), bucket);
+        store.read(&query, None).await.unwrap().remove(&bucket).unwrap_or_default()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_batch_in_doubt_is_stored_once_and_its_writer_stays_known() {
+        for (fault, writers) in
+            [(Fault::Fail, 0), (Fault::LoseReply, 1), (Fault::LoseRequest, 1), (Fault::None, 0)]
+        {
+            let memory = Arc::new(MemoryStore::new());
+            let (store, faults) = FaultyStore::new(Arc::clone(&memory));
+            faults.then([Fault::None, fault.clone(), fault.clone()]);
+            let mut courier = courier(Arc::new(store), &settings(&[Period::Day]));
+            courier.store(parcel(&[("a", "2026-11-20", 1)])).await.unwrap();
+            courier.store(parcel(&[("a", "2026-11-20", 2), ("b", "2026-11-20", 3)])).await.unwrap();
+            let delivered = courier.finish(Ok(())).await;
+            assert_eq!((delivered.increments, delivered.counters), (3, 3), "{fault:?}");
+            assert_eq!(
+                read(&*memory, "2026-11-20").await,
+                Counters::from([("a".into(), 3), ("b".into(), 3)])
+            );
+            assert_eq!(memory.writers(), writers, "{fault:?}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_store_that_stays_away_is_given_up_and_said_so() {
+        let (store, faults) = FaultyStore::new(MemoryStore::new());
+        faults.otherwise(Fault::Fail);
+        let (orders, asked) = mpsc::channel(1);
+        let courier = courier(Arc::new(store), &settings(&[Period::Day]));
+        let serving = tokio::spawn(async move { courier.serve(asked, &Stop::default()).await });
+        orders.send(Order::Store(parcel(&[("a", "2026-11-20", 1)]))).await.ok().unwrap();
+        let delivered = serving.await.unwrap();
+        assert_eq!(delivered.increments, 0);
+        assert_eq!(delivered.failure.unwrap().kind(), ErrorKind::NotApplied);
+        assert!(orders.is_closed(), "nobody goes on counting for a store that takes nothing");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn after_the_request_to_stop_the_store_gets_its_grace_and_no_more() {
+        let (store, faults) = FaultyStore::new(MemoryStore::new());
+        faults.otherwise(Fault::Fail);
+        let (orders, asked) = mpsc::channel(1);
+        let stop = Arc::new(Stop::default());
+        let courier = Courier { patience: None, ..courier(Arc::new(store), &settings(&[Period::Day])) };
+        let seen = Arc::clone(&stop);
+        let serving = tokio::spawn(async move { courier.serve(asked, &seen).await });
+        orders.send(Order::Store(parcel(&[("a", "2026-11-20", 1)]))).await.ok().unwrap();
+        tokio::time::sleep(Duration::from_secs(100_000)).await;
+        assert!(!serving.is_finished(), "without a request it is tried for ever");
+        stop.set();
+        assert_eq!(serving.await.unwrap().failure.unwrap().kind(), ErrorKind::InDoubt);
+    }
+
+    #[tokio::test]
+    async fn slots_become_the_stored_buckets_and_increments_are_told_once() {
+        let memory = Arc::new(MemoryStore::new());
+        let settings = settings(&[Period::Hour, Period::Day, Period::Month]);
+        let mut courier = courier(Arc::clone(&memory) as Arc<dyn Store>, &settings);
+        let counts = [("a", "2026-11-20T10", 1), ("a", "2026-11-20T11", 2), ("a", "2026-11-21T00", 4)];
+        courier.store(parcel(&counts)).await.unwrap();
+        assert_eq!(courier.finish(Ok(())).await.increments, 3);
+        for (bucket, sum) in
+            [("2026-11-20T10", 1), ("2026-11-20T11", 2), ("2026-11-20", 3), ("2026-11-21", 4), ("2026-11", 7)]
+        {
+            assert_eq!(read(&*memory, bucket).await["a"], sum, "{bucket}");
+        }
+    }
 }

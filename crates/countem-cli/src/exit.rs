@@ -82,6 +82,8 @@ fn of(error: &anyhow::Error) -> Exit {
         } else if let Some(error) = cause.downcast_ref::<StoreError>() {
             return match error.kind() {
                 ErrorKind::NotApplied | ErrorKind::InDoubt => Exit::Unreachable,
+                // Asked of the wrong kind of store.
+                ErrorKind::Unsupported => Exit::Usage,
                 _ => Exit::Failed,
             };
         }
@@ -102,6 +104,7 @@ mod tests {
         assert_eq!(of_error(NotFound::new("x").into()), Exit::NotFound);
         assert_eq!(of_error(StoreError::new(ErrorKind::NotApplied, "x").into()), Exit::Unreachable);
         assert_eq!(of_error(StoreError::new(ErrorKind::Refused, "x").into()), Exit::Failed);
+        assert_eq!(of_error(StoreError::new(ErrorKind::Unsupported, "x").into()), Exit::Usage);
         assert_eq!(of_error(anyhow::anyhow!("x")), Exit::Failed);
         assert!(is_broken_pipe(&io::Error::from(io::ErrorKind::BrokenPipe).into()));
     }

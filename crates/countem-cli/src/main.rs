@@ -1,4 +1,4 @@
-//! The countem command line.
+#![doc = include_str!("../README.md")]
 
 mod cli;
 mod courier;

@@ -4,7 +4,7 @@ use std::{
     io::{self, IsTerminal},
     path::PathBuf,
     sync::{Arc, mpsc},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result};
@@ -38,8 +38,8 @@ pub(crate) struct Ingest {
     /// Files to read; `-` or none reads standard input
     #[arg(value_name = "FILE")]
     files: Vec<PathBuf>,
-    /// What a line looks like
-    #[arg(short, long, value_enum, required_unless_present = "regex")]
+    /// What a line looks like: combined, common, ndjson or tsv
+    #[arg(short, long, value_enum, required_unless_present = "regex", hide_possible_values = true)]
     format: Option<Kind>,
     /// What a line looks like, as a regular expression whose groups are the fields: `(?<status>\d+)`
     #[arg(long, value_name = "PATTERN", conflicts_with = "format")]
@@ -53,7 +53,7 @@ pub(crate) struct Ingest {
     /// Add the whole number in this field instead of 1
     #[arg(long, value_name = "FIELD")]
     amount: Option<String>,
-    /// The field that says when a line was written; access logs have `time`
+    /// The field that says when a line was written; `time` for access logs and for a group of that name
     #[arg(long, value_name = "FIELD")]
     time_field: Option<String>,
     /// How that is written: auto, rfc3339, unix, unix-millis, clf or a strptime pattern such as `%Y-%m-%d %H:%M:%S`
@@ -70,22 +70,29 @@ pub(crate) struct Ingest {
     once: bool,
 }
 
-const AFTER: &str = "\
-Fields of combined and common: host ident user time request method target path query protocol status
-bytes, and of combined also referer agent; what a line lacks reads `-`. Fields of ndjson are keys or JSON
-pointers, of tsv numbers from {1} or the names of the header. `{{` and `}}` are single braces.
+/// How long the store may be away before a run that has an end gives up. A follower waits for ever.
+const PATIENCE: Duration = Duration::from_secs(300);
 
-A line that cannot be counted is left out, and the report says why; the exit code is then 6. A last line
-without a newline is counted, with --follow only when its file was rotated away. Ctrl-C and SIGTERM store
-what was counted: exit code 0 with --follow, else 6. With --once a file is recognised by its content, also
-renamed, grown or gzipped; a truncated or replaced file is a new one.
+const AFTER: &str = "\
+Fields of combined and common: host ident user time request method target path
+query protocol status bytes, and of combined also referer agent; one that a line
+lacks reads `-`. Fields of ndjson are keys or JSON pointers as in {/user/id}, of
+tsv numbers from {1} or the names of the header, of --regex its groups. `{{` and
+`}}` are single braces.
+
+A line that cannot be counted is left out, the report says why, and the exit code
+is 6. A last line without a newline is counted; with --follow it waits for its
+newline, or for the file to be rotated away. Ctrl-C and SIGTERM store what was
+counted: exit code 0 with --follow, else 6, because there was more. With --once a
+file is recognised by its content, also after it was renamed, has grown or was
+gzipped; one that was truncated or replaced is a new file.
 
 Examples:
   zcat access.log.gz | countem ingest - --format combined --count 'web:{method} {status}'
-  countem ingest --follow --once /var/log/nginx/access.log --format combined --count 'pages:{path}'
-  countem ingest app.ndjson --format ndjson --time-field ts --count 'app:{level}' --count 'users:{/user/id}'
-  countem ingest sales.tsv --format tsv --header --time-field day --count 'sales:{shop}' --amount euros
-  countem ingest app.log --regex '^(?<time>\\S+) \\[(?<level>\\w+)\\]' --count 'app:{level}'";
+  countem ingest -f combined --follow --once access.log -c 'pages:{path}'
+  countem ingest app.log -f ndjson --time-field ts -c 'app:{level}' -c 'users:{/user/id}'
+  countem ingest sales.tsv -f tsv --header --time-field day -c 'sales:{shop}' --amount euros
+  countem ingest app.log --regex '^(?<time>\\S+) \\[(?<level>\\w+)\\]' -c 'app:{level}'";
 
 impl Ingest {
     pub(super) fn run(self, global: &Global) -> Result<Exit> {
@@ -192,7 +199,7 @@ impl Ingest {
         let counting = spawn("countem-count", move || counting.run(fed, used))?;
         let bar = shows.map(|total| tokio::spawn(progress::show(meters, total)));
 
-        let patience = (!self.follow).then_some(settings.shutdown_deadline);
+        let patience = (!self.follow).then_some(PATIENCE);
         let courier = Courier::new(store, Arc::clone(&effective.calendar), settings, patience);
         let delivered = courier.serve(asked, &stop).await;
         let interrupted = stop.is_set() && !self.follow;

@@ -13,7 +13,7 @@ pub(crate) struct When {
     /// The day, as in 2015-05-17 [default: today in the configured zone]
     #[arg(long)]
     date: Option<Date>,
-    /// The week, month or year (...) that contains the day: second, minute, hour, day, week, month, year or all
+    /// The bucket of this period that contains the day: day, week, month, year or all; hour and finer mean now
     #[arg(long)]
     period: Option<Period>,
     /// The bucket itself, as in 2015-05-17T10, 2015-W20, 2015-05, 2015 or all

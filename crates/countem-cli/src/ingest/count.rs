@@ -170,7 +170,7 @@ impl Counting {
         let bytes = block.bytes();
         let mut rest = bytes;
         while let Some(state) = self.inputs.get_mut(&input) {
-            // Positions are of use only in marks; nobody else pays for them.
+            self.unsaved = Some(input);
             let begin = rest;
             let ended = state.count(&mut rest, read_at, &self.plan, &mut self.line, &mut self.tally);
             state.position.offset = block.offset + (bytes.len() - rest.len()) as u64;

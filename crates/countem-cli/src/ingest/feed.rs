@@ -14,6 +14,7 @@ use anyhow::{Error, Result, anyhow};
 use jiff::Timestamp;
 
 use crate::{
+    exit::UsageError,
     ingest::{
         identity::{Candidate, HEAD, Identity, Place, Position},
         input::{Input, Source},
@@ -156,7 +157,9 @@ impl Feed {
 
     /// Finds out how far a content was counted, and goes there.
     fn find(&self, name: &str, source: &mut Source) -> Result<Option<Resumed>, Interrupt> {
-        let file = source.file().ok_or_else(|| anyhow!("`--once` needs a file that can be read again"))?;
+        let file = source
+            .file()
+            .ok_or_else(|| UsageError::new("`--once` needs a file that can be read again, not a pipe"))?;
         // Two processes that count one file at the same time would both count what the marks do not tell yet.
         match file.try_lock() {
             Err(TryLockError::WouldBlock) => {
@@ -177,6 +180,7 @@ impl Feed {
             if let Some(tail) = source.go_to(position.offset, candidate.tail_len())?
                 && candidate.is_of(&tail)
             {
+                tracing::info!(input = name, line = position.line, "going on after what was counted before");
                 let identity = Identity::resume(&head, &tail, position);
                 let first_line = head.split(|&b| b == b'\n').next().unwrap_or_default().to_vec();
                 return Ok(Some(Resumed { position, place, identity, first_line }));

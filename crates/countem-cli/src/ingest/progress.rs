@@ -29,9 +29,9 @@ pub(crate) async fn show(meters: Arc<Meters>, total: Option<u64>) {
         ticks.tick().await;
         let lines = meters.lines.load(Ordering::Relaxed);
         let rate = lines as f64 / bar.0.elapsed().as_secs_f64().max(0.001);
+        let rate = indicatif::HumanFloatCount(rate.round());
+        bar.0.set_message(format!("{} lines, {rate} lines/s", indicatif::HumanCount(lines)));
         bar.0.set_position(meters.bytes.load(Ordering::Relaxed));
-        bar.0.set_message(format!("{} lines, {} lines/s", indicatif::HumanCount(lines), rate.round()));
-        bar.0.tick();
     }
 }
 

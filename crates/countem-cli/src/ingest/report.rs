@@ -205,7 +205,7 @@ impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let tally = &self.tally;
         let (lines, counted) = (grouped(tally.lines), grouped(tally.counted));
-        let (seconds, rate) = (self.took.as_secs_f64(), self.rate());
+        let (seconds, rate) = (self.took.as_secs_f64(), indicatif::HumanFloatCount(self.rate()));
         let until = if self.interrupted { ", interrupted" } else { "" };
         writeln!(
             f,
@@ -261,7 +261,7 @@ mod tests {
 
     #[test]
     fn the_text_names_every_reason_with_its_first_lines() {
-        let expected = "counted 1,234,560 of 1,234,567 lines into memory:// in 0.50 s, 2469134 lines/s\n\
+        let expected = "counted 1,234,560 of 1,234,567 lines into memory:// in 0.50 s, 2,469,134 lines/s\n\
             rejected 4 lines\n          4  line is longer than 1 MiB\n             a.log:1: x\\t\u{fffd}\n             \
             a.log:2: x\\t\u{fffd}\n             a.log:3: x\\t\u{fffd}\n";
         assert_eq!(written(&report(), Format::Table), expected);

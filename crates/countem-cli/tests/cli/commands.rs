@@ -141,3 +141,16 @@ fn help_and_version_are_short_and_say_how_it_ends() {
     sandbox.run(&[]).expect(2);
     sandbox.run(&["gte", "web"]).expect(2);
 }
+
+#[test]
+fn a_store_that_another_process_keeps_locked_is_unreachable() {
+    let sandbox = Sandbox::new();
+    sandbox.run(&["inc", "c", "m"]).expect(0);
+    let other = rusqlite::Connection::open(sandbox.path("countem.db")).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let ran = sandbox.run(&["inc", "c", "m", "--set", "shutdown.deadline=1s"]).expect(4);
+    assert!(ran.err.contains("countem.db"), "{}", ran.err);
+    other.execute_batch("ROLLBACK").unwrap();
+    sandbox.run(&["inc", "c", "m"]).expect(0);
+    assert_eq!(sandbox.total("c"), 2);
+}

@@ -1,7 +1,7 @@
 //! `--once`: every line of a file is counted once, whatever happens to the file and to the process.
 
 use crate::{
-    generator::Log,
+    generator::{Dice, Log},
     harness::{Sandbox, eventually, finish},
     ingest::{args, assert_counted, gzip},
 };
@@ -199,5 +199,38 @@ fn a_run_killed_again_and_again_counts_every_line_once() {
     assert!(kills > 0, "nothing was killed in the middle");
     for (day, counters) in &log.by_path {
         assert_eq!(sandbox.counters("pages", day), *counters, "after {kills} kills");
+    }
+}
+
+#[test]
+fn a_block_that_is_stored_in_parts_moves_the_mark_to_its_end() {
+    let sandbox = Sandbox::new();
+    let max = i64::MAX;
+    sandbox.write("t", format!("a\t{max}\na\t-{max}\na\t{max}\na\t-{max}\nb\t1\n"));
+    let tsv = ["ingest", "t", "--format", "tsv", "--now", "--count", "n:{1}", "--amount", "2", "--once"];
+    sandbox.run(&tsv).expect(0);
+    sandbox.run(&tsv).expect(0);
+    assert_eq!(sandbox.total("n"), 1);
+}
+
+#[test]
+fn a_file_that_grows_by_any_bytes_has_every_line_counted_once() {
+    let sandbox = Sandbox::new();
+    let mut dice = Dice::new(22);
+    let mut text = String::new();
+    let tsv = ["ingest", "t", "--format", "tsv", "--now", "--count", "n:lines", "--once", "-q"];
+    for step in 0..40 {
+        // Anything from one byte to far beyond what identifies a file, not ending with a line.
+        let most = 1 << dice.roll(17);
+        let growth = dice.roll(most) + 1;
+        let from = text.len();
+        while text.len() < from + growth {
+            let is_end = dice.roll(20) == 0 && !text.is_empty() && !text.ends_with('\n');
+            text.push(if is_end { '\n' } else { char::from(b'a' + u8::try_from(dice.roll(26)).unwrap()) });
+        }
+        sandbox.append("t", &text[from..]);
+        sandbox.run(&tsv).expect(0);
+        let begun = i64::try_from(text.lines().count()).unwrap();
+        assert_eq!(sandbox.total("n"), begun, "after step {step}, {} bytes", text.len());
     }
 }
