@@ -47,8 +47,8 @@ use crate::MongodbSettings;
 pub use self::{
     problem::{ConfigError, Origin, Problem},
     section::{
-        CollectionConfig, CollectorsConfig, CollectorsMax, FlushConfig, LimitsConfig, ShutdownConfig,
-        StoreConfig, TimeConfig,
+        CollectionConfig, CollectorsConfig, CollectorsMax, DurabilityConfig, DurabilityLevel, FlushConfig,
+        LimitsConfig, ShutdownConfig, StoreConfig, TimeConfig,
     },
     sources::Sources,
 };
@@ -65,6 +65,7 @@ pub struct Config {
     flush: FlushConfig,
     time: TimeConfig,
     limits: LimitsConfig,
+    durability: DurabilityConfig,
     shutdown: ShutdownConfig,
     #[serde(serialize_with = "section::collections")]
     collections: BTreeMap<CollectionName, CollectionConfig>,
@@ -116,8 +117,18 @@ impl Config {
 
     /// Returns what the engine is told.
     pub fn to_settings(&self) -> Settings {
-        let Self { store, mongodb: _, collectors, flush, time, limits, shutdown, collections, provenance: _ } =
-            self;
+        let Self {
+            store,
+            mongodb: _,
+            collectors,
+            flush,
+            time,
+            limits,
+            durability,
+            shutdown,
+            collections,
+            provenance: _,
+        } = self;
         let collection_periods =
             collections.iter().map(|(name, collection)| (name.clone(), collection.periods.clone())).collect();
         Settings {
@@ -139,7 +150,7 @@ impl Config {
             retry_first: flush.retry_first,
             retry_longest: flush.retry_longest,
             shutdown_deadline: shutdown.deadline,
-            durability: countem_engine::Durability::Memory,
+            durability: durability.to_engine(),
         }
     }
 
@@ -173,6 +184,11 @@ impl Config {
         &self.limits
     }
 
+    /// Returns the section `[durability]`.
+    pub fn durability(&self) -> &DurabilityConfig {
+        &self.durability
+    }
+
     /// Returns the section `[shutdown]`.
     pub fn shutdown(&self) -> &ShutdownConfig {
         &self.shutdown
@@ -197,14 +213,25 @@ impl Config {
 /// Two configurations are equal when every key has the same value, wherever the values came from.
 impl PartialEq for Config {
     fn eq(&self, other: &Self) -> bool {
-        let Self { store, mongodb, collectors, flush, time, limits, shutdown, collections, provenance: _ } =
-            self;
+        let Self {
+            store,
+            mongodb,
+            collectors,
+            flush,
+            time,
+            limits,
+            durability,
+            shutdown,
+            collections,
+            provenance: _,
+        } = self;
         *store == other.store
             && *mongodb == other.mongodb
             && *collectors == other.collectors
             && *flush == other.flush
             && *time == other.time
             && *limits == other.limits
+            && *durability == other.durability
             && *shutdown == other.shutdown
             && *collections == other.collections
     }

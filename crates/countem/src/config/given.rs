@@ -3,12 +3,14 @@
 //! A file gives typed values, which must have the right type. The environment and the command line give text; it
 //! is read as the type that the key has and never guessed, so that the password `007` stays `007`.
 
-use std::{fmt::Display, num::NonZeroUsize, ops::RangeInclusive, str::FromStr, time::Duration};
+use std::{
+    fmt::Display, num::NonZeroUsize, ops::RangeInclusive, path::PathBuf, str::FromStr, time::Duration,
+};
 
 use config::ValueKind;
 use countem_core::{Period, jiff::tz};
 
-use super::{CollectorsMax, duration, nearest::nearest};
+use super::{CollectorsMax, DurabilityLevel, duration, nearest::nearest};
 use crate::{StoreUri, uri::shown};
 
 /// A value as it was given.
@@ -68,6 +70,19 @@ pub(super) fn span(given: &Given, allowed: RangeInclusive<Duration>) -> Result<D
         let (least, most) = (duration::text(*allowed.start()), duration::text(*allowed.end()));
         given.refuse(&format!("text such as \"250ms\", \"10s\" or \"1h 30m\", from {least} to {most}"))
     })
+}
+
+pub(super) fn durability(given: &Given) -> Result<DurabilityLevel, Refusal> {
+    match given.text().map(str::trim) {
+        Some("memory") => Ok(DurabilityLevel::Memory),
+        Some("journal") => Ok(DurabilityLevel::Journal),
+        _ => Err(given.refuse("\"memory\" or \"journal\"")),
+    }
+}
+
+pub(super) fn folder(given: &Given) -> Result<PathBuf, Refusal> {
+    let path = given.text().filter(|path| !path.is_empty() && !path.chars().any(char::is_control));
+    path.map(PathBuf::from).ok_or_else(|| given.refuse("the path of a folder"))
 }
 
 /// Reads how long something is kept; `None` is for ever.

@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeSet,
-    num::{NonZeroU16, NonZeroUsize},
+    num::{NonZeroU16, NonZeroU64, NonZeroUsize},
     ops::RangeInclusive,
     time::Duration,
 };
@@ -73,6 +73,13 @@ keys! {
         metrics_per_bucket = |given| given::whole(given, MOST_COUNTERS);
         pending_counters = |given| given::whole(given, MOST_COUNTERS);
     }
+    durability {
+        level = given::durability;
+        dir = given::folder;
+        tick = |given| given::span(given, TIMER);
+        max_bytes = |given| given::whole(given, MOST_BYTES);
+        keep_resolved = |given| given::span(given, WINDOW);
+    }
     shutdown {
         deadline = |given| given::span(given, WINDOW);
     }
@@ -82,6 +89,7 @@ keys! {
 const COLLECTION_KEYS: [&str; 1] = ["periods"];
 
 const MOST_LANES: NonZeroU16 = NonZeroU16::new(1024).expect("1024 is not zero");
+const MOST_BYTES: NonZeroU64 = NonZeroU64::new(1 << 50).expect("a pebibyte is not zero");
 const MOST_METRICS: NonZeroUsize = NonZeroUsize::new(4096).expect("4096 is not zero");
 /// A document that goes away on the day it was made is no counter.
 const RETENTION: RangeInclusive<Duration> = Duration::from_secs(24 * 3600)..=CENTURY;

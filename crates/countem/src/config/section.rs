@@ -4,12 +4,14 @@
 
 use std::{
     collections::BTreeMap,
-    num::{NonZeroU16, NonZeroUsize},
+    num::{NonZeroU16, NonZeroU64, NonZeroUsize},
+    path::PathBuf,
     time::Duration,
 };
 
 use countem_core::{CollectionName, Period, jiff::tz::TimeZone};
-use countem_engine::Settings;
+use countem_engine::{Durability, Settings};
+use countem_journal::JournalOptions;
 use serde::{Serialize, Serializer, ser::SerializeStruct};
 
 use super::duration;
@@ -93,6 +95,61 @@ pub struct LimitsConfig {
     pub metrics_per_bucket: NonZeroUsize,
     /// Most distinct counters pending on this node.
     pub pending_counters: NonZeroUsize,
+}
+
+/// `[durability]`: what a killed process loses.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct DurabilityConfig {
+    /// Whether there is a journal.
+    pub level: DurabilityLevel,
+    /// The directory of the journal.
+    pub dir: PathBuf,
+    /// How long increments gather before they are recorded in the journal.
+    #[serde(serialize_with = "duration::serialize")]
+    pub tick: Duration,
+    /// Most bytes of the journal.
+    pub max_bytes: NonZeroU64,
+    /// How long the journal keeps batches that are stored.
+    #[serde(serialize_with = "duration::serialize")]
+    pub keep_resolved: Duration,
+}
+
+/// What a killed process loses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DurabilityLevel {
+    /// What it has not stored yet.
+    Memory,
+    /// Nothing that was acknowledged.
+    Journal,
+}
+
+impl DurabilityConfig {
+    pub(super) fn to_engine(&self) -> Durability {
+        match self.level {
+            DurabilityLevel::Memory => Durability::Memory,
+            DurabilityLevel::Journal => {
+                let mut options = JournalOptions::new(&self.dir);
+                options.max_bytes = self.max_bytes.get();
+                options.resolved_retention = self.keep_resolved;
+                Durability::Journal { options, tick: self.tick }
+            }
+        }
+    }
+}
+
+impl Default for DurabilityConfig {
+    fn default() -> Self {
+        let JournalOptions { max_bytes, resolved_retention, .. } = JournalOptions::new("");
+        Self {
+            level: DurabilityLevel::Memory,
+            dir: PathBuf::from("countem-journal"),
+            tick: Duration::from_millis(20),
+            max_bytes: NonZeroU64::new(max_bytes).unwrap_or(NonZeroU64::MIN),
+            keep_resolved: resolved_retention,
+        }
+    }
 }
 
 /// `[shutdown]`: how the end goes.

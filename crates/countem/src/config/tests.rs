@@ -100,6 +100,7 @@ fn every_key_reaches_its_setting() {
         ("limits.metrics_per_bucket", "17", "metrics_per_bucket: 17,"),
         ("limits.pending_counters", "18", "pending_counters: 18,"),
         ("shutdown.deadline", "19s", "shutdown_deadline: 19s"),
+        ("durability.level", "journal", "durability: Journal {"),
         ("collections.a.b.periods", "all", "collection_periods: {\"a.b\": [All]},"),
     ];
     for (key, value, told) in cases {
@@ -107,9 +108,20 @@ fn every_key_reaches_its_setting() {
         assert!(settings.contains(told), "`{key}` does not tell the engine `{told}`: {settings}");
     }
     let covered: Vec<_> = cases.iter().map(|&(key, ..)| key).collect();
-    for key in KEYS.iter().filter(|key| key.name != "store.uri" && !key.name.starts_with("mongodb.")) {
+    for key in KEYS.iter().filter(|key| {
+        key.name != "store.uri" && !key.name.starts_with("mongodb.") && !key.name.starts_with("durability.")
+    }) {
         assert!(covered.contains(&key.name), "`{}` is missing in this test", key.name);
     }
+    let journal = |key, value| {
+        let mut config = from_flag(key, value).unwrap();
+        config.durability.level = super::DurabilityLevel::Journal;
+        format!("{:?}", config.to_settings().durability)
+    };
+    assert!(journal("durability.dir", "/var/j").contains("dir: \"/var/j\""));
+    assert!(journal("durability.tick", "5ms").contains("tick: 5ms"));
+    assert!(journal("durability.max_bytes", "1000000").contains("max_bytes: 1000000"));
+    assert!(journal("durability.keep_resolved", "0s").contains("resolved_retention: 0ns"));
     let mongodb = |key, value| from_flag(key, value).unwrap().mongodb().clone();
     assert_eq!(mongodb("mongodb.metrics_per_document", "100").metrics_per_document.get(), 100);
     assert_eq!(mongodb("mongodb.writer_shards", "4").writer_shards.get(), 4);
