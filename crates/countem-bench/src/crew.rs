@@ -16,7 +16,7 @@ use crate::{
     workload::{WALK, Walk},
 };
 
-/// Threads that live from measurement to measurement, each with a walk of its own.
+/// Threads that live from measurement to measurement, each with a core and a walk of its own.
 #[derive(Debug)]
 pub struct Crew {
     members: Vec<Member>,
@@ -44,13 +44,16 @@ const AT_ONCE: u64 = 64;
 impl Crew {
     /// Starts `threads` threads that walk through `names`.
     pub fn new(threads: usize, names: &Arc<[String]>) -> Self {
-        let member = |seed| {
-            let walk = Walk::new(names, seed);
+        let member = |at| {
+            let walk = Walk::new(names, at as u64 + 1);
             let (jobs, queue) = channel();
-            let thread = thread::spawn(move || work(&walk, &queue));
-            Member { jobs: Some(jobs), thread: Some(thread) }
+            let work = move || {
+                stay_on_core(at);
+                work(&walk, &queue);
+            };
+            Member { jobs: Some(jobs), thread: Some(thread::spawn(work)) }
         };
-        Self { members: (1..=threads as u64).map(member).collect() }
+        Self { members: (0..threads).map(member).collect() }
     }
 
     /// Lets `threads` threads count, each `times` through its walk, and returns the wall time from the first start until
@@ -98,6 +101,26 @@ impl Crew {
         threads as u64 * (times + times.div_ceil(AT_ONCE)) * WALK as u64
     }
 }
+
+/// Binds this thread to one of the cores that it may use. A scheduler that wakes two threads on one core moves one of them
+/// later than a short measurement lasts.
+#[cfg(target_os = "linux")]
+fn stay_on_core(at: usize) {
+    use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+
+    let Ok(allowed) = sched_getaffinity(None) else { return };
+    let cores: Vec<usize> = (0..CpuSet::MAX_CPU).filter(|core| allowed.is_set(*core)).collect();
+    if cores.is_empty() {
+        return;
+    }
+    let mut own = CpuSet::new();
+    own.set(cores[at % cores.len()]);
+    // Where that is not allowed, the numbers are only more restless.
+    sched_setaffinity(None, &own).ok();
+}
+
+#[cfg(not(target_os = "linux"))]
+fn stay_on_core(_: usize) {}
 
 fn work(walk: &Walk, jobs: &Receiver<Job>) {
     while let Ok(job) = jobs.recv() {
