@@ -3,7 +3,7 @@
 use std::thread;
 
 use actix_web::{App, HttpServer, web};
-use countem::{Bucket, BucketRange, Collector, Period, Timestamp, jiff::tz::TimeZone};
+use countem::{Bucket, BucketRange, Collector, Error, Period, Refusal, Timestamp, jiff::tz::TimeZone};
 
 use crate::support::{CounterFile, counters, eventually, http_get};
 
@@ -225,7 +225,8 @@ fn increments_after_shutdown_are_refused_and_counted_as_such() {
     handle.increment(1);
     collector.counter("c", "new").unwrap().increment(1);
     assert_eq!(collector.try_increment("c", "a", 1).unwrap_err().to_string(), "collector is shut down");
-    assert_eq!(collector.increment_durable_blocking("c", "a", 1).unwrap_err().reason(), "closed");
+    let durable = collector.increment_durable_blocking("c", "a", 1);
+    assert!(matches!(durable, Err(Error::Refused(Refusal::Closed))), "{durable:?}");
     assert_eq!(collector.stats().refused["closed"], 5);
     assert_eq!(file.counters("c"), counters(&[("a", 1)]));
 }

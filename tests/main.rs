@@ -16,6 +16,7 @@ mod hosts;
 mod load;
 mod midnight;
 mod names;
+mod periods;
 mod processes;
 mod reads;
 mod start;

@@ -5,14 +5,19 @@
 use std::{env, process::ExitCode, thread, time::Duration};
 
 use anyhow::{Context, Result, bail};
-use countem::{Collector, ShutdownReport, count};
+use countem::{Builder, Collector, ShutdownReport, count};
 
 fn main() -> Result<ExitCode> {
     let arguments: Vec<String> = env::args().skip(1).collect();
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let report = match arguments[..] {
         ["count", uri, metric, threads, n] => count_much(uri, metric, threads.parse()?, n.parse()?)?,
-        ["durable", uri, prefix, threads] => count_durably(uri, prefix, threads.parse()?)?,
+        ["durable", uri, prefix, threads] => count_durably(start(uri)?, prefix, threads.parse()?)?,
+        ["journaled", uri, prefix, threads, journal] => {
+            // Slow enough that much is in the journal alone when the process is killed.
+            let builder = begin(uri).flush_interval(Duration::from_millis(50)).journal(journal);
+            count_durably(builder.start_blocking()?, prefix, threads.parse()?)?
+        }
         ["global", uri] => count_globally(uri)?,
         _ => bail!("unknown command `{}`", arguments.join(" ")),
     };
@@ -20,9 +25,12 @@ fn main() -> Result<ExitCode> {
     Ok(if report.is_complete() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
+fn begin(uri: &str) -> Builder {
+    Collector::builder().store(uri).flush_interval(Duration::from_millis(5))
+}
+
 fn start(uri: &str) -> Result<Collector> {
-    let builder = Collector::builder().store(uri).flush_interval(Duration::from_millis(5));
-    builder.start_blocking().with_context(|| format!("cannot count into `{uri}`"))
+    begin(uri).start_blocking().with_context(|| format!("cannot count into `{uri}`"))
 }
 
 /// Counts `n` events in each of `threads` threads, each as `metric` and as `shared`.
@@ -42,9 +50,8 @@ fn count_much(uri: &str, metric: &str, threads: usize, n: usize) -> Result<Shutd
 }
 
 /// Counts until the process is killed. Every operation is one increment of the counter `shared` and one of a counter of its own,
-/// whose name is printed when both are in the store.
-fn count_durably(uri: &str, prefix: &str, threads: usize) -> Result<ShutdownReport> {
-    let collector = start(uri)?;
+/// whose name is printed when both are durable: in the store, or in the journal if there is one.
+fn count_durably(collector: Collector, prefix: &str, threads: usize) -> Result<ShutdownReport> {
     thread::scope(|scope| {
         for worker in 0..threads {
             let collector = &collector;

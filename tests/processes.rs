@@ -1,10 +1,8 @@
 //! Several processes on one file, and processes that are killed.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    time::Duration,
-};
+use std::{collections::BTreeSet, time::Duration};
 
+use countem::store::Counters;
 use rand::Rng;
 
 use crate::support::{CounterFile, Program, counters};
@@ -32,15 +30,14 @@ fn processes_that_count_into_one_file_at_once_add_up() {
     assert_eq!(file.writers(), 0, "writers that ended cleanly leave nothing behind");
 }
 
-#[test]
-fn what_was_acknowledged_before_kill_9_is_in_the_file_exactly_once() {
-    const ROUNDS: usize = 8;
-    const THREADS: usize = 4;
-    let file = CounterFile::new();
+const ROUNDS: usize = 8;
+const THREADS: usize = 4;
+
+/// Starts the node of each round and kills it at a random moment. Returns the operations that it had acknowledged.
+fn kill_at_random(start: impl Fn(&str) -> Program) -> BTreeSet<String> {
     let mut acknowledged = BTreeSet::new();
     for round in 0..ROUNDS {
-        let mut node =
-            Program::start(NODE, &["durable", &file.uri(), &format!("r{round}"), &THREADS.to_string()]);
+        let mut node = start(&format!("r{round}"));
         let most = rand::rng().random_range(1..120);
         println!("round {round}: killed after {most} acknowledgements");
         acknowledged.extend((0..most).map(|_| node.line().expect("the process goes on until it is killed")));
@@ -50,8 +47,11 @@ fn what_was_acknowledged_before_kill_9_is_in_the_file_exactly_once() {
             acknowledged.insert(line);
         }
     }
+    acknowledged
+}
 
-    let mut stored: BTreeMap<String, i64> = file.counters("operations");
+/// Checks that every acknowledged operation was counted once, any other at most once. Returns the shared count.
+fn assert_exactly_once(mut stored: Counters, acknowledged: &BTreeSet<String>) -> i64 {
     let shared = stored.remove("shared").unwrap();
     let twice: Vec<_> = stored.iter().filter(|(_, value)| **value != 1).collect();
     assert!(twice.is_empty(), "counted more than once: {twice:?}");
@@ -63,12 +63,35 @@ fn what_was_acknowledged_before_kill_9_is_in_the_file_exactly_once() {
     let operations = i64::try_from(stored.len()).unwrap();
     assert!((least..=most).contains(&operations), "{operations} operations, {least} acknowledged");
     assert!((least..=most).contains(&shared), "counted {shared} times, {least} acknowledged");
+    shared
+}
+
+#[test]
+fn what_was_acknowledged_before_kill_9_is_in_the_file_exactly_once() {
+    let file = CounterFile::new();
+    let threads = THREADS.to_string();
+    let acknowledged =
+        kill_at_random(|round| Program::start(NODE, &["durable", &file.uri(), round, &threads]));
+    let shared = assert_exactly_once(file.counters("operations"), &acknowledged);
 
     // The next process goes on where the killed ones ended.
     let collector = file.builder().start_blocking().unwrap();
     collector.increment("operations", "shared", 1);
     assert!(collector.shutdown_blocking().is_complete());
     assert_eq!(file.counters("operations")["shared"], shared + 1);
+}
+
+#[test]
+fn what_was_acknowledged_by_the_journal_before_kill_9_is_delivered_exactly_once() {
+    let file = CounterFile::new();
+    let journal = file.folder().join("journal");
+    let (threads, folder) = (THREADS.to_string(), journal.to_str().unwrap());
+    let acknowledged =
+        kill_at_random(|round| Program::start(NODE, &["journaled", &file.uri(), round, &threads, folder]));
+    // What the killed process had not stored is delivered by the next one.
+    let collector = file.builder().journal(&journal).start_blocking().unwrap();
+    assert!(collector.shutdown_blocking().is_complete());
+    assert_exactly_once(file.counters("operations"), &acknowledged);
 }
 
 #[test]

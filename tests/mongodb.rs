@@ -1,0 +1,13 @@
+//! countem on MongoDB, as a service and a user at a terminal see it: through the facade and the command line, on real servers.
+
+mod command_line;
+mod database;
+mod example;
+mod failover;
+mod lanes;
+mod load;
+mod names;
+mod one_shot;
+mod program;
+mod reads;
+mod start;
