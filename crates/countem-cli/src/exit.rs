@@ -4,6 +4,8 @@ use std::{fmt, io, process::ExitCode};
 
 use countem_store::{ErrorKind, StoreError};
 
+use crate::output::say;
+
 /// How a command ends, as scripts see it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Exit {
@@ -60,7 +62,7 @@ pub(crate) fn report(result: anyhow::Result<Exit>) -> ExitCode {
         Ok(exit) => exit.into(),
         Err(error) if is_broken_pipe(&error) => Exit::Ok.into(),
         Err(error) => {
-            eprintln!("countem: {error:#}");
+            say(format_args!("countem: {error:#}"));
             of(&error).into()
         }
     }

@@ -1,6 +1,9 @@
 //! How results are written.
 
-use std::io::{self, Write};
+use std::{
+    fmt::Display,
+    io::{self, Write},
+};
 
 use anyhow::Result;
 use comfy_table::{CellAlignment, Table};
@@ -145,6 +148,11 @@ impl Listing {
         }
         Ok(())
     }
+}
+
+/// Tells the user something beside the result. Nobody may be there to read it.
+pub(crate) fn say(message: impl Display) {
+    writeln!(io::stderr(), "{message}").ok();
 }
 
 /// Writes a number with commas between thousands.

@@ -12,7 +12,7 @@ use serde::Serialize;
 use crate::{
     cli::{Global, when::When},
     exit::Exit,
-    output::Listing,
+    output::{Listing, say},
     store::{Effective, block_on},
 };
 
@@ -42,7 +42,7 @@ impl All {
         let bucket = self.when.bucket(Timestamp::now(), effective.calendar.zone())?;
         let all = block_on(async { Ok(effective.open_reader().await?.get_all_counters(bucket).await?) })?;
         if all.is_empty() && !global.quiet {
-            eprintln!("nothing was counted on {bucket}");
+            say(format_args!("nothing was counted on {bucket}"));
         }
         let bucket = bucket.to_string();
         let mut listing = Listing::new(&["bucket", "collection", "metric", "value"]).hide(1);

@@ -14,7 +14,7 @@ use crate::{
     cli::{Global, when::When},
     exit::{Exit, NotFound},
     nearest,
-    output::{Format, Listing},
+    output::{Format, Listing, say},
     store::{Effective, block_on},
 };
 
@@ -52,7 +52,7 @@ impl Get {
             let reader = effective.open_reader().await?;
             let counters = self.read(&reader, bucket).await?;
             if counters.is_empty() && !global.quiet {
-                eprintln!("nothing was counted in `{}` on {bucket}", self.collection);
+                say(format_args!("nothing was counted in `{}` on {bucket}", self.collection));
             }
             self.print(global.output, bucket, &counters)
         })?;

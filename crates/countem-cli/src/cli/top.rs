@@ -11,7 +11,7 @@ use serde::Serialize;
 use crate::{
     cli::{Global, get, when::When},
     exit::Exit,
-    output::Listing,
+    output::{Listing, say},
     store::{Effective, block_on},
 };
 
@@ -60,7 +60,7 @@ impl Top {
             Ok(counters)
         })?;
         if counters.is_empty() && !global.quiet {
-            eprintln!("nothing was counted in `{}` on {bucket}", self.collection);
+            say(format_args!("nothing was counted in `{}` on {bucket}", self.collection));
         }
         // Counters come sorted by metric, and the sort is stable: equal values stay so.
         let mut ranked: Vec<_> =

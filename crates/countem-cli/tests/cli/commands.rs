@@ -154,3 +154,18 @@ fn a_store_that_another_process_keeps_locked_is_unreachable() {
     sandbox.run(&["inc", "c", "m"]).expect(0);
     assert_eq!(sandbox.total("c"), 2);
 }
+
+#[test]
+fn nobody_has_to_read_what_is_said() {
+    let sandbox = Sandbox::new();
+    for (args, code) in [
+        (&["get", "nothing"][..], 3),
+        (&["ingest", "/dev/null", "-f", "tsv", "--now", "-c", "c:{1}"], 0),
+        (&["get", "nothing"], 3),
+    ] {
+        let mut child = sandbox.start(args);
+        drop(child.streams().stderr.take());
+        drop(child.streams().stdout.take());
+        assert_eq!(child.wait().unwrap().code(), Some(code), "{args:?}");
+    }
+}
