@@ -190,7 +190,7 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    async fn look(&self, ids: &[String]) -> Result<HashMap<(Bucket, Partition), Seen>, StoreError> {
+    async fn look(&self, ids: &[String]) -> Result<HashMap<Place, Seen>, StoreError> {
         let writer = self.id.writer.as_str();
         let find = command::find(
             &self.stored_in,
@@ -458,6 +458,9 @@ fn size_of_counters(size: &mut Encoder) {
     });
 }
 
+/// Which document it is.
+type Place = (Bucket, Partition);
+
 /// What a document shows about a batch.
 #[derive(Debug)]
 struct Seen {
@@ -472,7 +475,7 @@ impl Seen {
         document: &RawDocument,
         id: &BatchId,
         collection: &str,
-    ) -> Result<Option<((Bucket, Partition), Self)>, StoreError> {
+    ) -> Result<Option<(Place, Self)>, StoreError> {
         let Ok(name) = document.get_str("_id") else { return Ok(None) };
         let Some((bucket, partition)) = parse_id(name) else { return Ok(None) };
         let split = split_of(document, partition).map_err(|_| {

@@ -71,7 +71,11 @@ impl Connection {
         let Current { client, late } = self.client().await.map_err(Failure::NoClient)?;
         let running = tokio::spawn(ask(client.database(&self.location.database)));
         match time::timeout(self.options.deadline, running).await {
-            Ok(Ok(answer)) => answer.map_err(Failure::Driver),
+            Ok(Ok(Ok(answer))) => {
+                self.servers.admitted();
+                Ok(answer)
+            }
+            Ok(Ok(Err(error))) => Err(Failure::Driver(error)),
             Ok(Err(_)) => Err(Failure::Cancelled),
             Err(_) => {
                 self.leave_stuck_client(&late).await;
@@ -82,7 +86,9 @@ impl Connection {
 
     /// Says in one line why `what` failed.
     pub(crate) fn explain(&self, what: &str, failure: Failure) -> StoreError {
-        failure.into_store_error(Attempt { what, at: &self.at, servers: &self.servers.to_string() })
+        let (servers, login) = (self.servers.describe(), self.servers.login.lock().clone());
+        let attempt = Attempt { what, at: &self.at, servers: &servers, login: login.as_deref() };
+        failure.into_store_error(attempt)
     }
 
     /// A request without an answer keeps its connection, perhaps for a quarter of an hour. Before they are all taken, a new client
@@ -139,41 +145,52 @@ impl fmt::Debug for Connection {
     }
 }
 
-/// What each server last said, or why it said nothing: what a person needs when no server takes a request.
+/// What the servers last said, or why they said nothing: what a person needs when none takes a request.
 #[derive(Debug, Default)]
 struct Servers {
     states: Mutex<BTreeMap<String, String>>,
+    /// Why the last login failed. Heartbeats need no login, so that they succeed says nothing about it; a request does.
+    login: Mutex<Option<String>>,
 }
 
 impl Servers {
     fn note(&self, event: &SdamEvent) {
         match event {
-            SdamEvent::ServerHeartbeatFailed(failed) => {
-                let why = match &*failed.failure.kind {
-                    mongodb::error::ErrorKind::Io(cause) => cause.to_string(),
-                    other => other.to_string(),
-                };
-                self.set(&failed.server_address, format!("does not answer ({why})"));
-            }
             SdamEvent::ServerHeartbeatSucceeded(answered) => {
-                self.set(&answered.server_address, role(&answered.reply));
+                self.states.lock().insert(answered.server_address.to_string(), role(&answered.reply));
+            }
+            SdamEvent::ServerHeartbeatFailed(failed) => self.failed(&failed.server_address, &failed.failure),
+            SdamEvent::ServerDescriptionChanged(changed) => {
+                if let Some(error) = changed.new_description.error() {
+                    self.failed(&changed.address, error);
+                }
             }
             _ => {}
         }
     }
 
-    fn set(&self, address: &ServerAddress, state: String) {
-        self.states.lock().insert(address.to_string(), state);
-    }
-}
-
-impl fmt::Display for Servers {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (i, (address, state)) in self.states.lock().iter().enumerate() {
-            let separator = if i == 0 { "" } else { "; " };
-            write!(f, "{separator}`{address}` {state}")?;
+    fn failed(&self, address: &ServerAddress, error: &Error) {
+        match &*error.kind {
+            mongodb::error::ErrorKind::Authentication { message, .. } => {
+                *self.login.lock() = Some(message.clone());
+            }
+            mongodb::error::ErrorKind::Io(cause) => {
+                self.states.lock().insert(address.to_string(), format!("does not answer ({cause})"));
+            }
+            // The server answered, if only to say that it is going away; the next heartbeat tells its role.
+            _ => {}
         }
-        Ok(())
+    }
+
+    fn admitted(&self) {
+        *self.login.lock() = None;
+    }
+
+    /// Describes all servers in one line.
+    fn describe(&self) -> String {
+        let states = self.states.lock();
+        let each: Vec<_> = states.iter().map(|(address, state)| format!("`{address}` {state}")).collect();
+        each.join("; ")
     }
 }
 
@@ -186,7 +203,7 @@ fn role(hello: &Document) -> String {
         Ok(set) => format!("is not ready in replica set `{set}`"),
         Err(_) if is("isreplicaset") => "waits for its replica set to be initiated".to_owned(),
         Err(_) if hello.get_str("msg").is_ok_and(|msg| msg == "isdbgrid") => "is a router".to_owned(),
-        Err(_) => "belongs to no replica set".to_owned(),
+        Err(_) => "is a standalone, no member of a replica set".to_owned(),
     }
 }
 
@@ -198,7 +215,7 @@ mod tests {
 
     #[test]
     fn a_server_is_described_by_what_it_says() {
-        assert_eq!(role(&doc! { "isWritablePrimary": true }), "belongs to no replica set");
+        assert_eq!(role(&doc! { "isWritablePrimary": true }), "is a standalone, no member of a replica set");
         assert_eq!(
             role(&doc! { "isWritablePrimary": true, "setName": "rs0" }),
             "is the primary of replica set `rs0`"

@@ -55,7 +55,7 @@ pub(crate) fn decode_metric(field: &str) -> Cow<'_, str> {
     let mut rest = field;
     while let Some((before, after)) = rest.split_once('%') {
         metric.push_str(before);
-        match after.get(..2).and_then(|digits| special_of(digits)) {
+        match after.get(..2).and_then(special_of) {
             Some(special) => {
                 metric.push(special);
                 rest = &after[2..];

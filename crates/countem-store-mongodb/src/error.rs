@@ -27,6 +27,8 @@ pub(crate) struct Attempt<'a> {
     pub(crate) at: &'a str,
     /// What the servers answered when they were asked for their state, where that is known.
     pub(crate) servers: &'a str,
+    /// Why no server let us in, if that was so the last time.
+    pub(crate) login: Option<&'a str>,
 }
 
 /// Error codes of the server after which nothing that the command asked for has been done.
@@ -68,13 +70,16 @@ impl Failure {
 }
 
 fn driver_error(error: &Error, attempt: Attempt<'_>) -> StoreError {
-    let Attempt { what, at, servers } = attempt;
+    let Attempt { what, at, servers, login } = attempt;
     let told = |kind, why: &str| StoreError::new(kind, format!("cannot {what} at `{at}`: {why}"));
+    let login_failed = |words: &str| {
+        let why = format!("login failed; check user, password and `authSource` ({})", one_line(words));
+        told(ErrorKind::Refused, &why)
+    };
     match &*error.kind {
-        Driver::Authentication { message, .. } => told(
-            ErrorKind::Refused,
-            &format!("login failed; check user, password and `authSource` ({})", one_line(message)),
-        ),
+        Driver::Authentication { message, .. } => login_failed(message),
+        // After a failed login the driver takes the server for unknown until the next heartbeat.
+        Driver::ServerSelection { .. } if login.is_some() => login_failed(login.unwrap_or_default()),
         Driver::ServerSelection { .. } if servers.is_empty() => {
             told(ErrorKind::NotApplied, "no server can take it; check the hosts and `replicaSet` of the URI")
         }
@@ -192,7 +197,7 @@ mod tests {
     use super::*;
 
     const ATTEMPT: Attempt<'_> =
-        Attempt { what: "update `web`", at: "mongodb://db:27017/countem", servers: "" };
+        Attempt { what: "update `web`", at: "mongodb://db:27017/countem", servers: "", login: None };
 
     fn told(error: Error) -> (ErrorKind, String) {
         let told = Failure::Driver(error).into_store_error(ATTEMPT);

@@ -173,7 +173,9 @@ impl<'a> Target<'a> {
     pub(crate) fn write_update(&self, update: &mut Encoder, id: &BatchId, limits: Limits) {
         let can_be_split = Split::into_parts(By::Metrics, LEAST_PARTS)
             .is_some_and(|split| self.partition.allowed(split).is_some());
-        let full = can_be_split.then(|| i32::try_from(limits.full(self)).unwrap_or(i32::MAX));
+        // A document with damage takes what it can, however full: its counters may be no object whose size could be asked.
+        let full = (can_be_split && self.omitted.is_empty())
+            .then(|| i32::try_from(limits.full(self)).unwrap_or(i32::MAX));
         update.document("q", |query| guard(query, &self.id(), id, full));
         update.document("u", |change| {
             // An empty `$inc` is an error before MongoDB 5.0.

@@ -1,4 +1,11 @@
 //! The store against real servers.
 
 mod conformance;
+mod creation;
+mod faults;
+mod partitions;
+mod quarantine;
+mod rollback;
 mod support;
+mod trouble;
+mod writers;

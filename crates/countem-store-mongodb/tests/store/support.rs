@@ -16,7 +16,11 @@ pub(crate) const DAY: &str = "2026-11-20";
 /// Makes a connection string name a database that no other test uses.
 pub(crate) fn in_own_database(uri: &str) -> String {
     static NEXT: AtomicU64 = AtomicU64::new(0);
-    let name = format!("t{}_{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+    in_database(uri, &format!("t{}_{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed)))
+}
+
+/// Makes a connection string, which names no database, name this one.
+pub(crate) fn in_database(uri: &str, name: &str) -> String {
     let (base, options) = uri.split_once("/?").unwrap_or((uri, ""));
     format!("{base}/{name}?{options}")
 }

@@ -1,0 +1,144 @@
+//! Servers that die with what they had taken.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use countem_store::{ErrorKind, Store};
+use countem_store_mongodb::MongoOptions;
+use countem_testkit::{Mongod, Options, ReplicaSet, require_mongod};
+use mongodb::bson::{Document, doc};
+
+use crate::support::{DAY, Lane, database, day, deliver, in_database, in_own_database, open, open_with};
+
+#[tokio::test]
+async fn what_a_rolled_back_primary_had_taken_is_applied_again_by_the_same_batch() -> Result<()> {
+    if !require_mongod() {
+        return Ok(());
+    }
+    let mut set = ReplicaSet::start(3).await?;
+    let uri = in_own_database(&set.uri());
+    let mut options = MongoOptions::new(&uri);
+    options.deadline = Duration::from_millis(1200);
+    let store = open_with(options);
+    let mut lane = Lane::new(1);
+    deliver(&store, &lane.batch([("web", DAY, "before", 1)])).await;
+
+    let old = set.wait_for_primary().await?;
+    let others: Vec<_> = set.members().filter(|member| *member != old).collect();
+    // Nobody is there to copy what the primary takes now; it stays primary for the two seconds of the election timeout.
+    for other in &others {
+        set.kill(*other)?;
+    }
+    let batch = lane.batch([("web", DAY, "during", 1), ("web", DAY, "before", 1)]);
+    let error = store.apply(&batch).await.expect_err("there is no majority");
+    assert_eq!(error.kind(), ErrorKind::InDoubt, "{error}");
+    let name = database(&uri).await?.name().to_owned();
+    let direct = database(&in_database(&set.member(old).uri(), &name)).await?;
+    let root = direct.collection::<Document>("web").find_one(doc! { "_id": format!("{DAY}/1") });
+    let root = root.await?.context("the document is there")?;
+    assert_eq!(root.get_document("c")?.get_i64("during")?, 1, "the primary has it, and only the primary");
+
+    set.kill(old)?;
+    for other in &others {
+        set.restart(*other).await?;
+    }
+    set.wait_for_primary().await?;
+    assert_eq!(day(&open(&uri), "web").await.get("during"), None, "the new primary never had it");
+    set.restart(old).await?;
+    set.wait_for_secondaries().await?;
+    deliver(&store, &batch).await;
+    deliver(&store, &lane.batch([("web", DAY, "after", 1)])).await;
+    let counters = day(&store, "web").await;
+    assert_eq!((counters["before"], counters["during"], counters["after"]), (2, 1, 1));
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_standalone_killed_again_and_again_counts_every_batch_once() -> Result<()> {
+    if !require_mongod() {
+        return Ok(());
+    }
+    let mut mongod = Mongod::start(Options::default()).await?;
+    let uri = in_own_database(&mongod.uri());
+    let writers = (0..4).map(|node| {
+        let uri = uri.clone();
+        tokio::spawn(async move {
+            let store = open(&uri);
+            let mut lane = Lane::new(node);
+            let mut retried = 0;
+            for i in 0..150 {
+                // Some counters that all share, and one that tells a loss from a double.
+                let own = format!("{node} {i}");
+                let batch = lane.batch([("web", DAY, "shared", 1), ("web", DAY, own.as_str(), 1)]);
+                retried += deliver(&store, &batch).await.len();
+            }
+            retried
+        })
+    });
+    let writers: Vec<_> = writers.collect();
+    while !writers.iter().all(tokio::task::JoinHandle::is_finished) {
+        tokio::time::sleep(Duration::from_millis(400)).await;
+        mongod.restart().await?;
+    }
+    let mut retried = 0;
+    for writer in writers {
+        retried += writer.await?;
+    }
+    assert!(retried > 0, "no batch met a dead server");
+    let counters = day(&open(&uri), "web").await;
+    let wrong: Vec<_> = counters.iter().filter(|(metric, n)| *metric != "shared" && **n != 1).collect();
+    assert_eq!((counters["shared"], counters.len()), (600, 601), "after {retried} retries: {wrong:?}");
+    assert!(wrong.is_empty(), "{wrong:?}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_primary_that_steps_down_or_dies_under_load_costs_no_count() -> Result<()> {
+    if !require_mongod() {
+        return Ok(());
+    }
+    let mut set = ReplicaSet::start(3).await?;
+    let uri = in_own_database(&set.uri());
+    let until = tokio::time::Instant::now() + Duration::from_secs(20);
+    let writers = (0..4).map(|node| {
+        let uri = uri.clone();
+        tokio::spawn(async move {
+            let mut options = MongoOptions::new(&uri);
+            options.deadline = Duration::from_secs(5);
+            let store = open_with(options);
+            let mut lane = Lane::new(node);
+            let mut retried = 0;
+            while tokio::time::Instant::now() < until {
+                let own = format!("{node} {}", lane.seq);
+                let batch = lane.batch([("web", DAY, "shared", 1), ("web", DAY, own.as_str(), 1)]);
+                retried += deliver(&store, &batch).await.len();
+            }
+            (lane.seq, retried)
+        })
+    });
+    let writers: Vec<_> = writers.collect();
+    for round in 0..3 {
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        let primary = set.wait_for_primary().await?;
+        if round == 1 {
+            set.kill(primary)?;
+            set.wait_for_primary().await?;
+            set.restart(primary).await?;
+        } else {
+            set.step_down(10).await?;
+        }
+    }
+    let (mut accepted, mut retried) = (0, 0);
+    for writer in writers {
+        let (batches, errors) = writer.await?;
+        accepted += batches;
+        retried += errors;
+    }
+    assert!(retried > 0, "no batch met a change of primary");
+    let counters = day(&open(&uri), "web").await;
+    let wrong: Vec<_> = counters.iter().filter(|(metric, n)| *metric != "shared" && **n != 1).collect();
+    assert_eq!(counters["shared"], i64::try_from(accepted)?, "after {retried} retries: {wrong:?}");
+    assert_eq!(counters.len(), usize::try_from(accepted)? + 1);
+    assert!(wrong.is_empty(), "{wrong:?}");
+    Ok(())
+}
