@@ -1,0 +1,93 @@
+//! The same requests for callers that may wait: programs without a runtime, and tests.
+
+use std::sync::mpsc::{SyncSender, sync_channel};
+
+use countem_core::{Batch, BatchId, Writer};
+
+use crate::{
+    Journal, JournalError, QuarantineEntry, Quarantined, Record, Recorded, Refused, Retried, Selection,
+};
+
+/// Asks, and waits for the answer.
+fn wait<T: Send + 'static>(ask: impl FnOnce(Box<dyn FnOnce(T) + Send>)) -> T {
+    let (answer, answered): (SyncSender<T>, _) = sync_channel(1);
+    // Nobody but this function waits for the answer, and it does.
+    ask(Box::new(move |outcome| drop(answer.send(outcome))));
+    answered.recv().expect("the journal answers every request")
+}
+
+/// Twins of the requests that wait for their answer. Not for asynchronous code, and not for a `done`.
+impl Journal {
+    /// See [`record`](Self::record).
+    ///
+    /// # Errors
+    /// The record, given back with the reason.
+    #[allow(clippy::result_large_err, reason = "the error gives the record back")]
+    pub fn record_blocking(&self, record: Record) -> Result<Recorded, Refused> {
+        wait(|done| self.record(record, done))
+    }
+
+    /// See [`freeze`](Self::freeze).
+    ///
+    /// # Errors
+    /// Nothing was frozen.
+    pub fn freeze_blocking(&self, lane: u16, batches: &[Batch]) -> Result<(), JournalError> {
+        wait(|done| self.freeze(lane, batches, done))
+    }
+
+    /// See [`resolve`](Self::resolve); waits until it is durable.
+    ///
+    /// # Errors
+    /// The journal was closed or damaged before it was.
+    pub fn resolve_blocking(&self, id: &BatchId, quarantined: Vec<Quarantined>) -> Result<(), JournalError> {
+        self.resolve(id, quarantined, drop);
+        self.sync_blocking()
+    }
+
+    /// See [`retry_quarantined`](Self::retry_quarantined).
+    ///
+    /// # Errors
+    /// All of them are still in quarantine.
+    pub fn retry_quarantined_blocking(
+        &self,
+        selection: Selection,
+        lane_of: impl Fn(&str) -> u16 + Send + 'static,
+    ) -> Result<Vec<Retried>, JournalError> {
+        wait(|done| self.retry_quarantined(selection, lane_of, done))
+    }
+
+    /// See [`drop_quarantined`](Self::drop_quarantined).
+    ///
+    /// # Errors
+    /// All of them are still in quarantine.
+    pub fn drop_quarantined_blocking(
+        &self,
+        selection: Selection,
+    ) -> Result<Vec<QuarantineEntry>, JournalError> {
+        wait(|done| self.drop_quarantined(selection, done))
+    }
+
+    /// See [`quarantine_pending`](Self::quarantine_pending).
+    ///
+    /// # Errors
+    /// All of it is still pending.
+    pub fn quarantine_pending_blocking(&self, reason: impl Into<String>) -> Result<usize, JournalError> {
+        wait(|done| self.quarantine_pending(reason, done))
+    }
+
+    /// See [`fresh_identity`](Self::fresh_identity).
+    ///
+    /// # Errors
+    /// The identity is the old one.
+    pub fn fresh_identity_blocking(&self) -> Result<Writer, JournalError> {
+        wait(|done| self.fresh_identity(done))
+    }
+
+    /// See [`sync`](Self::sync).
+    ///
+    /// # Errors
+    /// Something that was asked before may not be durable yet.
+    pub fn sync_blocking(&self) -> Result<(), JournalError> {
+        wait(|done| self.sync(done))
+    }
+}

@@ -1,0 +1,163 @@
+//! The file: opening it, and how large it is.
+
+use std::{
+    fs::{self, File},
+    io,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use rusqlite::{Connection, OpenFlags, config::DbConfig, wal::CheckpointMode};
+
+/// Name of the journal file.
+pub(crate) const JOURNAL: &str = "journal.db";
+
+/// Bytes per page.
+pub(crate) const PAGE_BYTES: u64 = 4096;
+
+/// Bytes that a page takes in the write-ahead log.
+pub(crate) const FRAME_BYTES: u64 = PAGE_BYTES + 24;
+
+/// Memory for pages of the writing connection, in KiB.
+const CACHE_KIB: i64 = 16 * 1024;
+
+/// How long to wait for somebody who reads the journal from outside. Nobody else ever writes to it.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A connection and the file that it was opened on.
+#[derive(Debug)]
+pub(crate) struct OpenFile {
+    pub(crate) connection: Connection,
+    path: PathBuf,
+    identity: Option<(u64, u64)>,
+}
+
+impl OpenFile {
+    /// Opens the file for writing, without writing to it; creates it when it is missing.
+    pub(crate) fn open(path: &Path) -> rusqlite::Result<Self> {
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE;
+        Ok(Self { connection: connect(path, flags)?, path: path.to_owned(), identity: identity(path) })
+    }
+
+    /// Opens the file, which exists, for reading.
+    pub(crate) fn open_read_only(path: &Path) -> rusqlite::Result<Self> {
+        let connection = connect(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+        Ok(Self { connection, path: path.to_owned(), identity: identity(path) })
+    }
+
+    /// Gives a new file its form. Nothing else was written to it yet.
+    pub(crate) fn give_form(&self) -> rusqlite::Result<()> {
+        self.connection.pragma_update(None, "page_size", PAGE_BYTES.cast_signed())?;
+        // Lets a journal that an outage has filled give its space back.
+        self.connection.pragma_update(None, "auto_vacuum", "INCREMENTAL")
+    }
+
+    /// Makes the connection write as a journal has to.
+    pub(crate) fn prepare_writing(&self) -> rusqlite::Result<()> {
+        let pragma = |name: &str, value: &str| self.connection.pragma_update(None, name, value);
+        self.connection.query_row("PRAGMA journal_mode = WAL", [], |_| Ok(()))?;
+        // One fsync per commit, and on macOS one that reaches the disk.
+        pragma("synchronous", "FULL")?;
+        pragma("fullfsync", "ON")?;
+        pragma("checkpoint_fullfsync", "ON")?;
+        // The log is moved into the file after callers have their answer, and errors of that are seen.
+        self.connection.query_row("PRAGMA wal_autocheckpoint = 0", [], |_| Ok(()))?;
+        pragma("temp_store", "MEMORY")?;
+        self.connection.pragma_update(None, "cache_size", -CACHE_KIB)
+    }
+
+    /// Moves what the log holds into the file, as far as nobody reads it; the next commit begins the log anew if that
+    /// was all of it. Waits for nobody. Returns whether it was all.
+    pub(crate) fn checkpoint(&self) -> rusqlite::Result<bool> {
+        let (pages, moved) = self.connection.wal_checkpoint_v2::<&str>(None, CheckpointMode::PASSIVE)?;
+        Ok(moved >= pages)
+    }
+
+    /// Moves all that the log holds into the file and empties the log.
+    ///
+    /// Afterwards what this connection sees is durable, and what it does not see cannot come back.
+    pub(crate) fn empty_log(&self) -> rusqlite::Result<()> {
+        self.connection.wal_checkpoint_v2::<&str>(None, CheckpointMode::TRUNCATE).map(|_| ())
+    }
+
+    /// Returns the number of pages in the log.
+    pub(crate) fn log_pages(&self) -> rusqlite::Result<u64> {
+        let (pages, _) = self.connection.wal_checkpoint_v2::<&str>(None, CheckpointMode::NOOP)?;
+        Ok(u64::try_from(pages).unwrap_or(0))
+    }
+
+    /// Returns the number of pages of the file, in the transaction that runs now.
+    pub(crate) fn pages(&self) -> rusqlite::Result<u64> {
+        let pages: i64 = self.connection.pragma_query_value(None, "page_count", |row| row.get(0))?;
+        Ok(pages.cast_unsigned())
+    }
+
+    /// Returns the number of pages of the file that hold nothing.
+    pub(crate) fn free_pages(&self) -> rusqlite::Result<u64> {
+        let pages: i64 = self.connection.pragma_query_value(None, "freelist_count", |row| row.get(0))?;
+        Ok(pages.cast_unsigned())
+    }
+
+    /// Gives back up to `pages` pages that hold nothing.
+    pub(crate) fn vacuum(&self, pages: u64) -> rusqlite::Result<()> {
+        self.connection.execute_batch(&format!("PRAGMA incremental_vacuum({pages})"))
+    }
+
+    /// Tells whether the path still leads to the file of this connection. What is written after the file was moved or
+    /// deleted would be found by nobody.
+    pub(crate) fn is_current(&self) -> bool {
+        identity(&self.path) == self.identity
+    }
+
+    /// Closes the connection without touching the file or its log: evidence stays as it is.
+    pub(crate) fn leave_untouched(self) {
+        self.connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).ok();
+    }
+}
+
+fn connect(path: &Path, access: OpenFlags) -> rusqlite::Result<Connection> {
+    // Every connection stays on one thread at a time, so SQLite need not lock it.
+    let connection = Connection::open_with_flags(path, access | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+    connection.busy_timeout(BUSY_TIMEOUT)?;
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true)?;
+    connection.pragma_update(None, "cell_size_check", true)?;
+    Ok(connection)
+}
+
+/// Returns the path of the log of the file `path`.
+pub(crate) fn log_of(path: &Path) -> PathBuf {
+    let mut log = path.as_os_str().to_owned();
+    log.push("-wal");
+    log.into()
+}
+
+/// Returns the bytes of the file at `path`, zero when there is none.
+pub(crate) fn bytes_of(path: &Path) -> io::Result<u64> {
+    match fs::metadata(path) {
+        Ok(found) => Ok(found.len()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(0),
+        Err(error) => Err(error),
+    }
+}
+
+/// Returns the bytes of the file at `path` and of its log, as far as they can be known.
+pub(crate) fn sizes(path: &Path) -> (u64, u64) {
+    (bytes_of(path).unwrap_or(0), bytes_of(&log_of(path)).unwrap_or(0))
+}
+
+/// Makes the names in `dir` durable.
+pub(crate) fn sync_directory(dir: &Path) -> io::Result<()> {
+    if cfg!(unix) { File::open(dir)?.sync_all() } else { Ok(()) }
+}
+
+#[cfg(unix)]
+fn identity(path: &Path) -> Option<(u64, u64)> {
+    use std::os::unix::fs::MetadataExt as _;
+    path.metadata().ok().map(|found| (found.dev(), found.ino()))
+}
+
+/// Elsewhere an open file can be neither moved nor deleted.
+#[cfg(not(unix))]
+fn identity(_: &Path) -> Option<(u64, u64)> {
+    Some((0, 0))
+}

@@ -1,0 +1,41 @@
+//! A journal belongs to one process at a time.
+
+use std::{
+    io::{BufRead as _, BufReader},
+    process::Stdio,
+};
+
+use countem_journal::{ErrorKind, Journal};
+
+use crate::{crash, support::*};
+
+#[test]
+fn a_second_opening_is_told_who_uses_the_directory() {
+    let dir = tempfile::tempdir().unwrap();
+    let (journal, _) = open(dir.path());
+    let error = Journal::open(options(dir.path())).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Locked);
+    let expected = format!(
+        "the journal directory `{}` is in use by process {}",
+        dir.path().display(),
+        std::process::id()
+    );
+    assert_eq!(error.to_string(), expected);
+    drop(journal);
+    drop(open(dir.path()));
+}
+
+#[test]
+fn the_lock_of_a_killed_process_vanishes_with_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut child = crash::spawn(dir.path(), "", Stdio::piped());
+    let mut lines = BufReader::new(child.0.stdout.take().unwrap()).lines();
+    // The first line comes when the journal is open.
+    while !lines.next().unwrap().unwrap().contains("ack") {}
+    let error = Journal::open(options(dir.path())).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Locked);
+    assert!(error.to_string().contains(&format!("process {}", child.0.id())), "{error}");
+    child.0.kill().unwrap();
+    child.0.wait().unwrap();
+    drop(open(dir.path()));
+}

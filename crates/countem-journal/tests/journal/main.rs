@@ -1,0 +1,18 @@
+//! The journal as its users see it: opened, used, killed, damaged and opened again.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod support;
+
+mod copy;
+mod crash;
+mod damage;
+mod disk;
+mod failure;
+mod group;
+mod lock;
+mod model;
+mod quarantine;
+mod reader;
+mod reopen;
+mod size;

@@ -1,0 +1,104 @@
+//! What the tests share.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use countem_core::{Batch, BatchId, Bucket, Delta, Deltas, Table, Writer};
+use countem_journal::{CopiedPending, Journal, JournalOptions, Record, Recovered};
+
+/// The sum of a set of deltas: (collection, metric, bucket) to (n, increments).
+pub(crate) type Counts = BTreeMap<(String, String, String), (i64, u64)>;
+
+pub(crate) fn day() -> Bucket {
+    "2026-11-20".parse().unwrap()
+}
+
+pub(crate) fn options(dir: &Path) -> JournalOptions {
+    JournalOptions::new(dir)
+}
+
+pub(crate) fn open(dir: &Path) -> (Journal, Recovered) {
+    Journal::open(options(dir)).unwrap()
+}
+
+/// Deltas of collection `web`, one increment each.
+pub(crate) fn deltas<'a>(counters: impl IntoIterator<Item = (&'a str, i64)>) -> Deltas {
+    let mut table = Table::new();
+    for (metric, n) in counters {
+        table.fold("web", metric, day(), n).unwrap();
+    }
+    table.drain()
+}
+
+pub(crate) fn record<'a>(lane: u16, counters: impl IntoIterator<Item = (&'a str, i64)>) -> Record {
+    Record { lanes: vec![(lane, deltas(counters))], quarantined: Vec::new() }
+}
+
+pub(crate) fn batch(writer: &Writer, lane: u16, seq: u64, deltas: Deltas) -> Batch {
+    Batch::new(BatchId { writer: writer.clone(), lane, seq }, deltas)
+}
+
+pub(crate) fn add<'a>(counts: &mut Counts, deltas: impl Iterator<Item = Delta<'a>>) {
+    for delta in deltas {
+        let key = (delta.collection.to_owned(), delta.metric.to_owned(), delta.bucket.to_string());
+        let sum = counts.entry(key).or_default();
+        sum.0 += delta.n;
+        sum.1 += delta.increments;
+    }
+}
+
+/// Everything that a journal gave back and that is to reach the store.
+pub(crate) fn recovered_counts(recovered: &Recovered) -> Counts {
+    let mut counts = Counts::new();
+    recovered.frozen.iter().for_each(|batch| add(&mut counts, batch.deltas()));
+    recovered.pending.iter().for_each(|(_, deltas)| add(&mut counts, deltas.iter()));
+    counts
+}
+
+pub(crate) fn counts<'a>(counters: impl IntoIterator<Item = (&'a str, i64, u64)>) -> Counts {
+    let key = |metric: &str| ("web".to_owned(), metric.to_owned(), day().to_string());
+    counters.into_iter().map(|(metric, n, increments)| (key(metric), (n, increments))).collect()
+}
+
+/// Copies the files of a journal as the death of its process at this moment would leave them. Nothing may be under way.
+pub(crate) fn crash_copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_name().unwrap();
+        // The index of the log belongs to the dead process; SQLite makes it anew.
+        if name != "journal.db-shm" {
+            fs::copy(&path, to.join(name)).unwrap();
+        }
+    }
+}
+
+/// Opens a crash copy as if it lay where its original was.
+pub(crate) fn as_original(dir: &Path) -> JournalOptions {
+    JournalOptions { copied_pending: CopiedPending::Count, ..options(dir) }
+}
+
+pub(crate) fn file(dir: &Path) -> PathBuf {
+    dir.join("journal.db")
+}
+
+/// Bytes of the file and its log.
+pub(crate) fn bytes(dir: &Path) -> u64 {
+    ["journal.db", "journal.db-wal"]
+        .iter()
+        .map(|name| fs::metadata(dir.join(name)).map_or(0, |file| file.len()))
+        .sum()
+}
+
+/// Waits for what another thread is about to bring about.
+pub(crate) fn until(mut holds: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while !holds() {
+        assert!(Instant::now() < deadline, "it did not come about in time");
+        std::thread::yield_now();
+    }
+}
