@@ -20,31 +20,35 @@
 //! A duplicate key when creating says that another writer created the document, and nothing about this batch.
 //!
 //! An ambiguous failure (a broken connection, no answer, no majority, no longer primary) ends the run in doubt: the caller sends
-//! the same batch again. *Applied* is only ever concluded from a complete answer, or from a watermark that a majority read
-//! shows after an update was answered with "did not apply". The order matters. On a replica set the answer waited until the majority
-//! had what the update met; on a standalone it waited for the journal, which a read never does.
+//! the same batch again.
+//!
+//! **Nothing that a read shows is believed until a write that met it was answered.** That a document has the watermark ends
+//! its part of the batch only after an update of it was answered with "did not apply"; that a document is split sends
+//! deltas to its children only after a write that asked for this very split was answered. For the answer waits until the
+//! majority has what the write met, and on a standalone until the journal has it, which no read ever does.
 
 use std::collections::HashMap;
 
-use countem_core::{BatchId, Bucket, Delta};
+use countem_core::{BatchId, Delta};
 use countem_store::{ErrorKind, Quarantined, StoreError};
 use futures_util::future;
-use mongodb::bson::{Document, RawDocument, RawDocumentBuf};
+use mongodb::bson::{Document, RawDocumentBuf};
 
 use crate::{
-    command::{self, Level, Reply, path, what},
+    command::{self, Reply, what},
     connection::Connection,
-    document::{
-        COUNTERS, EXPIRES_AT, QUARANTINED, SPLIT, WATERMARKS, mongo_collection, parse_id, split_of, value_of,
-        watermark_of,
-    },
-    encoder::Encoder,
+    document::mongo_collection,
     error::{Failure, WriteError},
     expiry::Expiry,
-    partition::{By, Forest, Partition, Split, hash},
-    quarantine::{Omitted, offenders, read_stamp},
-    target::{Counted, Limits, Step, Target, counter_path},
+    partition::{Forest, hash},
+    quarantine::Omitted,
+    target::{Counted, Limits, Step, Target},
 };
+
+mod grow;
+mod look;
+
+use look::Seen;
 
 /// What all runs of a store share.
 #[derive(Debug, Clone, Copy)]
@@ -110,8 +114,6 @@ const MOST_COMMANDS: usize = 4;
 const LEAST_UPDATES: usize = 32;
 /// Most updates in one command; the server takes 100,000.
 const MOST_UPDATES: usize = 20_000;
-/// So often the server may refuse an update for its data without any reason to be found in the document.
-const MOST_FUTILE: u8 = 3;
 
 impl<'a> Run<'a> {
     fn plan(&mut self, deltas: &[Delta<'a>], is_new: bool) {
@@ -132,6 +134,7 @@ impl<'a> Run<'a> {
                 return Ok(());
             }
             self.navigate().await?;
+            self.confirm().await?;
             self.examine().await?;
             self.grow().await?;
             self.send().await?;
@@ -155,7 +158,7 @@ impl<'a> Run<'a> {
         for target in std::mem::take(&mut self.targets) {
             if target.step == Step::Navigate {
                 let seen = seen.get(&(target.bucket, target.partition));
-                self.decide(target, seen)?;
+                self.decide(target, seen);
             } else {
                 self.targets.push(target);
             }
@@ -163,12 +166,12 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    fn decide(&mut self, mut target: Target<'a>, seen: Option<&Seen>) -> Result<(), StoreError> {
+    fn decide(&mut self, mut target: Target<'a>, seen: Option<&Seen>) {
         let limits = self.context.limits;
         let Some(seen) = seen else {
             target.step = Step::Create(target.split_when_missing(limits));
             self.targets.push(target);
-            return Ok(());
+            return;
         };
         if seen.watermark.is_some_and(|watermark| watermark >= command::seq(self.id)) {
             // Before it is believed an update has to be refused: see the head of this file.
@@ -178,118 +181,13 @@ impl<'a> Run<'a> {
                 target.step = Step::Send;
                 self.targets.push(target);
             }
-            return Ok(());
+            return;
         }
-        if let Some(split) = seen.split {
-            self.context.forest.learn(self.collection, target.bucket, target.partition, split);
-            target.into_children(split, self.writer, limits, &mut self.targets);
-            return Ok(());
-        }
-        target.step = target.split_when_there(seen.size, limits).map_or(Step::Send, Step::Divide);
-        self.targets.push(target);
-        Ok(())
-    }
-
-    async fn look(&self, ids: &[String]) -> Result<HashMap<Place, Seen>, StoreError> {
-        let writer = self.id.writer.as_str();
-        let find = command::find(
-            &self.stored_in,
-            Level::Majority,
-            self.deadline(),
-            |filter| filter.document("_id", |among| among.strings("$in", ids)),
-            |projection| {
-                projection.int32(&path(WATERMARKS, writer), 1);
-                projection.int32(&path(QUARANTINED, writer), 1);
-                projection.int32(SPLIT, 1);
-                projection.document("size", size_of_counters);
-            },
-        )?;
-        let mut seen = HashMap::new();
-        let each = |document: &RawDocument| {
-            if let Some((place, found)) = Seen::read(document, self.id, &self.stored_in)? {
-                seen.insert(place, found);
-            }
-            Ok(())
+        target.step = match seen.split {
+            Some(split) => Step::Confirm(split),
+            None => target.split_when_there(seen.size, limits).map_or(Step::Send, Step::Divide),
         };
-        let fetched = command::fetch(self.context.connection, find, each).await;
-        fetched.map_err(|failure| self.failed("read", failure))??;
-        Ok(seen)
-    }
-
-    /// Finds out which counters stand in the way of their update.
-    async fn examine(&mut self) -> Result<(), StoreError> {
-        for at in 0..self.targets.len() {
-            let Step::Examine(why) = &self.targets[at].step else { continue };
-            let why = why.clone();
-            let target = &self.targets[at];
-            let metrics = || target.deltas.iter().map(|counted| counted.delta.metric);
-            let id = target.id();
-            let find = command::find(
-                &self.stored_in,
-                Level::Local,
-                self.deadline(),
-                |filter| filter.string("_id", &id),
-                |projection| {
-                    metrics().for_each(|metric| projection.included_at(|key| counter_path(metric, key)))
-                },
-            )?;
-            let mut found = Omitted::new();
-            // A projection of fields of `c` shows nothing of a `c` that is no object: the server's own words say that.
-            let each = |document: &RawDocument| {
-                let left = target.deltas.iter().map(|counted| (counted.delta.metric, counted.delta.n));
-                found = offenders(document, left);
-                if found.is_empty() && document.get(COUNTERS).ok().flatten().is_none() {
-                    found = metrics().map(|metric| (metric.to_owned(), why.clone())).collect();
-                }
-                Ok(())
-            };
-            let fetched = command::fetch(self.context.connection, find, each).await;
-            fetched.map_err(|failure| without_effect(self.failed("read", failure)))??;
-            let target = &mut self.targets[at];
-            let before = target.omitted.len();
-            target.omitted.extend(found);
-            target.futile = if target.omitted.len() > before { 0 } else { target.futile + 1 };
-            if target.futile >= MOST_FUTILE {
-                return Err(StoreError::new(
-                    ErrorKind::Refused,
-                    format!("cannot update the document `{id}` of `{}`: {why}", self.stored_in),
-                ));
-            }
-            target.step = Step::Send;
-        }
-        Ok(())
-    }
-
-    /// Creates what is missing and splits what is full.
-    async fn grow(&mut self) -> Result<(), StoreError> {
-        let growing = |step: &Step| matches!(step, Step::Create(_) | Step::Divide(_));
-        if self.at_step(growing).next().is_none() {
-            return Ok(());
-        }
-        self.context.expiry.prepare(self.context.connection, &self.stored_in).await;
-        let expiry = self.context.expiry;
-        let command =
-            command::update(&self.stored_in, self.deadline(), 0, self.at_step(growing), |update, target| {
-                write_growth(update, target, expiry)
-            })?;
-        let reply = self.send_command(command).await.map_err(without_effect)?;
-        if let Some((_, WriteError::Other(kind, words))) =
-            reply.errors.into_iter().find(|(_, error)| matches!(error, WriteError::Other(..)))
-        {
-            return Err(self.told(kind, &words));
-        }
-        for target in &mut self.targets {
-            target.step = match &target.step {
-                // There now, whoever created it.
-                Step::Create(None) => Step::Send,
-                Step::Create(Some(_)) | Step::Divide(_) => {
-                    target.divided = true;
-                    Step::Navigate
-                }
-                other => other.clone(),
-            };
-        }
-        Ok(())
+        self.targets.push(target);
     }
 
     /// Sends the updates, in as few commands as they fit into, and waits for all answers.
@@ -408,87 +306,4 @@ fn fitting(targets: &[Target<'_>]) -> usize {
         bytes <= MOST_COMMAND_BYTES
     };
     targets.iter().take(MOST_UPDATES).take_while(fits).count().max(1)
-}
-
-fn write_growth(update: &mut Encoder, target: &Target<'_>, expiry: &Expiry) {
-    let write_split = |change: &mut Encoder, split: Split| {
-        let by = match split.by {
-            By::Metrics => "metrics",
-            By::Writers => "writers",
-        };
-        let parts = i32::try_from(split.parts()).expect("a split has at most 2^24 parts");
-        change.document(SPLIT, |field| field.int32(by, parts));
-    };
-    if let Step::Divide(split) = target.step {
-        update.document("q", |query| {
-            query.string("_id", &target.id());
-            query.document(SPLIT, |split| split.boolean("$exists", false));
-        });
-        update.document("u", |change| change.document("$set", |set| write_split(set, split)));
-        return;
-    }
-    update.document("q", |query| query.string("_id", &target.id()));
-    update.document("u", |change| {
-        change.document("$setOnInsert", |fields| {
-            fields.document(COUNTERS, |_| {});
-            fields.document(WATERMARKS, |_| {});
-            if let Step::Create(Some(split)) = target.step {
-                write_split(fields, split);
-            }
-            if let Some(at) = expiry.of(target.bucket) {
-                fields.date(EXPIRES_AT, at);
-            }
-        });
-    });
-    update.boolean("upsert", true);
-}
-
-/// Computes the bytes of the counters; zero where they are no object, which the update will say more about.
-fn size_of_counters(size: &mut Encoder) {
-    let counters = format!("${COUNTERS}");
-    size.array("$cond", |branches| {
-        branches.document("0", |condition| {
-            condition.array("$eq", |operands| {
-                operands.document("0", |of| of.string("$type", &counters));
-                operands.string("1", "object");
-            });
-        });
-        branches.document("1", |size| size.string("$bsonSize", &counters));
-        branches.int32("2", 0);
-    });
-}
-
-/// Which document it is.
-type Place = (Bucket, Partition);
-
-/// What a document shows about a batch.
-#[derive(Debug)]
-struct Seen {
-    watermark: Option<i64>,
-    split: Option<Split>,
-    size: usize,
-    omitted: Omitted,
-}
-
-impl Seen {
-    fn read(
-        document: &RawDocument,
-        id: &BatchId,
-        collection: &str,
-    ) -> Result<Option<(Place, Self)>, StoreError> {
-        let Ok(name) = document.get_str("_id") else { return Ok(None) };
-        let Some((bucket, partition)) = parse_id(name) else { return Ok(None) };
-        let split = split_of(document, partition).map_err(|_| {
-            let why = format!("the field `{SPLIT}` of the document `{name}` of `{collection}` is damaged");
-            StoreError::new(ErrorKind::Refused, why)
-        })?;
-        let size = document.get("size").ok().flatten().and_then(value_of);
-        let seen = Self {
-            watermark: watermark_of(document, id.writer.as_str()),
-            split,
-            size: size.and_then(|size| usize::try_from(size).ok()).unwrap_or_default(),
-            omitted: read_stamp(document, id),
-        };
-        Ok(Some(((bucket, partition), seen)))
-    }
 }

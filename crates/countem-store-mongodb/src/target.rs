@@ -38,6 +38,8 @@ pub(crate) enum Step {
     Examine(String),
     /// Create the document, split from the start where it would be full at once.
     Create(Option<Split>),
+    /// Make certain that a split which was read will stay.
+    Confirm(Split),
     /// Split the document.
     Divide(Split),
     /// Send the update.

@@ -34,8 +34,8 @@ async fn what_a_rolled_back_primary_had_taken_is_applied_again_by_the_same_batch
     assert_eq!(error.kind(), ErrorKind::InDoubt, "{error}");
     let name = database(&uri).await?.name().to_owned();
     let direct = database(&in_database(&set.member(old).uri(), &name)).await?;
-    let root = direct.collection::<Document>("web").find_one(doc! { "_id": format!("{DAY}/1") });
-    let root = root.await?.context("the document is there")?;
+    let web = direct.collection::<Document>("web");
+    let root = web.find_one(doc! { "_id": format!("{DAY}/1") }).await?.context("the document is there")?;
     assert_eq!(root.get_document("c")?.get_i64("during")?, 1, "the primary has it, and only the primary");
 
     set.kill(old)?;
