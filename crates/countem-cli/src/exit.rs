@@ -2,6 +2,7 @@
 
 use std::{fmt, io, process::ExitCode};
 
+use countem::ReadError;
 use countem_store::{ErrorKind, StoreError};
 
 use crate::output::say;
@@ -77,20 +78,29 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
 /// Returns how a command that failed with `error` ends.
 fn of(error: &anyhow::Error) -> Exit {
     for cause in error.chain() {
-        if cause.is::<UsageError>() {
+        // The text of a read error is that of the store's, and so is its source: the store's error is no link of its own.
+        let of_store = match cause.downcast_ref() {
+            Some(ReadError::Store(error)) => Some(error),
+            _ => cause.downcast_ref::<StoreError>(),
+        };
+        if let Some(error) = of_store {
+            return of_kind(error.kind());
+        } else if cause.is::<UsageError>() {
             return Exit::Usage;
         } else if cause.is::<NotFound>() {
             return Exit::NotFound;
-        } else if let Some(error) = cause.downcast_ref::<StoreError>() {
-            return match error.kind() {
-                ErrorKind::NotApplied | ErrorKind::InDoubt => Exit::Unreachable,
-                // Asked of the wrong kind of store.
-                ErrorKind::Unsupported => Exit::Usage,
-                _ => Exit::Failed,
-            };
         }
     }
     Exit::Failed
+}
+
+fn of_kind(kind: ErrorKind) -> Exit {
+    match kind {
+        ErrorKind::NotApplied | ErrorKind::InDoubt => Exit::Unreachable,
+        // Asked of the wrong kind of store.
+        ErrorKind::Unsupported => Exit::Usage,
+        _ => Exit::Failed,
+    }
 }
 
 #[cfg(test)]
@@ -107,6 +117,8 @@ mod tests {
         assert_eq!(of_error(StoreError::new(ErrorKind::NotApplied, "x").into()), Exit::Unreachable);
         assert_eq!(of_error(StoreError::new(ErrorKind::Refused, "x").into()), Exit::Failed);
         assert_eq!(of_error(StoreError::new(ErrorKind::Unsupported, "x").into()), Exit::Usage);
+        let read = ReadError::Store(StoreError::new(ErrorKind::NotApplied, "x"));
+        assert_eq!(of_error(read.into()), Exit::Unreachable);
         assert_eq!(of_error(anyhow::anyhow!("x")), Exit::Failed);
         assert!(is_broken_pipe(&io::Error::from(io::ErrorKind::BrokenPipe).into()));
     }

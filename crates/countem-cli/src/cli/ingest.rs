@@ -104,6 +104,10 @@ impl Ingest {
         let report = block_on(async {
             let store = effective.open().await?;
             store.check().await?;
+            if self.once {
+                // A store that cannot keep marks says so before anything is counted.
+                store.mark("ingest").await?;
+            }
             let shows = !global.quiet && io::stderr().is_terminal();
             self.count(plan, inputs, &effective, store, shows.then_some(total)).await
         })?;

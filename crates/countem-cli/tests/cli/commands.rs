@@ -169,3 +169,20 @@ fn nobody_has_to_read_what_is_said() {
         assert_eq!(child.wait().unwrap().code(), Some(code), "{args:?}");
     }
 }
+
+#[test]
+fn a_server_that_does_not_answer_is_unreachable_for_every_command() {
+    let sandbox = Sandbox::new();
+    // Nobody listens on a port that was free a moment ago.
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let uri = format!("mongodb://127.0.0.1:{port}/countem");
+    for args in [
+        &["get", "web"][..],
+        &["collections"],
+        &["inc", "web", "a", "--set", "shutdown.deadline=1s"],
+        &["ingest", "/dev/null", "-f", "tsv", "--now", "-c", "c:{1}"],
+    ] {
+        let ran = sandbox.run(&[&["--store", &uri], args].concat()).expect(4);
+        assert!(ran.err.contains("127.0.0.1"), "{}", ran.err);
+    }
+}
