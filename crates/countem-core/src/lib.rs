@@ -37,7 +37,7 @@ pub use period::{Period, PeriodError};
 pub use quarantined::Quarantined;
 pub use range::BucketRange;
 pub use schedule::{Schedule, ScheduleError};
-pub use table::{FoldError, Table};
+pub use table::{CounterHasher, FoldError, Table};
 
 /// The time library whose dates, timestamps and zones appear in the public interface.
 pub use jiff;

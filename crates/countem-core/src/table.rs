@@ -16,7 +16,26 @@ use crate::{Bucket, CollectionName, Delta, Deltas, MetricName, NameError, delta:
 pub struct Table {
     index: HashTable<u32>,
     deltas: Deltas,
-    hasher: RandomState,
+    hasher: CounterHasher,
+}
+
+/// Hashes counters, with seeds that differ from process to process. Clones hash alike.
+///
+/// A caller whose table is behind a lock hashes before it takes the lock, which is then held for a moment less.
+#[derive(Debug, Clone, Default)]
+pub struct CounterHasher(RandomState);
+
+impl CounterHasher {
+    /// Returns the hash of one counter.
+    #[inline]
+    pub fn hash(&self, collection: &str, metric: &str, bucket: Bucket) -> u64 {
+        // Lengths need no hashing: equality checks them, and a shifted boundary between the names is rare.
+        let mut state = self.0.build_hasher();
+        state.write(collection.as_bytes());
+        state.write(metric.as_bytes());
+        std::hash::Hash::hash(&bucket, &mut state);
+        state.finish()
+    }
 }
 
 /// Says why an increment was not folded. The table is as it was before.
@@ -43,6 +62,11 @@ impl Table {
         Self::default()
     }
 
+    /// Returns an empty table whose counters are hashed by `hasher`.
+    pub fn with_hasher(hasher: CounterHasher) -> Self {
+        Self { hasher, ..Self::default() }
+    }
+
     /// Adds one increment of `n`. A name is validated when its counter is new; a known counter has valid names.
     ///
     /// # Errors
@@ -59,7 +83,16 @@ impl Table {
     /// [`FoldError`]: nothing was added.
     #[inline]
     pub fn merge_within(&mut self, delta: Delta<'_>, most: usize) -> Result<(), FoldError> {
-        let hash = hash(&self.hasher, delta.collection, delta.metric, delta.bucket);
+        let hash = self.hasher.hash(delta.collection, delta.metric, delta.bucket);
+        self.merge_hashed(hash, delta, most)
+    }
+
+    /// Does what [`merge_within`](Self::merge_within) does, given the hash of the counter by the table's own hasher.
+    ///
+    /// # Errors
+    /// [`FoldError`]: nothing was added.
+    #[inline]
+    pub fn merge_hashed(&mut self, hash: u64, delta: Delta<'_>, most: usize) -> Result<(), FoldError> {
         let Deltas { entries, names } = &mut self.deltas;
         let found = self.index.find(hash, |&at| is_counter(&entries[at as usize], names, &delta));
         match found {
@@ -98,7 +131,7 @@ impl Table {
     /// Returns the pending delta of one counter.
     pub fn get(&self, collection: &str, metric: &str, bucket: Bucket) -> Option<i64> {
         let wanted = Delta { collection, metric, bucket, n: 0, increments: 0 };
-        let hash = hash(&self.hasher, collection, metric, bucket);
+        let hash = self.hasher.hash(collection, metric, bucket);
         let Deltas { entries, names } = &self.deltas;
         let at = *self.index.find(hash, |&at| is_counter(&entries[at as usize], names, &wanted))?;
         Some(entries[at as usize].n)
@@ -143,7 +176,7 @@ impl Table {
         let mut taken = Deltas::default();
         for _ in 0..most {
             let last = self.deltas.iter().next_back().expect("the table holds more than `most` deltas");
-            let hash = hash(&self.hasher, last.collection, last.metric, last.bucket);
+            let hash = self.hasher.hash(last.collection, last.metric, last.bucket);
             taken.push(last).expect("a part addresses fewer names than the whole");
             let at = self.deltas.entries.len() - 1;
             let slot = self.index.find_entry(hash, |&found| found as usize == at);
@@ -151,6 +184,13 @@ impl Table {
             // Names are appended in the order of the entries, so the last entry owns the end of the arena.
             let entry = self.deltas.entries.pop().expect("the table holds more than `most` deltas");
             self.deltas.names.truncate(entry.names_at as usize);
+        }
+        // Taking a large table apart must not keep it twice: give back what half of it needed.
+        if self.deltas.len() < self.deltas.entries.capacity() / 2 {
+            self.deltas.entries.shrink_to_fit();
+            self.deltas.names.shrink_to_fit();
+            let (deltas, hasher) = (&self.deltas, &self.hasher);
+            self.index.shrink_to(deltas.len(), |&at| hash_of(hasher, deltas, at));
         }
         taken
     }
@@ -186,19 +226,9 @@ fn is_counter(entry: &Entry, names: &str, delta: &Delta<'_>) -> bool {
         && key[collection_len..] == *delta.metric.as_bytes()
 }
 
-#[inline]
-fn hash(hasher: &RandomState, collection: &str, metric: &str, bucket: Bucket) -> u64 {
-    // Lengths need no hashing: equality checks them, and a shifted boundary between the names is rare.
-    let mut state = hasher.build_hasher();
-    state.write(collection.as_bytes());
-    state.write(metric.as_bytes());
-    std::hash::Hash::hash(&bucket, &mut state);
-    state.finish()
-}
-
-fn hash_of(hasher: &RandomState, deltas: &Deltas, at: u32) -> u64 {
+fn hash_of(hasher: &CounterHasher, deltas: &Deltas, at: u32) -> u64 {
     let entry = deltas.entries[at as usize];
-    hash(hasher, entry.collection(&deltas.names), entry.metric(&deltas.names), entry.bucket)
+    hasher.hash(entry.collection(&deltas.names), entry.metric(&deltas.names), entry.bucket)
 }
 
 #[cfg(test)]

@@ -76,6 +76,11 @@ impl Calendar {
         self.own.get(collection).unwrap_or(&self.default)
     }
 
+    /// Returns the class of every collection, if it is the same for all.
+    pub(crate) fn only_class(&self) -> Option<Arc<Class>> {
+        self.own.is_empty().then(|| Arc::clone(&self.default))
+    }
+
     fn classes(&self) -> impl Iterator<Item = &Arc<Class>> {
         self.own.values().chain([&self.default])
     }

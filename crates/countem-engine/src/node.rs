@@ -24,6 +24,9 @@ use crate::{
 pub(crate) struct Node {
     router: Router,
     calendar: Arc<Calendar>,
+    /// The class of collections without periods of their own; `None` when there are such collections, and the calendar has to
+    /// be asked.
+    only_class: Option<Arc<Class>>,
     registry: Registry,
     lanes: Box<[Lane]>,
     clock: Clock,
@@ -63,6 +66,7 @@ impl Node {
         let signed = |duration| SignedDuration::try_from(duration).unwrap_or(SignedDuration::MAX);
         Self {
             router: Router::new(settings.collectors_min, collectors_max, table_counters),
+            only_class: calendar.only_class(),
             calendar,
             registry: Registry::default(),
             lanes: (0..settings.lanes.max(1)).map(lane).collect(),
@@ -108,7 +112,10 @@ impl Node {
     /// Counts now.
     #[inline]
     pub(crate) fn increment(&self, collection: &str, metric: &str, n: i64) -> Result<(), Refusal> {
-        let slot = self.calendar.class(collection).slot();
+        let slot = match &self.only_class {
+            Some(class) => class.slot(),
+            None => self.calendar.class(collection).slot(),
+        };
         self.fold(Delta { collection, metric, bucket: slot, n, increments: 1 })
     }
 
@@ -130,13 +137,15 @@ impl Node {
 
     #[inline]
     fn fold(&self, delta: Delta<'_>) -> Result<(), Refusal> {
+        // Hashed before the lock is taken: the processor does it while the lock before is still being given back.
+        let hash = self.router.hash(&delta);
         let place = self.router.place();
         let mut open = self.router.table(place).lock();
         if open.intake != Intake::Open {
             return Err(open.intake.refusal());
         }
         let most = open.most;
-        match open.table.merge_within(delta, most) {
+        match open.table.merge_hashed(hash, delta, most) {
             Ok(()) => {
                 open.accepted += 1;
                 Ok(())

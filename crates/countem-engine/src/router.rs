@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 
-use countem_core::Table;
+use countem_core::{CounterHasher, Delta, Table};
 use crossbeam_utils::CachePadded;
 
 use crate::refusal::Refusal;
@@ -14,6 +14,8 @@ use crate::sync::{AtomicU32, AtomicU64, Mutex, Ordering, SpinMutex, SpinMutexGua
 pub(crate) struct Router {
     tables: Box<[CachePadded<CollectorTable>]>,
     active: CachePadded<AtomicU32>,
+    /// The hasher of all tables.
+    hasher: CounterHasher,
 }
 
 /// The in-memory aggregation table of one collector.
@@ -66,7 +68,7 @@ impl Intake {
 
 /// A table that was taken out and is being merged into the lanes. It outlives a panic in the middle: the next drain goes
 /// on behind the last merged delta.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Draining {
     pub(crate) table: Table,
     pub(crate) merged: usize,
@@ -95,19 +97,25 @@ impl Router {
     /// Returns a router of at most `max` collectors, `active` of them in use.
     pub(crate) fn new(active: usize, max: usize, table_counters: usize) -> Self {
         let max = max.max(1);
+        let hasher = CounterHasher::default();
         let table = || {
-            let open =
-                OpenTable { table: Table::new(), most: table_counters, accepted: 0, intake: Intake::Open };
+            let open = OpenTable {
+                table: Table::with_hasher(hasher.clone()),
+                most: table_counters,
+                accepted: 0,
+                intake: Intake::Open,
+            };
             CachePadded::new(CollectorTable {
                 open: SpinMutex::new(open),
                 contended: AtomicU64::new(0),
-                draining: Mutex::default(),
+                draining: Mutex::new(Draining { table: Table::with_hasher(hasher.clone()), merged: 0 }),
             })
         };
         let active = u32::try_from(active.clamp(1, max)).unwrap_or(u32::MAX);
         Self {
             tables: std::iter::repeat_with(table).take(max).collect(),
             active: CachePadded::new(AtomicU32::new(active)),
+            hasher,
         }
     }
 
@@ -122,6 +130,12 @@ impl Router {
     #[inline]
     pub(crate) fn table(&self, at: usize) -> &CollectorTable {
         &self.tables[at]
+    }
+
+    /// Hashes a counter for any of the tables.
+    #[inline]
+    pub(crate) fn hash(&self, delta: &Delta<'_>) -> u64 {
+        self.hasher.hash(delta.collection, delta.metric, delta.bucket)
     }
 
     /// Returns all tables, used and retired.

@@ -1,0 +1,379 @@
+//! A node with its journal, the network and the store, and what the node has promised.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use countem_core::{Batch, BatchId, Deltas, Table, Writer};
+use countem_journal::{Journal, JournalOptions, Recovered};
+use countem_store::Applied;
+use proptest::{prelude::*, sample::Index};
+use tempfile::TempDir;
+use tokio::runtime::Runtime;
+
+use super::{
+    Event, Mutation,
+    server::{Key, Server},
+};
+use crate::{
+    Clock, ManualClock, Settings, calendar::Calendar, lane::lane_of, node::Node, recorder::Recorder, tests::quiet,
+};
+
+pub(super) const LANES: usize = 2;
+pub(super) const METRICS: usize = 6;
+
+/// Rounds in which everything has to be delivered once nothing goes wrong any more. Each delivers a batch of every lane.
+const ROUNDS: usize = 500;
+
+/// See the module.
+pub(super) struct World {
+    mutation: Option<Mutation>,
+    dir: TempDir,
+    /// Polls futures of the recorder, which wait for the journal's own thread.
+    runtime: Runtime,
+    /// `None` while there is no process.
+    node: Option<Node>,
+    server: Server,
+    /// Requests under way, as bytes: they outlive the process that sent them.
+    requests: Vec<Vec<u8>>,
+    /// Batches that the store has written and whose replies are under way.
+    replies: Vec<Batch>,
+    expected: BTreeMap<Key, i64>,
+    /// What of it is accepted and not durable yet, by lane: a crash may take this and nothing else.
+    not_durable: [BTreeMap<Key, i64>; LANES],
+    broken: Broken,
+}
+
+/// What only broken rules need.
+#[derive(Default)]
+struct Broken {
+    first_writer: Option<Writer>,
+    /// The batches of each lane that were frozen last.
+    frozen: [Vec<Vec<u8>>; LANES],
+    /// What was counted since the batch in flight was sent first.
+    thawed: [Table; LANES],
+    /// Frozen and not in the journal.
+    unsaved: [bool; LANES],
+}
+
+/// The collection that a lane serves.
+fn collection(lane: usize) -> String {
+    let mut names = (0..).map(|number| format!("collection-{number}"));
+    names.find(|name| lane_of(name, LANES) == lane).expect("every lane serves some collection")
+}
+
+impl World {
+    pub(super) fn begin(mutation: Option<Mutation>) -> Self {
+        // In memory where that can be had: nobody pulls a plug here, and waiting for a disk teaches nothing.
+        let memory = Path::new("/dev/shm");
+        let dir = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() };
+        let mut world = Self {
+            mutation,
+            dir: dir.unwrap(),
+            runtime: tokio::runtime::Builder::new_current_thread().build().unwrap(),
+            node: None,
+            server: Server::default(),
+            requests: Vec::new(),
+            replies: Vec::new(),
+            expected: BTreeMap::new(),
+            not_durable: Default::default(),
+            broken: Broken::default(),
+        };
+        world.start();
+        world
+    }
+
+    fn breaks(&self, mutation: Mutation) -> bool {
+        self.mutation == Some(mutation)
+    }
+
+    /// Starts a process on the journal.
+    fn start(&mut self) {
+        let options = JournalOptions {
+            lanes: u16::try_from(LANES).unwrap(),
+            // Otherwise the journal itself would notice some of the broken rules.
+            resolved_retention: Duration::ZERO,
+            ..JournalOptions::new(self.dir.path())
+        };
+        let (journal, mut recovered) = Journal::open(options).unwrap();
+        let mut writer = journal.writer();
+        if self.breaks(Mutation::ReuseSeq) {
+            writer = self.broken.first_writer.get_or_insert(writer).clone();
+        }
+        if self.breaks(Mutation::FreezeAnew) {
+            freeze_anew(&mut recovered);
+        }
+        self.broken.frozen = Default::default();
+        for batch in &recovered.frozen {
+            self.broken.frozen[usize::from(batch.id().lane)].push(batch.encode());
+        }
+        let settings = Settings { lanes: recovered.lanes, batch_counters: 2, ..quiet() };
+        let clock = Clock::Manual(ManualClock::new("2026-11-20T12:00:00Z".parse().unwrap()));
+        let calendar = Calendar::new(&settings.zone, &settings.periods, &BTreeMap::new(), clock.now());
+        let recorder = Recorder::new(journal);
+        let node = Node::new(&settings, Arc::new(calendar.unwrap()), clock, &writer, Some(recorder));
+        node.restore(recovered);
+        self.node = Some(node);
+    }
+
+    fn node(&self) -> &Node {
+        self.node.as_ref().expect("there is a process between events")
+    }
+
+    fn recorder(&self) -> &Recorder {
+        self.node().recorder().expect("the node has a journal")
+    }
+
+    pub(super) fn happen(&mut self, event: &Event) -> Result<(), TestCaseError> {
+        match event {
+            Event::Count { lane, metric, n } => self.count(*lane, *metric, *n),
+            Event::Tick => self.tick(),
+            Event::Freeze { lane } => self.freeze(*lane)?,
+            Event::Send { lane } => self.send(*lane)?,
+            Event::Apply { at, part } => {
+                if let Some(request) = take(&mut self.requests, at) {
+                    self.apply(&request, *part);
+                }
+            }
+            Event::Reply { at } => {
+                if let Some(batch) = take(&mut self.replies, at) {
+                    let (_, by_majority) = self.server.has(&batch);
+                    match by_majority {
+                        true => self.resolve(&batch)?,
+                        // It is not sent before a majority has the batch.
+                        false => self.replies.push(batch),
+                    }
+                }
+            }
+            Event::LoseRequest { at } => drop(take(&mut self.requests, at)),
+            Event::LoseReply { at } => {
+                if let Some(batch) = take(&mut self.replies, at)
+                    && self.breaks(Mutation::SkipProbe)
+                {
+                    self.resolve(&batch)?;
+                }
+            }
+            Event::Duplicate { at } => {
+                if let Some(request) = (!self.requests.is_empty()).then(|| at.get(&self.requests).clone()) {
+                    self.requests.push(request);
+                }
+            }
+            Event::Replicate => self.server.replicate(),
+            Event::FailOver => self.server.fail_over(),
+            Event::Probe { lane } => self.probe(*lane)?,
+            Event::Crash => self.crash(),
+            Event::Shutdown => {
+                self.tick();
+                self.recorder().close();
+                self.replies.clear();
+                self.start();
+            }
+        }
+        Ok(())
+    }
+
+    fn count(&mut self, lane: usize, metric: usize, n: i64) {
+        let (collection, metric) = (collection(lane), format!("metric-{metric}"));
+        let in_flight = self.node().lanes()[lane].lock().in_flight();
+        if self.breaks(Mutation::ThawBatch) && in_flight.is_some() {
+            let bucket = "2026-11-20".parse().unwrap();
+            self.broken.thawed[lane].fold(&collection, &metric, bucket, n).unwrap();
+        } else {
+            self.node().increment(&collection, &metric, n).unwrap();
+        }
+        let key = (collection, metric);
+        *self.expected.entry(key.clone()).or_default() += n;
+        *self.not_durable[lane].entry(key).or_default() += n;
+    }
+
+    fn tick(&mut self) {
+        for lane in 0..LANES {
+            let thawed = self.broken.thawed[lane].drain();
+            self.count_again(lane, &thawed);
+        }
+        self.runtime.block_on(self.recorder().round(self.node()));
+        for (not_durable, unsaved) in self.not_durable.iter_mut().zip(self.broken.unsaved) {
+            if !unsaved {
+                not_durable.clear();
+            }
+        }
+    }
+
+    /// Counts what was not thawed into a batch in the ordinary way.
+    fn count_again(&self, lane: usize, deltas: &Deltas) {
+        deltas.iter().for_each(|delta| self.node().lanes()[lane].lock().merge(delta));
+    }
+
+    fn freeze(&mut self, lane: usize) -> Result<(), TestCaseError> {
+        self.node().drain_all();
+        let frozen = self.node().lanes()[lane].lock().freeze();
+        if frozen.is_empty() {
+            return Ok(());
+        }
+        self.broken.frozen[lane] = frozen.iter().map(|batch| batch.encode()).collect();
+        if self.breaks(Mutation::SendBeforeFrozen) && !self.broken.unsaved[lane] {
+            self.broken.unsaved[lane] = true;
+            self.requests.push(self.broken.frozen[lane][0].clone());
+            return Ok(());
+        }
+        self.save(lane)
+    }
+
+    /// Makes frozen batches durable.
+    fn save(&mut self, lane: usize) -> Result<(), TestCaseError> {
+        let saved = self.runtime.block_on(self.recorder().freeze(self.node(), lane));
+        saved.map_err(|error| TestCaseError::fail(format!("the journal refuses: {error}")))?;
+        self.broken.unsaved[lane] = false;
+        self.not_durable[lane].clear();
+        Ok(())
+    }
+
+    /// What the storage actor does, but for waiting.
+    fn send(&mut self, lane: usize) -> Result<(), TestCaseError> {
+        if self.broken.unsaved[lane] {
+            self.save(lane)?;
+        }
+        let was_sent = self.node().lanes()[lane].lock().in_flight().is_some();
+        let Some(batch) = self.node().lanes()[lane].lock().advance() else { return Ok(()) };
+        match self.mutation {
+            Some(Mutation::IgnoreLaneOrder) => {
+                let later = self.broken.frozen[lane].iter().rev();
+                let later: Vec<_> = later.filter(|bytes| decode(bytes).id().seq > batch.id().seq).cloned().collect();
+                self.requests.extend(later);
+            }
+            Some(Mutation::ForgetBeforeResolved) => self.forget(batch.id()),
+            Some(Mutation::ThawBatch) if was_sent => {
+                let mut content = self.broken.thawed[lane].drain();
+                let mut table = Table::new();
+                batch.deltas().chain(content.iter()).for_each(|delta| table.merge(delta).unwrap());
+                content = table.drain();
+                self.requests.push(Batch::new(batch.id().clone(), content).encode());
+                return Ok(());
+            }
+            _ => {}
+        }
+        self.requests.push(batch.encode());
+        Ok(())
+    }
+
+    fn apply(&mut self, request: &[u8], part: Option<usize>) {
+        let batch = decode(request);
+        if self.server.apply(&batch, part) {
+            self.replies.push(batch);
+        }
+    }
+
+    fn probe(&mut self, lane: usize) -> Result<(), TestCaseError> {
+        let Some(batch) = self.node().lanes()[lane].lock().in_flight() else { return Ok(()) };
+        let (by_primary, by_majority) = self.server.has(&batch);
+        let applied = if self.breaks(Mutation::ProbeWithoutMajority) { by_primary } else { by_majority };
+        if applied { self.resolve(&batch) } else { Ok(()) }
+    }
+
+    /// Notes that the store has a batch, if the node still wants to know.
+    fn resolve(&mut self, batch: &Batch) -> Result<(), TestCaseError> {
+        let lane = usize::from(batch.id().lane);
+        let in_flight = self.node().lanes()[lane].lock().in_flight();
+        if in_flight.is_some_and(|in_flight| in_flight.id() == batch.id()) {
+            self.forget(batch.id());
+            self.node().lanes()[lane].lock().resolve(Applied::default());
+        }
+        let thawed = self.broken.thawed[lane].drain();
+        self.count_again(lane, &thawed);
+        Ok(())
+    }
+
+    fn forget(&self, id: &BatchId) {
+        self.runtime.block_on(self.recorder().resolve(id, &[])).unwrap();
+    }
+
+    /// Ends the process as kill -9 does: the files are as they were, and what the journal still meant to write is not
+    /// there. The files themselves stay the same ones, so that they are not taken for copies.
+    fn crash(&mut self) {
+        let files = files(self.dir.path());
+        let image: Vec<_> = files.iter().map(|file| (file, fs::read(file).unwrap())).collect();
+        self.node = None;
+        // An index of the log belongs to the dead process.
+        let others = self::files(self.dir.path()).into_iter().chain(index(self.dir.path()));
+        others.filter(|file| !files.contains(file)).for_each(|file| fs::remove_file(file).unwrap());
+        image.into_iter().for_each(|(file, bytes)| fs::write(file, bytes).unwrap());
+        for not_durable in &mut self.not_durable {
+            for (key, n) in std::mem::take(not_durable) {
+                *self.expected.get_mut(&key).expect("it was accepted") -= n;
+            }
+        }
+        self.replies.clear();
+        self.broken.thawed.iter_mut().for_each(Table::clear);
+        self.broken.unsaved = [false; LANES];
+        self.start();
+    }
+
+    /// Lets everything be delivered: nothing goes wrong any more. Old copies of requests arrive last.
+    pub(super) fn settle(&mut self) -> Result<(), TestCaseError> {
+        let late = std::mem::take(&mut self.requests);
+        for _ in 0..ROUNDS {
+            for lane in 0..LANES {
+                self.freeze(lane)?;
+                self.send(lane)?;
+            }
+            for request in std::mem::take(&mut self.requests) {
+                self.apply(&request, None);
+            }
+            self.server.replicate();
+            for lane in 0..LANES {
+                self.probe(lane)?;
+            }
+            if self.node().lanes().iter().all(|lane| lane.lock().is_settled()) {
+                late.iter().for_each(|request| self.apply(request, None));
+                return Ok(());
+            }
+        }
+        Err(TestCaseError::fail("not everything was ever delivered"))
+    }
+
+    pub(super) fn stored(&self) -> BTreeMap<Key, i64> {
+        self.server.counters()
+    }
+
+    pub(super) fn expected(&self) -> BTreeMap<Key, i64> {
+        self.expected.iter().filter(|(_, n)| **n != 0).map(|(key, n)| (key.clone(), *n)).collect()
+    }
+}
+
+fn decode(bytes: &[u8]) -> Batch {
+    Batch::decode(bytes).expect("a batch reads back what it wrote")
+}
+
+fn take<T>(from: &mut Vec<T>, at: &Index) -> Option<T> {
+    (!from.is_empty()).then(|| from.remove(at.index(from.len())))
+}
+
+/// Gives recovered batches fresh identities.
+fn freeze_anew(recovered: &mut Recovered) {
+    for (at, batch) in (1..).zip(recovered.frozen.iter_mut()) {
+        let id = BatchId { writer: Writer::new(rand::random(), at), lane: batch.id().lane, seq: 1 };
+        *batch = Batch::new(id, decode(&batch.encode()).into_deltas());
+    }
+}
+
+/// Lists the files of a journal, but for the index of its log.
+fn files(dir: &Path) -> Vec<PathBuf> {
+    let files = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
+    let mut files: Vec<_> = files.filter(|file| !is_index(file)).collect();
+    // The witness before the log before the file: should the journal be writing just now, then nothing is missing that
+    // something else bears witness to.
+    files.sort_unstable_by(|one, other| other.cmp(one));
+    files
+}
+
+fn index(dir: &Path) -> Option<PathBuf> {
+    fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()).find(|file| is_index(file))
+}
+
+fn is_index(file: &Path) -> bool {
+    file.extension().is_some_and(|extension| extension == "db-shm")
+}
