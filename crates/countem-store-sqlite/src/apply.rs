@@ -55,7 +55,7 @@ impl From<Error> for Failure {
 /// Adds `batch` in one transaction, unless it was added before.
 ///
 /// From the first look at `applied` to the commit this connection is the only one that can write. That makes it safe to read
-/// the counters, to add here, where overflow is seen exactly, and to set the sums: twice as fast as letting SQL add.
+/// the counters, to add here, where overflow is seen exactly, and to set the sums: in about 60 % of the time that SQL needs to add.
 pub(crate) fn apply(connection: &mut Connection, batch: &OwnedBatch) -> Result<Applied, Failure> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let id = batch.id();

@@ -21,11 +21,12 @@ const WRITER_CACHE_KIB: i64 = 64 * 1024;
 /// Memory for pages of each reading connection, in KiB. Reads are rare and run in key order.
 const READER_CACHE_KIB: i64 = 4 * 1024;
 
-/// After this many pages in the write-ahead log a commit moves them into the main file.
-const CHECKPOINT_PAGES: i64 = 1000;
+/// After this many pages in the write-ahead log, 16 MiB, a commit moves them into the main file. A page that was written by
+/// ten batches is moved once, so a longer log means less writing; and more reading when it has to be recovered.
+const CHECKPOINT_PAGES: i64 = 4000;
 
 /// Bytes of write-ahead log that are kept for the next commits; what was needed beyond that is given back.
-pub(crate) const LOG_LIMIT: u64 = 32 * 1024 * 1024;
+pub(crate) const LOG_LIMIT: u64 = 64 * 1024 * 1024;
 
 /// A connection and the file that it was opened on.
 #[derive(Debug)]
