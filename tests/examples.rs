@@ -2,7 +2,7 @@
 
 use std::process::Stdio;
 
-use countem_testkit::Port;
+use countem_testkit::{Mongod, Options, Port, require_mongod};
 
 use crate::support::{CounterFile, Program, counters, eventually, http_get};
 
@@ -74,4 +74,23 @@ fn web_service_counts_every_request_and_stores_them_when_it_is_asked_to_end() {
     let expected =
         counters(&[("GET (no route) 404", 1), ("GET /counters 200", 1), ("GET /hello/{name} 200", 100)]);
     assert_eq!(file.counters("web"), expected);
+}
+
+#[tokio::test]
+async fn mongodb_adds_up_the_counts_of_two_nodes_over_runs() {
+    if !require_mongod() {
+        return;
+    }
+    let mongod = Mongod::start(Options::default()).await.unwrap();
+    for run in 1..=2 {
+        let lines = Program::start(env!("CARGO_BIN_EXE_mongodb"), &[&mongod.uri()]).finish();
+        let read = lines.iter().filter_map(|line| line.strip_prefix("  orders "));
+        let read: Vec<Vec<_>> = read.map(|line| line.split_whitespace().collect()).collect();
+        let (placed, cents) = ((4000 * run).to_string(), (4000 * 1999 * run).to_string());
+        assert_eq!(read, [["placed", &placed], ["value.cents", &cents]], "{lines:#?}");
+        for node in 0..2 {
+            let told = format!("node {node}: 4000 increments accepted, 4000 stored in ");
+            assert!(lines.iter().any(|line| line.starts_with(&told)), "{lines:#?}");
+        }
+    }
 }
