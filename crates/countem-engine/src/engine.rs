@@ -9,7 +9,7 @@ use std::{
 
 use countem_core::{CollectionName, MetricName, NameError, ScheduleError, Writer};
 use countem_journal::{Journal, JournalError, JournalOptions, Recovered};
-use countem_store::{Query, Rows, Store, StoreError, async_trait, overlay};
+use countem_store::{ErrorKind, Query, Rows, Store, StoreError, async_trait, overlay};
 use futures_util::future::join_all;
 use jiff::Timestamp;
 use tokio::{runtime, sync::OnceCell};
@@ -19,6 +19,7 @@ use crate::{
     calendar::Calendar,
     clock::Clock,
     counter::Counter,
+    lane::Lane,
     node::Node,
     reader::{ReadError, Reader, Source},
     recorder::{self, NotDurable, Recorder},
@@ -295,6 +296,29 @@ impl Core {
         active
     }
 
+    /// Returns once no batch of an earlier process is unresolved in `lane`: before, nobody can say what the store has of them.
+    async fn resolve_past(&self, lane: &Lane) -> Result<(), StoreError> {
+        let attempts_before = lane.lock().ledger.attempts;
+        loop {
+            {
+                let lane = lane.lock();
+                if !lane.has_unresolved_past() {
+                    return Ok(());
+                }
+                // A batch that was stored since then is an attempt, too, but leaves no error.
+                if lane.ledger.attempts > attempts_before
+                    && let Some(error) = &lane.ledger.last_error
+                {
+                    let text =
+                        format!("counts of an earlier process have to be stored before a read: {error}");
+                    return Err(StoreError::new(ErrorKind::NotApplied, text));
+                }
+            }
+            self.actors.flush(true);
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
     /// Starts a flush and returns what tells when everything pending now is stored.
     fn settle(&self) -> Vec<tokio::sync::oneshot::Receiver<()>> {
         let settled: Vec<_> = self.node.lanes().iter().filter_map(|lane| lane.lock().settled()).collect();
@@ -448,6 +472,7 @@ impl Source for NodeSource {
     async fn rows(&self, query: &Query) -> Result<Rows, StoreError> {
         let core = &self.core;
         let lane = core.node.lane(query.collection.as_str());
+        core.resolve_past(lane).await?;
         // While the gate is held no further batch is sent: what the snapshot calls unsent stays unsent.
         let _gate = lane.gate.read().await;
         core.node.drain_all();

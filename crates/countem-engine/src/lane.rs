@@ -44,6 +44,8 @@ pub(crate) struct LaneState {
     /// How many batches were ever frozen or restored, and how many of them are resolved: they are resolved in order.
     frozen: u64,
     resolved: u64,
+    /// How many of the first batches an earlier process had frozen. Several of them may be in the store already.
+    restored: u64,
     /// Who waits until everything pending now is stored.
     waiting_for_freeze: Vec<oneshot::Sender<()>>,
     waiting_for_batch: Vec<(u64, oneshot::Sender<()>)>,
@@ -96,6 +98,7 @@ impl Lane {
             last_seq: 0,
             frozen: 0,
             resolved: 0,
+            restored: 0,
             waiting_for_freeze: Vec::new(),
             waiting_for_batch: Vec::new(),
             ledger: Ledger::default(),
@@ -255,7 +258,8 @@ impl LaneState {
     pub(crate) fn restore(&mut self, frozen: Vec<Batch>, pending: &Deltas) {
         self.fresh = Some(Table::new());
         let before = frozen.iter().map(|batch| batch.totals().increments).sum::<u64>();
-        self.frozen += frozen.len() as u64;
+        self.restored = frozen.len() as u64;
+        self.frozen += self.restored;
         self.queue.extend(frozen.into_iter().map(Arc::new));
         for delta in pending.iter() {
             self.ledger.merged += delta.increments;
@@ -314,6 +318,11 @@ impl LaneState {
             self.waiting_for_freeze.push(done);
         }
         Some(settled)
+    }
+
+    /// Tells whether a batch of an earlier process may be in the store without our knowing.
+    pub(crate) fn has_unresolved_past(&self) -> bool {
+        self.resolved < self.restored
     }
 
     /// Tells whether there is a reason to send another batch before the next tick.

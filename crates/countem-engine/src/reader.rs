@@ -172,6 +172,7 @@ impl Reader {
         let nests = |range: &BucketRange| {
             let ends = [range.first(), range.last()];
             bucket == Bucket::ALL
+                || *range == BucketRange::one(bucket)
                 || ends.iter().all(|end| {
                     end.nests_in_civil_days(zone) && end.rollup(bucket.period(), zone) == Some(bucket)
                 })

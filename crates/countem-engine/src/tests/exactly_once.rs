@@ -118,7 +118,12 @@ fn run(events: &[Event], mutation: Option<Mutation>) -> Result<(), TestCaseError
 }
 
 fn runner(cases: u32, max_shrink_iters: u32) -> TestRunner {
-    TestRunner::new(ProptestConfig { cases, max_shrink_iters, failure_persistence: None, ..Default::default() })
+    TestRunner::new(ProptestConfig {
+        cases,
+        max_shrink_iters,
+        failure_persistence: None,
+        ..Default::default()
+    })
 }
 
 /// Returns how many sequences are tried: what `COUNTEM_CASES` says, else 300.
@@ -152,7 +157,11 @@ fn is_caught(mutation: Mutation) -> bool {
     });
     match outcome {
         Err(TestError::Fail(why, _)) => {
-            println!("{mutation:?} is caught by sequence {}: {}", tried.get(), why.message().lines().next().unwrap_or(""));
+            println!(
+                "{mutation:?} is caught by sequence {}: {}",
+                tried.get(),
+                why.message().lines().next().unwrap_or("")
+            );
             true
         }
         Err(TestError::Abort(why)) => panic!("{mutation:?}: {why}"),

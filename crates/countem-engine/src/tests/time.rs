@@ -80,6 +80,11 @@ async fn every_stored_period_gets_the_count_and_increments_are_counted_once() {
     assert_eq!(setup.stored("2026-11-21").await, counters(&[("a", 10)]));
     assert_eq!(setup.stored("2026-W47").await, counters(&[("a", 11)]));
     assert_eq!(setup.stored("all").await, counters(&[("a", 11)]));
+    assert_eq!(
+        setup.read("2026-11-20T18").await,
+        counters(&[("a", 11)]),
+        "a stored hour in two days is still an hour"
+    );
     let stats = setup.engine.stats();
     assert_eq!((stats.accepted, stats.applied), (2, 2));
 }

@@ -55,9 +55,9 @@ impl Server {
                 continue;
             }
             *watermark = *seq;
-            let here = batch.deltas().filter(|delta| {
-                delta.collection == document.0 && document_of(delta.metric) == document.1
-            });
+            let here = batch
+                .deltas()
+                .filter(|delta| delta.collection == document.0 && document_of(delta.metric) == document.1);
             for delta in here {
                 *content.counters.entry(delta.metric.to_owned()).or_default() += delta.n;
             }
@@ -95,7 +95,9 @@ impl Data {
         let BatchId { writer, seq, .. } = batch.id();
         documents_of(batch).iter().all(|document| {
             let content = self.documents.get(document);
-            content.and_then(|content| content.watermarks.get(writer)).is_some_and(|watermark| watermark >= seq)
+            content
+                .and_then(|content| content.watermarks.get(writer))
+                .is_some_and(|watermark| watermark >= seq)
         })
     }
 }

@@ -20,7 +20,8 @@ use super::{
     server::{Key, Server},
 };
 use crate::{
-    Clock, ManualClock, Settings, calendar::Calendar, lane::lane_of, node::Node, recorder::Recorder, tests::quiet,
+    Clock, ManualClock, Settings, calendar::Calendar, lane::lane_of, node::Node, recorder::Recorder,
+    tests::quiet,
 };
 
 pub(super) const LANES: usize = 2;
@@ -242,7 +243,8 @@ impl World {
         match self.mutation {
             Some(Mutation::IgnoreLaneOrder) => {
                 let later = self.broken.frozen[lane].iter().rev();
-                let later: Vec<_> = later.filter(|bytes| decode(bytes).id().seq > batch.id().seq).cloned().collect();
+                let later: Vec<_> =
+                    later.filter(|bytes| decode(bytes).id().seq > batch.id().seq).cloned().collect();
                 self.requests.extend(later);
             }
             Some(Mutation::ForgetBeforeResolved) => self.forget(batch.id()),
