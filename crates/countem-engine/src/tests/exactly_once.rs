@@ -50,7 +50,23 @@ enum Event {
     Crash,
     /// An orderly end that does not wait for the store, and a new process.
     Shutdown,
+    /// The journal's disk fails at a place, once; see the fail points of the journal.
+    FailDisk { place: &'static str },
 }
+
+/// Where the journal's disk fails: before a commit takes place, after it did and nobody could tell, and while that is found
+/// out.
+const PLACES: [&str; 9] = [
+    "record.before=error*1",
+    "record.before=full*1",
+    "record.after=error*1",
+    "freeze.before=error*1",
+    "freeze.before=full*1",
+    "freeze.after=error*1",
+    "resolve.before=error*1",
+    "resolve.after=error*1",
+    "record.after=error*1,settle=error*1",
+];
 
 /// A rule of ours that is broken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -103,6 +119,7 @@ fn event() -> impl Strategy<Value = Event> {
         2 => lane().prop_map(|lane| Event::Probe { lane }),
         1 => Just(Event::Crash),
         1 => Just(Event::Shutdown),
+        1 => prop::sample::select(&PLACES[..]).prop_map(|place| Event::FailDisk { place }),
     ]
 }
 

@@ -9,7 +9,7 @@ use std::{
 };
 
 use countem_core::{Batch, BatchId, Deltas, Table, Writer};
-use countem_journal::{Journal, JournalOptions, Recovered};
+use countem_journal::{FailPoints, Journal, JournalOptions, Recovered};
 use countem_store::Applied;
 use proptest::{prelude::*, sample::Index};
 use tempfile::TempDir;
@@ -20,7 +20,7 @@ use super::{
     server::{Key, Server},
 };
 use crate::{
-    Clock, ManualClock, Settings, calendar::Calendar, lane::lane_of, node::Node, recorder::Recorder,
+    Clock, ManualClock, Refusal, Settings, calendar::Calendar, lane::lane_of, node::Node, recorder::Recorder,
     tests::quiet,
 };
 
@@ -46,6 +46,9 @@ pub(super) struct World {
     expected: BTreeMap<Key, i64>,
     /// What of it is accepted and not durable yet, by lane: a crash may take this and nothing else.
     not_durable: [BTreeMap<Key, i64>; LANES],
+    /// What of it is in frozen batches that the journal does not have yet.
+    not_saved: [Option<BTreeMap<Key, i64>>; LANES],
+    disk: FailPoints,
     broken: Broken,
 }
 
@@ -57,8 +60,6 @@ struct Broken {
     frozen: [Vec<Vec<u8>>; LANES],
     /// What was counted since the batch in flight was sent first.
     thawed: [Table; LANES],
-    /// Frozen and not in the journal.
-    unsaved: [bool; LANES],
 }
 
 /// The collection that a lane serves.
@@ -82,6 +83,8 @@ impl World {
             replies: Vec::new(),
             expected: BTreeMap::new(),
             not_durable: Default::default(),
+            not_saved: Default::default(),
+            disk: FailPoints::default(),
             broken: Broken::default(),
         };
         world.start();
@@ -98,6 +101,7 @@ impl World {
             lanes: u16::try_from(LANES).unwrap(),
             // Otherwise the journal itself would notice some of the broken rules.
             resolved_retention: Duration::ZERO,
+            fail_points: self.disk.clone(),
             ..JournalOptions::new(self.dir.path())
         };
         let (journal, mut recovered) = Journal::open(options).unwrap();
@@ -170,9 +174,9 @@ impl World {
             Event::Shutdown => {
                 self.tick();
                 self.recorder().close();
-                self.replies.clear();
-                self.start();
+                self.end();
             }
+            Event::FailDisk { place } => self.disk.arm(place),
         }
         Ok(())
     }
@@ -183,8 +187,9 @@ impl World {
         if self.breaks(Mutation::ThawBatch) && in_flight.is_some() {
             let bucket = "2026-11-20".parse().unwrap();
             self.broken.thawed[lane].fold(&collection, &metric, bucket, n).unwrap();
-        } else {
-            self.node().increment(&collection, &metric, n).unwrap();
+        } else if let Err(refusal) = self.node().increment(&collection, &metric, n) {
+            assert_eq!(refusal, Refusal::JournalFull);
+            return;
         }
         let key = (collection, metric);
         *self.expected.entry(key.clone()).or_default() += n;
@@ -197,11 +202,20 @@ impl World {
             self.count_again(lane, &thawed);
         }
         self.runtime.block_on(self.recorder().round(self.node()));
-        for (not_durable, unsaved) in self.not_durable.iter_mut().zip(self.broken.unsaved) {
-            if !unsaved {
-                not_durable.clear();
+        for lane in 0..LANES {
+            if self.is_saved(lane) && self.node().lanes()[lane].lock().fresh_increments() == 0 {
+                self.not_durable[lane].clear();
             }
         }
+    }
+
+    /// Tells whether the journal has every frozen batch of a lane.
+    fn is_saved(&mut self, lane: usize) -> bool {
+        // While there is such a batch nothing else is frozen, so asking changes nothing.
+        if self.not_saved[lane].is_some() && self.node().lanes()[lane].lock().freeze().is_empty() {
+            self.not_saved[lane] = None;
+        }
+        self.not_saved[lane].is_none()
     }
 
     /// Counts what was not thawed into a batch in the ordinary way.
@@ -211,31 +225,37 @@ impl World {
 
     fn freeze(&mut self, lane: usize) -> Result<(), TestCaseError> {
         self.node().drain_all();
-        let frozen = self.node().lanes()[lane].lock().freeze();
-        if frozen.is_empty() {
-            return Ok(());
-        }
-        self.broken.frozen[lane] = frozen.iter().map(|batch| batch.encode()).collect();
-        if self.breaks(Mutation::SendBeforeFrozen) && !self.broken.unsaved[lane] {
-            self.broken.unsaved[lane] = true;
-            self.requests.push(self.broken.frozen[lane][0].clone());
-            return Ok(());
+        if self.is_saved(lane) {
+            let frozen = self.node().lanes()[lane].lock().freeze();
+            if frozen.is_empty() {
+                return Ok(());
+            }
+            self.broken.frozen[lane] = frozen.iter().map(|batch| batch.encode()).collect();
+            self.not_saved[lane] = Some(std::mem::take(&mut self.not_durable[lane]));
+            if self.breaks(Mutation::SendBeforeFrozen) {
+                self.requests.push(self.broken.frozen[lane][0].clone());
+                return Ok(());
+            }
         }
         self.save(lane)
     }
 
-    /// Makes frozen batches durable.
+    /// Makes frozen batches durable, unless the disk fails.
     fn save(&mut self, lane: usize) -> Result<(), TestCaseError> {
         let saved = self.runtime.block_on(self.recorder().freeze(self.node(), lane));
-        saved.map_err(|error| TestCaseError::fail(format!("the journal refuses: {error}")))?;
-        self.broken.unsaved[lane] = false;
-        self.not_durable[lane].clear();
+        match saved {
+            Ok(()) => self.not_saved[lane] = None,
+            Err(error) if error.to_string().contains("identity") => {
+                return Err(TestCaseError::fail(format!("the journal refuses: {error}")));
+            }
+            Err(_) => {}
+        }
         Ok(())
     }
 
     /// What the storage actor does, but for waiting.
     fn send(&mut self, lane: usize) -> Result<(), TestCaseError> {
-        if self.broken.unsaved[lane] {
+        if !self.is_saved(lane) {
             self.save(lane)?;
         }
         let was_sent = self.node().lanes()[lane].lock().in_flight().is_some();
@@ -303,19 +323,27 @@ impl World {
         let others = self::files(self.dir.path()).into_iter().chain(index(self.dir.path()));
         others.filter(|file| !files.contains(file)).for_each(|file| fs::remove_file(file).unwrap());
         image.into_iter().for_each(|(file, bytes)| fs::write(file, bytes).unwrap());
-        for not_durable in &mut self.not_durable {
-            for (key, n) in std::mem::take(not_durable) {
+        self.end();
+    }
+
+    /// The process is gone, with what was not durable. Another one begins.
+    fn end(&mut self) {
+        let not_saved = self.not_saved.iter_mut().filter_map(Option::take);
+        for lost in self.not_durable.iter_mut().map(std::mem::take).chain(not_saved) {
+            for (key, n) in lost {
                 *self.expected.get_mut(&key).expect("it was accepted") -= n;
             }
         }
         self.replies.clear();
         self.broken.thawed.iter_mut().for_each(Table::clear);
-        self.broken.unsaved = [false; LANES];
+        self.disk.disarm();
+        self.node = None;
         self.start();
     }
 
     /// Lets everything be delivered: nothing goes wrong any more. Old copies of requests arrive last.
     pub(super) fn settle(&mut self) -> Result<(), TestCaseError> {
+        self.disk.disarm();
         let late = std::mem::take(&mut self.requests);
         for _ in 0..ROUNDS {
             for lane in 0..LANES {
