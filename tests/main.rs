@@ -9,6 +9,7 @@ mod support;
 
 mod books;
 mod config;
+mod crash;
 mod durable;
 mod examples;
 mod global;

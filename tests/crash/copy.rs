@@ -1,0 +1,86 @@
+//! A data directory that is copied and used by two nodes at once.
+
+use std::{fs, path::Path};
+
+use countem::journal::{JournalReader, Summary};
+
+use super::{
+    books::{Books, Stored, deliver, last},
+    node::{Line, Start},
+    places::{Place, die_at},
+};
+use crate::support::CounterFile;
+
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let file = entry.unwrap().path();
+        fs::copy(&file, to.join(file.file_name().unwrap())).unwrap();
+    }
+}
+
+fn summary(journal: &Path) -> Summary {
+    JournalReader::open(journal).unwrap().summary().unwrap()
+}
+
+/// Counts with two nodes at the same time, on the original and the copy, and lets both end well.
+fn count_with_both(file: &CounterFile, journals: [&Path; 2], books: &mut Books) {
+    const TASKS: usize = 4;
+    let names = ["original", "copy"];
+    let nodes = journals.into_iter().zip(names).map(|(journal, name)| {
+        let start =
+            Start::new(&file.uri(), journal).with("prefix", name).with("tasks", TASKS).with("flush", 5);
+        let mut node = start.with("operations", 100).start();
+        node.wait_for("its start", |line| *line == Line::Started);
+        node
+    });
+    let nodes: Vec<_> = nodes.collect();
+    for node in nodes {
+        books.enter(node.finish(), TASKS);
+    }
+}
+
+/// A process that dies with frozen batches of which the store has some leaves them in the original and in the copy. Both
+/// send them, and both count on.
+#[test]
+fn a_copied_directory_on_a_second_node_neither_loses_nor_doubles() {
+    for place in [
+        Place::Store("before"),
+        Place::Store("after"),
+        Place::Journal("freeze.after"),
+        Place::Journal("record.after"),
+    ] {
+        let (file, mut books) = (CounterFile::new(), Books::default());
+        let [original, copied] = ["original", "copy"].map(|name| file.folder().join(name));
+        die_at(place, 3, &file.uri(), &original, "before", &mut books);
+        copy(&original, &copied);
+        count_with_both(&file, [&original, &copied], &mut books);
+
+        let writers = [&original, &copied].map(|dir| summary(dir).writer);
+        assert_ne!(writers[0].node(), writers[1].node(), "two nodes, two identities");
+        for journal in [&original, &copied] {
+            deliver(&last(&file, journal));
+        }
+        books.check(&Stored::of(&file));
+        assert_eq!((books.unsure(), books.refused()), (0, 0), "nothing was wrong with the journals");
+    }
+}
+
+/// What was pending has no identity yet, so only one of the two may count it. The copy keeps it for a person.
+#[test]
+fn what_was_pending_in_a_copied_directory_is_counted_by_the_original_alone() {
+    const TASKS: usize = 4;
+    let (file, mut books) = (CounterFile::new(), Books::default());
+    let [original, copied] = ["original", "copy"].map(|name| file.folder().join(name));
+    let start = Start::new(&file.uri(), &original).with("prefix", "before").with("tasks", TASKS);
+    let mut node = start.with("flush", 3_600_000).start();
+    node.wait_for_acknowledgements(100);
+    books.enter(node.kill(), TASKS);
+    assert_eq!(summary(&original).frozen.batches, 0, "all of it is pending");
+    copy(&original, &copied);
+    count_with_both(&file, [&original, &copied], &mut books);
+    let kept = summary(&copied).quarantined.counters;
+    // Both stored periods of every operation, and of the shared counter.
+    assert!(kept >= 2 * 101, "{kept} counters are kept for a person");
+    books.check(&Stored::of(&file));
+}

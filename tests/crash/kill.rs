@@ -1,0 +1,61 @@
+//! kill -9 at random moments, again and again, on one journal and one store.
+
+use std::{env, path::Path, thread, time::Duration};
+
+use rand::{Rng, SeedableRng, rngs::StdRng};
+
+use super::{
+    books::{Books, Stored, deliver, last},
+    node::Start,
+};
+use crate::support::CounterFile;
+
+/// Returns how often a process is killed: what `COUNTEM_KILLS` says, else `ci` where `CI` is `true`, else `here`.
+pub(super) fn kills(ci: usize, here: usize) -> usize {
+    match env::var("COUNTEM_KILLS") {
+        Ok(given) => given.parse().expect("`COUNTEM_KILLS` is a number"),
+        Err(_) if env::var("CI").as_deref() == Ok("true") => ci,
+        Err(_) => here,
+    }
+}
+
+/// Returns a source of random numbers that `COUNTEM_SEED` repeats.
+pub(super) fn random() -> StdRng {
+    let seed = env::var("COUNTEM_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or_else(rand::random);
+    println!("COUNTEM_SEED={seed}");
+    StdRng::seed_from_u64(seed)
+}
+
+/// Starts a process on the journal and the store, kills it at a random moment, and enters what it has said.
+pub(super) fn kill_once(store: &str, journal: &Path, random: &mut StdRng, round: usize, books: &mut Books) {
+    let tasks = random.random_range(1..=24);
+    let mut node = Start::new(store, journal)
+        .with("prefix", format!("r{round}"))
+        .with("tasks", tasks)
+        .with("lanes", random.random_range(1..=3))
+        .with("tick", random.random_range(1..=30))
+        .with("flush", random.random_range(1..=60))
+        .with("batch", [3, 40, 50_000][random.random_range(0..3)])
+        .start();
+    let before = books.acknowledged();
+    // One in four is killed while it starts and recovers, the others after a while of counting.
+    let most = if random.random_bool(0.25) { 0 } else { random.random_range(1..=400) };
+    node.wait_for_acknowledgements(most);
+    // Not to wait for anything: the moment is what is random.
+    thread::sleep(Duration::from_micros(random.random_range(0..if most == 0 { 50_000 } else { 8_000 })));
+    books.enter(node.kill(), tasks);
+    println!("round {round}: {tasks} tasks, {} acknowledged", books.acknowledged() - before);
+}
+
+#[test]
+fn every_acknowledged_increment_survives_kill_9_exactly_once() {
+    let (file, mut random, mut books) = (CounterFile::new(), random(), Books::default());
+    let journal = file.folder().join("journal");
+    for round in 0..kills(200, 40) {
+        kill_once(&file.uri(), &journal, &mut random, round, &mut books);
+    }
+    deliver(&last(&file, &journal));
+    assert!(books.acknowledged() > 0);
+    books.check(&Stored::of(&file));
+    assert_eq!((books.unsure(), books.refused()), (0, 0), "nothing was wrong with the journal");
+}

@@ -1,0 +1,86 @@
+//! The same on a replica set.
+
+use anyhow::Result;
+use countem::{Collector, store::Counters};
+use countem_testkit::{ReplicaSet, require_mongod};
+use mongodb::{Client, bson::Document, options::ReadConcern};
+
+use super::{
+    books::{Books, Stored},
+    kill::{kill_once, kills, random},
+    places::{PLACES, die_at, nth},
+};
+
+/// Reads all counters of a day, past countem, as a majority of the members has them.
+async fn stored(uri: &str) -> Result<Stored> {
+    let database = Client::with_uri_str(uri).await?.database("countem");
+    let (mut day, mut all) = (Counters::new(), Counters::new());
+    for name in ["own-0", "own-1", "own-2", "shared"] {
+        let collection = database.collection::<Document>(name);
+        let mut documents = collection.find(Document::new()).read_concern(ReadConcern::majority()).await?;
+        while documents.advance().await? {
+            let document = documents.deserialize_current()?;
+            let counters = if document.get_str("_id")?.starts_with("all/") { &mut all } else { &mut day };
+            for (field, value) in document.get_document("c")? {
+                *counters.entry(field.replace("%2E", ".")).or_default() += value.as_i64().unwrap();
+            }
+        }
+    }
+    assert_eq!(day, all, "an increment was stored in one of its periods alone");
+    Ok(Stored::from(day))
+}
+
+/// Lets a last process deliver what the journal has.
+async fn deliver(uri: &str, journal: &std::path::Path) -> Result<()> {
+    let collector = Collector::builder().store(uri).journal(journal).start().await?;
+    let report = collector.shutdown().await;
+    assert!(report.is_complete() && report.is_balanced(), "{report:?}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_acknowledged_increment_survives_kill_9_exactly_once() -> Result<()> {
+    if !require_mongod() {
+        return Ok(());
+    }
+    let set = ReplicaSet::start(3).await?;
+    let folder = tempfile::tempdir()?;
+    let (journal, mut random, mut books) = (folder.path().join("journal"), random(), Books::default());
+    for round in 0..kills(50, 10) {
+        if round % 5 == 4 {
+            // The batches that the killed process left in doubt meet another primary.
+            set.wait_for_primary().await?;
+            set.step_down(2).await?;
+        }
+        tokio::task::block_in_place(|| kill_once(&set.uri(), &journal, &mut random, round, &mut books));
+    }
+    set.wait_for_primary().await?;
+    deliver(&set.uri(), &journal).await?;
+    assert!(books.acknowledged() > 0);
+    books.check(&stored(&set.uri()).await?);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_process_may_die_anywhere_and_again_while_it_recovers() -> Result<()> {
+    if !require_mongod() {
+        return Ok(());
+    }
+    let set = ReplicaSet::start(3).await?;
+    let folder = tempfile::tempdir()?;
+    let (journal, mut random, mut books) = (folder.path().join("journal"), random(), Books::default());
+    for (round, first) in PLACES.into_iter().enumerate() {
+        // The second one dies where the first one would have come by next, or at the same place.
+        for (again, second) in [(0, first), (1, PLACES[(round + 1) % PLACES.len()])] {
+            let name = format!("{first:?}.{again}");
+            let nth = nth(first, &mut random);
+            tokio::task::block_in_place(|| {
+                die_at(first, nth, &set.uri(), &journal, &format!("{name}.a"), &mut books);
+                die_at(second, 1, &set.uri(), &journal, &format!("{name}.b"), &mut books);
+            });
+        }
+    }
+    deliver(&set.uri(), &journal).await?;
+    books.check(&stored(&set.uri()).await?);
+    Ok(())
+}
