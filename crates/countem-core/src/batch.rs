@@ -2,7 +2,7 @@
 
 use std::{fmt, str::FromStr, sync::Arc};
 
-use crate::{Bucket, CollectionName, Delta, Deltas, MetricName, Period, Totals};
+use crate::{Bucket, CollectionName, Delta, Deltas, MetricName, Period, Totals, delta::Entry};
 
 /// Identifies one incarnation of one node: `<node>-<epoch>`.
 ///
@@ -132,6 +132,14 @@ impl Batch {
     /// Returns the number of deltas.
     pub fn len(&self) -> usize {
         self.deltas.len()
+    }
+
+    /// Tells whether the batch has a delta of the counter that `delta` adds to.
+    pub fn contains(&self, delta: &Delta<'_>) -> bool {
+        let key = (delta.collection, delta.bucket, delta.metric);
+        let names = &self.deltas.names;
+        let find = |entry: &Entry| (entry.collection(names), entry.bucket, entry.metric(names)).cmp(&key);
+        self.deltas.entries.binary_search_by(find).is_ok()
     }
 
     /// Tells whether there is nothing to add.
@@ -295,6 +303,15 @@ mod tests {
     fn deltas_are_ordered() {
         let batch = batch(&[("b".into(), 1), ("a".into(), 1), ("c".into(), 1)]);
         assert_eq!(batch.deltas().map(|d| d.metric).collect::<Vec<_>>(), ["a", "b", "c"]);
+        assert!(batch.deltas().all(|delta| batch.contains(&delta)));
+        let other = Delta {
+            collection: "web",
+            metric: "d",
+            bucket: "2026-11-20".parse().unwrap(),
+            n: 1,
+            increments: 1,
+        };
+        assert!(!batch.contains(&other));
     }
 
     proptest! {

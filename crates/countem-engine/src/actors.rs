@@ -38,7 +38,10 @@ pub(crate) struct Stage {
 pub(crate) struct Actors {
     stage: Stage,
     node: Arc<Node>,
-    store: Arc<dyn Store>,
+    /// `None` once the actors have ended.
+    store: Mutex<Option<Arc<dyn Store>>>,
+    /// Cloned by everything that holds the store on behalf of an actor.
+    using_store: Arc<()>,
     retry: Retry,
     collectors: Mutex<Vec<Addr<CollectorActor>>>,
     lanes: Mutex<Vec<Addr<StorageActor>>>,
@@ -55,12 +58,19 @@ struct CollectorActor {
 struct StorageActor {
     node: Arc<Node>,
     lane: usize,
-    store: Arc<dyn Store>,
+    store: Opened,
     runtime: runtime::Handle,
     retry: Retry,
     sending: bool,
     /// The wait before the next attempt.
     waiting: Option<SpawnHandle>,
+}
+
+/// The store, in the hands of an actor or of an attempt.
+#[derive(Clone)]
+struct Opened {
+    store: Arc<dyn Store>,
+    _in_use: Arc<()>,
 }
 
 /// Asks a collector to move what its table holds to the lanes.
@@ -72,6 +82,11 @@ struct Drain;
 #[derive(Message)]
 #[rtype(result = "()")]
 struct Retire;
+
+/// Asks an actor to end.
+#[derive(Message)]
+#[rtype(result = "()")]
+struct End;
 
 /// Asks a storage actor to store what its lane holds.
 #[derive(Message)]
@@ -86,6 +101,9 @@ struct Flush {
 #[derive(Message)]
 #[rtype(result = "()")]
 pub(crate) struct Panic;
+
+/// How long an end waits for an attempt that the store does not answer.
+const PATIENCE: Duration = Duration::from_millis(500);
 
 impl Stage {
     /// Starts the thread and the runtime.
@@ -148,6 +166,13 @@ impl Actor for StorageActor {
     type Context = Context<Self>;
 }
 
+impl Handler<End> for StorageActor {
+    type Result = ();
+    fn handle(&mut self, _: End, ctx: &mut Self::Context) {
+        ctx.terminate();
+    }
+}
+
 impl Handler<Flush> for StorageActor {
     type Result = ();
     fn handle(&mut self, flush: Flush, ctx: &mut Self::Context) {
@@ -191,11 +216,11 @@ impl StorageActor {
             return;
         }
         self.sending = true;
-        let (node, store, lane) = (Arc::clone(&self.node), Arc::clone(&self.store), self.lane);
+        let (node, opened, lane) = (Arc::clone(&self.node), self.store.clone(), self.lane);
         // The attempt is a task of its own: the store's future runs to its end whatever happens to the actor.
         let attempt = self.runtime.spawn(async move {
             match next_batch(&node, lane).await {
-                Ok(Some(batch)) => Some(attempt(&node, &*store, &batch).await),
+                Ok(Some(batch)) => Some(attempt(&node, &*opened.store, &batch).await),
                 Ok(None) => None,
                 Err(error) => Some(Err(error)),
             }
@@ -268,14 +293,15 @@ impl Actors {
         let actors = Self {
             stage,
             node,
-            store,
+            store: Mutex::new(Some(store)),
+            using_store: Arc::new(()),
             retry,
             collectors: Mutex::default(),
             lanes: Mutex::default(),
             restarts: AtomicU64::new(0),
         };
         *actors.lanes.lock() =
-            (0..actors.node.lanes().len()).map(|lane| actors.storage_actor(lane)).collect();
+            (0..actors.node.lanes().len()).filter_map(|lane| actors.storage_actor(lane)).collect();
         actors.fit_collectors();
         actors
     }
@@ -285,10 +311,11 @@ impl Actors {
         CollectorActor::start_in_arbiter(&self.stage.arbiter, move |_| CollectorActor { node, place })
     }
 
-    fn storage_actor(&self, lane: usize) -> Addr<StorageActor> {
-        let (node, store) = (Arc::clone(&self.node), Arc::clone(&self.store));
-        let (runtime, retry) = (self.stage.runtime.clone(), self.retry.clone());
-        StorageActor::start_in_arbiter(&self.stage.arbiter, move |_| StorageActor {
+    /// Starts the storage actor of a lane; `None` once the actors have ended.
+    fn storage_actor(&self, lane: usize) -> Option<Addr<StorageActor>> {
+        let store = Opened { store: self.store.lock().clone()?, _in_use: Arc::clone(&self.using_store) };
+        let (node, runtime, retry) = (Arc::clone(&self.node), self.stage.runtime.clone(), self.retry.clone());
+        let actor = StorageActor::start_in_arbiter(&self.stage.arbiter, move |_| StorageActor {
             node,
             lane,
             store,
@@ -296,7 +323,8 @@ impl Actors {
             retry,
             sending: false,
             waiting: None,
-        })
+        });
+        Some(actor)
     }
 
     /// Makes the number of collector actors that of the active tables.
@@ -326,7 +354,8 @@ impl Actors {
             if !actor.connected() {
                 // An attempt of the dead actor may still be running: its batch is in doubt.
                 self.node.lanes()[lane].lock().ledger.doubts += 1;
-                *actor = self.storage_actor(lane);
+                let Some(replacement) = self.storage_actor(lane) else { return };
+                *actor = replacement;
                 actor.do_send(Flush { at_once: true });
                 self.note_restart("storage actor", lane);
             }
@@ -367,6 +396,20 @@ impl Actors {
     /// Returns the runtime that runs the store's I/O.
     pub(crate) fn runtime(&self) -> &runtime::Handle {
         &self.stage.runtime
+    }
+
+    /// Ends the storage actors and waits until none of them holds the store, but not for an attempt that takes long.
+    pub(crate) async fn end(&self) {
+        drop(self.store.lock().take());
+        let lanes = std::mem::take(&mut *self.lanes.lock());
+        for lane in &lanes {
+            // One that is dead has let the store go already.
+            lane.do_send(End);
+        }
+        let patience = tokio::time::Instant::now() + PATIENCE;
+        while Arc::strong_count(&self.using_store) > 1 && tokio::time::Instant::now() < patience {
+            tokio::time::sleep(Duration::from_micros(200)).await;
+        }
     }
 
     /// Ends all actors, their thread and the runtime, a moment from now so that the caller's task can finish first.

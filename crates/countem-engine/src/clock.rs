@@ -5,7 +5,7 @@ use std::{
     sync::{Arc, Weak},
 };
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use parking_lot::Mutex;
 
 use crate::calendar::Calendar;
@@ -54,6 +54,15 @@ impl Clock {
         match self {
             Self::System => Timestamp::now(),
             Self::Manual(clock) => clock.shared.lock().now,
+        }
+    }
+
+    /// Makes the time now the one at which increments are counted, and returns how long that holds.
+    pub(crate) fn turn(&self, calendar: &Calendar) -> SignedDuration {
+        match self {
+            Self::System => calendar.turn(Timestamp::now()),
+            // Under the lock: a time that was read before a `set` must not be told after it.
+            Self::Manual(clock) => calendar.turn(clock.shared.lock().now),
         }
     }
 

@@ -69,7 +69,23 @@ impl Counter {
             cell.increments += 1;
             return Ok(());
         }
+        if cell.intake == Intake::NoRoom {
+            drop(cell);
+            return self.add_without_room(place, n);
+        }
         self.turn(&mut cell, n)
+    }
+
+    /// The handle was made when there was no room for a new counter: counts by name, and by handle once there is room.
+    #[cold]
+    fn add_without_room(&self, place: usize, n: i64) -> Result<(), Refusal> {
+        if self.node.has_room() {
+            let mut cell = self.cells.cells[place].lock();
+            if cell.intake == Intake::NoRoom {
+                cell.intake = self.node.intake_now();
+            }
+        }
+        self.node.increment(self.cells.collection.as_str(), self.cells.metric.as_str(), n)
     }
 
     /// Moves what the cell holds to the lanes and begins a new slot with `n`.
@@ -131,7 +147,8 @@ impl Registry {
         metric: MetricName,
     ) -> Counter {
         let mut known = self.known.lock();
-        let intake = node.intake_now();
+        let has_room = known.len() < node.pending_counters() && node.has_room();
+        let intake = if has_room { node.intake_now() } else { Intake::NoRoom };
         let cells = known.entry((collection.clone(), metric.clone())).or_insert_with(|| {
             let class = Arc::clone(node.calendar().class(collection.as_str()));
             let cell = Cell { slot: class.slot(), n: 0, increments: 0, intake };

@@ -12,6 +12,7 @@ use countem_journal::{Journal, JournalError, JournalOptions, Recovered};
 use countem_store::{ErrorKind, Query, Rows, Store, StoreError, async_trait, overlay};
 use futures_util::future::join_all;
 use jiff::Timestamp;
+use parking_lot::Mutex;
 use tokio::{runtime, sync::OnceCell};
 
 use crate::{
@@ -68,7 +69,8 @@ struct Alive {
 pub(crate) struct Core {
     node: Arc<Node>,
     actors: Actors,
-    store: Arc<dyn Store>,
+    /// `None` after the shutdown, which closes the store.
+    store: Mutex<Option<Arc<dyn Store>>>,
     calendar: Arc<Calendar>,
     writer: Writer,
     shutdown_deadline: Duration,
@@ -127,7 +129,7 @@ impl Engine {
         let core = Arc::new(Core {
             node,
             actors,
-            store,
+            store: Mutex::new(Some(store)),
             calendar,
             writer,
             shutdown_deadline: settings.shutdown_deadline,
@@ -190,15 +192,16 @@ impl Engine {
         Ok(self.node().counter(CollectionName::new(collection)?, MetricName::new(metric)?))
     }
 
-    /// Returns once everything accepted before the call is in the store.
+    /// Returns once everything accepted before the call is in the store, and tells whether it is: a shutdown whose deadline
+    /// passes ends the wait.
     ///
     /// # Cancel safety
     /// Dropping the future changes nothing about what is stored.
-    pub async fn flush(&self) {
+    pub async fn flush(&self) -> bool {
         let core = self.core();
         core.node.drain_all();
         let settled = core.settle();
-        join_all(settled).await;
+        join_all(settled).await.iter().all(Result::is_ok)
     }
 
     /// Returns once everything accepted before the call survives the end of the process: at level `journal` once it is in the
@@ -212,10 +215,8 @@ impl Engine {
     pub async fn durable(&self) -> Result<(), NotDurable> {
         match self.node().recorder() {
             Some(recorder) => recorder.durable().await,
-            None => {
-                self.flush().await;
-                Ok(())
-            }
+            None if self.flush().await => Ok(()),
+            None => Err(NotDurable::shut_down()),
         }
     }
 
@@ -233,11 +234,6 @@ impl Engine {
     /// Spreads threads over `collectors` tables, within the configured limits, and returns how many that are.
     pub fn resize(&self, collectors: usize) -> usize {
         self.core().resize(collectors)
-    }
-
-    /// Returns the store.
-    pub fn store(&self) -> &Arc<dyn Store> {
-        &self.core().store
     }
 
     /// Returns the time by which increments are counted.
@@ -284,6 +280,11 @@ impl Engine {
 impl Core {
     pub(crate) fn node(&self) -> &Arc<Node> {
         &self.node
+    }
+
+    /// Returns the store, until it is closed.
+    fn store(&self) -> Result<Arc<dyn Store>, ReadError> {
+        self.store.lock().clone().ok_or(ReadError::Closed)
     }
 
     pub(crate) fn actors(&self) -> &Actors {
@@ -350,13 +351,19 @@ impl Core {
         if report.is_balanced() && report.is_settled() && !self.was_ever_in_doubt() {
             self.retire().await;
         }
-        if self.node.recorder().is_some() {
-            // Closing waits for the disk.
-            let node = Arc::clone(&self.node);
-            let closing = tokio::task::spawn_blocking(move || node.recorder().map(Recorder::close));
-            if closing.await.is_err() {
-                tracing::error!("closing the journal panicked");
+        self.node.lanes().iter().for_each(|lane| lane.lock().end());
+        self.actors.end().await;
+        let store = self.store.lock().take();
+        let node = Arc::clone(&self.node);
+        // Closing waits for the disk.
+        let closing = tokio::task::spawn_blocking(move || {
+            drop(store);
+            if let Some(recorder) = node.recorder() {
+                recorder.close();
             }
+        });
+        if closing.await.is_err() {
+            tracing::error!("closing the store or the journal panicked");
         }
         tracing::info!(%report, "collector is shut down");
         self.actors.stop();
@@ -379,7 +386,8 @@ impl Core {
             tracing::warn!(%error, "bookkeeping of this writer stays in the store");
             return;
         }
-        if let Err(error) = self.store.retire(&self.writer).await {
+        let Ok(store) = self.store() else { return };
+        if let Err(error) = store.retire(&self.writer).await {
             tracing::debug!(%error, "bookkeeping of this writer stays in the store");
         }
     }
@@ -406,7 +414,13 @@ impl Core {
             }
             report.applied += lane.ledger.applied;
             report.quarantined += lane.ledger.quarantined;
-            report.errors.extend(lane.ledger.last_error.clone());
+            match &lane.ledger.last_error {
+                Some(error) => report.errors.push(error.clone()),
+                None if !lane.is_settled() => {
+                    report.errors.push("the store has not answered in time".to_owned())
+                }
+                None => {}
+            }
         }
         report.took = began.elapsed();
         report
@@ -469,15 +483,16 @@ struct NodeSource {
 
 #[async_trait]
 impl Source for NodeSource {
-    async fn rows(&self, query: &Query) -> Result<Rows, StoreError> {
+    async fn rows(&self, query: &Query) -> Result<Rows, ReadError> {
         let core = &self.core;
         let lane = core.node.lane(query.collection.as_str());
+        let store = core.store()?;
         core.resolve_past(lane).await?;
         // While the gate is held no further batch is sent: what the snapshot calls unsent stays unsent.
         let _gate = lane.gate.read().await;
         core.node.drain_all();
         let snapshot = lane.lock().snapshot(query);
-        let mut rows = core.store.read(query, snapshot.in_flight.as_deref()).await?;
+        let mut rows = store.read(query, snapshot.in_flight.as_deref()).await?;
         for (bucket, counters) in &snapshot.unsent {
             let deltas = counters.iter().map(|(metric, n)| countem_core::Delta {
                 collection: query.collection.as_str(),
@@ -491,12 +506,15 @@ impl Source for NodeSource {
         Ok(rows)
     }
 
-    async fn names(&self) -> Result<Vec<CollectionName>, StoreError> {
-        let mut names = self.core.store.collections().await?;
+    async fn names(&self) -> Result<Vec<CollectionName>, ReadError> {
+        let store = self.core.store()?;
+        // What is pending first: what is stored meanwhile is then seen twice, and never not at all.
         self.core.node.drain_all();
+        let mut names = Vec::new();
         for lane in self.core.node.lanes() {
             names.extend(lane.lock().collections().filter_map(|name| CollectionName::new(name).ok()));
         }
+        names.extend(store.collections().await?);
         names.sort_unstable();
         names.dedup();
         Ok(names)

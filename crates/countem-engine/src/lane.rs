@@ -46,6 +46,8 @@ pub(crate) struct LaneState {
     resolved: u64,
     /// How many of the first batches an earlier process had frozen. Several of them may be in the store already.
     restored: u64,
+    /// Nothing more is sent.
+    has_ended: bool,
     /// Who waits until everything pending now is stored.
     waiting_for_freeze: Vec<oneshot::Sender<()>>,
     waiting_for_batch: Vec<(u64, oneshot::Sender<()>)>,
@@ -99,6 +101,7 @@ impl Lane {
             frozen: 0,
             resolved: 0,
             restored: 0,
+            has_ended: false,
             waiting_for_freeze: Vec::new(),
             waiting_for_batch: Vec::new(),
             ledger: Ledger::default(),
@@ -156,9 +159,10 @@ impl LaneState {
         fresh.merge(delta)
     }
 
-    /// Adds a delta only if that needs no room.
+    /// Adds a delta only if its counter is pending already, at most a second time beside a frozen batch.
     pub(crate) fn merge_known(&mut self, delta: Delta<'_>) -> Result<(), FoldError> {
-        self.add(delta, 0)?;
+        let is_frozen = self.queue.iter().chain(&self.in_flight).any(|batch| batch.contains(&delta));
+        self.add(delta, if is_frozen { usize::MAX } else { 0 })?;
         self.ledger.merged += delta.increments;
         Ok(())
     }
@@ -312,12 +316,22 @@ impl LaneState {
             return None;
         }
         let (done, settled) = oneshot::channel();
+        if self.has_ended {
+            return Some(settled);
+        }
         if self.pending.is_empty() {
             self.waiting_for_batch.push((self.frozen, done));
         } else {
             self.waiting_for_freeze.push(done);
         }
         Some(settled)
+    }
+
+    /// Gives up on what is not settled: whoever waits is told.
+    pub(crate) fn end(&mut self) {
+        self.has_ended = true;
+        self.waiting_for_freeze.clear();
+        self.waiting_for_batch.clear();
     }
 
     /// Tells whether a batch of an earlier process may be in the store without our knowing.

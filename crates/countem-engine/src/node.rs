@@ -34,6 +34,7 @@ pub(crate) struct Node {
     future_window: SignedDuration,
     /// Most counters in one collector's table.
     table_counters: usize,
+    pending_counters: usize,
     /// Counters in the lanes beyond which no new counter is accepted.
     lane_counters_most: usize,
     /// Counters in the lanes beyond which a flush begins before its time.
@@ -74,6 +75,7 @@ impl Node {
             past_window: signed(settings.past_window),
             future_window: signed(settings.future_window),
             table_counters,
+            pending_counters: settings.pending_counters,
             lane_counters_most: settings.pending_counters.saturating_sub(in_tables).max(1),
             flush_counters: settings.flush_counters.max(1),
             lane_counters: AtomicUsize::new(0),
@@ -196,7 +198,13 @@ impl Node {
         Ok(())
     }
 
-    fn has_room(&self) -> bool {
+    /// Returns how many counters may be pending.
+    pub(crate) fn pending_counters(&self) -> usize {
+        self.pending_counters
+    }
+
+    /// Tells whether a new counter is accepted.
+    pub(crate) fn has_room(&self) -> bool {
         self.lane_counters.load(Ordering::Relaxed) < self.lane_counters_most
     }
 

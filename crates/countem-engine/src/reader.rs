@@ -41,8 +41,8 @@ pub enum ReadError {
 /// Where rows come from: a store alone, or a store and what a node has pending.
 #[async_trait]
 pub(crate) trait Source: Send + Sync + fmt::Debug {
-    async fn rows(&self, query: &Query) -> Result<Rows, StoreError>;
-    async fn names(&self) -> Result<Vec<CollectionName>, StoreError>;
+    async fn rows(&self, query: &Query) -> Result<Rows, ReadError>;
+    async fn names(&self) -> Result<Vec<CollectionName>, ReadError>;
 }
 
 /// A store as it is, without anything pending.
@@ -51,11 +51,11 @@ struct StoreAlone(Arc<dyn Store>);
 
 #[async_trait]
 impl Source for StoreAlone {
-    async fn rows(&self, query: &Query) -> Result<Rows, StoreError> {
-        self.0.read(query, None).await
+    async fn rows(&self, query: &Query) -> Result<Rows, ReadError> {
+        Ok(self.0.read(query, None).await?)
     }
-    async fn names(&self) -> Result<Vec<CollectionName>, StoreError> {
-        self.0.collections().await
+    async fn names(&self) -> Result<Vec<CollectionName>, ReadError> {
+        Ok(self.0.collections().await?)
     }
 }
 
@@ -158,7 +158,7 @@ impl Reader {
     /// # Errors
     /// The store could not be read.
     pub async fn collections(&self) -> Result<Vec<CollectionName>, ReadError> {
-        Ok(self.source.names().await?)
+        self.source.names().await
     }
 
     fn is_stored(&self, collection: &CollectionName, period: Period) -> bool {

@@ -26,6 +26,9 @@ pub(crate) struct Recorder {
     progress: watch::Sender<Progress>,
 }
 
+/// How often those who wait look whether the journal still works.
+const HEALTH_LOOK: Duration = Duration::from_millis(200);
+
 /// How far the rounds came.
 #[derive(Debug, Clone, Default)]
 struct Progress {
@@ -50,6 +53,10 @@ impl From<JournalError> for NotDurable {
 }
 
 impl NotDurable {
+    pub(crate) fn shut_down() -> Self {
+        Self { reason: "the collector was shut down before the store had everything".into(), is_full: false }
+    }
+
     fn closed() -> Self {
         Self { reason: "the journal is closed".into(), is_full: false }
     }
@@ -74,10 +81,12 @@ impl Recorder {
         let mut record = Record::default();
         let mut is_whole = true;
         for (index, lane) in (0_u16..).zip(node.lanes()) {
-            match lane.lock().take_fresh() {
+            let fresh = lane.lock().take_fresh();
+            match fresh {
                 Some(fresh) if fresh.is_empty() => {}
                 Some(fresh) => record.lanes.push((index, fresh)),
-                None => is_whole = false,
+                // A freeze failed. It is repeated here, too: the lane's own attempts may be far apart by now.
+                None => is_whole &= self.save_frozen(node, usize::from(index)).await.is_ok(),
             }
         }
         let outcome = if record.lanes.is_empty() { Ok(()) } else { self.record(node, record).await };
@@ -125,6 +134,11 @@ impl Recorder {
     /// Makes the frozen batches of a lane durable if they are not, so that they may be sent.
     pub(crate) async fn freeze(&self, node: &Node, index: usize) -> Result<(), NotDurable> {
         let _order = self.order.lock().await;
+        self.save_frozen(node, index).await
+    }
+
+    /// The caller holds `order`.
+    async fn save_frozen(&self, node: &Node, index: usize) -> Result<(), NotDurable> {
         let lane = &node.lanes()[index];
         let unsaved = lane.lock().freeze();
         if let Some(first) = unsaved.first() {
@@ -176,8 +190,16 @@ impl Recorder {
                     return Err(error.clone());
                 }
             }
-            // The sender lives as long as this recorder.
-            progress.changed().await.ok();
+            tokio::select! {
+                // The sender lives as long as this recorder.
+                changed = progress.changed() => drop(changed),
+                // A commit in doubt answers only once the disk does: whoever waits is told now.
+                () = tokio::time::sleep(HEALTH_LOOK) => {
+                    if let Some(problem) = self.status().and_then(|status| status.health.problem().map(Arc::from)) {
+                        return Err(NotDurable { reason: problem, is_full: false });
+                    }
+                }
+            }
         }
     }
 

@@ -46,6 +46,8 @@ pub(crate) struct OpenTable {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Intake {
     Open,
+    /// Until there is room for a new counter; only for a handle that was made when there was none.
+    NoRoom,
     /// Until the journal has room again.
     JournalFull,
     /// For good.
@@ -55,7 +57,11 @@ pub(crate) enum Intake {
 impl Intake {
     /// The refusal of an increment that came while intake was not open.
     pub(crate) fn refusal(self) -> Refusal {
-        if self == Self::JournalFull { Refusal::JournalFull } else { Refusal::Closed }
+        match self {
+            Self::JournalFull => Refusal::JournalFull,
+            Self::NoRoom => Refusal::Full,
+            _ => Refusal::Closed,
+        }
     }
 
     /// Changes to `to`, unless intake is closed for good.

@@ -33,7 +33,8 @@ pub struct Settings {
     pub collectors_max: usize,
     /// Most distinct metrics in one (collection, bucket); what is beyond goes to `__overflow__`.
     pub metrics_per_bucket: usize,
-    /// Most distinct counters pending on this node; beyond it increments of new counters are refused.
+    /// Most distinct counters pending on this node; beyond it increments of new counters are refused. Up to half of it is set
+    /// aside for the collectors' tables, so that refusals may begin when half as many wait for the store.
     pub pending_counters: usize,
     /// How old the time of an increment may be.
     pub past_window: Duration,

@@ -26,7 +26,7 @@ pub(crate) async fn run(core: Weak<Core>, settings: Settings) {
     let mut idle = 0;
     while let Some(engine) = core.upgrade() {
         let node = engine.node();
-        let holds = node.calendar().turn(node.clock().now());
+        let holds = node.clock().turn(node.calendar());
         let holds = Duration::try_from(holds).unwrap_or(LOOK);
         let wake = flush_at.min(Instant::now() + LOOK.min(holds));
         let shared = Arc::clone(node);

@@ -32,8 +32,10 @@ pub async fn run<S: Store>(make: impl AsyncFn() -> S) -> usize {
         ($($law:ident),* $(,)?) => {$(
             // The name is printed first, so that it stands above the message of a failing assertion.
             println!("law: {}", stringify!($law));
-            let store = make().await;
-            $law(&store, Lane::new(stringify!($law))).await;
+            {
+                let store = make().await;
+                $law(&store, Lane::new(stringify!($law))).await;
+            }
             laws += 1;
         )*};
     }

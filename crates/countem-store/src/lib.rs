@@ -10,11 +10,11 @@ mod store;
 
 pub mod conformance;
 
+pub use countem_core::Quarantined;
 pub use error::{ErrorKind, StoreError};
 pub use faulty::{Fault, Faults, FaultyStore};
 pub use memory::MemoryStore;
 pub use overlay::overlay;
-pub use countem_core::Quarantined;
 pub use store::{Applied, Counters, Query, Rows, Select, Store};
 
 pub use async_trait::async_trait;

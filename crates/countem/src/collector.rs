@@ -119,6 +119,23 @@ impl Collector {
         self.read(async move |reader| reader.get_all_counters(bucket).await).await
     }
 
+    /// Returns all counters of a collection in any bucket: `"2026-W47".parse()?`, [`current(Period::Month)`](Self::current).
+    ///
+    /// # Errors
+    /// As [`get`](Self::get).
+    pub async fn get_bucket(&self, collection: &str, bucket: Bucket) -> Result<Counters, Error> {
+        let collection = CollectionName::new(collection)?;
+        self.read(async move |reader| reader.get_counters(&collection, bucket).await).await
+    }
+
+    /// Returns the bucket of `period` in which is counted now.
+    ///
+    /// # Errors
+    /// [`Error::Bucket`]: the clock shows an impossible time.
+    pub fn current(&self, period: Period) -> Result<Bucket, Error> {
+        Ok(Bucket::containing(period, self.engine.now(), self.engine.calendar().zone())?)
+    }
+
     /// Returns one counter in any bucket, `None` when it was never counted there. Weeks, months, years and `all` that are not
     /// stored are summed from days.
     ///
@@ -151,7 +168,8 @@ impl Collector {
         self.read(async move |reader| reader.collections().await).await
     }
 
-    /// Returns once everything accepted before the call is in the store. Waits while the store is away.
+    /// Returns once everything accepted before the call is in the store. Waits while the store is away, until a
+    /// [`shutdown`](Self::shutdown) gives up; its report then says what is missing.
     ///
     /// # Cancel safety
     /// Dropping the future changes nothing about what is stored.
@@ -181,10 +199,9 @@ impl Collector {
     }
 
     fn day(&self, date: Option<Date>) -> Result<Bucket, Error> {
-        let zone = self.engine.calendar().zone();
         match date {
             Some(date) => Ok(Bucket::day(date)?),
-            None => Ok(Bucket::containing(Period::Day, self.engine.now(), zone)?),
+            None => self.current(Period::Day),
         }
     }
 

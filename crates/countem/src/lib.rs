@@ -44,7 +44,7 @@ pub use uri::{StoreUri, StoreUriError};
 pub use global::CallSite;
 
 pub use countem_core::{
-    Batch, BatchId, Bucket, BucketRange, CollectionName, Mark, MetricName, NameError, OVERFLOW_METRIC,
+    Batch, BatchId, Bucket, BucketRange, CollectionName, Delta, Mark, MetricName, NameError, OVERFLOW_METRIC,
     Period, Schedule, Table, Writer,
     jiff::{self, Timestamp, civil::Date},
 };

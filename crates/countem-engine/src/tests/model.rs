@@ -66,7 +66,7 @@ async fn schedule(seed: u64) {
         .collect();
     while !counting.iter().all(|thread| thread.is_finished()) {
         match random.random_range(0..6) {
-            0 => setup.engine.flush().await,
+            0 => _ = setup.engine.flush().await,
             1..=3 => _ = setup.engine.resize(random.random_range(1..=8)),
             4 => drop(setup.read("2026-11-20").await),
             _ => tokio::task::yield_now().await,

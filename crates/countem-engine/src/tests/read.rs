@@ -75,6 +75,7 @@ async fn reads_never_go_back_or_ahead_while_flushes_run() {
             counted
         })
     };
+    super::eventually("counting", || setup.engine.stats().accepted > 0).await;
     let mut before = 0;
     for _ in 0..300 {
         let stats = setup.engine.stats();
