@@ -80,6 +80,14 @@ impl OpenFile {
         self.connection.wal_checkpoint_v2::<&str>(None, CheckpointMode::TRUNCATE).map(|_| ())
     }
 
+    /// Empties the log if nobody reads it at this moment. Waits for nobody.
+    pub(crate) fn try_to_empty_log(&self) -> rusqlite::Result<()> {
+        self.connection.busy_timeout(Duration::ZERO)?;
+        let emptied = self.empty_log();
+        self.connection.busy_timeout(BUSY_TIMEOUT)?;
+        emptied
+    }
+
     /// Returns the number of pages in the log.
     pub(crate) fn log_pages(&self) -> rusqlite::Result<u64> {
         let (pages, _) = self.connection.wal_checkpoint_v2::<&str>(None, CheckpointMode::NOOP)?;
@@ -100,7 +108,11 @@ impl OpenFile {
 
     /// Gives back up to `pages` pages that hold nothing.
     pub(crate) fn vacuum(&self, pages: u64) -> rusqlite::Result<()> {
-        self.connection.execute_batch(&format!("PRAGMA incremental_vacuum({pages})"))
+        let mut statement = self.connection.prepare(&format!("PRAGMA incremental_vacuum({pages})"))?;
+        let mut rows = statement.query([])?;
+        // Each step gives back one page.
+        while rows.next()?.is_some() {}
+        Ok(())
     }
 
     /// Tells whether the path still leads to the file of this connection. What is written after the file was moved or

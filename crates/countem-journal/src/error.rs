@@ -160,6 +160,11 @@ pub(crate) fn is_clean_commit_failure(error: &Error) -> bool {
     )
 }
 
+/// Tells whether the disk had no space left.
+pub(crate) fn is_disk_full(error: &Error) -> bool {
+    error.sqlite_error_code() == Some(ErrorCode::DiskFull)
+}
+
 fn extended_code(error: &Error) -> Option<i32> {
     error.sqlite_error().map(|error| error.extended_code)
 }

@@ -25,6 +25,7 @@ mod fail;
 mod lock;
 mod open;
 mod place;
+mod reserve;
 mod session;
 mod task;
 mod witness;

@@ -14,6 +14,7 @@ use crate::{
     place::{Origin, Place},
     recovered::Recovered,
     request::quarantine_pending,
+    reserve::Reserve,
     schema::{APPLICATION_ID, Recognised, SCHEMA_VERSION, TABLES, at_open, recognise},
     session::Session,
     status::Shared,
@@ -48,6 +49,7 @@ pub(crate) fn open(options: JournalOptions) -> Result<(Session, Recovered), Jour
         options,
         path,
         witness,
+        reserve: Reserve::find(&dir),
         ledger: contents.ledger.clone(),
         file: Some(file),
         log_pages: 0,
@@ -191,6 +193,7 @@ fn begin_epoch(
     }
     session.ledger = next;
     session.witness.note(session.ledger.tick).ok();
+    session.reserve.put_by();
     session.shared.set_writer(session.ledger.writer());
     session.shared.status().of_ledger(&session.ledger);
     Ok(Recovered {

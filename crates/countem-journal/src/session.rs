@@ -4,11 +4,12 @@ use std::{path::PathBuf, sync::Arc};
 
 use crate::{
     JournalOptions,
-    connection::{FRAME_BYTES, OpenFile, bytes_of, log_of},
-    error::{ErrorKind, JournalError, is_clean_commit_failure},
-    ledger::{Contents, Ledger},
+    connection::{FRAME_BYTES, OpenFile, PAGE_BYTES, bytes_of, log_of},
+    error::{ErrorKind, JournalError, is_clean_commit_failure, is_disk_full},
+    ledger::{Contents, Ledger, Resolved},
     lock::DirectoryLock,
     request::RoomTask,
+    reserve::Reserve,
     status::Shared,
     task::{Books, Failure, Place, Task},
     witness::Witness,
@@ -20,6 +21,7 @@ pub(crate) struct Session {
     pub(crate) path: PathBuf,
     pub(crate) shared: Arc<Shared>,
     pub(crate) witness: Witness,
+    pub(crate) reserve: Reserve,
     /// As of the newest transaction.
     pub(crate) ledger: Ledger,
     /// `None` after a failure: the next request opens the file anew.
@@ -54,6 +56,9 @@ pub(crate) enum Outcome {
 
 /// The log is moved into the file when it has this many pages: 2 MiB, some dozens of commits of a thousand counters.
 const CHECKPOINT_PAGES: u64 = 512;
+
+/// The log is moved into the file when it has this many pages by which the file has to grow.
+const GROWTH_PAGES: u64 = 32;
 
 /// Pages without content that are not worth giving back.
 const KEPT_FREE_PAGES: u64 = 256;
@@ -239,12 +244,19 @@ impl Session {
         let limit = CHECKPOINT_PAGES.min(self.options.max_bytes / (4 * FRAME_BYTES)).max(1);
         let maintained = file.log_pages().and_then(|pages| {
             self.log_pages = pages;
-            if pages < limit {
+            // The log must not hold much that the file has no place for, or a full disk could keep it there for ever.
+            let growth = file.pages()?.saturating_sub(bytes_of(&self.path).unwrap_or(0) / PAGE_BYTES);
+            if pages < limit && growth < GROWTH_PAGES {
                 return Ok(());
             }
             self.options.fail_points().hit("checkpoint")?;
             if file.checkpoint()? {
                 self.log_pages = 0;
+            }
+            // A log is written again from its beginning, which is much faster than letting it grow again. One that a large
+            // transaction has left behind is worth the space, though.
+            if bytes_of(&log_of(&self.path)).unwrap_or(0) > 2 * limit * FRAME_BYTES {
+                file.try_to_empty_log()?;
             }
             let (pages, free) = (file.pages()?, file.free_pages()?);
             if free > KEPT_FREE_PAGES && free > pages / 4 {
@@ -258,40 +270,39 @@ impl Session {
         }
     }
 
-    /// Frees what can be freed without losing a count. Returns whether it is worth trying again.
+    /// Frees what can be freed without losing a count, a part at a time. Returns whether it is worth trying again.
     pub(crate) fn make_room(&mut self) -> bool {
-        let kept = self.ledger.resolved.bytes;
-        let prunes = self.ledger.resolved.batches > 0;
-        if prunes {
-            let keep = if kept > 1 << 20 { kept / 2 } else { 0 };
-            let mut slots = [Slot::new(Box::new(RoomTask { keep }))];
-            if !matches!(self.transact(&mut slots), Outcome::Committed(_)) {
-                return false;
-            }
-        }
+        // What the log holds is mostly older versions of the same pages.
         let Some(file) = &self.file else { return false };
-        let emptied = || -> rusqlite::Result<bool> {
-            let log = bytes_of(&log_of(&self.path)).unwrap_or(0);
-            let free = file.free_pages()?;
-            if log > 0 {
-                file.empty_log()?;
+        if bytes_of(&log_of(&self.path)).unwrap_or(0) > 0 {
+            let mut emptied = file.empty_log();
+            if emptied.as_ref().is_err_and(is_disk_full) && self.reserve.give_up() {
+                emptied = file.empty_log();
             }
-            if free > 0 {
-                file.vacuum(free)?;
-                file.empty_log()?;
-            }
-            Ok(log > 0 || free > 0)
-        };
-        match emptied() {
-            Ok(changed) => {
+            return self.made_room(emptied);
+        }
+        let Resolved { batches, bytes } = self.ledger.resolved;
+        if batches > 0 {
+            let keep = if bytes > 1 << 20 { bytes / 2 } else { 0 };
+            let mut slots = [Slot::new(Box::new(RoomTask { keep }))];
+            return matches!(self.transact(&mut slots), Outcome::Committed(_));
+        }
+        let vacuumed = file.free_pages().and_then(|free| file.vacuum(free).map(|()| free));
+        let any = vacuumed.as_ref().is_ok_and(|free| *free > 0);
+        any && self.made_room(vacuumed)
+    }
+
+    fn made_room<T>(&mut self, outcome: rusqlite::Result<T>) -> bool {
+        match outcome {
+            Ok(_) => {
                 self.log_pages = 0;
-                changed || prunes
+                true
             }
             Err(error) => {
                 if !is_clean_commit_failure(&error) {
                     self.file = None;
                 }
-                prunes
+                false
             }
         }
     }

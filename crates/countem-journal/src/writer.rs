@@ -34,6 +34,9 @@ const SETTLE: (Duration, Duration) = (Duration::from_millis(20), Duration::from_
 /// How often room is made for one group before it is refused.
 const ROOM_ROUNDS: u32 = 16;
 
+/// How often room is made on a full disk before a group is refused.
+const DISK_ROUNDS: u32 = 3;
+
 enum Message {
     Task(Box<dyn Task>),
     Close,
@@ -193,6 +196,12 @@ impl Writer {
             let tick = match outcome {
                 Ok(Outcome::Committed(tick)) => Some(tick),
                 Ok(Outcome::Nothing) => None,
+                // Its own log may be what fills the disk.
+                Ok(Outcome::Failed(error))
+                    if error.kind() == ErrorKind::Full && round < DISK_ROUNDS && self.session.make_room() =>
+                {
+                    continue;
+                }
                 Ok(Outcome::Failed(error)) => {
                     self.note_failure(&error);
                     self.postpone(slots.into_iter().map(|slot| slot.task), &error);
@@ -212,7 +221,11 @@ impl Writer {
                 self.note_success(rest.len(), began.elapsed(), crowded.is_empty());
             }
             rest.into_iter().for_each(|slot| answer_slot(slot, tick));
-            self.session.maintain();
+            if tick.is_some() {
+                // There is some space now, whatever was before.
+                self.session.reserve.put_by();
+                self.session.maintain();
+            }
             if crowded.is_empty() {
                 return;
             }
