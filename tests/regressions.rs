@@ -1,0 +1,124 @@
+//! Mistakes that were made once, each with the law it broke.
+
+use std::{collections::BTreeSet, fs, thread, time::Duration};
+
+use countem::{Clock, Error, ManualClock, ReadError, Settings};
+
+use crate::support::*;
+
+#[test]
+fn a_collection_counted_before_a_listing_is_in_it() {
+    let file = CounterFile::new();
+    let collector = file.builder().flush_interval(Duration::from_millis(1)).start_blocking().unwrap();
+    for round in 0..500 {
+        let name = format!("c{round}");
+        collector.increment(&name, "a", 1);
+        let listed = collector.collections_blocking().unwrap();
+        assert!(listed.iter().any(|listed| listed.as_str() == name), "{name} is missing");
+        if round % 10 == 0 {
+            assert!(collector.get_all_counters_blocking(None).unwrap().contains_key(name.as_str()));
+        }
+    }
+}
+
+#[test]
+fn a_durable_increment_that_waits_is_told_when_the_shutdown_gives_up() {
+    let file = CounterFile::new();
+    let collector = file.builder().shutdown_deadline(Duration::from_millis(50)).start_blocking().unwrap();
+    let away = file.lock();
+    let waiting = thread::spawn({
+        let collector = collector.clone();
+        move || collector.increment_durable_blocking("c", "a", 1)
+    });
+    eventually("a drained table", || collector.stats().pending_counters > 0);
+    assert!(!collector.shutdown_blocking().is_complete());
+    let told = waiting.join().unwrap();
+    assert!(matches!(told, Err(Error::NotDurable(_))), "{told:?}");
+    assert!(collector.increment_durable_blocking("c", "a", 1).is_err());
+    collector.flush_blocking();
+    drop(away);
+}
+
+#[test]
+fn a_read_after_a_shutdown_says_that_the_collector_is_closed() {
+    let file = CounterFile::new();
+    let collector = file.builder().start_blocking().unwrap();
+    collector.increment("c", "a", 1);
+    collector.shutdown_blocking();
+    for _ in 0..100 {
+        let read = collector.get_counters_blocking("c", None);
+        assert!(matches!(read, Err(Error::Read(ReadError::Closed))), "{read:?}");
+    }
+}
+
+#[test]
+fn increments_that_begin_after_the_clock_was_set_are_counted_at_the_new_time() {
+    let file = CounterFile::new();
+    let days = ["2026-11-20T12:00:00Z", "2026-11-21T12:00:00Z"].map(|moment| moment.parse().unwrap());
+    let clock = ManualClock::new(days[0]);
+    let settings = Settings { flush_interval: Duration::from_micros(10), ..Settings::default() };
+    let builder = file.builder().settings(settings).clock(Clock::Manual(clock.clone()));
+    let collector = builder.start_blocking().unwrap();
+    for _ in 0..50_000 {
+        for (day, metric) in days.iter().zip(["20", "21"]) {
+            clock.set(*day);
+            collector.increment("c", metric, 1);
+        }
+    }
+    collector.shutdown_blocking();
+    let per_day: Vec<_> = file.rows().values().map(|counters| counters.len()).collect();
+    assert_eq!(per_day, [1, 1], "{:?}", file.rows());
+}
+
+#[test]
+fn handles_keep_the_bound_on_pending_counters() {
+    let file = CounterFile::new();
+    let settings =
+        Settings { pending_counters: 1000, flush_interval: Duration::from_secs(3600), ..Settings::default() };
+    let collector = file.builder().settings(settings).start_blocking().unwrap();
+    let away = file.lock();
+    for n in 0..20_000 {
+        collector.counter("c", &format!("m{n}")).unwrap().increment(1);
+    }
+    collector.get_counters_blocking("c", None).unwrap();
+    // What is frozen and what came behind it, each within the bound.
+    let stats = collector.stats();
+    assert!(stats.pending_counters <= 2000, "{} counters are pending", stats.pending_counters);
+    assert!(stats.refused["full"] > 0);
+    drop(away);
+    assert!(collector.shutdown_blocking().is_complete());
+}
+
+#[test]
+fn counters_in_a_frozen_batch_are_known() {
+    let file = CounterFile::new();
+    let settings = Settings {
+        pending_counters: 1000,
+        flush_counters: 400,
+        flush_interval: Duration::from_secs(3600),
+        ..Settings::default()
+    };
+    let collector = file.builder().settings(settings).start_blocking().unwrap();
+    let away = file.lock();
+    let metrics: BTreeSet<_> = (0..5000).map(|n| format!("m{n}")).collect();
+    let known: Vec<_> = metrics.iter().filter(|m| collector.try_increment("c", m, 1).is_ok()).collect();
+    eventually("an attempt", || collector.stats().lanes.iter().any(|lane| lane.attempts > 0));
+    let refused = known.iter().filter(|m| collector.try_increment("c", m, 1).is_err()).count();
+    drop(away);
+    assert_eq!(refused, 0, "of {} known", known.len());
+    assert!(collector.shutdown_blocking().is_complete());
+    assert_eq!(file.sum("c"), 2 * i64::try_from(known.len()).unwrap());
+}
+
+#[test]
+fn a_shutdown_leaves_one_file_and_nothing_open() {
+    let file = CounterFile::new();
+    for round in 0..5 {
+        let collector = file.builder().start_blocking().unwrap();
+        collector.increment("c", "a", 1);
+        assert!(collector.shutdown_blocking().is_complete());
+        let names: Vec<_> =
+            fs::read_dir(file.folder()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        assert_eq!(names.len(), 1, "round {round}: {names:?}");
+    }
+}
