@@ -66,12 +66,17 @@ impl Books {
         self.refused.len()
     }
 
+    /// Returns the operations that were acknowledged and are not stored.
+    pub(super) fn lost(&self, stored: &Stored) -> Vec<&String> {
+        self.acknowledged.iter().filter(|own| !stored.own.contains_key(*own)).collect()
+    }
+
     /// Checks that every acknowledged operation is stored exactly once and every other one at most once.
     #[track_caller]
     pub(super) fn check(&self, stored: &Stored) {
         let twice: Vec<_> = stored.own.iter().filter(|(_, value)| **value != 1).collect();
         assert!(twice.is_empty(), "counted more than once: {twice:?}");
-        let lost: Vec<_> = self.acknowledged.iter().filter(|own| !stored.own.contains_key(*own)).collect();
+        let lost = self.lost(stored);
         assert!(lost.is_empty(), "acknowledged and lost: {lost:?}");
         let invented: Vec<_> = self.refused.iter().filter(|own| stored.own.contains_key(*own)).collect();
         assert!(invented.is_empty(), "refused and counted: {invented:?}");

@@ -81,6 +81,7 @@ async fn main() -> Result<()> {
     let die = orders.take("die", String::new())?;
     let store = DeadlyStore::new(&orders.store, &die)?;
     let (prefix, tasks) = (orders.take("prefix", "p".to_owned())?, orders.take("tasks", 4)?);
+    let lies = orders.take("lies", false)?;
     let (operations, metrics) = (orders.take("operations", u64::MAX)?, orders.take("metrics", 0_u64)?);
     if let Some(unknown) = orders.keys.keys().next() {
         bail!("unknown key `{unknown}`");
@@ -93,7 +94,7 @@ async fn main() -> Result<()> {
     }
     tokio::spawn(tell_health(collector.clone()));
     let counting: Vec<_> = (0..tasks)
-        .map(|task| tokio::spawn(count(collector.clone(), format!("{prefix}.{task}"), operations)))
+        .map(|task| tokio::spawn(count(collector.clone(), format!("{prefix}.{task}"), operations, lies)))
         .collect();
     for task in counting {
         task.await?;
@@ -107,13 +108,20 @@ async fn main() -> Result<()> {
 const COLLECTIONS: [&str; 3] = ["own-0", "own-1", "own-2"];
 
 /// Counts operations one after the other. Each is one increment of the counter `shared` and one of a counter of its own.
-async fn count(collector: Collector, prefix: String, operations: u64) {
+///
+/// One that `lies` acknowledges what is not durable, as a broken journal would: somebody has to notice.
+async fn count(collector: Collector, prefix: String, operations: u64, lies: bool) {
     for (operation, collection) in (0..operations).zip(COLLECTIONS.iter().cycle()) {
         let own = format!("{prefix}.{operation}");
         if collector.try_increment("shared", "shared", 1).is_err() {
             println!("none {own}");
             // Refused at once, so others have to be let in.
             sleep(Duration::from_millis(1)).await;
+            continue;
+        }
+        if lies {
+            collector.increment(collection, &own, 1);
+            println!("ack {own}");
             continue;
         }
         match collector.increment_durable(collection, &own, 1).await {

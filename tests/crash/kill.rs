@@ -59,3 +59,15 @@ fn every_acknowledged_increment_survives_kill_9_exactly_once() {
     books.check(&Stored::of(&file));
     assert_eq!((books.unsure(), books.refused()), (0, 0), "nothing was wrong with the journal");
 }
+
+#[test]
+fn a_process_that_acknowledges_too_early_does_not_go_unnoticed() {
+    let (file, mut books) = (CounterFile::new(), Books::default());
+    let journal = file.folder().join("journal");
+    let start = Start::new(&file.uri(), &journal).with("tasks", 1).with("tick", 3_600_000);
+    let mut node = start.with("flush", 3_600_000).with("lies", true).start();
+    node.wait_for_acknowledgements(10);
+    books.enter(node.kill(), 1);
+    deliver(&last(&file, &journal));
+    assert!(!books.lost(&Stored::of(&file)).is_empty());
+}
