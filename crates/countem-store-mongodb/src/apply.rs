@@ -38,7 +38,7 @@ use crate::{
     command::{self, Reply, what},
     connection::Connection,
     document::mongo_collection,
-    error::{Failure, WriteError},
+    error::{Failure, WriteError, without_effect},
     expiry::Expiry,
     partition::{Forest, hash},
     quarantine::Omitted,
@@ -288,14 +288,6 @@ pub(crate) fn worse<T>(a: Result<T, StoreError>, b: Result<T, StoreError>) -> Re
         result.as_ref().err().map(|error| error.kind() == ErrorKind::InDoubt)
     };
     if doubt(&b) > doubt(&a) { b } else { a }
-}
-
-/// A failure of something that changes no counter leaves no doubt about the batch.
-fn without_effect(error: StoreError) -> StoreError {
-    match error.kind() {
-        ErrorKind::InDoubt => StoreError::new(ErrorKind::NotApplied, error.to_string()),
-        _ => error,
-    }
 }
 
 /// Returns how many of `targets` fit into one command, at least one.

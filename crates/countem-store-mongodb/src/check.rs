@@ -7,6 +7,7 @@ use crate::{
     MongoStore,
     command::{self, Level, Reply, what},
     document::WRITERS,
+    error::without_effect,
 };
 
 /// `$bsonSize`, which the guard of an update uses, came with MongoDB 4.4, which speaks this version of the protocol.
@@ -77,7 +78,8 @@ impl MongoStore {
             update.document("u", |change| change.document("$set", |set| set.boolean("checked", true)));
         })?;
         let reply = command::send(&self.connection, update).await;
-        let reply = reply.map_err(|failure| self.connection.explain(&what("update", WRITERS), failure))?;
+        let failed = |failure| without_effect(self.connection.explain(&what("update", WRITERS), failure));
+        let reply = reply.map_err(failed)?;
         match Reply::read(&reply) {
             Ok(_) => Ok(()),
             Err(_) => Err(StoreError::new(
@@ -89,7 +91,7 @@ impl MongoStore {
 
     async fn run(&self, what: &str, command: Document) -> Result<Document, StoreError> {
         let reply = self.connection.request(|database| async move { database.run_command(command).await });
-        reply.await.map_err(|failure| self.connection.explain(what, failure))
+        reply.await.map_err(|failure| without_effect(self.connection.explain(what, failure)))
     }
 
     fn refused(&self, why: &str) -> StoreError {

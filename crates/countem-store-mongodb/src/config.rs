@@ -26,7 +26,6 @@ use mongodb::options::{ClientOptions, ConnectionString, HostInfo};
 /// journals (a standalone: for its journal), because less can lose what was acknowledged. The options `w`, `journal`, `retryWrites`
 /// and `readPreference` of the URI have no effect for that reason.
 #[derive(Clone, PartialEq, Eq)]
-#[non_exhaustive]
 pub struct MongoOptions {
     /// A connection string, `mongodb://…`; with the feature `srv` also `mongodb+srv://…`. Its path names the database,
     /// `countem` where there is none.
@@ -154,6 +153,10 @@ impl fmt::Display for Location {
 /// How long a connection may take to be established, and how often an idle server is asked for its state.
 const CONNECT: Duration = Duration::from_secs(3);
 
+/// How long a connection may rest before it is given up. What lies between may forget it without a word, and a request that is
+/// sent into the void is in doubt.
+const IDLE: Duration = Duration::from_secs(300);
+
 /// Sets what the URI leaves open.
 ///
 /// The driver must not send a write a second time on its own: a request that may be late has to be known as such here.
@@ -164,6 +167,7 @@ pub(crate) fn complete(client: &mut ClientOptions, options: &MongoOptions) {
     client.heartbeat_freq.get_or_insert(CONNECT);
     client.server_selection_timeout.get_or_insert(options.server_selection);
     client.max_pool_size.get_or_insert(options.connections.get());
+    client.max_idle_time.get_or_insert(IDLE);
 }
 
 #[cfg(test)]

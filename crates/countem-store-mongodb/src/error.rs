@@ -69,6 +69,14 @@ impl Failure {
     }
 }
 
+/// A failure of something that changes no counter leaves no doubt.
+pub(crate) fn without_effect(error: StoreError) -> StoreError {
+    match error.kind() {
+        ErrorKind::InDoubt => StoreError::new(ErrorKind::NotApplied, error.to_string()),
+        _ => error,
+    }
+}
+
 fn driver_error(error: &Error, attempt: Attempt<'_>) -> StoreError {
     let Attempt { what, at, servers, login } = attempt;
     let told = |kind, why: &str| StoreError::new(kind, format!("cannot {what} at `{at}`: {why}"));

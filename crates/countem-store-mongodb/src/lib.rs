@@ -1,4 +1,5 @@
-//! The MongoDB store of countem: atomic increments, exactly once.
+#![doc = include_str!("../README.md")]
+
 mod apply;
 mod check;
 mod command;
@@ -17,5 +18,4 @@ mod store;
 mod target;
 
 pub use config::MongoOptions;
-pub use registry::Registration;
 pub use store::MongoStore;

@@ -12,14 +12,15 @@
 //! A batch may be sent again by a process that remembers nothing, after the tree has grown, and while an older copy of
 //! the request is still on its way. It is counted once nevertheless, because of four facts:
 //!
-//! 1. *A split is for ever.* It is written where none is (`split: {$exists: false}`), majority-committed before anybody relies on
-//!    it, and nothing removes or changes it. So from a document and a hash, the child follows for ever.
+//! 1. *A split is for ever.* It is written where none is (`split: {$exists: false}`), nobody relies on it before a majority (a
+//!    standalone: the journal) has it, and nothing removes or changes it. So from a document and a hash, the child follows
+//!    for ever.
 //! 2. *The guard of every update asks for it.* An update applies only if the document is not split and does not have the
 //!    batch's watermark, and sets the watermark in the same atomic step. So after a split no copy of any request changes the
 //!    counters or the watermark of that document.
-//! 3. *A delta goes to a child only after its parent was read as split and without the batch's watermark* (majority), or when the
-//!    parent was known to be split before anybody sent the batch for the first time (see [`ledger`](crate::ledger)). With 2, the
-//!    batch is not in the parent and never will be.
+//! 3. *A delta goes to a child only after its parent was read as split and without the batch's watermark*, or when the
+//!    parent was known to be split before anybody sent the batch for the first time (see [`ledger`](crate::ledger)). With 2,
+//!    the batch is not in the parent and never will be.
 //! 4. *A document gets all deltas of the batch whose hashes it covers, or none*: the first document on the way down from
 //!    the root that is not split, or has the watermark, is the same for all of them.
 //!
@@ -203,7 +204,7 @@ impl Tree {
 
 /// The trees of all buckets that were written to lately.
 ///
-/// Knows only splits that were read at a majority or whose writing a majority confirmed.
+/// Knows only splits that will stay: see [`Step::Confirm`](crate::target::Step).
 #[derive(Debug, Default)]
 pub(crate) struct Forest {
     trees: Mutex<BTreeMap<(String, Bucket), Arc<Tree>>>,

@@ -22,6 +22,7 @@ use crate::{
         watermark_of,
     },
     encoder::Encoder,
+    error::without_effect,
     partition::{Partition, hash},
     target::counter_path,
 };
@@ -46,7 +47,9 @@ pub(crate) async fn read(
         match command::fetch(connection, command.clone(), |document| sums.add(document)).await {
             Ok(result) => break result.map(|()| sums)?,
             Err(failure) if attempt < ATTEMPTS && failure.may_pass() => attempt += 1,
-            Err(failure) => return Err(connection.explain(&what("read", &stored_in), failure)),
+            Err(failure) => {
+                return Err(without_effect(connection.explain(&what("read", &stored_in), failure)));
+            }
         }
     };
     Ok(sums.finish(query))

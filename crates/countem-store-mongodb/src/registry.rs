@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use countem_core::Writer;
-use countem_store::{ErrorKind, StoreError};
+use countem_store::{ErrorKind, Registration, StoreError};
 use mongodb::bson::{DateTime, RawDocument, RawDocumentBuf};
 
 use crate::{
@@ -14,16 +14,6 @@ use crate::{
     document::{QUARANTINED, WATERMARKS, WRITERS, mongo_collection, value_of},
     encoder::Encoder,
 };
-
-/// What [`MongoStore::register`] found.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Registration {
-    /// No other process has used this writer, nor a later incarnation of its node.
-    Fresh,
-    /// Another process has: the data directory was copied, or restored from an older copy. The node needs a new identity before it
-    /// counts; batches that it already froze keep theirs, because whoever has the same directory has the same batches.
-    Cloned,
-}
 
 const EPOCH: &str = "epoch";
 const INSTANCE: &str = "instance";
@@ -37,13 +27,13 @@ const MOST_WRITERS: usize = 100;
 const LONG_LIVED: &str = "^([0-9]{4}(-W?[0-9]{2})?|all)/";
 
 impl MongoStore {
-    /// Claims `writer` for this store object, before its first batch.
+    /// See [`Store::register`](countem_store::Store::register).
     ///
     /// A journal gives every start a new epoch, so two processes can only claim the same one when a data directory was copied.
     ///
     /// # Errors
     /// The claim is not known to be stored. Claiming again is harmless.
-    pub async fn register(&self, writer: &Writer) -> Result<Registration, StoreError> {
+    pub(crate) async fn claim(&self, writer: &Writer) -> Result<Registration, StoreError> {
         let node = node(writer);
         let epoch = epoch(writer)?;
         for _ in 0..MOST_ROUNDS {
@@ -83,7 +73,7 @@ impl MongoStore {
     ///
     /// # Errors
     /// Failing is harmless: the watermarks stay for longer.
-    pub async fn release(&self, writer: &Writer) -> Result<(), StoreError> {
+    pub(crate) async fn note_end(&self, writer: &Writer) -> Result<(), StoreError> {
         let node = node(writer);
         self.create_registration(&node).await?;
         self.update_registry(|update| {
@@ -97,7 +87,7 @@ impl MongoStore {
     }
 
     /// Removes from long-lived documents (weeks, months, years and `all`) the watermarks of writers that were
-    /// [released](Self::release) at least `age` ago by the server's clock, and returns how many documents had some. Documents of
+    /// [released](countem_store::Store::release) at least `age` ago by the server's clock, and returns how many documents had some. Documents of
     /// days and finer periods keep theirs.
     ///
     /// `age` has to be longer than any request or unresolved batch can live; 48 hours are meant.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use countem_core::{Batch, CollectionName, Delta, Writer};
-use countem_store::{Applied, ErrorKind, Query, Rows, Store, StoreError, async_trait};
+use countem_store::{Applied, ErrorKind, Query, Registration, Rows, Store, StoreError, async_trait};
 use futures_util::{StreamExt, future, stream};
 use mongodb::bson::{RawDocument, RawDocumentBuf, doc};
 
@@ -13,6 +13,7 @@ use crate::{
     command::{self, path, what},
     connection::Connection,
     document::{WATERMARKS, collection_in, id_bounds, mongo_collection, parse_id},
+    error::without_effect,
     expiry::Expiry,
     ledger::{Ledger, Novelty},
     partition::Forest,
@@ -67,7 +68,8 @@ impl MongoStore {
         each: impl FnMut(&RawDocument) -> Result<(), StoreError> + Send,
     ) -> Result<(), StoreError> {
         let fetched = command::fetch(&self.connection, find, each).await;
-        fetched.map_err(|failure| self.connection.explain(&what("read", collection), failure))?
+        fetched
+            .map_err(|failure| without_effect(self.connection.explain(&what("read", collection), failure)))?
     }
 
     fn context(&self) -> Context<'_> {
@@ -92,6 +94,9 @@ impl MongoStore {
         Ok(holds)
     }
 }
+
+/// Longer than any request or unresolved batch can live, and than a journal keeps batches for a replay.
+const KEPT_AFTER_END: Duration = Duration::from_secs(48 * 3600);
 
 #[async_trait]
 impl Store for MongoStore {
@@ -150,6 +155,16 @@ impl Store for MongoStore {
             result?;
         }
         Ok(())
+    }
+
+    async fn register(&self, writer: &Writer) -> Result<Registration, StoreError> {
+        self.claim(writer).await
+    }
+
+    async fn release(&self, writer: &Writer) -> Result<(), StoreError> {
+        self.note_end(writer).await?;
+        // Whoever ends sweeps: so long-lived documents are pruned without a task that has to run somewhere.
+        self.prune(KEPT_AFTER_END).await.map(drop)
     }
 
     async fn read(&self, query: &Query, in_flight: Option<&Batch>) -> Result<Rows, StoreError> {

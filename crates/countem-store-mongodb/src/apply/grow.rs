@@ -2,12 +2,12 @@
 
 use countem_store::StoreError;
 
-use super::{Run, without_effect};
+use super::Run;
 use crate::{
     command,
     document::{COUNTERS, EXPIRES_AT, SPLIT, WATERMARKS},
     encoder::Encoder,
-    error::WriteError,
+    error::{WriteError, without_effect},
     expiry::Expiry,
     partition::{By, Split},
     target::{Step, Target},

@@ -6,11 +6,12 @@ use countem_core::{BatchId, Bucket};
 use countem_store::{ErrorKind, StoreError};
 use mongodb::bson::RawDocument;
 
-use super::{Run, without_effect};
+use super::Run;
 use crate::{
     command::{self, Level, path},
     document::{COUNTERS, QUARANTINED, SPLIT, WATERMARKS, parse_id, split_of, value_of, watermark_of},
     encoder::Encoder,
+    error::without_effect,
     partition::{Partition, Split},
     quarantine::{Omitted, offenders, read_stamp},
     target::{Step, counter_path},

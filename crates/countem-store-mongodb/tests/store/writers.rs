@@ -4,8 +4,8 @@ use std::{sync::Arc, time::Duration};
 
 use anyhow::{Context, Result};
 use countem_core::Writer;
+use countem_store::Registration;
 use countem_store::{ErrorKind, Store};
-use countem_store_mongodb::Registration;
 use countem_testkit::{Mongod, Options, Proxy, Server, require_mongod, require_server};
 use tokio::task::JoinSet;
 
