@@ -9,7 +9,7 @@ use std::{
 
 use countem_core::{CollectionName, MetricName, NameError, ScheduleError, Writer};
 use countem_journal::{Journal, JournalError, JournalOptions, Recovered};
-use countem_store::{ErrorKind, Query, Rows, Store, StoreError, async_trait, overlay};
+use countem_store::{ErrorKind, Query, Registration, Rows, Store, StoreError, async_trait, overlay};
 use futures_util::future::join_all;
 use jiff::Timestamp;
 use parking_lot::Mutex;
@@ -82,6 +82,9 @@ pub(crate) struct Core {
     report: OnceCell<ShutdownReport>,
 }
 
+/// How long a start waits for the store to say whether an identity is taken.
+const CLAIM: Duration = Duration::from_secs(2);
+
 /// Worker threads for store I/O. Lanes and reads mostly wait, so two are plenty.
 const WORKERS: usize = 2;
 
@@ -113,6 +116,10 @@ impl Engine {
         let stage = StageGuard(Some(stage));
         let journal = stage.open_journal(&settings).await?;
         let store = stage.runtime().spawn(open).await.map_err(io::Error::other)??;
+        let journal = match journal {
+            Some((journal, recovered)) => Some(stage.claim_identity(&store, journal, recovered).await?),
+            None => None,
+        };
         let (writer, recorder, recovered) = match journal {
             Some((journal, recovered)) => (journal.writer(), Some(Recorder::new(journal)), Some(recovered)),
             None => (Writer::new(rand::random(), 1), None, None),
@@ -348,8 +355,8 @@ impl Core {
             }
         }
         let report = self.report(began).await;
-        if report.is_balanced() && report.is_settled() && !self.was_ever_in_doubt() {
-            self.retire().await;
+        if report.is_balanced() && report.is_settled() {
+            self.leave().await;
         }
         self.node.lanes().iter().for_each(|lane| lane.lock().end());
         self.actors.end().await;
@@ -374,20 +381,21 @@ impl Core {
         self.node.lanes().iter().any(|lane| lane.lock().ledger.doubts > 0)
     }
 
-    /// Lets the store forget this writer, after a life in which nothing was ever in doubt.
-    async fn retire(&self) {
-        if !self.may_retire {
-            return;
-        }
-        if let Some(recorder) = self.node.recorder()
-            && let Err(error) = recorder.sync().await
-        {
-            // The journal would send batches again that the store no longer recognises.
-            tracing::warn!(%error, "bookkeeping of this writer stays in the store");
-            return;
-        }
+    /// Lets the store forget this writer: at once after a life in which nothing was ever in doubt, else when no late copy can
+    /// exist any more.
+    async fn leave(&self) {
         let Ok(store) = self.store() else { return };
-        if let Err(error) = store.retire(&self.writer).await {
+        // Without the journal's word it might send batches again that the store no longer recognises.
+        let settled = match self.node.recorder() {
+            Some(recorder) => recorder.sync().await.map_err(|error| error.to_string()),
+            None => Ok(()),
+        };
+        let left = match settled {
+            Ok(()) if self.may_retire && !self.was_ever_in_doubt() => store.retire(&self.writer).await,
+            Ok(()) => store.release(&self.writer).await,
+            Err(reason) => Err(StoreError::new(ErrorKind::NotApplied, reason)),
+        };
+        if let Err(error) = left {
             tracing::debug!(%error, "bookkeeping of this writer stays in the store");
         }
     }
@@ -460,6 +468,39 @@ impl StageGuard {
         let (journal, recovered) = opened.map_err(io::Error::other)??;
         tracing::info!(writer = %journal.writer(), %recovered, "journal is open");
         Ok(Some((journal, recovered)))
+    }
+
+    /// Asks the store whether another process has the identity of the journal, which then was copied, and takes a fresh one if so.
+    ///
+    /// A store that is away or slow cannot say. The journal itself notices most copies, so counting begins all the same.
+    async fn claim_identity(
+        &self,
+        store: &Arc<dyn Store>,
+        journal: Journal,
+        mut recovered: Recovered,
+    ) -> Result<(Journal, Recovered), StartError> {
+        let (asked, writer) = (Arc::clone(store), journal.writer());
+        let claim = self.runtime().spawn(async move { asked.register(&writer).await });
+        match tokio::time::timeout(CLAIM, claim).await {
+            Ok(Ok(Ok(Registration::Cloned))) => {}
+            Ok(Ok(Ok(Registration::Fresh))) => return Ok((journal, recovered)),
+            unknown => {
+                tracing::warn!(
+                    ?unknown,
+                    "store cannot say yet whether another process has the identity of this journal"
+                );
+                return Ok((journal, recovered));
+            }
+        }
+        let renewed = self.runtime().spawn_blocking(move || {
+            journal.quarantine_pending_blocking("found in a copy of another node's journal")?;
+            let writer = journal.fresh_identity_blocking()?;
+            tracing::warn!(%writer, "journal is a copy of another node's: it has a new identity now");
+            Ok::<_, JournalError>(journal)
+        });
+        let journal = renewed.await.map_err(io::Error::other)??;
+        recovered.pending.clear();
+        Ok((journal, recovered))
     }
 
     fn keep(mut self) -> Stage {

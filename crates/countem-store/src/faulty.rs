@@ -7,7 +7,7 @@ use countem_core::{Batch, CollectionName, Writer};
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
-use crate::{Applied, ErrorKind, Query, Rows, Store, StoreError};
+use crate::{Applied, ErrorKind, Query, Registration, Rows, Store, StoreError};
 
 /// What happens to one call of [`Store::apply`].
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -159,6 +159,14 @@ impl<S: Store> Store for FaultyStore<S> {
 
     async fn retire(&self, writer: &Writer) -> Result<(), StoreError> {
         self.inner.retire(writer).await
+    }
+
+    async fn register(&self, writer: &Writer) -> Result<Registration, StoreError> {
+        self.inner.register(writer).await
+    }
+
+    async fn release(&self, writer: &Writer) -> Result<(), StoreError> {
+        self.inner.release(writer).await
     }
 
     async fn read(&self, query: &Query, in_flight: Option<&Batch>) -> Result<Rows, StoreError> {

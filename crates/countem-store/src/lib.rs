@@ -15,6 +15,6 @@ pub use error::{ErrorKind, StoreError};
 pub use faulty::{Fault, Faults, FaultyStore};
 pub use memory::MemoryStore;
 pub use overlay::overlay;
-pub use store::{Applied, Counters, Query, Rows, Select, Store};
+pub use store::{Applied, Counters, Query, Registration, Rows, Select, Store};
 
 pub use async_trait::async_trait;

@@ -59,6 +59,27 @@ pub trait Store: Send + Sync + fmt::Debug + 'static {
     /// Failing is harmless: bookkeeping stays behind.
     async fn retire(&self, writer: &Writer) -> Result<(), StoreError>;
 
+    /// Claims `writer` for this process, before its first batch; for writers whose identity lies on a disk, which may be copied.
+    ///
+    /// The default, for stores that keep no register, finds every writer fresh.
+    ///
+    /// # Errors
+    /// The claim is not known to be stored. Claiming again is harmless.
+    async fn register(&self, writer: &Writer) -> Result<Registration, StoreError> {
+        let _ = writer;
+        Ok(Registration::Fresh)
+    }
+
+    /// Notes that `writer` ended with every batch resolved, although some may have been in doubt, or may have to be told apart
+    /// from others for some time: its bookkeeping may go once no late copy can exist any more. The default keeps it.
+    ///
+    /// # Errors
+    /// Failing is harmless: bookkeeping stays behind.
+    async fn release(&self, writer: &Writer) -> Result<(), StoreError> {
+        let _ = writer;
+        Ok(())
+    }
+
     /// Returns the counters that `query` asks for, as if `in_flight` had been applied exactly once.
     ///
     /// # Errors
@@ -86,6 +107,16 @@ pub trait Store: Send + Sync + fmt::Debug + 'static {
 
     /// Names the store for people: a URI without any secret.
     fn location(&self) -> String;
+}
+
+/// What [`Store::register`] found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Registration {
+    /// No other process has used this writer, nor a later incarnation of its node.
+    Fresh,
+    /// Another process has: the data directory was copied, or restored from an older copy. The node needs a new identity before it
+    /// counts; batches that it already froze keep theirs, because whoever has the same directory has the same batches.
+    Cloned,
 }
 
 /// What [`Store::apply`] did.
@@ -143,6 +174,12 @@ impl<S: Store + ?Sized> Store for std::sync::Arc<S> {
     }
     async fn retire(&self, writer: &Writer) -> Result<(), StoreError> {
         (**self).retire(writer).await
+    }
+    async fn register(&self, writer: &Writer) -> Result<Registration, StoreError> {
+        (**self).register(writer).await
+    }
+    async fn release(&self, writer: &Writer) -> Result<(), StoreError> {
+        (**self).release(writer).await
     }
     async fn read(&self, query: &Query, in_flight: Option<&Batch>) -> Result<Rows, StoreError> {
         (**self).read(query, in_flight).await
