@@ -2,7 +2,6 @@
 
 mod command_line;
 mod database;
-mod example;
 mod failover;
 mod lanes;
 mod load;

@@ -19,7 +19,7 @@ use countem::{
     Batch, Clock, CollectionName, Collector, Durability, Error, JournalOptions, ManualClock, Period,
     Settings, Writer,
     journal::Health,
-    store::{Applied, Query, Rows, Store, StoreError, async_trait},
+    store::{Applied, Query, Registration, Rows, Store, StoreError, async_trait},
 };
 use tokio::{sync::OnceCell, time::sleep};
 
@@ -151,16 +151,16 @@ async fn tell_health(collector: Collector) {
 }
 
 /// Threads that count much.
-const THREADS: u64 = 2;
+const THREADS: usize = 2;
 
 /// Counts `increments` increments of `metrics` counters from all threads, says what that has cost, and waits to be killed.
 async fn count_much(collector: &Collector, metrics: u64, increments: u64) -> Result<()> {
     let before = resident()?;
-    let threads = [(); THREADS as usize].map(|()| {
+    let threads = [(); THREADS].map(|()| {
         let collector = collector.clone();
         std::thread::spawn(move || {
             let names: Vec<_> = (0..metrics).map(|metric| format!("metric-{metric:05}")).collect();
-            let turns = names.iter().cycle().zip(0..increments / THREADS);
+            let turns = names.iter().cycle().zip(0..increments / THREADS as u64);
             turns.map(|(name, _)| u64::from(collector.try_increment("much", name, 1).is_ok())).sum::<u64>()
         })
     });
@@ -227,6 +227,7 @@ impl DeadlyStore {
 }
 
 #[async_trait]
+#[deny(clippy::missing_trait_methods)]
 impl Store for DeadlyStore {
     async fn apply(&self, batch: &Batch) -> Result<Applied, StoreError> {
         let inner = self.inner().await?;
@@ -238,6 +239,14 @@ impl Store for DeadlyStore {
 
     async fn retire(&self, writer: &Writer) -> Result<(), StoreError> {
         self.inner().await?.retire(writer).await
+    }
+
+    async fn register(&self, writer: &Writer) -> Result<Registration, StoreError> {
+        self.inner().await?.register(writer).await
+    }
+
+    async fn release(&self, writer: &Writer) -> Result<(), StoreError> {
+        self.inner().await?.release(writer).await
     }
 
     async fn read(&self, query: &Query, in_flight: Option<&Batch>) -> Result<Rows, StoreError> {

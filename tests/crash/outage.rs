@@ -46,11 +46,11 @@ fn ten_million_increments_while_the_store_is_away_are_delivered_once() {
         node.kill()
     });
     let number = |wanted: &str| {
-        let numbers = lines.iter().filter_map(|line| match line {
+        let mut numbers = lines.iter().filter_map(|line| match line {
             Line::Number(what, number) if what == wanted => Some(*number),
             _ => None,
         });
-        numbers.last().expect("it has said the number")
+        numbers.next_back().expect("it has said the number")
     };
     println!("{lines:?}, journal {} bytes", largest.load(Ordering::SeqCst));
     assert_eq!(number("counted"), INCREMENTS);

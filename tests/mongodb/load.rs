@@ -19,8 +19,7 @@ async fn stored_totals_equal_what_two_producers_counted_at_full_speed() -> Resul
     }
     let set = ReplicaSet::start(3).await?;
     let database = Database::at(set.uri()).await?;
-    let collector =
-        database.builder().flush_interval(Duration::from_secs(1)).require_store().start().await?;
+    let collector = database.builder().flush_interval(Duration::from_secs(1)).require_store().start().await?;
     let metrics: Vec<_> = (0..METRICS).map(|n| format!("metric-{n:04}.calls.ok")).collect();
     let begun = Instant::now();
     let end = begun + duration(20, 20)?;

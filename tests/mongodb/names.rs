@@ -35,7 +35,11 @@ async fn unusual_names_are_stored_identically_in_new_and_in_existing_documents()
     let collector = database.builder().require_store().start().await?;
     let once = count_all(&collector, &names);
     assert_eq!(once.len(), names.len(), "the test's own names differ");
-    assert_eq!(collector.get_counters("names", None).await?, once, "from memory and a document that is missing");
+    assert_eq!(
+        collector.get_counters("names", None).await?,
+        once,
+        "from memory and a document that is missing"
+    );
     assert!(collector.shutdown().await.is_complete());
     assert_eq!(database.counters("names").await?, once, "in new documents");
 
