@@ -4,9 +4,12 @@ mod all;
 mod collections;
 mod completions;
 mod config;
+mod doctor;
 mod get;
 mod inc;
 mod ingest;
+mod quarantine;
+mod replay;
 mod top;
 mod when;
 
@@ -77,6 +80,9 @@ enum Command {
     All(all::All),
     Top(top::Top),
     Collections(collections::Collections),
+    Doctor(doctor::Doctor),
+    Quarantine(quarantine::Quarantine),
+    Replay(replay::Replay),
     Config(config::Config),
     Completions(completions::Completions),
 }
@@ -95,6 +101,9 @@ impl Cli {
             Command::All(all) => all.run(&self.global),
             Command::Top(top) => top.run(&self.global),
             Command::Collections(collections) => collections.run(&self.global),
+            Command::Doctor(doctor) => doctor.run(&self.global),
+            Command::Quarantine(quarantine) => quarantine.run(&self.global),
+            Command::Replay(replay) => replay.run(&self.global),
             Command::Config(config) => config.run(&self.global),
             Command::Completions(completions) => completions.run(),
         }

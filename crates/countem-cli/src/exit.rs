@@ -76,7 +76,7 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
 }
 
 /// Returns how a command that failed with `error` ends.
-fn of(error: &anyhow::Error) -> Exit {
+pub(crate) fn of(error: &anyhow::Error) -> Exit {
     for cause in error.chain() {
         // The text of a read error is that of the store's, and so is its source: the store's error is no link of its own.
         let of_store = match cause.downcast_ref() {

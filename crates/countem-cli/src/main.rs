@@ -4,8 +4,10 @@ mod cli;
 mod courier;
 mod exit;
 mod ingest;
+mod journal;
 mod nearest;
 mod output;
+mod presence;
 mod stop;
 mod store;
 

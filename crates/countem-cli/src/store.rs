@@ -41,7 +41,13 @@ impl Effective {
     /// # Errors
     /// What is wrong with the store.
     pub(crate) async fn open(&self) -> Result<Arc<dyn Store>> {
-        Ok(countem::open_store(self.config.store().uri.expose()).await?)
+        Ok(countem::open_store_with(&self.config.store().uri, self.config.mongodb()).await?)
+    }
+
+    /// Tells whether the store is a file that does not exist.
+    pub(crate) fn lacks_store(&self) -> bool {
+        let path = self.config.store().uri.expose().strip_prefix("sqlite://");
+        path.is_some_and(|path| !Path::new(path).exists())
     }
 
     /// Opens the store for reading; a file that does not exist is not made.
@@ -49,10 +55,8 @@ impl Effective {
     /// # Errors
     /// [`NotFound`] when there is no such file; else what is wrong with the store.
     pub(crate) async fn open_reader(&self) -> Result<Reader> {
-        let uri = &self.config.store().uri;
-        if let Some(path) = uri.expose().strip_prefix("sqlite://")
-            && !Path::new(path).exists()
-        {
+        if self.lacks_store() {
+            let uri = &self.config.store().uri;
             let advice = "count something first, or name another store with `--store`";
             return Err(NotFound::new(format!("there is no store `{uri}`: {advice}")).into());
         }

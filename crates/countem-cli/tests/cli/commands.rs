@@ -133,7 +133,19 @@ fn help_and_version_are_short_and_say_how_it_ends() {
     assert!(sandbox.run(&["--version"]).expect(0).out.starts_with("countem 0."));
     let help = sandbox.run(&["--help"]).expect(0).out;
     assert!(help.contains("Exit codes") && help.lines().count() < 50, "{help}");
-    for command in ["ingest", "inc", "get", "all", "top", "collections", "config", "completions"] {
+    for command in [
+        "ingest",
+        "inc",
+        "get",
+        "all",
+        "top",
+        "collections",
+        "doctor",
+        "quarantine",
+        "replay",
+        "config",
+        "completions",
+    ] {
         assert!(help.contains(command), "{command}");
         let help = sandbox.run(&[command, "--help"]).expect(0).out;
         assert!(!help.contains('\u{1b}'), "no colours in a pipe");

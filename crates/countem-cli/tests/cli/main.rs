@@ -2,10 +2,14 @@
 #![allow(clippy::unwrap_used, reason = "everything here is a test, also what is not marked as one")]
 
 mod commands;
+mod doctor;
 mod follow;
 mod formats;
 mod generator;
 mod harness;
 mod ingest;
 mod once;
+mod quarantine;
 mod reading;
+mod recorded;
+mod replay;

@@ -1,0 +1,352 @@
+//! `countem doctor`
+
+use std::{
+    fs::{File, TryLockError},
+    io::{self, Write as _},
+    path::Path,
+    time::UNIX_EPOCH,
+};
+
+use anyhow::Result;
+use clap::Args;
+use countem::{config::DurabilityLevel, journal::JournalReader};
+use countem_core::BatchId;
+use countem_store::Store;
+use serde::Serialize;
+
+use crate::{
+    cli::Global,
+    exit::{self, Exit},
+    journal::{self, JournalFlag},
+    output::{Format, Listing, grouped},
+    presence::{self, Presence},
+    store::{Effective, block_on},
+};
+
+/// Check the configuration, the store and the journal
+#[derive(Debug, Args)]
+#[command(after_help = AFTER)]
+pub(crate) struct Doctor {
+    /// Compare the batches that the journal keeps with the store, too
+    #[arg(long)]
+    audit: bool,
+    #[command(flatten)]
+    journal: JournalFlag,
+}
+
+const AFTER: &str = "\
+Nothing is changed, and a process that uses the journal is not disturbed.
+
+`--audit` reads, for every batch in the journal, its counters from the store twice: as
+they are, and as they would be if the batch were in flight, which adds it unless the
+store's bookkeeping says that it is there. Equal values mean that the store has the
+batch. A stored batch that is missing is a failure, one that waits to be sent is not.
+The audit says nothing about batches whose amounts are all zero, about batches that
+are not kept any more (`durability.keep_resolved`), and nothing about whether the
+values themselves were changed by hand. A store that has forgotten who wrote a batch
+looks as if the batch were missing.
+
+Exit codes: 0 nothing is wrong (there may be warnings), 1 something is,
+4 the store cannot be reached.
+
+Examples:
+  countem doctor
+  countem doctor --audit --journal /var/lib/countem/journal -o json";
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum State {
+    Ok,
+    Warn,
+    Fail,
+}
+
+impl State {
+    fn word(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Warn => "warn",
+            Self::Fail => "fail",
+        }
+    }
+
+    fn warn_if(is_worrying: bool) -> Self {
+        if is_worrying { Self::Warn } else { Self::Ok }
+    }
+}
+
+/// One line of the report.
+#[derive(Debug, Serialize)]
+struct Finding {
+    state: State,
+    about: &'static str,
+    text: String,
+}
+
+/// Everything that was found, as it is written in JSON.
+#[derive(Debug, Default, Serialize)]
+struct Findings {
+    findings: Vec<Finding>,
+    #[serde(skip)]
+    is_unreachable: bool,
+}
+
+impl Doctor {
+    pub(super) fn run(self, global: &Global) -> Result<Exit> {
+        let mut findings = Findings::default();
+        match Effective::load(global) {
+            Ok(effective) => {
+                let file = effective.config.file().map(|file| format!("`{}`", file.display()));
+                findings.ok("configuration", file.unwrap_or_else(|| "no file, built-in defaults".to_owned()));
+                block_on(self.examine(&effective, &mut findings))?;
+            }
+            Err(error) => error.to_string().lines().for_each(|line| findings.fail("configuration", line)),
+        }
+        findings.print(global.output)?;
+        Ok(findings.exit())
+    }
+
+    async fn examine(&self, effective: &Effective, findings: &mut Findings) -> Result<()> {
+        let store = examine_store(effective, findings).await;
+        let Some(reader) = self.examine_journal(effective, findings) else { return Ok(()) };
+        if self.audit {
+            match &store {
+                Some(store) => {
+                    if let Err(error) = audit(&reader, &**store, findings).await {
+                        findings.failed("audit", &error);
+                    }
+                }
+                None => findings.fail("audit", "there is no store to compare with"),
+            }
+        }
+        Ok(())
+    }
+
+    fn examine_journal(&self, effective: &Effective, findings: &mut Findings) -> Option<JournalReader> {
+        let dir = self.journal.dir(effective);
+        let shown = dir.display();
+        if !journal::exists(dir) {
+            if self.journal.journal.is_some() {
+                findings.fail("journal", format!("there is none in `{shown}`"));
+            } else if effective.config.durability().level == DurabilityLevel::Journal {
+                findings.warn("journal", format!("there is none in `{shown}` yet"));
+            } else {
+                findings.ok("journal", "none, as `durability.level` is `memory`");
+            }
+            return None;
+        }
+        let user = user(dir);
+        findings.ok(
+            "journal",
+            match &user {
+                Some(user) => format!("`{shown}` is in use by {user}"),
+                None => format!("`{shown}` is not in use"),
+            },
+        );
+        let reader = match JournalReader::open(dir).and_then(|reader| reader.verify().map(|()| reader)) {
+            Ok(reader) => reader,
+            Err(error) => {
+                findings.fail("journal", error);
+                return None;
+            }
+        };
+        let most = effective.config.durability().max_bytes.get();
+        if let Err(error) = examine_contents(&reader, user.is_some(), most, findings) {
+            findings.fail("journal", error);
+        }
+        Some(reader)
+    }
+}
+
+async fn examine_store(effective: &Effective, findings: &mut Findings) -> Option<std::sync::Arc<dyn Store>> {
+    if effective.lacks_store() {
+        findings.warn("store", format!("there is no `{}` yet", effective.config.store().uri));
+        return None;
+    }
+    let store = match effective.open().await {
+        Ok(store) => store,
+        Err(error) => {
+            findings.failed("store", &error);
+            return None;
+        }
+    };
+    match store.check().await {
+        Ok(()) => {
+            findings.ok("store", format!("`{}` can be reached and used", store.location()));
+            Some(store)
+        }
+        Err(error) => {
+            findings.failed("store", &error.into());
+            None
+        }
+    }
+}
+
+fn examine_contents(
+    reader: &JournalReader,
+    is_in_use: bool,
+    most: u64,
+    findings: &mut Findings,
+) -> Result<()> {
+    let summary = reader.summary()?;
+    let (writer, tick) = (&summary.writer, summary.tick);
+    findings.ok("journal", format!("undamaged up to transaction {tick}, of writer `{writer}`"));
+    let (pending, frozen) = (summary.pending, summary.frozen);
+    let waits = if is_in_use { "" } else { "; its process stores them when it starts" };
+    findings.add(
+        State::warn_if(!is_in_use && pending.counters > 0),
+        "pending",
+        format!(
+            "{} increments in {} counters{}",
+            grouped(pending.increments),
+            grouped(pending.counters),
+            if pending.counters > 0 { waits } else { "" }
+        ),
+    );
+    findings.add(
+        State::warn_if(!is_in_use && frozen.batches > 0),
+        "frozen",
+        format!(
+            "{} increments in {} batches{}",
+            grouped(frozen.increments),
+            grouped(frozen.batches),
+            if frozen.batches > 0 { waits } else { "" }
+        ),
+    );
+    let quarantined = summary.quarantined;
+    let advice = if quarantined.counters > 0 { "; see `countem quarantine list`" } else { "" };
+    findings.add(
+        State::warn_if(quarantined.counters > 0),
+        "quarantined",
+        format!(
+            "{} increments in {} counts{advice}",
+            grouped(quarantined.increments),
+            grouped(quarantined.counters)
+        ),
+    );
+    let resolved = summary.resolved;
+    findings.ok(
+        "stored",
+        format!(
+            "{} increments in {} batches are kept for a replay",
+            grouped(resolved.increments),
+            grouped(resolved.batches)
+        ),
+    );
+    let bytes = summary.file_bytes + summary.log_bytes;
+    findings.add(
+        State::warn_if(bytes > most / 10 * 9),
+        "size",
+        format!("{} of {} bytes (`durability.max_bytes`)", grouped(bytes), grouped(most)),
+    );
+    Ok(())
+}
+
+/// Says which process uses the journal. The lock is tried for a moment, together with others who try.
+fn user(dir: &Path) -> Option<String> {
+    let file = File::open(dir.join("journal.lock")).ok()?;
+    match file.try_lock_shared() {
+        Err(TryLockError::WouldBlock) => {
+            let pid = io::read_to_string(file).unwrap_or_default();
+            let pid = pid.trim();
+            Some(if pid.is_empty() { "another process".to_owned() } else { format!("process {pid}") })
+        }
+        _ => None,
+    }
+}
+
+/// How many batches are named one by one.
+const NAMED: usize = 10;
+
+/// Looks for every batch of the journal in the store.
+async fn audit(reader: &JournalReader, store: &dyn Store, findings: &mut Findings) -> Result<()> {
+    // Batches that wait come first: one that is stored in the meantime is then looked for as stored, too.
+    let waiting: Vec<_> = reader.frozen()?;
+    let stored: Vec<BatchId> = reader.resolved(UNIX_EPOCH)?.into_iter().map(|batch| batch.id).collect();
+    let (mut there, mut unknown, mut missing) = (0_usize, 0_usize, 0_usize);
+    for id in &stored {
+        // A running process may have given it up since.
+        let Some(batch) = reader.batch(id)? else { continue };
+        let presence = presence::of(store, &batch).await?;
+        let what = match presence {
+            Presence::There => {
+                there += 1;
+                continue;
+            }
+            Presence::Unknown => {
+                unknown += 1;
+                continue;
+            }
+            Presence::Missing => "the store lacks",
+            Presence::Partly => "the store has only a part of",
+        };
+        missing += 1;
+        if missing <= NAMED {
+            findings.fail("audit", format!("{what} batch `{id}`, which the journal knows as stored"));
+        }
+    }
+    if missing > 0 {
+        let advice = "if the store was restored to an older point, see `countem replay --help`";
+        findings.fail("audit", format!("{missing} stored batches are missing; {advice}"));
+    }
+    findings
+        .ok("audit", format!("{there} stored batches are in the store, of {unknown} reading does not tell"));
+    let mut arrived = 0;
+    for batch in &waiting {
+        arrived += usize::from(presence::of(store, batch).await? == Presence::There);
+    }
+    let count = waiting.len();
+    findings.ok(
+        "audit",
+        format!("{arrived} of {count} batches that wait for an answer are in the store already"),
+    );
+    Ok(())
+}
+
+impl Findings {
+    fn add(&mut self, state: State, about: &'static str, text: impl ToString) {
+        self.findings.push(Finding { state, about, text: text.to_string() });
+    }
+
+    fn ok(&mut self, about: &'static str, text: impl ToString) {
+        self.add(State::Ok, about, text);
+    }
+
+    fn warn(&mut self, about: &'static str, text: impl ToString) {
+        self.add(State::Warn, about, text);
+    }
+
+    fn fail(&mut self, about: &'static str, text: impl ToString) {
+        self.add(State::Fail, about, text);
+    }
+
+    fn failed(&mut self, about: &'static str, error: &anyhow::Error) {
+        self.is_unreachable |= exit::of(error) == Exit::Unreachable;
+        self.fail(about, format!("{error:#}"));
+    }
+
+    fn exit(&self) -> Exit {
+        if self.is_unreachable {
+            Exit::Unreachable
+        } else if self.findings.iter().any(|finding| finding.state == State::Fail) {
+            Exit::Failed
+        } else {
+            Exit::Ok
+        }
+    }
+
+    fn print(&self, format: Format) -> Result<()> {
+        if format == Format::Table {
+            let mut out = io::stdout().lock();
+            for Finding { state, about, text } in &self.findings {
+                writeln!(out, "{:<4}  {about}: {text}", state.word())?;
+            }
+            return Ok(());
+        }
+        let mut listing = Listing::new(&["state", "about", "text"]);
+        for Finding { state, about, text } in &self.findings {
+            listing.push([state.word().into(), (*about).into(), text.as_str().into()]);
+        }
+        listing.print(format, self)
+    }
+}

@@ -1,0 +1,196 @@
+//! The journal that the user means, and how what is in it is brought to the store.
+
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use anyhow::{Context, Result};
+use clap::Args;
+use countem::{
+    Durability, JournalOptions, Retry, Settings,
+    journal::{ErrorKind, Journal, JournalError, JournalReader, Recovered},
+};
+use countem_core::{Batch, BatchId, Deltas, Table};
+use countem_store::{Applied, Store};
+use tokio::time::Instant;
+
+use crate::{exit::NotFound, store::Effective};
+
+/// Which journal.
+#[derive(Debug, Args)]
+pub(crate) struct JournalFlag {
+    /// The directory of the journal [default: the configured `durability.dir`]
+    #[arg(long, global = true, value_name = "DIR")]
+    pub(crate) journal: Option<PathBuf>,
+}
+
+impl JournalFlag {
+    /// Returns the directory.
+    pub(crate) fn dir<'a>(&'a self, effective: &'a Effective) -> &'a Path {
+        self.journal.as_deref().unwrap_or(&effective.config.durability().dir)
+    }
+
+    /// Opens the journal for reading, also while another process uses it.
+    ///
+    /// # Errors
+    /// [`NotFound`] when there is none; else why it cannot be read.
+    pub(crate) fn read(&self, effective: &Effective) -> Result<JournalReader> {
+        let dir = self.dir(effective);
+        if !exists(dir) {
+            let advice = "name its directory with `--journal`";
+            return Err(NotFound::new(format!("there is no journal in `{}`: {advice}", dir.display())).into());
+        }
+        Ok(JournalReader::open(dir)?)
+    }
+
+    /// Opens the journal for writing, with resolved batches kept for at least `keep`.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read), and when another process uses it.
+    pub(crate) fn open(&self, effective: &Effective, keep: Duration) -> Result<(Journal, Recovered)> {
+        // Never makes one.
+        drop(self.read(effective)?);
+        let settings = &effective.settings;
+        let mut options = match &settings.durability {
+            Durability::Journal { options, .. } => options.clone(),
+            Durability::Memory => {
+                let section = effective.config.durability();
+                let mut options = JournalOptions::new(&section.dir);
+                options.max_bytes = section.max_bytes.get();
+                options.resolved_retention = section.keep_resolved;
+                options
+            }
+        };
+        options.dir = self.dir(effective).to_owned();
+        options.lanes = settings.lanes;
+        options.resolved_retention = options.resolved_retention.max(keep);
+        if keep > Duration::ZERO {
+            options.resolved_bytes = u64::MAX;
+        }
+        Journal::open(options).map_err(|error: JournalError| match error.kind() {
+            ErrorKind::Locked => {
+                anyhow::Error::new(error).context("the process that counts has to be stopped first")
+            }
+            _ => error.into(),
+        })
+    }
+}
+
+/// Tells whether there is a journal in `dir`.
+pub(crate) fn exists(dir: &Path) -> bool {
+    dir.join("journal.db").exists()
+}
+
+/// Sends a batch until the store has it, and notes that in the journal.
+///
+/// # Errors
+/// It is not known to be in the store, or that could not be noted. It stays in the journal.
+pub(crate) async fn settle(
+    store: &dyn Store,
+    journal: &Journal,
+    batch: &Batch,
+    settings: &Settings,
+) -> Result<Applied> {
+    let applied = send(store, batch, settings).await?;
+    // Waits for the disk on this thread, on which nothing else happens meanwhile.
+    journal.resolve_blocking(batch.id(), applied.quarantined.clone())?;
+    Ok(applied)
+}
+
+/// Sends a batch until the store has it.
+///
+/// # Errors
+/// What the store said last.
+pub(crate) async fn send(store: &dyn Store, batch: &Batch, settings: &Settings) -> Result<Applied> {
+    let retry = Retry::new(settings.retry_first, settings.retry_longest);
+    let deadline = Instant::now() + settings.shutdown_deadline;
+    let (applied, _) = countem::deliver(store, batch, retry, deadline).await?;
+    Ok(applied)
+}
+
+/// Freezes everything that is pending, and returns the batches in the order in which they are to be sent.
+///
+/// Called once per opening: numbers begin with 1.
+///
+/// # Errors
+/// What is in no batch yet is still pending.
+pub(crate) fn freeze(journal: &Journal, settings: &Settings) -> Result<Vec<Batch>> {
+    let mut frozen = Vec::new();
+    for (lane, deltas) in journal.reader()?.pending()? {
+        let mut batches = Vec::new();
+        for (deltas, seq) in split(&deltas, settings.batch_counters)?.into_iter().zip(1..) {
+            batches.push(Batch::new(BatchId { writer: journal.writer(), lane, seq }, deltas));
+        }
+        journal.freeze_blocking(lane, &batches)?;
+        frozen.append(&mut batches);
+    }
+    Ok(frozen)
+}
+
+fn split(deltas: &Deltas, most: usize) -> Result<Vec<Deltas>> {
+    let (mut parts, mut table) = (Vec::new(), Table::new());
+    for delta in deltas.iter() {
+        table.merge(delta).context("cannot take what is pending in the journal")?;
+        if table.len() >= most {
+            parts.push(table.drain());
+        }
+    }
+    if !table.is_empty() {
+        parts.push(table.drain());
+    }
+    Ok(parts)
+}
+
+/// Returns the lane that serves `collection` in an engine with `lanes` of them: FNV-1a.
+///
+/// What becomes pending in the journal may be sent by an engine later on, which then has to find it in the lane in which it
+/// counts the same collection: two lanes must not touch one document. A test compares the two.
+pub(crate) fn lane_of(collection: &str, lanes: u16) -> u16 {
+    let hash = collection.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    });
+    u16::try_from(hash % u64::from(lanes.max(1))).expect("a remainder is smaller than the number of lanes")
+}
+
+#[cfg(test)]
+mod tests {
+    use countem::Collector;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_collection_is_in_the_lane_in_which_the_engine_counts_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let settings = Settings {
+            lanes: 7,
+            durability: Durability::journal(JournalOptions::new(folder.path())),
+            ..Settings::default()
+        };
+        let collector = Collector::builder().settings(settings).store("memory://").start().await.unwrap();
+        for n in 0..50 {
+            collector.increment(&format!("collection-{n}"), "metric", 1);
+        }
+        assert!(collector.shutdown().await.is_complete());
+        let reader = JournalReader::open(folder.path()).unwrap();
+        let mut seen = 0;
+        for resolved in reader.resolved(std::time::UNIX_EPOCH).unwrap() {
+            for delta in reader.batch(&resolved.id).unwrap().unwrap().deltas() {
+                assert_eq!(lane_of(delta.collection, 7), resolved.id.lane, "{}", delta.collection);
+                seen += 1;
+            }
+        }
+        assert_eq!(seen, 50);
+    }
+
+    #[test]
+    fn what_is_pending_is_split_without_losing_any() {
+        let mut table = Table::new();
+        for n in 0..10 {
+            table.fold("c", &n.to_string(), "2026-11-20".parse().unwrap(), n).unwrap();
+        }
+        let parts = split(table.deltas(), 4).unwrap();
+        assert_eq!(parts.iter().map(Deltas::len).collect::<Vec<_>>(), [4, 4, 2]);
+        assert_eq!(parts.iter().map(|part| part.totals().n).sum::<i128>(), 45);
+    }
+}

@@ -1,0 +1,114 @@
+//! `doctor`: says what is wrong, changes nothing, disturbs nobody.
+
+use std::fs;
+
+use crate::{
+    harness::{Ran, Sandbox},
+    recorded::JOURNAL,
+};
+
+fn doctor(sandbox: &Sandbox, args: &[&str], code: i32) -> Ran {
+    let ran = sandbox.run(&[&["doctor"], args].concat()).expect(code);
+    assert!(!ran.out.contains('\u{1b}'), "no colours in a pipe");
+    ran
+}
+
+#[track_caller]
+fn assert_said(ran: &Ran, lines: &[(&str, &str)]) {
+    for (beginning, part) in lines {
+        let is_said = ran.out.lines().any(|line| line.starts_with(beginning) && line.contains(part));
+        assert!(is_said, "no `{beginning}` with `{part}` in\n{}", ran.out);
+    }
+}
+
+#[test]
+fn a_sound_installation_is_called_sound() {
+    let sandbox = Sandbox::new();
+    let none = doctor(&sandbox, &["--audit"], 0);
+    assert_said(
+        &none,
+        &[("ok    configuration", "no file"), ("warn  store", "no `sqlite://countem.db` yet")],
+    );
+    assert_said(&none, &[("ok    journal", "`memory`")]);
+    assert!(!sandbox.path("countem.db").exists() && !sandbox.path(JOURNAL).exists(), "nothing is made");
+    doctor(&sandbox, &["--journal", "missing"], 1);
+
+    sandbox.write("countem.toml", "[durability]\nlevel = \"journal\"\n");
+    assert_said(&doctor(&sandbox, &[], 0), &[("warn  journal", "yet")]);
+    sandbox.count(&[&[("a", 1)], &[("a", 2), ("b", -5)]]);
+    let ran = doctor(&sandbox, &["--audit"], 0);
+    assert_said(&ran, &[("ok    configuration", "countem.toml"), ("ok    store", "can be reached and used")]);
+    assert_said(&ran, &[("ok    journal", "not in use"), ("ok    journal", "undamaged")]);
+    assert_said(&ran, &[("ok    pending", "0 increments"), ("ok    stored", "3 increments in 2 batches")]);
+    assert_said(&ran, &[("ok    audit", "2 stored batches are in the store")]);
+    let json = doctor(&sandbox, &["-o", "json"], 0).json();
+    assert_eq!(
+        (&json["findings"][0]["state"], &json["findings"][0]["about"]),
+        (&"ok".into(), &"configuration".into())
+    );
+}
+
+#[test]
+fn it_looks_beside_a_running_process() {
+    let sandbox = Sandbox::new();
+    sandbox.count(&[&[("a", 1)]]);
+    let collector = sandbox.collector();
+    collector.increment("c", "a", 1);
+    collector.flush_blocking();
+    let ran = doctor(&sandbox, &["--audit"], 0);
+    assert_said(&ran, &[("ok    journal", &format!("in use by process {}", std::process::id()))]);
+    collector.increment("c", "a", 1);
+    assert!(collector.shutdown_blocking().is_complete());
+    assert_eq!(sandbox.value("a"), Some(3));
+}
+
+#[test]
+fn what_the_store_lacks_is_found_and_a_replay_repairs_it() {
+    let sandbox = Sandbox::new();
+    sandbox.count(&[&[("a", 1)]]);
+    sandbox.copy_store("countem.db", "old");
+    sandbox.count(&[&[("a", 10)], &[("b", 5)]]);
+    sandbox.copy_store("old", "countem.db");
+    let ran = doctor(&sandbox, &["--audit"], 1);
+    assert_said(&ran, &[("fail  audit", "lacks batch"), ("fail  audit", "2 stored batches are missing")]);
+    assert_said(&ran, &[("ok    audit", "1 stored batches")]);
+    doctor(&sandbox, &[], 0);
+    sandbox.run(&["replay"]).expect(0);
+    doctor(&sandbox, &["--audit"], 0);
+}
+
+#[test]
+fn what_waits_is_a_warning() {
+    let sandbox = Sandbox::new();
+    sandbox.count(&[&[("big", i64::MAX)], &[("big", 1)]]);
+    sandbox.freeze("a", 10);
+    let ran = doctor(&sandbox, &["--audit"], 0);
+    assert_said(&ran, &[("warn  frozen", "1 increments in 1 batches"), ("warn  quarantined", "1 counts")]);
+    assert_said(&ran, &[("ok    audit", "0 of 1 batches that wait")]);
+}
+
+#[test]
+fn each_kind_of_trouble_has_its_words_and_its_exit_code() {
+    let sandbox = Sandbox::new();
+    sandbox.count(&[&[("a", 1)]]);
+    // Nobody listens on a port that was free a moment ago.
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let uri = format!("mongodb://127.0.0.1:{port}/countem");
+    let ran = doctor(&sandbox, &["--store", &uri, "--audit"], 4);
+    assert_said(
+        &ran,
+        &[("fail  store", "127.0.0.1"), ("ok    journal", "undamaged"), ("fail  audit", "no store")],
+    );
+    sandbox.write("text.db", "no database, but long enough to be taken for one ".repeat(40));
+    assert_said(&doctor(&sandbox, &["--store", "sqlite://text.db"], 1), &[("fail  store", "text.db")]);
+    let bad = ["--set", "time.zoen=UTC", "--set", "flush.interval=soon"];
+    let ran = doctor(&sandbox, &bad, 1);
+    assert_said(&ran, &[("fail  configuration", "time.zone"), ("fail  configuration", "flush.interval")]);
+
+    let file = sandbox.path(JOURNAL).join("journal.db");
+    let mut bytes = fs::read(&file).unwrap();
+    bytes[4096..].fill(0xA5);
+    fs::write(&file, &bytes).unwrap();
+    assert_said(&doctor(&sandbox, &["--audit"], 1), &[("fail  journal", "damaged"), ("ok    store", "used")]);
+    assert_eq!(fs::read(&file).unwrap(), bytes, "nothing was changed");
+}

@@ -1,0 +1,100 @@
+//! `quarantine`: counts that could not be added are added later, or given up, and never lost in between.
+
+use crate::harness::{Sandbox, eventually};
+
+const MOST: i64 = i64::MAX;
+
+/// A counter at its limit and one increment that it could not take.
+fn overflowed() -> Sandbox {
+    let sandbox = Sandbox::new();
+    sandbox.count(&[&[("big", MOST)], &[("big", 1), ("small", 5)]]);
+    assert_eq!(sandbox.quarantined(), [("big".to_owned(), 1)]);
+    sandbox
+}
+
+#[test]
+fn a_quarantined_count_is_stored_once_its_counter_can_take_it() {
+    let sandbox = overflowed();
+    let ran = sandbox.run(&["quarantine", "list"]).expect(0);
+    for part in ["ID", "REASON", "big", "exceeds i64", "/2"] {
+        assert!(ran.out.contains(part), "{part}: {}", ran.out);
+    }
+    let ran = sandbox.run(&["quarantine", "retry", "1", "-o", "json"]).expect(6);
+    assert!(ran.out.contains("quarantined again"), "{}", ran.out);
+    assert_eq!(sandbox.quarantined(), [("big".to_owned(), 1)]);
+
+    sandbox.run(&["inc", "c", "big", "-10"]).expect(0);
+    let ran = sandbox.run(&["quarantine", "retry", "--all"]).expect(0);
+    assert!(ran.out.contains("stored"), "{}", ran.out);
+    assert_eq!(sandbox.quarantined(), []);
+    assert_eq!((sandbox.value("big"), sandbox.value("small")), (Some(MOST - 9), Some(5)));
+    assert_eq!(sandbox.run(&["quarantine", "retry", "--all"]).expect(0).out, "");
+    assert_eq!(sandbox.value("big"), Some(MOST - 9));
+    // What is counted later goes on as if nothing had been.
+    sandbox.count(&[&[("big", 2)]]);
+    assert_eq!(sandbox.value("big"), Some(MOST - 7));
+}
+
+#[test]
+fn a_dropped_count_is_gone_and_no_other_is() {
+    let sandbox = overflowed();
+    sandbox.count(&[&[("big", 7)]]);
+    sandbox.run(&["quarantine", "drop"]).expect(2);
+    sandbox.run(&["quarantine", "drop", "1", "--all"]).expect(2);
+    let ran = sandbox.run(&["quarantine", "drop", "1", "99"]).expect(3);
+    assert!(ran.err.contains("99"), "{}", ran.err);
+    sandbox.run(&["quarantine", "drop", "1"]).expect(0);
+    assert_eq!(sandbox.quarantined(), [("big".to_owned(), 7)]);
+    sandbox.run(&["quarantine", "drop", "--all", "--yes"]).expect(0);
+    assert_eq!(sandbox.quarantined(), []);
+    assert_eq!(sandbox.value("big"), Some(MOST));
+}
+
+#[test]
+fn a_journal_in_use_is_only_looked_at() {
+    let sandbox = overflowed();
+    let collector = sandbox.collector();
+    assert_eq!(sandbox.quarantined().len(), 1);
+    for args in [&["quarantine", "retry", "--all"][..], &["quarantine", "drop", "1"], &["replay"]] {
+        let ran = sandbox.run(args).expect(1);
+        let user = format!("in use by process {}", std::process::id());
+        assert!(ran.err.contains(&user) && ran.err.contains("stopped first"), "{}", ran.err);
+    }
+    assert_eq!(sandbox.quarantined().len(), 1);
+    collector.shutdown_blocking();
+    let ran = sandbox.run(&["quarantine", "list", "--journal", "elsewhere"]).expect(3);
+    assert!(ran.err.contains("elsewhere"), "{}", ran.err);
+    assert!(!sandbox.path("elsewhere").exists());
+}
+
+#[test]
+fn a_retry_that_is_killed_in_the_middle_loses_and_doubles_nothing() {
+    let sandbox = overflowed();
+    sandbox.run(&["inc", "c", "big", "-10"]).expect(0);
+    let other = sandbox.lock_store();
+    let mut child = sandbox.start(&["quarantine", "retry", "--all"]);
+    eventually(&(1, 0), || {
+        let journal = sandbox.journal().summary().unwrap();
+        (journal.frozen.batches, journal.quarantined.counters)
+    });
+    child.kill().unwrap();
+    drop(other);
+    assert_eq!(sandbox.value("big"), Some(MOST - 10));
+    // Nothing is quarantined any more, and what the killed one has left is delivered.
+    sandbox.run(&["quarantine", "retry", "--all"]).expect(0);
+    assert_eq!(sandbox.value("big"), Some(MOST - 9));
+    sandbox.run(&["quarantine", "retry", "--all"]).expect(0);
+    assert_eq!(sandbox.value("big"), Some(MOST - 9));
+}
+
+#[test]
+fn a_retry_without_a_store_says_so_and_the_process_delivers_it_later() {
+    let sandbox = overflowed();
+    sandbox.run(&["inc", "c", "big", "-10"]).expect(0);
+    let other = sandbox.lock_store();
+    let ran = sandbox.run(&["quarantine", "retry", "1", "--set", "shutdown.deadline=1s"]).expect(4);
+    assert!(ran.err.contains("stays in the journal"), "{}", ran.err);
+    drop(other);
+    sandbox.count(&[&[("small", 1)]]);
+    assert_eq!((sandbox.value("big"), sandbox.value("small")), (Some(MOST - 9), Some(6)));
+}
