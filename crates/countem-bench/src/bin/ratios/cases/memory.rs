@@ -1,6 +1,6 @@
 //! The memory of pending counters, each state in a process of its own.
 
-use std::{env, process::Command};
+use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 use countem_bench::memory::{COUNTERS, Resident, State};
