@@ -60,7 +60,46 @@ async fn measure(deployment: &str, uri: &str) -> Result<()> {
             rate / connections
         );
     }
+    let (mut first, mut once) = (Vec::new(), Vec::new());
+    for round in 0..ROUNDS {
+        first.push(first_flush(uri, round, 10_000).await?);
+        once.push(one_shot(uri, round).await?);
+    }
+    println!("first flush of a day, 10,000 counters: {:.1} ms", median(&mut first));
+    println!("a process that connects, counts once, retires: {:.1} ms", median(&mut once));
     Ok(())
+}
+
+fn median(times: &mut [Duration]) -> f64 {
+    times.sort_unstable();
+    times[times.len() / 2].as_secs_f64() * 1000.0
+}
+
+/// Creates and splits the documents of a new bucket.
+async fn first_flush(uri: &str, round: usize, size: usize) -> Result<Duration> {
+    let store = open(uri, &format!("bench_first_{round}"))?;
+    store.check().await?;
+    let batch = batch(1, size);
+    let start = Instant::now();
+    store.apply(&batch).await?;
+    Ok(start.elapsed())
+}
+
+async fn one_shot(uri: &str, round: usize) -> Result<Duration> {
+    let node = u64::try_from(round)?;
+    let start = Instant::now();
+    let store = open(uri, "bench_once")?;
+    let mut table = Table::new();
+    table.fold("app-events", "m", DAY.parse()?, 1)?;
+    let id = BatchId { writer: Writer::new(node, 1), lane: 0, seq: 1 };
+    store.apply(&Batch::new(id.clone(), table.drain())).await?;
+    store.retire(&id.writer).await?;
+    Ok(start.elapsed())
+}
+
+fn open(uri: &str, database: &str) -> Result<MongoStore> {
+    let (base, options) = uri.split_once("/?").context("a URI without a database")?;
+    Ok(MongoStore::connect(MongoOptions::new(format!("{base}/{database}?{options}")))?)
 }
 
 fn report(what: &str, per_second: f64) {
@@ -117,8 +156,7 @@ async fn update(database: &Database, collection: &str, updates: Vec<Document>) -
 }
 
 async fn flush(uri: &str, size: usize) -> Result<f64> {
-    let (base, options) = uri.split_once("/?").context("a URI without a database")?;
-    let store = MongoStore::connect(MongoOptions::new(format!("{base}/bench_{size}?{options}")))?;
+    let store = open(uri, &format!("bench_{size}"))?;
     let batches: Vec<_> = (1..).map(|seq| batch(seq, size)).take(ROUNDS + 3).collect();
     let rate = rate(size, ROUNDS, async |round| {
         let applied = store.apply(&batches[round]).await?;
@@ -137,8 +175,7 @@ async fn flush(uri: &str, size: usize) -> Result<f64> {
         let day = rows.values().next().context("the day is there")?;
         ensure!(day.len() == size && day.values().all(|value| *value == expected), "the counts are wrong");
     }
-    reads.sort_unstable();
-    println!("read back {size} counters: {:.1} ms", reads[ROUNDS / 2].as_secs_f64() * 1000.0);
+    println!("read back {size} counters: {:.1} ms", median(&mut reads));
     Ok(rate)
 }
 

@@ -76,7 +76,7 @@ impl Connection {
                 Ok(answer)
             }
             Ok(Ok(Err(error))) => Err(Failure::Driver(error)),
-            Ok(Err(_)) => Err(Failure::Cancelled),
+            Ok(Err(ended)) => Err(Failure::Died { panicked: ended.is_panic() }),
             Err(_) => {
                 self.leave_stuck_client(&late).await;
                 Err(Failure::Late(self.options.deadline))
@@ -118,7 +118,7 @@ impl Connection {
         let parsing = tokio::spawn(async move { ClientOptions::parse(uri).await });
         let parsed = match time::timeout(self.options.deadline, parsing).await {
             Ok(Ok(parsed)) => parsed.map_err(Failure::Driver),
-            Ok(Err(_)) => Err(Failure::Cancelled),
+            Ok(Err(ended)) => Err(Failure::Died { panicked: ended.is_panic() }),
             Err(_) => Err(Failure::Late(self.options.deadline)),
         };
         let mut options = parsed.map_err(|failure| self.not_connected(failure))?;

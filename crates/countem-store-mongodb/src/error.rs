@@ -14,8 +14,11 @@ pub(crate) enum Failure {
     Late(Duration),
     /// There is no client yet, and making one failed.
     NoClient(StoreError),
-    /// The runtime that carried the request ended.
-    Cancelled,
+    /// The task that carried the request ended without an answer: its runtime was shut down, or the driver panicked.
+    Died {
+        /// It was a panic.
+        panicked: bool,
+    },
 }
 
 /// What is asked of the server, for the words of an error.
@@ -50,10 +53,11 @@ impl Failure {
                 format!("cannot {what} at `{at}`: no answer within {deadline:?}"),
             ),
             Self::NoClient(error) => error,
-            Self::Cancelled => StoreError::new(
-                ErrorKind::InDoubt,
-                format!("cannot {what} at `{at}`: the runtime ended before the answer came"),
-            ),
+            Self::Died { panicked } => {
+                let why =
+                    if panicked { "the driver panicked" } else { "the runtime ended before the answer came" };
+                StoreError::new(ErrorKind::InDoubt, format!("cannot {what} at `{at}`: {why}"))
+            }
         }
     }
 
@@ -64,7 +68,7 @@ impl Failure {
                 matches!(*error.kind, Driver::Io(_) | Driver::ConnectionPoolCleared { .. })
                     || command_code(error).is_some_and(is_passing)
             }
-            Self::Late(_) | Self::NoClient(_) | Self::Cancelled => false,
+            Self::Late(_) | Self::NoClient(_) | Self::Died { .. } => false,
         }
     }
 }
