@@ -27,7 +27,8 @@ fn row(state: State) -> Result<Row> {
 }
 
 fn in_child(state: State) -> Result<Resident> {
-    let mut child = Command::new(env::current_exe().context("cannot find this program")?);
+    // Finds this program even after a build has replaced its file.
+    let mut child = Command::new("/proc/self/exe");
     let output =
         child.args(["--memory", state.word()]).output().context("cannot start this program again")?;
     let said = String::from_utf8_lossy(&output.stderr);
