@@ -122,3 +122,12 @@ fn a_shutdown_leaves_one_file_and_nothing_open() {
         assert_eq!(names.len(), 1, "round {round}: {names:?}");
     }
 }
+
+#[test]
+fn a_collector_with_a_journal_starts_without_any_runtime() {
+    let file = CounterFile::new();
+    let collector = file.builder().journal(file.folder().join("journal")).start_blocking().unwrap();
+    collector.increment_durable_blocking("c", "a", 1).unwrap();
+    assert!(collector.shutdown_blocking().is_complete());
+    assert_eq!(file.sum("c"), 1);
+}

@@ -220,11 +220,18 @@ impl Engine {
     /// # Cancel safety
     /// Dropping the future changes nothing about what becomes durable.
     pub async fn durable(&self) -> Result<(), NotDurable> {
-        match self.node().recorder() {
-            Some(recorder) => recorder.durable().await,
-            None if self.flush().await => Ok(()),
-            None => Err(NotDurable::shut_down()),
+        if self.node().recorder().is_none() {
+            return if self.flush().await { Ok(()) } else { Err(NotDurable::shut_down()) };
         }
+        let node = Arc::clone(self.node());
+        // On our own runtime: the wait looks at the journal's health now and then, and the caller's may have no timers.
+        let waiting = self.runtime().spawn(async move {
+            match node.recorder() {
+                Some(recorder) => recorder.durable().await,
+                None => Ok(()),
+            }
+        });
+        waiting.await.unwrap_or_else(|_| Err(NotDurable::shut_down()))
     }
 
     /// Reads counters, this node's pending deltas included exactly once.
@@ -480,10 +487,15 @@ impl StageGuard {
         mut recovered: Recovered,
     ) -> Result<(Journal, Recovered), StartError> {
         let (asked, writer) = (Arc::clone(store), journal.writer());
-        let claim = self.runtime().spawn(async move { asked.register(&writer).await });
-        match tokio::time::timeout(CLAIM, claim).await {
-            Ok(Ok(Ok(Registration::Cloned))) => {}
-            Ok(Ok(Ok(Registration::Fresh))) => return Ok((journal, recovered)),
+        // All of it on our own runtime: the caller's may have no timers. The claim is a task of its own, because a store's
+        // future runs to its end.
+        let claim = self.runtime().spawn(async move {
+            let claim = tokio::spawn(async move { asked.register(&writer).await });
+            tokio::time::timeout(CLAIM, claim).await
+        });
+        match claim.await {
+            Ok(Ok(Ok(Ok(Registration::Cloned)))) => {}
+            Ok(Ok(Ok(Ok(Registration::Fresh)))) => return Ok((journal, recovered)),
             unknown => {
                 tracing::warn!(
                     ?unknown,

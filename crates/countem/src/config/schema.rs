@@ -78,7 +78,7 @@ keys! {
         dir = given::folder;
         tick = |given| given::span(given, TIMER);
         max_bytes = |given| given::whole(given, MOST_BYTES);
-        keep_resolved = |given| given::span(given, WINDOW);
+        keep_resolved = |given| given::span(given, REPLAY);
     }
     shutdown {
         deadline = |given| given::span(given, WINDOW);
@@ -91,6 +91,8 @@ const COLLECTION_KEYS: [&str; 1] = ["periods"];
 const MOST_LANES: NonZeroU16 = NonZeroU16::new(1024).expect("1024 is not zero");
 const MOST_BYTES: NonZeroU64 = NonZeroU64::new(1 << 50).expect("a pebibyte is not zero");
 const MOST_METRICS: NonZeroUsize = NonZeroUsize::new(4096).expect("4096 is not zero");
+/// Stores may forget two days after a writer's end what a replay would need to tell what they have.
+const REPLAY: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(2 * 24 * 3600);
 /// A document that goes away on the day it was made is no counter.
 const RETENTION: RangeInclusive<Duration> = Duration::from_secs(24 * 3600)..=CENTURY;
 const MOST_COLLECTORS: NonZeroUsize = NonZeroUsize::new(1024).expect("1024 is not zero");
