@@ -130,3 +130,15 @@ fn a_journal_that_has_reached_its_bound_refuses_until_the_store_is_back() {
     node.wait_for_acknowledgements(50);
     check(&file, &journal, node.kill());
 }
+
+/// Whoever waits for an acknowledgement after the disk has recovered does not wait for the store's next turn, too.
+#[test]
+fn acknowledgements_go_on_as_soon_as_the_disk_does() {
+    let file = CounterFile::new();
+    let journal = file.folder().join("journal");
+    // The storage actors try again in an hour.
+    let start = start(&file, &journal).with("retry_first", 3_600_000).with("retry", 3_600_000);
+    let mut node = start.failing("freeze.before=error*1").start();
+    node.wait_for_acknowledgements(500);
+    check(&file, &journal, node.kill());
+}

@@ -238,14 +238,15 @@ impl LaneState {
         self.queue_is_unsaved = false;
     }
 
-    /// Takes what the journal has not recorded; `None` while frozen batches have to be saved first, because the journal
-    /// forgets what is pending when it saves them.
-    pub(crate) fn take_fresh(&mut self) -> Option<Deltas> {
-        if self.queue_is_unsaved {
-            None
-        } else {
-            Some(self.fresh.as_mut().map(Table::drain).unwrap_or_default())
-        }
+    /// Tells whether the journal does not have the frozen batches.
+    pub(crate) fn has_unsaved(&self) -> bool {
+        self.queue_is_unsaved
+    }
+
+    /// Takes what the journal has not recorded. Not while it does not have the frozen batches.
+    pub(crate) fn take_fresh(&mut self) -> Deltas {
+        debug_assert!(!self.queue_is_unsaved, "saving the batches makes the journal forget what is recorded");
+        self.fresh.as_mut().map(Table::drain).unwrap_or_default()
     }
 
     /// Takes back what the journal could not record.

@@ -79,34 +79,36 @@ impl Recorder {
         let round = self.begun.fetch_add(1, Ordering::SeqCst) + 1;
         node.drain_all();
         let mut record = Record::default();
-        let mut is_whole = true;
+        let mut unsaved = None;
         for (index, lane) in (0_u16..).zip(node.lanes()) {
+            // A freeze that failed comes first: the journal forgets what it has as pending when it saves the batches. It is
+            // repeated here, because the lane's own attempts may be far apart by now.
+            let has_unsaved = lane.lock().has_unsaved();
+            if has_unsaved && let Err(error) = self.save_frozen(node, usize::from(index)).await {
+                unsaved = Some(error);
+                continue;
+            }
             let fresh = lane.lock().take_fresh();
-            match fresh {
-                Some(fresh) if fresh.is_empty() => {}
-                Some(fresh) => record.lanes.push((index, fresh)),
-                // A freeze failed. It is repeated here, too: the lane's own attempts may be far apart by now.
-                None => is_whole &= self.save_frozen(node, usize::from(index)).await.is_ok(),
+            if !fresh.is_empty() {
+                record.lanes.push((index, fresh));
             }
         }
-        let outcome = if record.lanes.is_empty() { Ok(()) } else { self.record(node, record).await };
+        let recorded = if record.lanes.is_empty() { Ok(()) } else { self.record(node, record).await };
         drop(order);
-        match outcome {
+        let outcome = recorded.and(unsaved.map_or(Ok(()), Err));
+        match &outcome {
             Ok(()) => {
                 node.reopen();
-                if is_whole {
-                    self.progress.send_modify(|progress| progress.durable = round);
-                }
-                is_whole
+                self.progress.send_modify(|progress| progress.durable = round);
             }
             Err(error) => {
                 if error.is_full {
                     node.refuse_all();
                 }
-                self.progress.send_modify(|progress| progress.failed = Some((round, error)));
-                false
+                self.progress.send_modify(|progress| progress.failed = Some((round, error.clone())));
             }
         }
+        outcome.is_ok()
     }
 
     async fn record(&self, node: &Node, record: Record) -> Result<(), NotDurable> {

@@ -201,9 +201,12 @@ impl World {
             let thawed = self.broken.thawed[lane].drain();
             self.count_again(lane, &thawed);
         }
-        self.runtime.block_on(self.recorder().round(self.node()));
+        let all_is_durable = self.runtime.block_on(self.recorder().round(self.node()));
         for lane in 0..LANES {
-            if self.is_saved(lane) && self.node().lanes()[lane].lock().fresh_increments() == 0 {
+            if all_is_durable {
+                // That is what those are told who wait for an acknowledgement.
+                (self.not_saved[lane], self.not_durable[lane]) = Default::default();
+            } else if self.is_saved(lane) && self.node().lanes()[lane].lock().fresh_increments() == 0 {
                 self.not_durable[lane].clear();
             }
         }
