@@ -1,12 +1,19 @@
 //! Servers that die with what they had taken.
 
-use std::time::Duration;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use anyhow::{Context, Result};
 use countem_store::{ErrorKind, Store};
 use countem_store_mongodb::MongoOptions;
 use countem_testkit::{Mongod, Options, ReplicaSet, require_mongod};
 use mongodb::bson::{Document, doc};
+use tokio::{sync::mpsc, task::JoinHandle};
 
 use crate::support::{DAY, Lane, database, day, deliver, in_database, in_own_database, open, open_with};
 
@@ -53,43 +60,83 @@ async fn what_a_rolled_back_primary_had_taken_is_applied_again_by_the_same_batch
     Ok(())
 }
 
+/// Writers that count until they are told to stop, each batch with a counter that all share and one of its own, which tells a
+/// loss from a double.
+struct Load {
+    writers: Vec<JoinHandle<Written>>,
+    /// One message for each batch that is resolved.
+    progress: mpsc::UnboundedReceiver<()>,
+    stop: Arc<AtomicBool>,
+    uri: String,
+}
+
+struct Written {
+    batches: u64,
+    retried: usize,
+}
+
+impl Load {
+    fn start(uri: &str) -> Self {
+        let (resolved, progress) = mpsc::unbounded_channel();
+        let stop = Arc::new(AtomicBool::new(false));
+        let writers = (0..4).map(|node| {
+            let (resolved, stop, uri) = (resolved.clone(), Arc::clone(&stop), uri.to_owned());
+            tokio::spawn(async move {
+                let mut options = MongoOptions::new(&uri);
+                options.deadline = Duration::from_secs(5);
+                let store = open_with(options);
+                let (mut lane, mut retried) = (Lane::new(node), 0);
+                while !stop.load(Ordering::Relaxed) {
+                    let own = format!("{node} {}", lane.seq);
+                    let batch = lane.batch([("web", DAY, "shared", 1), ("web", DAY, own.as_str(), 1)]);
+                    retried += deliver(&store, &batch).await.len();
+                    resolved.send(()).ok();
+                }
+                Written { batches: lane.seq, retried }
+            })
+        });
+        Self { writers: writers.collect(), progress, stop, uri: uri.to_owned() }
+    }
+
+    async fn resolves(&mut self, batches: usize) -> Result<()> {
+        for _ in 0..batches {
+            self.progress.recv().await.context("the writers go on")?;
+        }
+        Ok(())
+    }
+
+    /// Checks that everything was counted once.
+    async fn finish(self) -> Result<()> {
+        self.stop.store(true, Ordering::Relaxed);
+        let (mut batches, mut retried) = (0, 0);
+        for writer in self.writers {
+            let written = writer.await?;
+            batches += written.batches;
+            retried += written.retried;
+        }
+        assert!(retried > 0, "no batch met a server that was away");
+        let counters = day(&open(&self.uri), "web").await;
+        let wrong: Vec<_> = counters.iter().filter(|(metric, n)| *metric != "shared" && **n != 1).collect();
+        assert!(wrong.is_empty(), "after {retried} retries: {wrong:?}");
+        assert_eq!(counters["shared"], i64::try_from(batches)?, "after {retried} retries");
+        assert_eq!(counters.len(), usize::try_from(batches)? + 1, "after {retried} retries");
+        Ok(())
+    }
+}
+
 #[tokio::test]
 async fn a_standalone_killed_again_and_again_counts_every_batch_once() -> Result<()> {
     if !require_mongod() {
         return Ok(());
     }
     let mut mongod = Mongod::start(Options::default()).await?;
-    let uri = in_own_database(&mongod.uri());
-    let writers = (0..4).map(|node| {
-        let uri = uri.clone();
-        tokio::spawn(async move {
-            let store = open(&uri);
-            let mut lane = Lane::new(node);
-            let mut retried = 0;
-            for i in 0..150 {
-                // Some counters that all share, and one that tells a loss from a double.
-                let own = format!("{node} {i}");
-                let batch = lane.batch([("web", DAY, "shared", 1), ("web", DAY, own.as_str(), 1)]);
-                retried += deliver(&store, &batch).await.len();
-            }
-            retried
-        })
-    });
-    let writers: Vec<_> = writers.collect();
-    while !writers.iter().all(tokio::task::JoinHandle::is_finished) {
-        tokio::time::sleep(Duration::from_millis(400)).await;
+    let mut load = Load::start(&in_own_database(&mongod.uri()));
+    for _ in 0..6 {
+        load.resolves(60).await?;
         mongod.restart().await?;
     }
-    let mut retried = 0;
-    for writer in writers {
-        retried += writer.await?;
-    }
-    assert!(retried > 0, "no batch met a dead server");
-    let counters = day(&open(&uri), "web").await;
-    let wrong: Vec<_> = counters.iter().filter(|(metric, n)| *metric != "shared" && **n != 1).collect();
-    assert_eq!((counters["shared"], counters.len()), (600, 601), "after {retried} retries: {wrong:?}");
-    assert!(wrong.is_empty(), "{wrong:?}");
-    Ok(())
+    load.resolves(60).await?;
+    load.finish().await
 }
 
 #[tokio::test]
@@ -98,29 +145,11 @@ async fn a_primary_that_steps_down_or_dies_under_load_costs_no_count() -> Result
         return Ok(());
     }
     let mut set = ReplicaSet::start(3).await?;
-    let uri = in_own_database(&set.uri());
-    let until = tokio::time::Instant::now() + Duration::from_secs(20);
-    let writers = (0..4).map(|node| {
-        let uri = uri.clone();
-        tokio::spawn(async move {
-            let mut options = MongoOptions::new(&uri);
-            options.deadline = Duration::from_secs(5);
-            let store = open_with(options);
-            let mut lane = Lane::new(node);
-            let mut retried = 0;
-            while tokio::time::Instant::now() < until {
-                let own = format!("{node} {}", lane.seq);
-                let batch = lane.batch([("web", DAY, "shared", 1), ("web", DAY, own.as_str(), 1)]);
-                retried += deliver(&store, &batch).await.len();
-            }
-            (lane.seq, retried)
-        })
-    });
-    let writers: Vec<_> = writers.collect();
-    for round in 0..3 {
-        tokio::time::sleep(Duration::from_secs(2)).await;
+    let mut load = Load::start(&in_own_database(&set.uri()));
+    for round in 0..4 {
+        load.resolves(200).await?;
         let primary = set.wait_for_primary().await?;
-        if round == 1 {
+        if round % 2 == 1 {
             set.kill(primary)?;
             set.wait_for_primary().await?;
             set.restart(primary).await?;
@@ -128,17 +157,6 @@ async fn a_primary_that_steps_down_or_dies_under_load_costs_no_count() -> Result
             set.step_down(10).await?;
         }
     }
-    let (mut accepted, mut retried) = (0, 0);
-    for writer in writers {
-        let (batches, errors) = writer.await?;
-        accepted += batches;
-        retried += errors;
-    }
-    assert!(retried > 0, "no batch met a change of primary");
-    let counters = day(&open(&uri), "web").await;
-    let wrong: Vec<_> = counters.iter().filter(|(metric, n)| *metric != "shared" && **n != 1).collect();
-    assert_eq!(counters["shared"], i64::try_from(accepted)?, "after {retried} retries: {wrong:?}");
-    assert_eq!(counters.len(), usize::try_from(accepted)? + 1);
-    assert!(wrong.is_empty(), "{wrong:?}");
-    Ok(())
+    load.resolves(200).await?;
+    load.finish().await
 }
