@@ -40,7 +40,8 @@ async fn unusual_names_are_stored_identically_in_new_and_in_existing_documents()
         once,
         "from memory and a document that is missing"
     );
-    assert!(collector.shutdown().await.is_complete());
+    let report = collector.shutdown().await;
+    assert!(report.is_complete(), "{report}");
     assert_eq!(database.counters("names").await?, once, "in new documents");
 
     // Every name now meets a document that knows all of them.
@@ -53,7 +54,8 @@ async fn unusual_names_are_stored_identically_in_new_and_in_existing_documents()
     for (name, n) in &twice {
         assert_eq!(collector.get("names", name, day).await?, Some(*n), "{name:?} alone");
     }
-    assert!(collector.shutdown().await.is_complete());
+    let report = collector.shutdown().await;
+    assert!(report.is_complete(), "{report}");
     assert_eq!(database.counters("names").await?, twice, "in documents that were there");
     Ok(())
 }
