@@ -173,3 +173,39 @@ fn identity(path: &Path) -> Option<(u64, u64)> {
 fn identity(_: &Path) -> Option<(u64, u64)> {
     Some((0, 0))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_commit_waits_for_the_disk_and_the_log_is_moved_only_when_told() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = OpenFile::open(&dir.path().join(JOURNAL)).unwrap();
+        file.give_form().unwrap();
+        file.prepare_writing().unwrap();
+        let pragma =
+            |name| file.connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0)).unwrap();
+        let mode: String =
+            file.connection.pragma_query_value(None, "journal_mode", |row| row.get(0)).unwrap();
+        assert_eq!(mode, "wal");
+        assert_eq!(pragma("synchronous"), 2, "FULL");
+        assert_eq!(pragma("wal_autocheckpoint"), 0);
+        assert_eq!(pragma("auto_vacuum"), 2, "INCREMENTAL");
+        assert_eq!(pragma("page_size").cast_unsigned(), PAGE_BYTES);
+    }
+
+    #[test]
+    fn free_pages_are_given_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = OpenFile::open(&dir.path().join(JOURNAL)).unwrap();
+        file.give_form().unwrap();
+        file.prepare_writing().unwrap();
+        let run = |sql| file.connection.execute_batch(sql).unwrap();
+        run("CREATE TABLE t (x BLOB); INSERT INTO t VALUES (zeroblob(400000)); DELETE FROM t");
+        let free = file.free_pages().unwrap();
+        assert!(free > 90, "{free}");
+        file.vacuum(free - 10).unwrap();
+        assert_eq!(file.free_pages().unwrap(), 10);
+    }
+}

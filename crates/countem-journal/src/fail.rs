@@ -10,6 +10,7 @@
 //! | `resolve.before`, `resolve.after` | around the commit of a group that forgets a batch |
 //! | `other.before`, `other.after` | around the commit of a group that has any other request |
 //! | `checkpoint` | before the log is moved into the file |
+//! | `room` | before the log is emptied because there is no room |
 //! | `settle` | before it is found out whether a failed commit took place |
 
 use rusqlite::{Error, ffi};

@@ -275,7 +275,8 @@ impl Session {
         // What the log holds is mostly older versions of the same pages.
         let Some(file) = &self.file else { return false };
         if bytes_of(&log_of(&self.path)).unwrap_or(0) > 0 {
-            let mut emptied = file.empty_log();
+            let points = self.options.fail_points();
+            let mut emptied = points.hit("room").and_then(|()| file.empty_log());
             if emptied.as_ref().is_err_and(is_disk_full) && self.reserve.give_up() {
                 emptied = file.empty_log();
             }

@@ -142,6 +142,85 @@ fn a_file_that_was_cut_is_noticed_or_harmless() {
 }
 
 #[test]
+fn every_number_is_covered_by_a_digest() {
+    let dir = tempfile::tempdir().unwrap();
+    let (_, closed) = fill(dir.path());
+    let unresolved = "id NOT IN (SELECT batch FROM resolved)";
+    let changes = [
+        "UPDATE state SET node = '00000000000000aa'",
+        "UPDATE state SET epoch = epoch - 1",
+        "UPDATE state SET lanes = lanes + 1",
+        "UPDATE state SET born = born + 1",
+        "UPDATE state SET host = host || 'x'",
+        "UPDATE state SET tick = tick + 1",
+        "UPDATE state SET pending = pending + 1",
+        "UPDATE state SET frozen = frozen + 1",
+        "UPDATE state SET quarantined = quarantined + 1",
+        "UPDATE state SET digest = digest + 1",
+        "DELETE FROM state",
+        "UPDATE pending SET n = n + 1 WHERE lane = 0 AND metric = 'metric-017'",
+        "UPDATE pending SET n = n + 1 WHERE lane = 0 AND metric = 'metric-017';
+         UPDATE pending SET n = n - 1 WHERE lane = 0 AND metric = 'metric-018'",
+        "UPDATE pending SET increments = increments * 2 WHERE lane = 1",
+        "UPDATE pending SET lane = 7 WHERE lane = 1",
+        "UPDATE pending SET bucket = '2026-11-21' WHERE metric = 'metric-001'",
+        "UPDATE pending SET metric = 'metric-x' WHERE metric = 'metric-001'",
+        "UPDATE pending SET collection = 'web2' WHERE metric = 'metric-001'",
+        "DELETE FROM pending WHERE metric = 'metric-149'",
+        "DELETE FROM pending",
+        "INSERT INTO pending VALUES (0, 'web', '2026-11-20', 'new', 1, 1)",
+        &format!("UPDATE batch SET seq = seq + 10 WHERE {unresolved}"),
+        &format!("UPDATE batch SET epoch = 0 WHERE {unresolved}"),
+        &format!("UPDATE batch SET lane = 1 WHERE {unresolved}"),
+        &format!("UPDATE batch SET node = '00000000000000aa' WHERE {unresolved}"),
+        &format!("UPDATE batch SET increments = 0 WHERE {unresolved}"),
+        &format!("UPDATE batch SET counters = 0 WHERE {unresolved}"),
+        &format!("UPDATE batch SET digest = 0 WHERE {unresolved}"),
+        &format!("UPDATE batch SET body = substr(body, 1, 200) WHERE {unresolved}"),
+        &format!("DELETE FROM batch WHERE id = (SELECT min(id) FROM batch WHERE {unresolved})"),
+        &format!("INSERT INTO resolved SELECT id, 0 FROM batch WHERE {unresolved} LIMIT 1"),
+        "DELETE FROM resolved",
+        "UPDATE quarantined SET n = n + 1 WHERE metric = 'bad'",
+        "UPDATE quarantined SET increments = increments + 1 WHERE metric = 'bad'",
+        "UPDATE quarantined SET seq = seq + 1 WHERE metric = 'bad'",
+        "UPDATE quarantined SET writer = NULL, lane = NULL, seq = NULL",
+        "UPDATE quarantined SET reason = '' WHERE metric = 'worse'",
+        "UPDATE quarantined SET id = id + 10 WHERE metric = 'worse'",
+        "DELETE FROM quarantined WHERE metric = 'worse'",
+        "DROP TABLE quarantined",
+    ];
+    for change in changes {
+        let noticed = try_damaged(&closed, &unexpected(), |dir| {
+            let connection = rusqlite::Connection::open(file(dir)).unwrap();
+            connection.execute_batch(change).unwrap();
+            assert!(connection.changes() > 0 || change.starts_with("DROP"), "`{change}` changed nothing");
+            change.to_owned()
+        });
+        assert!(noticed, "{change}");
+    }
+}
+
+/// Stands for a content that no journal here has.
+fn unexpected() -> (Content, u64) {
+    (Content { pending: Vec::new(), frozen: Vec::new(), quarantined: Vec::new(), node: 0 }, 0)
+}
+
+#[test]
+fn a_page_in_use_that_is_said_to_be_free_is_noticed_before_it_is_overwritten() {
+    let dir = tempfile::tempdir().unwrap();
+    let (_, closed) = fill(dir.path());
+    let noticed = try_damaged(&closed, &unexpected(), |dir| {
+        let mut bytes = fs::read(file(dir)).unwrap();
+        // The list of free pages in SQLite's header: its first page, and their number.
+        bytes[32..36].copy_from_slice(&4_u32.to_be_bytes());
+        bytes[36..40].copy_from_slice(&1_u32.to_be_bytes());
+        fs::write(file(dir), bytes).unwrap();
+        "page 4 is said to be free".to_owned()
+    });
+    assert!(noticed);
+}
+
+#[test]
 fn a_log_that_is_missing_is_noticed() {
     let dir = tempfile::tempdir().unwrap();
     let (crashed, _) = fill(dir.path());

@@ -64,6 +64,21 @@ fn a_full_disk_refuses_and_recovers() {
 }
 
 #[test]
+fn a_disk_that_the_log_has_filled_is_helped_by_the_space_put_by() {
+    let dir = tempfile::tempdir().unwrap();
+    let (journal, points) = failing(dir.path());
+    journal.record_blocking(record(0, [("a", 1)])).unwrap();
+    // A commit finds no space, and neither does the attempt to empty the log, until space is given up.
+    points.arm("record.before=full*1,room=full*1");
+    journal.record_blocking(record(0, [("a", 1)])).unwrap();
+    assert!(journal.status().health.is_ready());
+    journal.sync_blocking().unwrap();
+    assert!(dir.path().join("journal.reserve").exists(), "space is put by again");
+    drop(journal);
+    assert_eq!(recovered_counts(&open(dir.path()).1), counts([("a", 2, 2)]));
+}
+
+#[test]
 fn while_a_commit_is_in_doubt_others_are_refused_and_its_caller_waits_for_the_truth() {
     for (place, took_place) in [("record.after", true), ("record.before", false)] {
         let dir = tempfile::tempdir().unwrap();

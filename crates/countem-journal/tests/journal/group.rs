@@ -53,9 +53,13 @@ fn one_bad_record_spoils_no_other_of_its_group() {
     });
     inside.recv().unwrap();
     let (answers, answered) = mpsc::channel();
-    for counters in [vec![("good", 1)], vec![("aside", 1), ("full", 1), ("zzz", 1)], vec![("good", 1)]] {
+    let bad = Record {
+        lanes: vec![(1, deltas([("aside", 1)])), (0, deltas([("before", 1), ("full", 1)]))],
+        quarantined: Vec::new(),
+    };
+    for record in [record(0, [("good", 1)]), bad, record(0, [("good", 1)])] {
         let answers = answers.clone();
-        journal.record(record(0, counters), move |outcome| answers.send(outcome).unwrap());
+        journal.record(record, move |outcome| answers.send(outcome).unwrap());
     }
     drop(answers);
     release.send(()).unwrap();
@@ -63,7 +67,7 @@ fn one_bad_record_spoils_no_other_of_its_group() {
     let bad = outcomes.remove(1).unwrap_err();
     assert_eq!(bad.error.kind(), countem_journal::ErrorKind::Overflow);
     assert!(bad.error.to_string().contains("`full` of `web` in 2026-11-20"), "{bad}");
-    assert_eq!(bad.record.lanes[0].1.len(), 3);
+    assert_eq!(bad.record.lanes[1].1.len(), 2);
     assert!(outcomes.iter().all(Result::is_ok));
     drop(journal);
     assert_eq!(recovered_counts(&open(dir.path()).1), counts([("full", i64::MAX, 1), ("good", 2, 2)]));
