@@ -176,6 +176,22 @@ impl Engine {
         node.increment(collection, metric, n).inspect_err(|refusal| node.refuse(refusal))
     }
 
+    /// Counts now, or counts and logs the refusal. Never blocks on the store.
+    #[inline(always)]
+    pub fn count(&self, collection: &str, metric: &str, n: i64) {
+        if !self.node.count_known(collection, metric, n) {
+            self.count_slowly(collection, metric, n);
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn count_slowly(&self, collection: &str, metric: &str, n: i64) {
+        if let Err(refusal) = self.node.count(collection, metric, n) {
+            self.node.refuse(&refusal);
+        }
+    }
+
     /// Counts at `timestamp`, which has to lie in the configured window.
     ///
     /// # Errors
@@ -398,7 +414,13 @@ impl Core {
             None => Ok(()),
         };
         let left = match settled {
-            Ok(()) if self.may_retire && !self.was_ever_in_doubt() => store.retire(&self.writer).await,
+            Ok(()) if self.may_retire && !self.was_ever_in_doubt() => {
+                match store.retire(&self.writer).await {
+                    // The store itself was in doubt on the way, without our noticing.
+                    Err(_) => store.release(&self.writer).await,
+                    retired => retired,
+                }
+            }
             Ok(()) => store.release(&self.writer).await,
             Err(reason) => Err(StoreError::new(ErrorKind::NotApplied, reason)),
         };

@@ -114,11 +114,36 @@ impl Node {
     /// Counts now.
     #[inline]
     pub(crate) fn increment(&self, collection: &str, metric: &str, n: i64) -> Result<(), Refusal> {
-        let slot = match &self.only_class {
+        if self.count_known(collection, metric, n) { Ok(()) } else { self.count(collection, metric, n) }
+    }
+
+    /// Counts now in the usual case: intake is open, the counter is known, and nobody else is at the table. Returns false in
+    /// any other case; nothing was counted then.
+    #[inline(always)]
+    pub(crate) fn count_known(&self, collection: &str, metric: &str, n: i64) -> bool {
+        let slot = self.slot(collection);
+        // Hashed before the lock is taken: the processor does it while the lock before is still being given back.
+        let hash = self.router.hash(collection, metric, slot);
+        let Some(mut open) = self.router.table(self.router.place()).try_lock() else { return false };
+        let is_counted =
+            open.intake == Intake::Open && open.table.add_known(hash, collection, metric, slot, n);
+        open.accepted += u64::from(is_counted);
+        is_counted
+    }
+
+    /// Counts now in any case.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn count(&self, collection: &str, metric: &str, n: i64) -> Result<(), Refusal> {
+        self.fold(Delta { collection, metric, bucket: self.slot(collection), n, increments: 1 })
+    }
+
+    #[inline(always)]
+    fn slot(&self, collection: &str) -> Bucket {
+        match &self.only_class {
             Some(class) => class.slot(),
             None => self.calendar.class(collection).slot(),
-        };
-        self.fold(Delta { collection, metric, bucket: slot, n, increments: 1 })
+        }
     }
 
     /// Counts at `timestamp`.
@@ -137,10 +162,8 @@ impl Node {
         self.fold(Delta { collection, metric, bucket: slot, n, increments: 1 })
     }
 
-    #[inline]
     fn fold(&self, delta: Delta<'_>) -> Result<(), Refusal> {
-        // Hashed before the lock is taken: the processor does it while the lock before is still being given back.
-        let hash = self.router.hash(&delta);
+        let hash = self.router.hash(delta.collection, delta.metric, delta.bucket);
         let place = self.router.place();
         let mut open = self.router.table(place).lock();
         if open.intake != Intake::Open {

@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 
-use countem_core::{CounterHasher, Delta, Table};
+use countem_core::{Bucket, CounterHasher, Table};
 use crossbeam_utils::CachePadded;
 
 use crate::refusal::Refusal;
@@ -139,9 +139,16 @@ impl Router {
     }
 
     /// Hashes a counter for any of the tables.
-    #[inline]
-    pub(crate) fn hash(&self, delta: &Delta<'_>) -> u64 {
-        self.hasher.hash(delta.collection, delta.metric, delta.bucket)
+    #[inline(always)]
+    pub(crate) fn hash(&self, collection: &str, metric: &str, bucket: Bucket) -> u64 {
+        self.hasher.hash(collection, metric, bucket)
+    }
+
+    /// Notes that a thread found what belongs to collector `at` locked by another one.
+    #[cold]
+    pub(crate) fn note_contention(&self, at: usize) {
+        self.tables[at].contended.fetch_add(1, Ordering::Relaxed);
+        yield_place();
     }
 
     /// Returns all tables, used and retired.
@@ -201,6 +208,11 @@ fn yield_place() {
 }
 
 impl CollectorTable {
+    #[inline(always)]
+    pub(crate) fn try_lock(&self) -> Option<SpinMutexGuard<'_, OpenTable>> {
+        self.open.try_lock()
+    }
+
     #[inline]
     pub(crate) fn lock(&self) -> SpinMutexGuard<'_, OpenTable> {
         match self.open.try_lock() {

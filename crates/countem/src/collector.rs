@@ -38,8 +38,7 @@ impl Collector {
     /// The bucket is chosen here and now; it stays the same however late the count is stored.
     #[inline]
     pub fn increment(&self, collection: &str, metric: &str, n: i64) {
-        // Refusals are counted and logged by the engine.
-        self.engine.increment(collection, metric, n).ok();
+        self.engine.count(collection, metric, n);
     }
 
     /// Counts `n` events now, or says why not.
