@@ -96,8 +96,9 @@ impl OpenFile {
 
     /// Returns the number of pages of the file, in the transaction that runs now.
     pub(crate) fn pages(&self) -> rusqlite::Result<u64> {
-        let pages: i64 = self.connection.pragma_query_value(None, "page_count", |row| row.get(0))?;
-        Ok(pages.cast_unsigned())
+        // Asked for every record, so it is prepared once.
+        let mut statement = self.connection.prepare_cached("PRAGMA page_count")?;
+        statement.query_row([], |row| row.get(0)).map(i64::cast_unsigned)
     }
 
     /// Returns the number of pages of the file that hold nothing.

@@ -167,6 +167,7 @@ fn begin_epoch(
             ledger: &mut next,
             options: &session.options,
             log_pages: 0,
+            log_bytes: 0,
             rows: 0,
         };
         quarantined_now = quarantine_pending(&mut books, COPIED).map_err(|failure| match failure {

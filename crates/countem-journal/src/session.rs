@@ -318,6 +318,7 @@ fn execute(
 ) -> rusqlite::Result<bool> {
     let connection = &file.connection;
     connection.execute_batch("BEGIN IMMEDIATE")?;
+    let log_bytes = bytes_of(&log_of(&session.path)).unwrap_or(0);
     let mut rows = 0;
     let mut any = false;
     for slot in slots.iter_mut() {
@@ -329,6 +330,7 @@ fn execute(
             ledger: next,
             options: &session.options,
             log_pages: session.log_pages,
+            log_bytes,
             rows,
         };
         let done = slot.task.execute(&mut books);

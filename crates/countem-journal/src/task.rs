@@ -4,7 +4,7 @@ use std::path::Path;
 
 use crate::{
     JournalOptions,
-    connection::{FRAME_BYTES, OpenFile, PAGE_BYTES, bytes_of, log_of},
+    connection::{FRAME_BYTES, OpenFile, PAGE_BYTES},
     error::JournalError,
     ledger::Ledger,
 };
@@ -96,6 +96,8 @@ pub(crate) struct Books<'a> {
     pub(crate) options: &'a JournalOptions,
     /// Pages in the log before this transaction.
     pub(crate) log_pages: u64,
+    /// Bytes of the log before this transaction.
+    pub(crate) log_bytes: u64,
     /// Rows of the table `pending` that the transaction has changed so far.
     pub(crate) rows: u64,
 }
@@ -107,7 +109,7 @@ impl Books<'_> {
         // Every row changes at most one page of the table, a new one now and then the pages above it, too; and however
         // many rows there are, no page is written twice.
         let written = (self.rows + SPARE_PAGES).min(pages);
-        let log = bytes_of(&log_of(self.path)).unwrap_or(0).max((self.log_pages + written) * FRAME_BYTES);
+        let log = self.log_bytes.max((self.log_pages + written) * FRAME_BYTES);
         Ok(pages * PAGE_BYTES + log <= self.options.max_bytes)
     }
 }
