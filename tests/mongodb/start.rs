@@ -71,7 +71,8 @@ impl Service {
         // The batch that cannot be sent takes room of its own, so not every counter finds some again. None is counted in part.
         service.count_known();
         let stats = service.collector.stats();
-        assert!(stats.is_balanced() && stats.pending_counters <= MOST, "{stats:?}");
+        // A counter of the frozen batch may be pending a second time.
+        assert!(stats.is_balanced() && stats.pending_counters <= 2 * MOST, "{stats:?}");
         assert_eq!(stats.accepted, service.increments);
         Ok(service)
     }

@@ -17,7 +17,7 @@ usage: cargo xtask <TASK> [ARGS]…
   test             run all tests of the workspace: unit, integration, doc tests and examples
   test ARGS…       run only `cargo nextest run` (or `cargo test`) with these arguments
   mongod           print the path of a MongoDB server for the tests; fetch one if there is none
-  bench [ARGS…]    run the benchmarks and print one table of ratios; arguments go to `cargo bench`
+  bench [ARGS…]    run the benchmarks and print one table of ratios; [--quick] [--only KIND] [--json FILE] [--criterion ARGS…]
 ";
 
 fn main() -> ExitCode {
