@@ -2,9 +2,11 @@
 
 use std::{
     env::{self, consts::EXE_SUFFIX},
-    path::PathBuf,
+    fs,
+    path::{Path, PathBuf},
     process::{Command, Output, Stdio},
     sync::OnceLock,
+    time::SystemTime,
 };
 
 use tempfile::TempDir;
@@ -32,7 +34,7 @@ impl CommandLine {
 
     /// Writes a file that commands name without a path.
     pub(super) fn write(&self, name: &str, content: &str) {
-        std::fs::write(self.folder.path().join(name), content).unwrap();
+        fs::write(self.folder.path().join(name), content).unwrap();
     }
 
     /// Runs `countem` to its end, without what the tester's own environment says.
@@ -64,20 +66,37 @@ impl Ran {
     }
 }
 
-/// Returns the program `countem`, built as this test was. It belongs to another package, so nobody else has to have built it.
-fn program() -> &'static PathBuf {
+/// Returns the program `countem`, built as this test was. It belongs to another package: where all packages are tested it is
+/// there already, else it may be missing or old.
+fn program() -> &'static Path {
     static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
     PROGRAM.get_or_init(|| {
         let itself = env::current_exe().unwrap();
         // Tests lie in the folder `deps` of the one where programs are.
         let folder = itself.ancestors().nth(2).unwrap();
+        let program = folder.join(format!("countem{EXE_SUFFIX}"));
+        let tests = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let built = fs::metadata(&program).and_then(|program| program.modified());
+        if built.is_ok_and(|built| newest(&tests.with_file_name("crates")) < built) {
+            return program;
+        }
         let mut build = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
         build.args(["build", "--quiet", "--package", "countem-cli", "--bin", "countem"]);
         if !cfg!(debug_assertions) {
             build.arg("--release");
         }
-        build.arg("--target-dir").arg(folder.parent().unwrap()).current_dir(env!("CARGO_MANIFEST_DIR"));
+        build.arg("--target-dir").arg(folder.parent().unwrap()).current_dir(tests);
         assert!(build.status().unwrap().success(), "`countem` cannot be built");
-        folder.join(format!("countem{EXE_SUFFIX}"))
+        program
     })
+}
+
+/// Returns when a file in `folder`, however deep, was changed last.
+fn newest(folder: &Path) -> SystemTime {
+    let entries = fs::read_dir(folder).unwrap().map(Result::unwrap);
+    let changed = entries.map(|entry| match entry.file_type().unwrap().is_dir() {
+        true => newest(&entry.path()),
+        false => entry.metadata().unwrap().modified().unwrap(),
+    });
+    changed.max().unwrap_or(SystemTime::UNIX_EPOCH)
 }
