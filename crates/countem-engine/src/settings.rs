@@ -1,6 +1,6 @@
 //! What can be set about counting and flushing.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, sync::LazyLock, thread, time::Duration};
 
 use countem_core::{CollectionName, Period};
 use countem_journal::JournalOptions;
@@ -71,6 +71,10 @@ impl Durability {
     }
 }
 
+/// Two tables per core. Asked once: finding out reads several files of the control group.
+static COLLECTORS_MAX: LazyLock<usize> =
+    LazyLock::new(|| thread::available_parallelism().map_or(8, |cores| cores.get().max(2) * 2));
+
 impl Default for Settings {
     fn default() -> Self {
         Self {
@@ -84,7 +88,7 @@ impl Default for Settings {
             lanes: 2,
             store_required: false,
             collectors_min: 1,
-            collectors_max: std::thread::available_parallelism().map_or(8, |cores| cores.get().max(2) * 2),
+            collectors_max: *COLLECTORS_MAX,
             metrics_per_bucket: 1_000_000,
             pending_counters: 4_000_000,
             past_window: Duration::from_secs(366 * 24 * 3600),

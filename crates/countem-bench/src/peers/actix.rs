@@ -11,10 +11,13 @@ use std::{
 use actix::prelude::*;
 use anyhow::{Context as _, Result, anyhow};
 
-use crate::{counting::Counting, workload::Walk};
+use crate::{
+    counting::Counting,
+    workload::{COLLECTION, Walk},
+};
 
-/// An actor on a thread of its own that adds up what it is told. An increment is done when the actor has handled it: a
-/// mailbox that only grows is no way to count.
+/// An actor on a thread of its own that adds up what it is told: what `increment(collection, metric, n)` is without folding by
+/// the caller. An increment is done when the actor has handled it: a mailbox that only grows is no way to count.
 pub struct ActixMessages {
     folder: Addr<Folder>,
     system: System,
@@ -23,12 +26,13 @@ pub struct ActixMessages {
 
 #[derive(Debug, Default)]
 struct Folder {
-    counts: HashMap<String, u64>,
+    counts: HashMap<String, HashMap<String, u64>>,
 }
 
 #[derive(Message)]
 #[rtype(result = "()")]
 struct Increment {
+    collection: String,
     metric: String,
     n: u64,
 }
@@ -47,7 +51,8 @@ impl Actor for Folder {
 impl Handler<Increment> for Folder {
     type Result = ();
     fn handle(&mut self, increment: Increment, _: &mut Self::Context) {
-        *self.counts.entry(increment.metric).or_default() += increment.n;
+        let Increment { collection, metric, n } = increment;
+        *self.counts.entry(collection).or_default().entry(metric).or_default() += n;
     }
 }
 
@@ -55,7 +60,7 @@ impl Handler<Sum> for Folder {
     type Result = ();
     fn handle(&mut self, sum: Sum, _: &mut Self::Context) {
         // Whoever asked waits for the answer.
-        sum.reply.send(self.counts.values().sum()).ok();
+        sum.reply.send(self.counts.values().flat_map(HashMap::values).sum()).ok();
     }
 }
 
@@ -96,7 +101,10 @@ impl Counting for ActixMessages {
     }
 
     fn count(&self, walk: &Walk, times: u64) {
-        walk.each(times, |name| black_box(&self.folder).do_send(Increment { metric: name.to_owned(), n: 1 }));
+        walk.each(times, |name| {
+            let increment = Increment { collection: COLLECTION.to_owned(), metric: name.to_owned(), n: 1 };
+            black_box(&self.folder).do_send(increment);
+        });
     }
 
     fn settle(&self) {
