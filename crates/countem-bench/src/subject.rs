@@ -1,10 +1,20 @@
 //! countem, as a service uses it: through the public facade, with default settings.
 
-use std::{hint::black_box, sync::OnceLock, time::Duration};
+use std::{
+    env,
+    hint::black_box,
+    path::Path,
+    sync::OnceLock,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, Result};
-use countem::{Collector, Counter, Settings};
-use tokio::runtime::{self, Runtime};
+use countem::{Builder, Collector, Counter, Settings};
+use tempfile::TempDir;
+use tokio::{
+    runtime::{self, Runtime},
+    task::JoinSet,
+};
 
 use crate::{
     counting::Counting,
@@ -16,9 +26,12 @@ use crate::{
 /// # Errors
 /// When it does not start.
 pub fn collector() -> Result<Collector> {
+    builder().start_blocking().context("cannot start a collector")
+}
+
+fn builder() -> Builder {
     let settings = Settings { flush_interval: Duration::from_secs(24 * 3600), ..Settings::default() };
-    let builder = Collector::builder().store("memory://").settings(settings);
-    builder.start_blocking().context("cannot start a collector")
+    Collector::builder().store("memory://").settings(settings)
 }
 
 /// Returns a runtime on which this thread waits for others.
@@ -31,6 +44,15 @@ pub fn runtime() -> Runtime {
 #[derive(Debug)]
 pub struct Increments {
     collector: Collector,
+}
+
+/// `collector.increment("app-events", name, 1)` at level `journal`, which keeps the journal beside this program: on a disk,
+/// where `/tmp` may be memory.
+#[derive(Debug)]
+pub struct Journaled {
+    collector: Collector,
+    /// Deleted after the collector has closed its journal.
+    _folder: TempDir,
 }
 
 /// `counter.increment(1)` on one handle that all threads share.
@@ -53,6 +75,44 @@ impl Increments {
     /// When it does not start.
     pub fn start() -> Result<Self> {
         Ok(Self { collector: collector()? })
+    }
+}
+
+impl Journaled {
+    /// Starts a collector with an empty journal.
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub fn start() -> Result<Self> {
+        let program = env::current_exe()?;
+        let folder = tempfile::tempdir_in(program.parent().unwrap_or(Path::new(".")))?;
+        let collector = builder().journal(folder.path().join("journal")).start_blocking();
+        Ok(Self { collector: collector.context("cannot start a collector")?, _folder: folder })
+    }
+
+    /// Lets `tasks` tasks make `each` durable increments one after the other, and returns how long that took.
+    ///
+    /// # Panics
+    /// When the journal cannot be written.
+    pub fn acknowledge(&self, tasks: usize, each: u64) -> Duration {
+        let began = Instant::now();
+        runtime().block_on(async {
+            let mut counting = JoinSet::new();
+            for task in 0..tasks {
+                let collector = self.collector.clone();
+                counting.spawn(async move {
+                    let metric = format!("task-{task}");
+                    for _ in 0..each {
+                        let acknowledged = collector.increment_durable(COLLECTION, &metric, 1).await;
+                        acknowledged.expect("the disk has room");
+                    }
+                });
+            }
+            while let Some(counted) = counting.join_next().await {
+                counted.expect("no task panics");
+            }
+        });
+        began.elapsed()
     }
 }
 
@@ -90,6 +150,20 @@ impl CallSite {
 impl Counting for Increments {
     fn label(&self) -> &'static str {
         "countem `collector.increment`"
+    }
+
+    fn count(&self, walk: &Walk, times: u64) {
+        walk.each(times, |name| black_box(&self.collector).increment(COLLECTION, name, 1));
+    }
+
+    fn counted(&self) -> Option<u64> {
+        Some(self.collector.stats().accepted)
+    }
+}
+
+impl Counting for Journaled {
+    fn label(&self) -> &'static str {
+        "countem `collector.increment`, level `journal`"
     }
 
     fn count(&self, walk: &Walk, times: u64) {

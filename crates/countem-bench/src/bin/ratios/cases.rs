@@ -1,5 +1,6 @@
 //! What is measured, and what is promised of it.
 
+mod journal;
 mod memory;
 mod steps;
 mod threads;
@@ -15,6 +16,7 @@ pub(crate) type Measure = fn(quick: bool) -> Result<Vec<Row>>;
 pub(crate) const KINDS: &[(&str, Measure)] = &[
     ("increment", threads::increments),
     ("handle", threads::handles),
+    ("journal", journal::levels),
     ("new-key", steps::new_key),
     ("drain", steps::drain),
     ("sqlite", steps::sqlite),

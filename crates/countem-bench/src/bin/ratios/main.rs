@@ -20,7 +20,8 @@ const USAGE: &str = "\
 usage: ratios [--quick] [--only WORD] [--json FILE]
 
   --quick      a fifth of the rounds
-  --only WORD  only the cases of one kind: increment, handle, new-key, drain, sqlite or memory
+  --only WORD  only the cases of one kind: increment, handle, journal, new-key, drain, sqlite
+               or memory
   --json FILE  write the table as JSON, too
 ";
 
