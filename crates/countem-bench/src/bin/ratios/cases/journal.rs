@@ -29,7 +29,7 @@ pub(crate) fn levels(quick: bool) -> Result<Vec<Row>> {
     let mut rows = Vec::new();
     for (threads, on) in [(1, "one thread"), (2, "two threads")] {
         let once = ways.iter().map(|way| crew.time(way, threads, 64)).min().unwrap_or_default() / 64;
-        let times = (SPAN.as_nanos() / once.as_nanos().max(1)) as u64;
+        let times = u64::try_from(SPAN.as_nanos() / once.as_nanos().max(1))?;
         let samples = Samples::in_turns(rounds(ROUNDS, quick), ways.len(), |way| {
             let took = crew.time(&ways[way], threads, times);
             took.as_secs_f64() * 1e9 / (times as f64 * WALK as f64)
