@@ -4,6 +4,7 @@
 //! cargo run -p countem-examples --example web_service -- 8080 /tmp/web.db
 //! curl localhost:8080/hello/anna
 //! curl localhost:8080/counters
+//! curl localhost:8080/metrics
 //! ```
 //!
 //! Ctrl-C ends it: requests under way are answered, then what is counted is stored.
@@ -11,7 +12,7 @@
 use std::{collections::BTreeMap, env, error::Error, process::ExitCode};
 
 use actix_web::{
-    App, HttpServer,
+    App, HttpResponse, HttpServer,
     body::{BodySize, MessageBody},
     dev::{ServiceRequest, ServiceResponse},
     error, get,
@@ -19,7 +20,7 @@ use actix_web::{
     middleware::{Next, from_fn},
     web,
 };
-use countem::{Collector, store::Counters};
+use countem::{Collector, METRICS_CONTENT_TYPE, store::Counters};
 
 /// Threads that answer requests. Each folds its counts where it stands; none waits for another one or for the store.
 const WORKERS: usize = 8;
@@ -40,6 +41,7 @@ async fn main() -> Result<ExitCode, Box<dyn Error>> {
             .wrap(from_fn(count_request))
             .service(hello)
             .service(counters)
+            .service(metrics)
     })
     .workers(WORKERS)
     .bind(("127.0.0.1", port))?
@@ -106,4 +108,11 @@ async fn counters(
 ) -> Result<web::Json<BTreeMap<String, Counters>>, error::Error> {
     let today = collector.get_all_counters(None).await.map_err(error::ErrorServiceUnavailable)?;
     Ok(web::Json(today.into_iter().map(|(name, counters)| (name.to_string(), counters)).collect()))
+}
+
+/// Answers with how counting itself fares, for Prometheus: every accepted increment is applied, pending, quarantined or
+/// dropped.
+#[get("/metrics")]
+async fn metrics(collector: web::Data<Collector>) -> HttpResponse {
+    HttpResponse::Ok().content_type(METRICS_CONTENT_TYPE).body(collector.metrics())
 }

@@ -35,6 +35,16 @@ fn the_books_balance_at_every_moment_under_load() {
         for look in (0..).take_while(|look| *look < 500 || batches(&collector) < 30) {
             let stats = collector.stats();
             assert!(stats.is_balanced(), "at look {look}: {stats:#?}");
+            let page = collector.metrics();
+            let [accepted, others @ ..] = [
+                "accepted_total",
+                "applied_total",
+                "pending",
+                "quarantined_total",
+                "dropped_total{reason=\"deadline\"}",
+            ]
+            .map(|name| increments(&page, name));
+            assert_eq!(accepted, others.iter().sum::<u64>(), "at look {look}:\n{page}");
             collector.resize(1 + look % 4);
             thread::yield_now();
         }
@@ -78,6 +88,13 @@ fn counter_that_would_overflow_in_the_file_is_quarantined_alone() {
     assert!(report.is_balanced() && !report.is_complete());
     assert!(report.to_string().contains("3 quarantined"), "{report}");
     assert_eq!(file.counters("c")["full"], i64::MAX - 1);
+}
+
+/// Returns what a page of metrics says of increments.
+fn increments(page: &str, name: &str) -> u64 {
+    let start = format!("countem_increments_{name} ");
+    let value = page.lines().find_map(|line| line.strip_prefix(&start));
+    value.unwrap_or_else(|| panic!("no `{start}` in\n{page}")).parse().unwrap()
 }
 
 fn batches(collector: &Collector) -> u64 {

@@ -191,6 +191,20 @@ impl Collector {
         self.engine.stats()
     }
 
+    /// Returns the [`stats`](Self::stats) in the text format of [OpenMetrics], which Prometheus scrapes: serve it at `/metrics`
+    /// as [`METRICS_CONTENT_TYPE`](crate::METRICS_CONTENT_TYPE). All numbers are of the same moment:
+    ///
+    /// ```text
+    /// countem_increments_accepted_total = countem_increments_applied_total + countem_increments_pending
+    ///                                   + countem_increments_quarantined_total + countem_increments_dropped_total
+    /// ```
+    ///
+    /// [OpenMetrics]: https://prometheus.io/docs/specs/om/open_metrics_spec/
+    #[cfg(feature = "metrics")]
+    pub fn metrics(&self) -> String {
+        crate::metrics::of(self.stats())
+    }
+
     /// Spreads threads over `collectors` in-memory tables, within the configured limits, and returns how many that are. The
     /// router also resizes itself: it grows when threads meet, and shrinks when they do not.
     pub fn resize(&self, collectors: usize) -> usize {

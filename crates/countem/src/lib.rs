@@ -27,6 +27,8 @@ mod builder;
 mod collector;
 mod error;
 mod global;
+#[cfg(feature = "metrics")]
+mod metrics;
 mod open;
 mod uri;
 
@@ -37,6 +39,8 @@ pub use builder::Builder;
 pub use collector::Collector;
 pub use error::Error;
 pub use global::{InstallError, install, installed};
+#[cfg(feature = "metrics")]
+pub use metrics::METRICS_CONTENT_TYPE;
 pub use open::{MongodbSettings, open_store, open_store_with};
 pub use uri::{StoreUri, StoreUriError};
 
