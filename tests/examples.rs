@@ -66,14 +66,26 @@ fn web_service_counts_every_request_and_stores_them_when_it_is_asked_to_end() {
         answer.body
     );
     assert_eq!(today["web-bytes"]["GET /hello/{name} 200"], 1100);
+    let metrics = http_get(number, "/metrics").unwrap();
+    assert_eq!(metrics.status, 200);
+    let accepted = metrics.body.lines().find(|line| line.starts_with("countem_increments_accepted_total"));
+    assert_eq!(
+        accepted,
+        Some("countem_increments_accepted_total 204"),
+        "two for each request before this one"
+    );
 
     service.child.terminate().unwrap();
     let lines = service.finish();
     assert_eq!(lines.len(), 1);
-    assert!(lines[0].starts_with("204 increments accepted, 204 stored in "), "{lines:#?}");
-    let expected =
-        counters(&[("GET (no route) 404", 1), ("GET /counters 200", 1), ("GET /hello/{name} 200", 100)]);
-    assert_eq!(file.counters("web"), expected);
+    assert!(lines[0].starts_with("206 increments accepted, 206 stored in "), "{lines:#?}");
+    let expected = [
+        ("GET (no route) 404", 1),
+        ("GET /counters 200", 1),
+        ("GET /hello/{name} 200", 100),
+        ("GET /metrics 200", 1),
+    ];
+    assert_eq!(file.counters("web"), counters(&expected));
 }
 
 #[tokio::test]
