@@ -142,46 +142,9 @@ fn split(deltas: &Deltas, most: usize) -> Result<Vec<Deltas>> {
     Ok(parts)
 }
 
-/// Returns the lane that serves `collection` in an engine with `lanes` of them: FNV-1a.
-///
-/// What becomes pending in the journal may be sent by an engine later on, which then has to find it in the lane in which it
-/// counts the same collection: two lanes must not touch one document. A test compares the two.
-pub(crate) fn lane_of(collection: &str, lanes: u16) -> u16 {
-    let hash = collection.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-    });
-    u16::try_from(hash % u64::from(lanes.max(1))).expect("a remainder is smaller than the number of lanes")
-}
-
 #[cfg(test)]
 mod tests {
-    use countem::Collector;
-
     use super::*;
-
-    #[tokio::test]
-    async fn a_collection_is_in_the_lane_in_which_the_engine_counts_it() {
-        let folder = tempfile::tempdir().unwrap();
-        let settings = Settings {
-            lanes: 7,
-            durability: Durability::journal(JournalOptions::new(folder.path())),
-            ..Settings::default()
-        };
-        let collector = Collector::builder().settings(settings).store("memory://").start().await.unwrap();
-        for n in 0..50 {
-            collector.increment(&format!("collection-{n}"), "metric", 1);
-        }
-        assert!(collector.shutdown().await.is_complete());
-        let reader = JournalReader::open(folder.path()).unwrap();
-        let mut seen = 0;
-        for resolved in reader.resolved(std::time::UNIX_EPOCH).unwrap() {
-            for delta in reader.batch(&resolved.id).unwrap().unwrap().deltas() {
-                assert_eq!(lane_of(delta.collection, 7), resolved.id.lane, "{}", delta.collection);
-                seen += 1;
-            }
-        }
-        assert_eq!(seen, 50);
-    }
 
     #[test]
     fn what_is_pending_is_split_without_losing_any() {

@@ -35,6 +35,7 @@ pub use calendar::Calendar;
 pub use clock::{Clock, ManualClock};
 pub use counter::Counter;
 pub use engine::{Engine, StartError};
+pub use lane::lane_of;
 pub use reader::{ReadError, Reader};
 pub use recorder::NotDurable;
 pub use refusal::Refusal;

@@ -104,7 +104,12 @@ impl Node {
     }
 
     pub(crate) fn lane(&self, collection: &str) -> &Lane {
-        &self.lanes[lane_of(collection, self.lanes.len())]
+        &self.lanes[self.lane_index(collection)]
+    }
+
+    fn lane_index(&self, collection: &str) -> usize {
+        let lanes = u16::try_from(self.lanes.len()).expect("the settings number lanes with 16 bits");
+        lane_of(collection, lanes).into()
     }
 
     pub(crate) fn counter(self: &Arc<Self>, collection: CollectionName, metric: MetricName) -> Counter {
@@ -273,7 +278,7 @@ impl Node {
         let mut fan_out = FanOut::default();
         let mut lane = None;
         for delta in table.iter().skip(*merged) {
-            let index = lane_of(delta.collection, self.lanes.len());
+            let index = self.lane_index(delta.collection);
             let state = match &mut lane {
                 Some((at, state)) if *at == index => state,
                 other => {

@@ -54,7 +54,7 @@ pub use countem_core::{
 };
 pub use countem_engine::{
     Calendar, Clock, Counter, Durability, LaneStats, ManualClock, NotDurable, ReadError, Reader, Refusal,
-    Retry, Settings, ShutdownReport, StartError, Stats, deliver,
+    Retry, Settings, ShutdownReport, StartError, Stats, deliver, lane_of,
 };
 pub use countem_journal::{self as journal, JournalOptions};
 pub use countem_store::{self as store, Counters, Quarantined, Store, StoreError};

@@ -185,7 +185,7 @@ fn retry(
             deliver(recovered, &*store, journal, effective).await?;
             let mut refused = Vec::new();
             let retried = journal
-                .retry_quarantined_blocking(select(&chosen), move |name| journal::lane_of(name, lanes))?;
+                .retry_quarantined_blocking(select(&chosen), move |name| countem::lane_of(name, lanes))?;
             let pending: BTreeSet<_> = retried.iter().map(|retried| retried.entry.id).collect();
             for batch in journal::freeze(journal, &effective.settings)? {
                 let applied = journal::settle(&*store, journal, &batch, &effective.settings).await?;

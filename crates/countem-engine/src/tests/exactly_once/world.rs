@@ -20,7 +20,7 @@ use super::{
     server::{Key, Server},
 };
 use crate::{
-    Clock, ManualClock, Refusal, Settings, calendar::Calendar, lane::lane_of, node::Node, recorder::Recorder,
+    Clock, ManualClock, Refusal, Settings, calendar::Calendar, lane_of, node::Node, recorder::Recorder,
     tests::quiet,
 };
 
@@ -65,7 +65,8 @@ struct Broken {
 /// The collection that a lane serves.
 fn collection(lane: usize) -> String {
     let mut names = (0..).map(|number| format!("collection-{number}"));
-    names.find(|name| lane_of(name, LANES) == lane).expect("every lane serves some collection")
+    let lanes = LANES.try_into().expect("there are a few lanes");
+    names.find(|name| usize::from(lane_of(name, lanes)) == lane).expect("every lane serves some collection")
 }
 
 impl World {
