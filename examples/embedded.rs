@@ -51,7 +51,7 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
     println!("{month}: {done} jobs done");
 
     // A flush happens every second anyway. Who has to know that the counts are in the file asks for one.
-    collector.flush_blocking();
+    collector.flush_blocking()?;
     println!("after a flush, {} increments are pending", collector.stats().pending);
 
     // The last thing a program does: nothing is counted after it, and everything counted before it is in the file unless

@@ -38,7 +38,7 @@ async fn main() -> Result<ExitCode, Box<dyn Error>> {
     // A node reads what is in the database and what it has not stored itself yet. What the others have counted since their
     // last flush it cannot know, so they are asked for one.
     for node in &nodes {
-        node.flush().await;
+        node.flush().await?;
     }
     println!("today:");
     for (collection, counters) in nodes[0].get_all_counters(None).await? {

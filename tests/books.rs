@@ -64,7 +64,7 @@ fn counter_that_would_overflow_in_the_file_is_quarantined_alone() {
     collector.increment("c", "other", 1);
     let overflow = collector.try_increment("c", "full", 1).unwrap_err();
     assert!(matches!(overflow, Refusal::Overflow), "two amounts that do not fit into memory: {overflow}");
-    collector.flush_blocking();
+    collector.flush_blocking().unwrap();
 
     for _ in 0..3 {
         collector.increment("c", "full", 1);
@@ -73,7 +73,7 @@ fn counter_that_would_overflow_in_the_file_is_quarantined_alone() {
     collector.increment("c", "new", -5);
     let expected = counters(&[("full", i64::MAX), ("new", -5), ("other", 31)]);
     assert_eq!(collector.get_counters_blocking("c", None).unwrap(), expected);
-    collector.flush_blocking();
+    collector.flush_blocking().unwrap();
     assert_eq!(file.counters("c"), expected);
     let stats = collector.stats();
     assert!(stats.is_balanced(), "{stats:?}");

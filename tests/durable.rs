@@ -19,11 +19,11 @@ fn flush_and_increment_durable_return_when_the_file_has_it_whoever_else_flushes(
                         0 => collector.increment_durable_blocking("c", &metric, 1).unwrap(),
                         1 => {
                             collector.increment("c", &metric, 1);
-                            collector.flush_blocking();
+                            collector.flush_blocking().unwrap();
                         }
                         _ => {
                             handle.increment(1);
-                            collector.flush_blocking();
+                            collector.flush_blocking().unwrap();
                         }
                     }
                     assert_eq!(file.counters("c")[&metric], round, "{metric}");

@@ -29,7 +29,7 @@ async fn count_and_read(file: &CounterFile) {
     let expected = counters(&[("MyMethod.calls", 4000), ("handled", 8000)]);
     assert_eq!(collector.get_counters("app-events", None).await.unwrap(), expected, "before a flush");
     assert_eq!(file.sum("app-events"), 0, "nothing was to be stored yet");
-    collector.flush().await;
+    collector.flush().await.unwrap();
     assert_eq!(file.counters("app-events"), expected);
     collector.increment_durable("app-events", "durable", 1).await.unwrap();
     assert_eq!(file.counters("app-events")["durable"], 1);
@@ -130,7 +130,7 @@ fn collector_works_unchanged_without_a_runtime() {
     assert_eq!(collector.get_blocking("jobs", "done", month).unwrap(), Some(4000));
     let months = collector.series_blocking("jobs", "done", BucketRange::one(month)).unwrap();
     assert_eq!(months.into_iter().collect::<Vec<_>>(), [(month, 4000)]);
-    collector.flush_blocking();
+    collector.flush_blocking().unwrap();
     assert_eq!(file.counters("jobs"), expected);
     collector.increment_durable_blocking("jobs", "done", 1).unwrap();
     assert_eq!(file.counters("jobs"), counters(&[("done", 4001)]));
@@ -145,7 +145,7 @@ fn collector_outlives_the_runtime_that_started_it() {
     let run = |name| tokio::runtime::Builder::new_multi_thread().thread_name(name).build().unwrap();
     let collector = run("first").block_on(builder.start()).unwrap();
     collector.increment("c", "a", 1);
-    run("second").block_on(collector.flush());
+    run("second").block_on(collector.flush()).unwrap();
     assert_eq!(file.counters("c"), counters(&[("a", 1)]));
     collector.increment("c", "a", 1);
     assert!(run("third").block_on(collector.shutdown()).is_complete());
@@ -186,7 +186,7 @@ fn two_collectors_of_one_process_add_up_in_one_file() {
             scope.spawn(|| {
                 for _ in 0..20 {
                     (0..100).for_each(|_| collector.increment("c", "a", 1));
-                    collector.flush_blocking();
+                    collector.flush_blocking().unwrap();
                 }
             });
         }

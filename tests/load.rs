@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use countem::{Collector, Refusal, Settings};
+use countem::{Collector, Error, Refusal, Settings};
 use rand::{Rng, SeedableRng, rngs::StdRng};
 
 use crate::support::{CounterFile, eventually};
@@ -96,7 +96,7 @@ fn shutdown_while_the_store_is_away_says_what_is_not_stored() {
     for _ in 0..10 {
         collector.increment("c", "a", 1);
     }
-    collector.flush_blocking();
+    collector.flush_blocking().unwrap();
     let away = file.lock();
     for _ in 0..20 {
         collector.increment("c", "a", 1);
@@ -119,7 +119,8 @@ fn shutdown_while_the_store_is_away_says_what_is_not_stored() {
     drop(collector);
     let stored = file.sum("c").cast_unsigned();
     assert!(stored == report.applied || stored == report.applied + report.in_doubt, "{stored} {report:?}");
-    drop(flushing);
+    let told = flushing.join().unwrap();
+    assert!(matches!(told, Err(Error::NotStored)), "{told:?}");
 }
 
 #[test]
@@ -156,7 +157,7 @@ fn a_store_that_is_away_costs_bounded_memory_and_no_accepted_count() {
 async fn shutdown_goes_on_when_its_future_is_dropped_and_every_caller_gets_the_same_report() {
     let file = CounterFile::new();
     let collector = file.builder().start().await.unwrap();
-    collector.flush().await;
+    collector.flush().await.unwrap();
     let away = file.lock();
     collector.increment("c", "a", 1);
     // The store is locked, so the future is not ready: it is polled once and dropped.

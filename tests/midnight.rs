@@ -116,7 +116,7 @@ fn delta_counted_before_midnight_lands_on_that_day_in_every_zone() {
         count(&collector, &handle, after, 2);
         // An event of the day before that is told late.
         collector.increment_at("c", "a", 1000, moment(before)).unwrap();
-        collector.flush_blocking();
+        collector.flush_blocking().unwrap();
         count(&collector, &handle, after, 4);
         assert!(collector.shutdown_blocking().is_complete());
 
@@ -160,12 +160,12 @@ fn a_store_that_is_away_over_midnight_moves_no_count() {
     let clock = ManualClock::new(moment("2026-10-25T22:59:00Z"));
     let collector = start(&file, "Europe/Berlin", &clock);
     let handle = collector.counter("c", "a").unwrap();
-    collector.flush_blocking();
+    collector.flush_blocking().unwrap();
     let away = file.lock();
     count(&collector, &handle, "2026-10-25T22:59:00Z", 1);
     let flushing = thread::spawn({
         let collector = collector.clone();
-        move || collector.flush_blocking()
+        move || collector.flush_blocking().unwrap()
     });
     // Counted while a batch of the same day is in flight.
     eventually("a drained table", || collector.stats().pending_counters > 0);

@@ -35,7 +35,8 @@ fn a_durable_increment_that_waits_is_told_when_the_shutdown_gives_up() {
     let told = waiting.join().unwrap();
     assert!(matches!(told, Err(Error::NotDurable(_))), "{told:?}");
     assert!(collector.increment_durable_blocking("c", "a", 1).is_err());
-    collector.flush_blocking();
+    let told = collector.flush_blocking();
+    assert!(matches!(told, Err(Error::NotStored)), "{told:?}");
     drop(away);
 }
 

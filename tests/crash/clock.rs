@@ -76,7 +76,7 @@ fn a_clock_that_is_set_under_a_running_process_costs_nothing() {
         collector.increment_durable_blocking("c", "m", 10).unwrap();
         *expected.entry(time[..10].to_owned()).or_insert(0) += 11;
         match round % 3 {
-            0 => collector.flush_blocking(),
+            0 => collector.flush_blocking().unwrap(),
             1 => {
                 super::books::deliver(&collector);
                 collector = builder().start_blocking().unwrap();

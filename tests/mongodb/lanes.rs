@@ -66,7 +66,7 @@ async fn lane_of(collector: &Collector, collection: &str) -> usize {
     let batches = || -> Vec<u64> { lanes(collector).iter().map(|lane| lane.batches).collect() };
     let before = batches();
     collector.increment(collection, "m", 1);
-    collector.flush().await;
+    collector.flush().await.unwrap();
     let after = batches();
     (0..before.len()).find(|lane| after[*lane] > before[*lane]).expect("one lane has stored it")
 }

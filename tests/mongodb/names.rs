@@ -50,7 +50,7 @@ async fn unusual_names_are_stored_identically_in_new_and_in_existing_documents()
     count_all(&collector, &names);
     let twice: Counters = once.iter().map(|(name, n)| (name.clone(), 2 * n)).collect();
     assert_eq!(collector.get_counters("names", None).await?, twice, "from both");
-    collector.flush().await;
+    collector.flush().await.unwrap();
     for (name, n) in &twice {
         assert_eq!(collector.get("names", name, day).await?, Some(*n), "{name:?} alone");
     }

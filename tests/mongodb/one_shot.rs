@@ -70,7 +70,7 @@ async fn service_that_is_restarted_often_is_counted_exactly_and_leaves_no_waterm
         }
         // Every other run stores more than once before its end.
         if run % 2 == 0 {
-            collector.flush().await;
+            collector.flush().await.unwrap();
             collector.increment("one", "flushed", 1);
         }
         let report = collector.shutdown().await;

@@ -174,7 +174,7 @@ impl Scene {
             for metric in METRICS {
                 self.other.try_increment("shared", metric, 3)?;
             }
-            self.other.flush().await;
+            self.other.flush().await.unwrap();
             self.shared_by_other.end(4 * 3);
         }
         Ok(())

@@ -110,7 +110,7 @@ impl Service {
 
     /// Checks that everything accepted is delivered once, now that the store has been repaired.
     async fn delivers(mut self, database: &Database) -> Result<()> {
-        tokio::time::timeout(PATIENCE, self.collector.flush()).await?;
+        tokio::time::timeout(PATIENCE, self.collector.flush()).await??;
         let stats = self.collector.stats();
         assert!(stats.lanes.iter().all(|lane| lane.last_error.is_none()), "{stats:?}");
         assert_eq!((stats.applied, stats.pending), (self.increments, 0));

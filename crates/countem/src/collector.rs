@@ -167,13 +167,15 @@ impl Collector {
         self.read(async move |reader| reader.collections().await).await
     }
 
-    /// Returns once everything accepted before the call is in the store. Waits while the store is away, until a
-    /// [`shutdown`](Self::shutdown) gives up; its report then says what is missing.
+    /// Returns once everything accepted before the call is in the store. Waits while the store is away.
+    ///
+    /// # Errors
+    /// [`Error::NotStored`]: a [`shutdown`](Self::shutdown) gave up first; its report says what is missing.
     ///
     /// # Cancel safety
     /// Dropping the future changes nothing about what is stored.
-    pub async fn flush(&self) {
-        self.engine.flush().await;
+    pub async fn flush(&self) -> Result<(), Error> {
+        if self.engine.flush().await { Ok(()) } else { Err(Error::NotStored) }
     }
 
     /// Stops intake, stores what is pending until the deadline, and says where every accepted increment is.
@@ -289,8 +291,11 @@ impl Collector {
     }
 
     /// Does what [`flush`](Self::flush) does.
-    pub fn flush_blocking(&self) {
-        block_on(self.flush());
+    ///
+    /// # Errors
+    /// As [`flush`](Self::flush).
+    pub fn flush_blocking(&self) -> Result<(), Error> {
+        block_on(self.flush())
     }
 
     /// Does what [`shutdown`](Self::shutdown) does.

@@ -19,6 +19,9 @@ pub enum Error {
     /// The increment was counted, but it is not durable yet.
     #[error(transparent)]
     NotDurable(#[from] NotDurable),
+    /// What was pending at a flush is not in the store: the collector gave up at a shutdown.
+    #[error("counted, but not stored: the collector was shut down before the store had everything")]
+    NotStored,
     /// Counters could not be read.
     #[error(transparent)]
     Read(#[from] ReadError),

@@ -54,7 +54,7 @@ fn it_looks_beside_a_running_process() {
     sandbox.count(&[&[("a", 1)]]);
     let collector = sandbox.collector();
     collector.increment("c", "a", 1);
-    collector.flush_blocking();
+    collector.flush_blocking().unwrap();
     let ran = doctor(&sandbox, &["--audit"], 0);
     assert_said(&ran, &[("ok    journal", &format!("in use by process {}", std::process::id()))]);
     collector.increment("c", "a", 1);

@@ -30,7 +30,7 @@ impl Sandbox {
             for (metric, n) in *batch {
                 collector.try_increment("c", metric, *n).unwrap();
             }
-            collector.flush_blocking();
+            collector.flush_blocking().unwrap();
         }
         assert!(collector.shutdown_blocking().is_balanced());
     }

@@ -74,14 +74,14 @@ fn a_time_after_the_restored_point_is_refused_before_anything_is_sent() {
     sandbox.copy_store(STORE, "old");
     let collector = sandbox.collector();
     collector.increment("c", "a", 10);
-    collector.flush_blocking();
+    collector.flush_blocking().unwrap();
     // The journal notes it within a second, and the next one in a later second.
     eventually(&2, || sandbox.journal().summary().unwrap().resolved.batches);
     let began = Timestamp::now().as_second();
     eventually(&true, || Timestamp::now().as_second() > began);
     let since = (began + 1).to_string();
     collector.increment("c", "a", 100);
-    collector.flush_blocking();
+    collector.flush_blocking().unwrap();
     collector.shutdown_blocking();
     sandbox.copy_store("old", STORE);
     let ran = sandbox.run(&["replay", "--since", &since]).expect(2);
