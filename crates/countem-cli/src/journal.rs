@@ -1,15 +1,16 @@
 //! The journal that the user means, and how what is in it is brought to the store.
 
 use std::{
+    collections::BTreeMap,
     path::{Path, PathBuf},
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use anyhow::{Context, Result};
 use clap::Args;
 use countem::{
     Durability, JournalOptions, Retry, Settings,
-    journal::{ErrorKind, Journal, JournalError, JournalReader, Recovered},
+    journal::{ErrorKind, Journal, JournalError, JournalReader, Recovered, ResolvedBatch},
 };
 use countem_core::{Batch, BatchId, Deltas, Table};
 use countem_store::{Applied, Store};
@@ -82,6 +83,25 @@ pub(crate) fn exists(dir: &Path) -> bool {
     dir.join("journal.db").exists()
 }
 
+/// Parts the stored batches of a journal into those that a store is sure to know, as it knows all that was stored `since`, and
+/// those that are too old for that.
+///
+/// The batches of a lane are stored in order. So what came before one that is too old is as old, whatever the clock was.
+pub(crate) fn part(
+    stored: Vec<ResolvedBatch>,
+    since: SystemTime,
+) -> (Vec<ResolvedBatch>, Vec<ResolvedBatch>) {
+    let lane = |id: &BatchId| (id.writer.clone(), id.lane);
+    let mut forgotten = BTreeMap::new();
+    for batch in stored.iter().filter(|batch| batch.at < since) {
+        let last = forgotten.entry(lane(&batch.id)).or_insert(batch.id.seq);
+        *last = batch.id.seq.max(*last);
+    }
+    stored
+        .into_iter()
+        .partition(|batch| forgotten.get(&lane(&batch.id)).is_none_or(|&last| batch.id.seq > last))
+}
+
 /// Sends a batch until the store has it, and notes that in the journal.
 ///
 /// # Errors
@@ -144,7 +164,29 @@ fn split(deltas: &Deltas, most: usize) -> Result<Vec<Deltas>> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::UNIX_EPOCH;
+
+    use countem_core::Writer;
+
     use super::*;
+
+    #[test]
+    fn nothing_is_known_that_was_stored_before_something_forgotten_whatever_the_clock_was() {
+        let batch = |lane, seq, second| ResolvedBatch {
+            id: BatchId { writer: Writer::new(1, 1), lane, seq },
+            at: UNIX_EPOCH + Duration::from_secs(second),
+            counters: 1,
+            increments: 1,
+        };
+        let stored =
+            vec![batch(0, 1, 10), batch(0, 2, 90), batch(0, 3, 20), batch(0, 4, 50), batch(1, 1, 60)];
+        let numbers = |batches: Vec<ResolvedBatch>| -> Vec<_> {
+            batches.into_iter().map(|batch| (batch.id.lane, batch.id.seq)).collect()
+        };
+        let (known, too_old) = part(stored.clone(), UNIX_EPOCH + Duration::from_secs(50));
+        assert_eq!((numbers(known), numbers(too_old)), (vec![(0, 4), (1, 1)], vec![(0, 1), (0, 2), (0, 3)]));
+        assert_eq!(part(stored, UNIX_EPOCH).1, []);
+    }
 
     #[test]
     fn what_is_pending_is_split_without_losing_any() {

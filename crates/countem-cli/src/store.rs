@@ -1,6 +1,10 @@
 //! Opens the store that the user means.
 
-use std::{path::Path, sync::Arc};
+use std::{
+    path::Path,
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
 use anyhow::{Context, Result};
 use countem::{
@@ -14,6 +18,11 @@ use crate::{
     cli::Global,
     exit::{NotFound, UsageError},
 };
+
+/// How long MongoDB is sure to know a batch after it was stored. 48 hours after a writer was released, its watermarks leave the
+/// documents that live long, and a batch of it would be added to those once more. The hour is for clocks that differ, and for
+/// the time that a replay takes.
+pub(crate) const REMEMBERED: Duration = Duration::from_secs(47 * 3600);
 
 /// The configuration in effect, and what follows from it.
 pub(crate) struct Effective {
@@ -42,6 +51,16 @@ impl Effective {
     /// What is wrong with the store.
     pub(crate) async fn open(&self) -> Result<Arc<dyn Store>> {
         Ok(countem::open_store_with(&self.config.store().uri, self.config.mongodb()).await?)
+    }
+
+    /// Returns since when the store is sure to know every batch that it has: whether it has an older one, neither reading
+    /// nor sending it again can tell.
+    pub(crate) fn remembered_since(&self) -> SystemTime {
+        match self.config.store().uri.scheme() {
+            // For ever.
+            "sqlite" | "memory" => UNIX_EPOCH,
+            _ => SystemTime::now() - REMEMBERED,
+        }
     }
 
     /// Tells whether the store is a file that does not exist.

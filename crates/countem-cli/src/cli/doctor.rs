@@ -4,13 +4,15 @@ use std::{
     fs::{File, TryLockError},
     io::{self, Write as _},
     path::Path,
-    time::UNIX_EPOCH,
+    time::{SystemTime, UNIX_EPOCH},
 };
 
 use anyhow::Result;
 use clap::Args;
-use countem::{config::DurabilityLevel, journal::JournalReader};
-use countem_core::BatchId;
+use countem::{
+    config::DurabilityLevel,
+    journal::{JournalReader, ResolvedBatch},
+};
 use countem_store::Store;
 use serde::Serialize;
 
@@ -20,7 +22,7 @@ use crate::{
     journal::{self, JournalFlag},
     output::{Format, Listing, grouped},
     presence::{self, Presence},
-    store::{Effective, block_on},
+    store::{Effective, REMEMBERED, block_on},
 };
 
 /// Check the configuration, the store and the journal
@@ -43,7 +45,8 @@ store's bookkeeping says that it is there. Equal values mean that the store has 
 batch. A stored batch that is missing is a failure, one that waits to be sent is not.
 The audit says nothing about batches whose amounts are all zero, about batches that
 are not kept any more (`durability.keep_resolved`), and nothing about whether the
-values themselves were changed by hand. A store that has forgotten who wrote a batch
+values themselves were changed by hand. MongoDB is sure to know a batch for 47 hours:
+older ones are not compared. A store that has otherwise forgotten who wrote a batch
 looks as if the batch were missing.
 
 Exit codes: 0 nothing is wrong (there may be warnings), 1 something is,
@@ -112,7 +115,8 @@ impl Doctor {
         if self.audit {
             match &store {
                 Some(store) => {
-                    if let Err(error) = audit(&reader, &**store, findings).await {
+                    if let Err(error) = audit(&reader, &**store, effective.remembered_since(), findings).await
+                    {
                         findings.failed("audit", &error);
                     }
                 }
@@ -259,12 +263,17 @@ fn user(dir: &Path) -> Option<String> {
 const NAMED: usize = 10;
 
 /// Looks for every batch of the journal in the store.
-async fn audit(reader: &JournalReader, store: &dyn Store, findings: &mut Findings) -> Result<()> {
+async fn audit(
+    reader: &JournalReader,
+    store: &dyn Store,
+    remembered: SystemTime,
+    findings: &mut Findings,
+) -> Result<()> {
     // Batches that wait come first: one that is stored in the meantime is then looked for as stored, too.
     let waiting: Vec<_> = reader.frozen()?;
-    let stored: Vec<BatchId> = reader.resolved(UNIX_EPOCH)?.into_iter().map(|batch| batch.id).collect();
+    let (stored, too_old) = journal::part(reader.resolved(UNIX_EPOCH)?, remembered);
     let (mut there, mut unknown, mut missing) = (0_usize, 0_usize, 0_usize);
-    for id in &stored {
+    for ResolvedBatch { id, .. } in &stored {
         // A running process may have given it up since.
         let Some(batch) = reader.batch(id)? else { continue };
         let presence = presence::of(store, &batch).await?;
@@ -291,6 +300,11 @@ async fn audit(reader: &JournalReader, store: &dyn Store, findings: &mut Finding
     }
     findings
         .ok("audit", format!("{there} stored batches are in the store, of {unknown} reading does not tell"));
+    if !too_old.is_empty() {
+        let (count, hours) = (too_old.len(), REMEMBERED.as_secs() / 3600);
+        let why = format!("the store may have forgotten what it got more than {hours} hours ago");
+        findings.warn("audit", format!("{count} stored batches were not compared: {why}"));
+    }
     let mut arrived = 0;
     for batch in &waiting {
         arrived += usize::from(presence::of(store, batch).await? == Presence::There);

@@ -19,7 +19,7 @@ use crate::{
     journal::{self, JournalFlag},
     output::{Listing, say},
     presence::{self, Presence},
-    store::{Effective, block_on},
+    store::{Effective, REMEMBERED, block_on},
 };
 
 /// Send stored batches again, to a store that was restored to an older point
@@ -42,6 +42,10 @@ still there, and what is not stored yet, is sent in the order of (epoch, lane, s
 under its old identity. A batch that the store has is not added again, so a replay may
 be repeated, and ended at any time.
 
+MongoDB is sure to know a batch for 47 hours only, and a journal whose process was
+stopped for longer still has older ones. These are not sent, because weeks, months,
+years and `all` could count them twice. Whoever replays within 47 hours leaves none out.
+
 This relies on the store's own bookkeeping (the table `applied` of SQLite, the field `w`
 of MongoDB's documents) being restored together with the counters. A process ends
 without clearing its bookkeeping as long as `durability.keep_resolved` is more than 0;
@@ -55,8 +59,8 @@ Which batches were there is found out by reading, as far as that can tell: a bat
 amounts are all zero says nothing and counts as unknown. `--since` has to lie before the
 point to which the store was restored; if a batch before it is missing, nothing is sent.
 
-Exit code 6: everything was sent, but batches that the journal no longer keeps may be
-missing, or a count could not be added and is quarantined.
+Exit code 6: everything was sent that can be, but older batches may be missing, which
+are not kept any more or too old; or a count could not be added and is quarantined.
 
 Examples:
   countem replay --dry-run
@@ -71,6 +75,8 @@ struct Report {
     already_there: i64,
     /// Batches of which reading does not tell; they were sent.
     unknown: i64,
+    /// Batches that the store may have forgotten; they were neither sent nor looked for.
+    too_old: i64,
     /// Batches that could not be sent, and those after them.
     failed: i64,
     /// Counts that could not be added.
@@ -92,14 +98,17 @@ impl Replay {
             false => Some(self.journal.open(&effective, Duration::MAX)?.0),
         };
         let reader = self.journal.read(&effective)?;
-        let run = Run { journal, kept: Kept::read(&reader, since)?, reader, effective };
+        let kept = Kept::read(&reader, since, effective.remembered_since())?;
+        let run = Run { journal, kept, reader, effective };
         let mut report = Report { dry_run: self.dry_run, ..Report::default() };
         let outcome = block_on(run.all(&mut report));
-        let mut listing = Listing::new(&["sent", "already_there", "unknown", "failed", "quarantined"]);
+        let mut listing =
+            Listing::new(&["sent", "already_there", "unknown", "too_old", "failed", "quarantined"]);
         listing.push([
             report.sent.into(),
             report.already_there.into(),
             report.unknown.into(),
+            report.too_old.into(),
             report.failed.into(),
             report.quarantined.into(),
         ]);
@@ -121,16 +130,21 @@ struct Kept {
     send: Vec<BatchId>,
     /// What was stored before the time that was asked for.
     skip: Vec<BatchId>,
+    /// What was asked for, and may be forgotten by the store.
+    too_old: Vec<BatchId>,
     /// Those that are not known to be in the store.
     unresolved: BTreeSet<BatchId>,
 }
 
 impl Kept {
-    fn read(reader: &JournalReader, since: SystemTime) -> Result<Self> {
+    /// Reads what was stored `since`, for a store that knows all that it got after `remembered`.
+    fn read(reader: &JournalReader, since: SystemTime, remembered: SystemTime) -> Result<Self> {
         let frozen = reader.frozen()?;
         let unresolved: BTreeSet<_> = frozen.iter().map(|batch| batch.id().clone()).collect();
         let mut batches: Vec<_> = unresolved.iter().map(|id| (id.clone(), true)).collect();
-        batches.extend(reader.resolved(UNIX_EPOCH)?.into_iter().map(|batch| (batch.id, batch.at >= since)));
+        let (known, too_old) = journal::part(reader.resolved(UNIX_EPOCH)?, remembered);
+        let too_old = too_old.into_iter().filter(|batch| batch.at >= since).map(|batch| batch.id).collect();
+        batches.extend(known.into_iter().map(|batch| (batch.id, batch.at >= since)));
         batches.sort_by_key(|(id, _)| (id.writer.epoch(), id.lane, id.seq, id.writer.node()));
         let (mut send, mut skip, mut begun) = (Vec::new(), Vec::new(), BTreeSet::new());
         for (id, is_wanted) in batches {
@@ -143,7 +157,7 @@ impl Kept {
                 skip.push(id);
             }
         }
-        Ok(Self { send, skip, unresolved })
+        Ok(Self { send, skip, too_old, unresolved })
     }
 
     /// Returns the first batch to send of each writer's lane.
@@ -165,7 +179,10 @@ impl Run {
         let store = self.effective.open().await?;
         self.check_skipped(&*store).await?;
         let firsts = self.kept.firsts();
+        report.too_old = count(self.kept.too_old.len());
         let mut may_lack = 0;
+        // What is there was stored after all that came before it in its lane.
+        let mut proven = BTreeSet::new();
         for (at, id) in self.kept.send.iter().enumerate() {
             let presence = match self.one(&*store, id, report).await {
                 Ok(presence) => presence,
@@ -181,6 +198,9 @@ impl Run {
                 Presence::Unknown => &mut report.unknown,
             } += 1;
             let is_first = firsts.get(&(&id.writer, id.lane)) == Some(&id);
+            if is_first && presence == Presence::There {
+                proven.insert((&id.writer, id.lane));
+            }
             if is_first
                 && id.seq > 1
                 && presence != Presence::There
@@ -191,11 +211,27 @@ impl Run {
         }
         if may_lack > 0 {
             say(format_args!(
-                "the store lacked the oldest batch that the journal keeps, in {may_lack} lanes: \
-                 older ones may be missing, too, and are not kept any more"
+                "the store lacked the oldest batch that can be sent, in {may_lack} lanes: \
+                 older ones may be missing, too"
             ));
         }
-        Ok(if may_lack > 0 || report.quarantined > 0 { Exit::Partly } else { Exit::Ok })
+        let unproven = self.say_too_old(|id| proven.contains(&(&id.writer, id.lane)));
+        Ok(if may_lack > 0 || unproven > 0 || report.quarantined > 0 { Exit::Partly } else { Exit::Ok })
+    }
+
+    /// Says which batches are too old to be sent, and returns how many of them may be missing.
+    fn say_too_old(&self, is_there: impl Fn(&BatchId) -> bool) -> usize {
+        let too_old = &self.kept.too_old;
+        let unproven = too_old.iter().filter(|id| !is_there(id)).count();
+        if !too_old.is_empty() {
+            say(format_args!(
+                "{} batches were stored more than {} hours ago and cannot be replayed safely any more: the store may \
+                 have forgotten that it has them, and would count them twice. {unproven} of them may be missing",
+                too_old.len(),
+                REMEMBERED.as_secs() / 3600,
+            ));
+        }
+        unproven
     }
 
     /// Sends one batch, and returns what the store had of it before.

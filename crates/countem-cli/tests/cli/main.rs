@@ -4,6 +4,7 @@
 mod commands;
 mod doctor;
 mod follow;
+mod forgotten;
 mod formats;
 mod generator;
 mod harness;
