@@ -22,6 +22,9 @@ pub(crate) struct Cardinality {
 /// Hashes kept over all buckets; beyond it the oldest buckets are forgotten, and their cap starts anew.
 const REMEMBERED: usize = 8_000_000;
 
+/// How many hashes take as much memory as a collection in a bucket does by itself: buckets of a second hold few metrics each.
+const COLLECTION: usize = 64;
+
 impl Cardinality {
     pub(crate) fn new(most: usize) -> Self {
         Self { most, hasher: RandomState::default(), seen: BTreeMap::new(), remembered: 0 }
@@ -33,7 +36,10 @@ impl Cardinality {
         let collections = self.seen.entry(bucket).or_default();
         let metrics = match collections.get_mut(collection) {
             Some(metrics) => metrics,
-            None => collections.entry(collection.into()).or_default(),
+            None => {
+                self.remembered += COLLECTION;
+                collections.entry(collection.into()).or_default()
+            }
         };
         if metrics.contains(&hash) {
             return true;
@@ -52,13 +58,15 @@ impl Cardinality {
     fn forget_oldest(&mut self, but: Bucket) {
         let oldest = self.seen.keys().copied().find(|bucket| *bucket != but && *bucket != Bucket::ALL);
         if let Some(metrics) = oldest.and_then(|bucket| self.seen.remove(&bucket)) {
-            self.remembered -= metrics.values().map(HashSet::len).sum::<usize>();
+            self.remembered -= metrics.values().map(|metrics| COLLECTION + metrics.len()).sum::<usize>();
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use countem_core::Period;
+
     use super::*;
 
     #[test]
@@ -71,5 +79,20 @@ mod tests {
         assert!(cardinality.admits("web", monday, "a"), "a known metric stays known");
         assert!(cardinality.admits("web", tuesday, "c"));
         assert!(cardinality.admits("mail", monday, "c"));
+    }
+
+    #[test]
+    fn buckets_of_seconds_are_forgotten_too() {
+        let mut cardinality = Cardinality::new(2);
+        let mut now: jiff::Timestamp = "2026-11-20T00:00:00Z".parse().unwrap();
+        for _ in 0..2 * REMEMBERED / COLLECTION {
+            let second = Bucket::containing(Period::Second, now, &jiff::tz::TimeZone::UTC).unwrap();
+            assert!(cardinality.admits("web", second, "a"));
+            now += jiff::SignedDuration::from_secs(1);
+        }
+        assert!(cardinality.seen.len() <= REMEMBERED / COLLECTION);
+        let remembered =
+            cardinality.seen.values().flat_map(BTreeMap::values).map(|metrics| COLLECTION + metrics.len());
+        assert_eq!(cardinality.remembered, remembered.sum::<usize>());
     }
 }
