@@ -38,8 +38,8 @@ impl Retry {
 /// Returns what the store did, and whether any attempt was ever in doubt: if none was, the writer may be retired.
 ///
 /// # Errors
-/// The last error, when the store refuses (a person has to act) or `deadline` has passed. The batch may then still be stored
-/// if that error is in doubt; only sending the same batch again can tell.
+/// Why the store refuses (a person has to act), or the last error when `deadline` has passed. It is in doubt if any attempt
+/// was: the batch may then be stored, and only sending the same batch again can tell.
 ///
 /// # Cancel safety
 /// Dropping the future leaves the batch in doubt.
@@ -56,14 +56,45 @@ pub async fn deliver(
             Err(error) => error,
         };
         doubted |= error.kind() == ErrorKind::InDoubt;
-        if matches!(error.kind(), ErrorKind::Refused | ErrorKind::Unsupported) {
-            return Err(error);
-        }
         let wait = retry.next_wait();
-        if tokio::time::Instant::now() + wait > deadline {
-            return Err(error);
+        let is_final = matches!(error.kind(), ErrorKind::Refused | ErrorKind::Unsupported);
+        if is_final || tokio::time::Instant::now() + wait > deadline {
+            return Err(if doubted { in_doubt(error) } else { error });
         }
         tracing::warn!(batch = %batch.id(), %error, "batch is not stored yet, trying again");
         tokio::time::sleep(wait).await;
+    }
+}
+
+/// Says of the last error that an attempt before it may have succeeded.
+fn in_doubt(last: StoreError) -> StoreError {
+    if last.kind() == ErrorKind::InDoubt {
+        return last;
+    }
+    StoreError::new(ErrorKind::InDoubt, "an attempt was never answered, so the batch may be stored")
+        .with_source(last)
+}
+
+#[cfg(all(test, not(feature = "shuttle")))]
+mod tests {
+    use countem_core::{BatchId, Table, Writer};
+    use countem_store::{Fault, FaultyStore, MemoryStore};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_delivery_that_was_ever_in_doubt_ends_in_doubt() {
+        let mut table = Table::new();
+        table.fold("c", "m", "2026-11-20".parse().unwrap(), 1).unwrap();
+        let batch = Batch::new(BatchId { writer: Writer::new(1, 1), lane: 0, seq: 1 }, table.drain());
+        for (first, kind) in [(Fault::LoseReply, ErrorKind::InDoubt), (Fault::Fail, ErrorKind::NotApplied)] {
+            let (store, faults) = FaultyStore::new(MemoryStore::new());
+            faults.then([first]);
+            faults.otherwise(Fault::Fail);
+            let deadline = tokio::time::Instant::now() + Duration::from_millis(50);
+            let retry = Retry::new(Duration::from_millis(1), Duration::from_millis(5));
+            let error = deliver(&store, &batch, retry, deadline).await.unwrap_err();
+            assert_eq!(error.kind(), kind);
+        }
     }
 }
