@@ -32,9 +32,15 @@ fn the_books_balance_at_every_moment_under_load() {
             });
         }
         // As many looks as it takes to see counts on their way to the file.
+        let mut accepted_before = 0;
         for look in (0..).take_while(|look| *look < 500 || batches(&collector) < 30) {
             let stats = collector.stats();
             assert!(stats.is_balanced(), "at look {look}: {stats:#?}");
+            assert!(
+                stats.accepted >= accepted_before,
+                "at look {look}: {accepted_before} before, {stats:#?}"
+            );
+            accepted_before = stats.accepted;
             let page = collector.metrics();
             let [accepted, others @ ..] = [
                 "accepted_total",

@@ -24,7 +24,7 @@ use tokio::{
     task::JoinError,
 };
 
-use crate::{node::Node, recorder::NotDurable, retry::Retry};
+use crate::{claim::Claim, node::Node, recorder::NotDurable, retry::Retry};
 
 /// The thread on which actors live.
 #[derive(Debug)]
@@ -42,6 +42,7 @@ pub(crate) struct Actors {
     store: Mutex<Option<Arc<dyn Store>>>,
     /// Cloned by everything that holds the store on behalf of an actor.
     using_store: Arc<()>,
+    claim: Arc<Claim>,
     retry: Retry,
     collectors: Mutex<Vec<Addr<CollectorActor>>>,
     lanes: Mutex<Vec<Addr<StorageActor>>>,
@@ -59,6 +60,7 @@ struct StorageActor {
     node: Arc<Node>,
     lane: usize,
     store: Opened,
+    claim: Arc<Claim>,
     runtime: runtime::Handle,
     retry: Retry,
     sending: bool,
@@ -217,8 +219,12 @@ impl StorageActor {
         }
         self.sending = true;
         let (node, opened, lane) = (Arc::clone(&self.node), self.store.clone(), self.lane);
+        let claim = Arc::clone(&self.claim);
         // The attempt is a task of its own: the store's future runs to its end whatever happens to the actor.
         let attempt = self.runtime.spawn(async move {
+            if let Err(error) = claim.settle(&*opened.store).await {
+                return Some(Err(error));
+            }
             match next_batch(&node, lane).await {
                 Ok(Some(batch)) => Some(attempt(&node, &*opened.store, &batch).await),
                 Ok(None) => None,
@@ -289,12 +295,19 @@ fn not_journaled(error: NotDurable) -> StoreError {
 
 impl Actors {
     /// Starts one collector per active table and one storage actor per lane.
-    pub(crate) fn start(stage: Stage, node: Arc<Node>, store: Arc<dyn Store>, retry: Retry) -> Self {
+    pub(crate) fn start(
+        stage: Stage,
+        node: Arc<Node>,
+        store: Arc<dyn Store>,
+        claim: Claim,
+        retry: Retry,
+    ) -> Self {
         let actors = Self {
             stage,
             node,
             store: Mutex::new(Some(store)),
             using_store: Arc::new(()),
+            claim: Arc::new(claim),
             retry,
             collectors: Mutex::default(),
             lanes: Mutex::default(),
@@ -314,11 +327,13 @@ impl Actors {
     /// Starts the storage actor of a lane; `None` once the actors have ended.
     fn storage_actor(&self, lane: usize) -> Option<Addr<StorageActor>> {
         let store = Opened { store: self.store.lock().clone()?, _in_use: Arc::clone(&self.using_store) };
-        let (node, runtime, retry) = (Arc::clone(&self.node), self.stage.runtime.clone(), self.retry.clone());
+        let (node, claim) = (Arc::clone(&self.node), Arc::clone(&self.claim));
+        let (runtime, retry) = (self.stage.runtime.clone(), self.retry.clone());
         let actor = StorageActor::start_in_arbiter(&self.stage.arbiter, move |_| StorageActor {
             node,
             lane,
             store,
+            claim,
             runtime,
             retry,
             sending: false,

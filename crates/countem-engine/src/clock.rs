@@ -57,6 +57,11 @@ impl Clock {
         }
     }
 
+    /// Tells whether time passes by itself.
+    pub(crate) fn is_running(&self) -> bool {
+        matches!(self, Self::System)
+    }
+
     /// Makes the time now the one at which increments are counted, and returns how long that holds.
     pub(crate) fn turn(&self, calendar: &Calendar) -> SignedDuration {
         match self {
@@ -66,7 +71,7 @@ impl Clock {
         }
     }
 
-    /// Lets a manual clock turn `calendar` whenever it is set; the system clock is watched by the ticker.
+    /// Lets a manual clock turn `calendar` whenever it is set; the system clock is watched by a thread.
     pub(crate) fn drive(&self, calendar: &Arc<Calendar>) {
         if let Self::Manual(clock) = self {
             clock.shared.lock().calendars.push(Arc::downgrade(calendar));

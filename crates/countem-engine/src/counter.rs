@@ -126,11 +126,16 @@ impl Counter {
         if cell.intake != Intake::Open {
             return Err(cell.intake.refusal());
         }
+        let fresh = Cell { slot: self.cells.class.slot(), n, increments: 1, intake: Intake::Open };
         if cell.increments > 0 {
+            self.node.begin_move();
             // The lock of the cell is held meanwhile: a reader that drains the cell waits until the delta has arrived.
             self.node.merge_from_cell(&self.cells.delta(cell));
+            *cell = fresh;
+            self.node.end_move();
+        } else {
+            *cell = fresh;
         }
-        *cell = Cell { slot: self.cells.class.slot(), n, increments: 1, intake: Intake::Open };
         Ok(())
     }
 

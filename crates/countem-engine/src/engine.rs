@@ -51,8 +51,6 @@ pub(crate) struct Core {
     calendar: Arc<Calendar>,
     writer: Writer,
     shutdown_deadline: Duration,
-    /// Increments that an earlier process had left in the journal.
-    recovered: u64,
     /// Whether the bookkeeping of a clean end may leave the store: not while resolved batches are kept for a replay, which
     /// needs it to tell what a restored store has.
     may_retire: bool,
@@ -208,8 +206,8 @@ impl Engine {
         let task = runtime.spawn(async move { core.shutdown().await });
         match task.await {
             Ok(report) => report,
-            // The runtime ends only after a shutdown has left its report.
-            Err(_) => self.core().report.get().cloned().unwrap_or_default(),
+            // The runtime ends only after a shutdown has left its report, unless it panicked.
+            Err(_) => self.core().report.get().cloned().unwrap_or_else(|| self.core().broken_report()),
         }
     }
 }

@@ -33,6 +33,10 @@ pub(crate) struct LaneState {
     pending: Table,
     /// The part of `pending` that the journal has not recorded; `None` without a journal.
     fresh: Option<Table>,
+    /// Increments that were fresh and are being recorded.
+    recording: u64,
+    /// What was quarantined here and is not recorded.
+    fresh_quarantine: Vec<Quarantined>,
     cardinality: Cardinality,
     /// Frozen, not sent yet.
     queue: VecDeque<Arc<Batch>>,
@@ -58,6 +62,8 @@ pub(crate) struct LaneState {
 #[derive(Debug, Default, Clone)]
 pub(crate) struct Ledger {
     pub(crate) merged: u64,
+    /// Those of them that no table or handle had before: recovered ones, and those counted while the tables were full.
+    pub(crate) direct: u64,
     pub(crate) applied: u64,
     pub(crate) quarantined: u64,
     pub(crate) dropped: u64,
@@ -93,6 +99,8 @@ impl Lane {
             batch_counters: batch_counters.max(1),
             pending: Table::new(),
             fresh: None,
+            recording: 0,
+            fresh_quarantine: Vec::new(),
             cardinality: Cardinality::new(metrics_per_bucket),
             queue: VecDeque::new(),
             queue_is_unsaved: false,
@@ -124,8 +132,16 @@ impl LaneState {
             Err(error) => Err(error),
         };
         if let Err(error) = refused {
-            self.quarantine(Quarantined::new(delta, error.to_string()));
+            self.quarantine_counted(Quarantined::new(delta, error.to_string()));
         }
+    }
+
+    /// Quarantines a delta that never was in a batch: the journal has to be told.
+    fn quarantine_counted(&mut self, quarantined: Quarantined) {
+        if self.fresh.is_some() {
+            self.fresh_quarantine.push(quarantined.clone());
+        }
+        self.quarantine(quarantined);
     }
 
     /// Adds a delta whose counter is not pending yet: the place where the cardinality cap is kept.
@@ -159,11 +175,27 @@ impl LaneState {
         fresh.merge(delta)
     }
 
-    /// Adds a delta only if its counter is pending already, at most a second time beside a frozen batch.
-    pub(crate) fn merge_known(&mut self, delta: Delta<'_>) -> Result<(), FoldError> {
-        let is_frozen = self.queue.iter().chain(&self.in_flight).any(|batch| batch.contains(&delta));
-        self.add(delta, if is_frozen { usize::MAX } else { 0 })?;
-        self.ledger.merged += delta.increments;
+    /// Adds an increment, one delta for each stored bucket, only if all of its counters are pending already: at most a second
+    /// time beside a frozen batch.
+    pub(crate) fn merge_known(&mut self, deltas: &[Delta<'_>]) -> Result<(), FoldError> {
+        for delta in deltas {
+            let Delta { collection, metric, bucket, n, .. } = *delta;
+            let pending = self.pending.get(collection, metric, bucket);
+            let is_frozen = || self.queue.iter().chain(&self.in_flight).any(|batch| batch.contains(delta));
+            if pending.is_none() && !is_frozen() {
+                return Err(FoldError::Full);
+            }
+            // What is fresh is a part of what is pending, and may leave `i64` all the same.
+            let fresh = self.fresh.as_ref().and_then(|fresh| fresh.get(collection, metric, bucket));
+            for sum in [pending, fresh].into_iter().flatten() {
+                sum.checked_add(n).ok_or(FoldError::Overflow)?;
+            }
+        }
+        for delta in deltas {
+            self.add(*delta, usize::MAX)?;
+            self.ledger.merged += delta.increments;
+            self.ledger.direct += delta.increments;
+        }
         Ok(())
     }
 
@@ -246,11 +278,29 @@ impl LaneState {
     /// Takes what the journal has not recorded. Not while it does not have the frozen batches.
     pub(crate) fn take_fresh(&mut self) -> Deltas {
         debug_assert!(!self.queue_is_unsaved, "saving the batches makes the journal forget what is recorded");
-        self.fresh.as_mut().map(Table::drain).unwrap_or_default()
+        let fresh = self.fresh.as_mut().map(Table::drain).unwrap_or_default();
+        self.recording = fresh.totals().increments;
+        fresh
+    }
+
+    /// Takes what was quarantined before it was in a batch, and is not recorded.
+    pub(crate) fn take_fresh_quarantine(&mut self) -> Vec<Quarantined> {
+        std::mem::take(&mut self.fresh_quarantine)
+    }
+
+    /// Notes that the journal has recorded what was taken.
+    pub(crate) fn recorded(&mut self) {
+        self.recording = 0;
+    }
+
+    /// Takes back what was quarantined and could not be recorded.
+    pub(crate) fn put_back_quarantine(&mut self, quarantined: Quarantined) {
+        self.fresh_quarantine.push(quarantined);
     }
 
     /// Takes back what the journal could not record.
     pub(crate) fn put_back_fresh(&mut self, deltas: &Deltas) {
+        self.recording = 0;
         let Some(fresh) = &mut self.fresh else { return };
         for delta in deltas.iter() {
             if let Err(error) = fresh.merge(delta) {
@@ -273,9 +323,15 @@ impl LaneState {
             }
         }
         self.ledger.merged += before;
+        self.ledger.direct = self.ledger.merged;
     }
 
-    /// Returns the number of pending increments that the journal has not recorded.
+    /// Returns the number of increments that the journal is recording: whether it has them is not known yet.
+    pub(crate) fn recording(&self) -> u64 {
+        self.recording
+    }
+
+    /// Returns the number of pending increments that the journal has not begun to record.
     pub(crate) fn fresh_increments(&self) -> u64 {
         let unsaved =
             self.queue.iter().filter(|_| self.queue_is_unsaved).map(|batch| batch.totals().increments);

@@ -8,6 +8,7 @@
 mod actors;
 mod calendar;
 mod cardinality;
+mod claim;
 mod clock;
 mod counter;
 mod engine;

@@ -1,6 +1,9 @@
 //! Everything a node counts with: the plain, shared state behind the handles and the actors.
 
-use std::sync::{Arc, atomic::AtomicUsize};
+use std::{
+    sync::{Arc, atomic::AtomicUsize},
+    thread,
+};
 
 use countem_core::{Batch, Bucket, CollectionName, Delta, Deltas, MetricName, Writer};
 use countem_journal::Recovered;
@@ -16,7 +19,7 @@ use crate::{
     refusal::{REASONS, Refusal},
     router::{Draining, Intake, Router},
     settings::Settings,
-    sync::{AtomicU64, Mutex, Ordering},
+    sync::{AtomicU64, Mutex, MutexGuard, Ordering},
 };
 
 /// The counting state of one node. No actor owns a count: an actor that dies takes nothing with it.
@@ -42,6 +45,9 @@ pub(crate) struct Node {
     lane_counters: AtomicUsize,
     /// Increments that came through handles and have left their cells.
     accepted_by_cells: AtomicU64,
+    /// Moves from cells to lanes outside a drain.
+    moves_begun: AtomicU64,
+    moves_ended: AtomicU64,
     refused: [AtomicU64; REASONS.len()],
     /// What handles that are made from now on begin with.
     intake: Mutex<Intake>,
@@ -80,6 +86,8 @@ impl Node {
             flush_counters: settings.flush_counters.max(1),
             lane_counters: AtomicUsize::new(0),
             accepted_by_cells: AtomicU64::new(0),
+            moves_begun: AtomicU64::new(0),
+            moves_ended: AtomicU64::new(0),
             refused: Default::default(),
             intake: Mutex::new(Intake::Open),
             recorder,
@@ -97,6 +105,11 @@ impl Node {
 
     pub(crate) fn clock(&self) -> &Clock {
         &self.clock
+    }
+
+    /// Makes the time now the one at which increments are counted, and returns how long that holds.
+    pub(crate) fn turn_slots(&self) -> SignedDuration {
+        self.clock.turn(&self.calendar)
     }
 
     pub(crate) fn lanes(&self) -> &[Lane] {
@@ -216,14 +229,16 @@ impl Node {
 
     /// No room for a new counter. One that is pending in its lane already needs none.
     fn fold_into_lane(&self, delta: Delta<'_>) -> Result<(), Refusal> {
-        let class = self.calendar.class(delta.collection);
-        let mut buckets = class.schedule().fan_out(delta.bucket);
-        let (Some(bucket), None) = (buckets.next(), buckets.next()) else {
-            return Err(Refusal::Full);
-        };
-        self.lane(delta.collection).lock().merge_known(in_bucket(delta, bucket, true))?;
-        self.accepted_by_cells.fetch_add(delta.increments, Ordering::Relaxed);
-        Ok(())
+        let buckets = self.calendar.class(delta.collection).schedule().fan_out(delta.bucket);
+        let deltas: Vec<_> =
+            buckets.enumerate().map(|(at, bucket)| in_bucket(delta, bucket, at == 0)).collect();
+        let mut lane = self.lane(delta.collection).lock();
+        // Asked under the lock of the lane: a shutdown looks at the lane after it has closed the intake.
+        let intake = self.intake_now();
+        if intake != Intake::Open {
+            return Err(intake.refusal());
+        }
+        Ok(lane.merge_known(&deltas)?)
     }
 
     /// Returns how many counters may be pending.
@@ -303,6 +318,9 @@ impl Node {
     }
 
     /// Moves what a handle counted in a slot that has ended to its lane.
+    ///
+    /// The caller empties the cell before it gives back its lock, and calls this between [`begin_move`](Self::begin_move) and
+    /// [`end_move`](Self::end_move) unless it drains.
     pub(crate) fn merge_from_cell(&self, delta: &Delta<'_>) {
         let class = self.calendar.class(delta.collection);
         let mut state = self.lane(delta.collection).lock();
@@ -379,21 +397,64 @@ impl Node {
         self.recorder.as_ref()
     }
 
-    /// Returns the number of increments accepted so far and how many of them have not reached a lane.
-    pub(crate) fn intake(&self) -> (u64, u64) {
-        let mut accepted = self.accepted_by_cells.load(Ordering::Relaxed);
-        let mut pending = 0;
-        for collector in self.router.tables() {
-            let draining = collector.draining.lock();
-            let rest = draining.table.iter().skip(draining.merged).map(|delta| delta.increments).sum::<u64>();
+    /// Notes that increments are about to move from a cell to a lane.
+    pub(crate) fn begin_move(&self) {
+        self.moves_begun.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// Notes that they have moved.
+    pub(crate) fn end_move(&self) {
+        self.moves_ended.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// Looks at the lanes while nothing moves into them from where it was counted: what is returned is of one moment, and
+    /// no increment is seen twice or not at all.
+    pub(crate) fn look<T>(&self, mut at_lanes: impl FnMut(&[Lane]) -> T) -> (Counted, T) {
+        let mut looks = 0;
+        loop {
+            // Held to the end of the look: nobody drains meanwhile.
+            let draining: Vec<_> = self.router.tables().map(|collector| collector.draining.lock()).collect();
+            let begun = self.moves_begun.load(Ordering::SeqCst);
+            let is_still = self.moves_ended.load(Ordering::SeqCst) == begun;
+            let counted = self.counted(&draining);
+            let lanes = at_lanes(&self.lanes);
+            looks += 1;
+            // Each cell moves once per slot, so this ends soon; a bound is for a clock that runs wild.
+            if (is_still && self.moves_begun.load(Ordering::SeqCst) == begun) || looks == MOST_LOOKS {
+                return (counted, lanes);
+            }
+            drop(draining);
+            thread::yield_now();
+        }
+    }
+
+    fn counted(&self, draining: &[MutexGuard<'_, Draining>]) -> Counted {
+        let mut counted = Counted::default();
+        for (collector, draining) in self.router.tables().zip(draining) {
+            let rest = draining.table.iter().skip(draining.merged).map(|delta| delta.increments);
+            counted.unmerged += rest.sum::<u64>();
             let open = collector.lock();
-            accepted += open.accepted;
-            pending += rest + open.table.deltas().totals().increments;
+            counted.accepted += open.accepted;
+            counted.unmerged += open.table.deltas().totals().increments;
         }
         let in_cells = self.registry.pending();
-        (accepted + in_cells, pending + in_cells)
+        counted.accepted += self.accepted_by_cells.load(Ordering::Relaxed) + in_cells;
+        counted.unmerged += in_cells;
+        counted
     }
 }
+
+/// What was counted in tables and through handles.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Counted {
+    /// Increments accepted so far.
+    pub(crate) accepted: u64,
+    /// Those of them that have not reached a lane.
+    pub(crate) unmerged: u64,
+}
+
+/// See [`Node::look`].
+const MOST_LOOKS: u32 = 10_000;
 
 /// Remembers the stored buckets of the slot seen last: deltas of one table are nearly always of the same slot.
 #[derive(Default)]

@@ -88,12 +88,15 @@ impl Recorder {
                 unsaved = Some(error);
                 continue;
             }
-            let fresh = lane.lock().take_fresh();
+            let mut lane = lane.lock();
+            record.quarantined.extend(lane.take_fresh_quarantine());
+            let fresh = lane.take_fresh();
             if !fresh.is_empty() {
                 record.lanes.push((index, fresh));
             }
         }
-        let recorded = if record.lanes.is_empty() { Ok(()) } else { self.record(node, record).await };
+        let is_empty = record.lanes.is_empty() && record.quarantined.is_empty();
+        let recorded = if is_empty { Ok(()) } else { self.record(node, record).await };
         drop(order);
         let outcome = recorded.and(unsaved.map_or(Ok(()), Err));
         match &outcome {
@@ -122,13 +125,19 @@ impl Recorder {
         };
         let (record, error) = match asked {
             Ok(()) => match answered.await.expect("the journal answers every request") {
-                Ok(_) => return Ok(()),
+                Ok(_) => {
+                    node.lanes().iter().for_each(|lane| lane.lock().recorded());
+                    return Ok(());
+                }
                 Err(Refused { record, error }) => (record, error.into()),
             },
             Err(record) => (record, NotDurable::closed()),
         };
         for (index, fresh) in &record.lanes {
             node.lanes()[usize::from(*index)].lock().put_back_fresh(fresh);
+        }
+        for quarantined in record.quarantined {
+            node.lane(&quarantined.collection).lock().put_back_quarantine(quarantined);
         }
         Err(error)
     }

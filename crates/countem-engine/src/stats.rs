@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use countem_store::Quarantined;
 
-use crate::{node::Node, recorder::Recorder};
+use crate::{lane::Lane, node::Node, recorder::Recorder};
 
 /// Where every increment of a node is, and how flushing goes.
 ///
@@ -73,22 +73,30 @@ impl Stats {
             actor_restarts,
             ..Self::default()
         };
-        // What no lane has yet stands on both sides of the law. Every lane is then looked at under its lock, and what is
-        // pending there is added up from the deltas themselves.
         stats.journal = node.recorder().and_then(Recorder::status);
-        let (_, unmerged) = node.intake();
-        (stats.accepted, stats.pending) = (unmerged, unmerged);
-        for lane in node.lanes() {
+        let (counted, stats) = node.look(|lanes| stats.clone().with(lanes));
+        Self {
+            accepted: stats.accepted + counted.accepted,
+            pending: stats.pending + counted.unmerged,
+            ..stats
+        }
+    }
+
+    /// Adds what the lanes say. Each is looked at under its lock, and what is pending there is added up from the deltas
+    /// themselves.
+    fn with(mut self, lanes: &[Lane]) -> Self {
+        let stats = &mut self;
+        for lane in lanes {
             let lane = lane.lock();
             let ledger = &lane.ledger;
-            stats.accepted += ledger.merged;
+            stats.accepted += ledger.direct;
             stats.applied += ledger.applied;
             stats.quarantined += ledger.quarantined;
             stats.dropped += ledger.dropped;
             let pending = lane.pending_increments();
             stats.pending += pending;
             if stats.journal.is_some() {
-                stats.journaled += pending.saturating_sub(lane.fresh_increments());
+                stats.journaled += pending.saturating_sub(lane.fresh_increments() + lane.recording());
             }
             stats.pending_counters += lane.counters();
             stats.quarantine.extend(ledger.quarantine.iter().cloned());
@@ -105,6 +113,6 @@ impl Stats {
                 pending_counters: lane.counters(),
             });
         }
-        stats
+        self
     }
 }

@@ -1,5 +1,6 @@
 //! The engine as a whole, on a store that misbehaves.
 
+mod claim;
 mod exactly_once;
 mod flush;
 mod journal;

@@ -1,7 +1,9 @@
 //! What happens by the clock: slots turn, lanes are flushed, the router finds its size, dead actors are replaced.
 
 use std::{
+    io,
     sync::{Arc, Weak},
+    thread,
     time::Duration,
 };
 
@@ -25,11 +27,8 @@ pub(crate) async fn run(core: Weak<Core>, settings: Settings) {
     let mut breathed = Instant::now();
     let mut idle = 0;
     while let Some(engine) = core.upgrade() {
-        let node = engine.node();
-        let holds = node.clock().turn(node.calendar());
-        let holds = Duration::try_from(holds).unwrap_or(LOOK);
-        let wake = flush_at.min(Instant::now() + LOOK.min(holds));
-        let shared = Arc::clone(node);
+        let wake = flush_at.min(Instant::now() + LOOK);
+        let shared = Arc::clone(engine.node());
         // Not kept alive while asleep: the last handle may be dropped meanwhile.
         drop(engine);
         tokio::select! {
@@ -46,6 +45,19 @@ pub(crate) async fn run(core: Weak<Core>, settings: Settings) {
             flush_at = Instant::now() + jittered(&settings);
         }
     }
+}
+
+/// Turns the slots of the system clock until the engine is gone, on a thread of its own: whatever the runtime is busy with, a
+/// count that is made after midnight belongs to the new day.
+pub(crate) fn turn_slots(core: Weak<Core>) -> io::Result<()> {
+    let turn = move || {
+        while let Some(engine) = core.upgrade() {
+            let holds = engine.node().turn_slots();
+            drop(engine);
+            thread::sleep(LOOK.min(Duration::try_from(holds).unwrap_or(LOOK)));
+        }
+    };
+    thread::Builder::new().name("countem-clock".to_owned()).spawn(turn).map(drop)
 }
 
 async fn wanted(node: &Node, not_before: Instant) {

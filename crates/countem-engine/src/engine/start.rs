@@ -12,6 +12,7 @@ use super::{Alive, Core, Engine};
 use crate::{
     actors::{Actors, Stage},
     calendar::Calendar,
+    claim::Claim,
     clock::Clock,
     node::Node,
     recorder::{self, Recorder},
@@ -72,13 +73,18 @@ impl Engine {
         let stage = StageGuard(Some(stage));
         let journal = stage.open_journal(&settings).await?;
         let store = stage.runtime().spawn(open).await.map_err(io::Error::other)??;
-        let journal = match journal {
-            Some((journal, recovered)) => Some(stage.claim_identity(&store, journal, recovered).await?),
-            None => None,
-        };
-        let (writer, recorder, recovered) = match journal {
-            Some((journal, recovered)) => (journal.writer(), Some(Recorder::new(journal)), Some(recovered)),
-            None => (Writer::new(rand::random(), 1), None, None),
+        let (writer, claim, recorder, recovered) = match journal {
+            Some((journal, recovered)) => {
+                let (journal, recovered, is_claimed) =
+                    stage.claim_identity(&store, journal, recovered).await?;
+                let (writer, recorder) = (journal.writer(), Recorder::new(journal));
+                (writer.clone(), Claim::new(writer, is_claimed), Some(recorder), Some(recovered))
+            }
+            // Drawn by lot, so nobody else has it.
+            None => {
+                let writer = Writer::new(rand::random(), 1);
+                (writer.clone(), Claim::new(writer, true), None, None)
+            }
         };
         let mut settings = settings;
         if let Some(recovered) = &recovered {
@@ -88,7 +94,7 @@ impl Engine {
         let recovered = recovered.map_or(0, |recovered| node.restore(recovered));
         let stage = stage.keep();
         let retry = Retry::new(settings.retry_first, settings.retry_longest);
-        let actors = Actors::start(stage, Arc::clone(&node), Arc::clone(&store), retry);
+        let actors = Actors::start(stage, Arc::clone(&node), Arc::clone(&store), claim, retry);
         let core = Arc::new(Core {
             node,
             actors,
@@ -96,13 +102,20 @@ impl Engine {
             calendar,
             writer,
             shutdown_deadline: settings.shutdown_deadline,
-            recovered,
             may_retire: match &settings.durability {
                 Durability::Memory => true,
                 Durability::Journal { options, .. } => options.resolved_retention.is_zero(),
             },
             report: OnceCell::new(),
         });
+        // Opening may have taken its time.
+        core.node.turn_slots();
+        if core.node.clock().is_running()
+            && let Err(error) = ticker::turn_slots(Arc::downgrade(&core))
+        {
+            core.actors.stop();
+            return Err(error.into());
+        }
         if let Durability::Journal { tick, .. } = settings.durability {
             core.actors.runtime().spawn(recorder::run(Arc::downgrade(&core), tick));
         }
@@ -134,13 +147,14 @@ impl StageGuard {
 
     /// Asks the store whether another process has the identity of the journal, which then was copied, and takes a fresh one if so.
     ///
-    /// A store that is away or slow cannot say. The journal itself notices most copies, so counting begins all the same.
+    /// A store that is away or slow cannot say: tells by `false` that it has to be asked again before the first batch. Counting
+    /// begins all the same.
     async fn claim_identity(
         &self,
         store: &Arc<dyn Store>,
         journal: Journal,
         mut recovered: Recovered,
-    ) -> Result<(Journal, Recovered), StartError> {
+    ) -> Result<(Journal, Recovered, bool), StartError> {
         let (asked, writer) = (Arc::clone(store), journal.writer());
         // All of it on our own runtime: the caller's may have no timers. The claim is a task of its own, because a store's
         // future runs to its end.
@@ -150,13 +164,13 @@ impl StageGuard {
         });
         match claim.await {
             Ok(Ok(Ok(Ok(Registration::Cloned)))) => {}
-            Ok(Ok(Ok(Ok(Registration::Fresh)))) => return Ok((journal, recovered)),
+            Ok(Ok(Ok(Ok(Registration::Fresh)))) => return Ok((journal, recovered, true)),
             unknown => {
                 tracing::warn!(
                     ?unknown,
                     "store cannot say yet whether another process has the identity of this journal"
                 );
-                return Ok((journal, recovered));
+                return Ok((journal, recovered, false));
             }
         }
         let renewed = self.runtime().spawn_blocking(move || {
@@ -167,7 +181,8 @@ impl StageGuard {
         });
         let journal = renewed.await.map_err(io::Error::other)??;
         recovered.pending.clear();
-        Ok((journal, recovered))
+        // A fresh node, drawn by lot.
+        Ok((journal, recovered, true))
     }
 
     fn keep(mut self) -> Stage {

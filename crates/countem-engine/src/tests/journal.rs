@@ -3,7 +3,7 @@
 use std::{path::Path, time::Duration};
 
 use countem_core::Bucket;
-use countem_journal::JournalOptions;
+use countem_journal::{FailPoints, JournalOptions, JournalReader};
 use countem_store::Fault;
 
 use super::{counters, quiet, start, start_on};
@@ -141,4 +141,42 @@ async fn a_thousand_waiting_increments_share_one_commit() {
     assert!(waiting.iter().all(Result::is_ok), "{waiting:?}");
     let commits = setup.engine.stats().journal.unwrap().commits - before;
     assert_eq!(commits, 1, "for a thousand increments");
+}
+
+/// Two amounts that no 64-bit number holds are quarantined before they are in any batch.
+#[tokio::test]
+async fn what_is_quarantined_while_it_is_pending_is_in_the_journal_when_it_is_acknowledged() {
+    let dir = tempfile::tempdir().unwrap();
+    let setup = start(journaled(dir.path())).await;
+    setup.faults.otherwise(Fault::Fail);
+    setup.engine.increment("c", "m", i64::MAX).unwrap();
+    setup.engine.durable().await.unwrap();
+    setup.engine.increment("c", "m", 1).unwrap();
+    setup.engine.durable().await.unwrap();
+    let quarantined = JournalReader::open(dir.path()).unwrap().quarantined().unwrap();
+    let [entry] = &quarantined[..] else { panic!("one entry: {quarantined:?}") };
+    assert_eq!((&*entry.quarantined.metric, entry.quarantined.n, entry.quarantined.increments), ("m", 1, 1));
+    let stats = setup.engine.stats();
+    assert_eq!((stats.accepted, stats.pending, stats.journaled, stats.quarantined), (2, 1, 1, 1));
+}
+
+#[tokio::test]
+async fn a_shutdown_ends_though_the_disk_of_the_journal_answers_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let fail_points = FailPoints::default();
+    let options = JournalOptions { fail_points: fail_points.clone(), ..JournalOptions::new(dir.path()) };
+    let durability = Durability::Journal { options, tick: Duration::from_secs(3600) };
+    let setup = start(Settings { durability, ..journaled(dir.path()) }).await;
+    setup.faults.otherwise(Fault::Fail);
+    setup.engine.increment("c", "recorded", 1).unwrap();
+    setup.engine.durable().await.unwrap();
+    fail_points.arm("record.after=error,settle=error");
+    setup.engine.increment("c", "in-doubt", 1).unwrap();
+    assert!(setup.engine.durable().await.is_err());
+    setup.engine.increment("c", "later", 1).unwrap();
+    let stats = setup.engine.stats();
+    assert_eq!((stats.accepted, stats.pending, stats.journaled), (3, 3, 1), "{stats:?}");
+    let report = setup.engine.shutdown().await;
+    assert!(report.is_balanced() && !report.is_complete(), "{report:?}");
+    assert_eq!((report.accepted, report.applied), (3, 0), "{report:?}");
 }

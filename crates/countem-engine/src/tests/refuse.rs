@@ -1,6 +1,6 @@
 //! What is not accepted, and what is accepted under another name.
 
-use countem_core::OVERFLOW_METRIC;
+use countem_core::{OVERFLOW_METRIC, Period};
 use countem_store::Fault;
 
 use super::{counters, quiet, start};
@@ -67,6 +67,28 @@ async fn a_full_node_counts_known_counters_and_refuses_new_ones() {
     assert_eq!(stored["m0"], 101);
     assert_eq!(stored.values().sum::<i64>(), i64::try_from(accepted).unwrap() + 101);
     assert!(setup.engine.stats().is_balanced());
+}
+
+#[tokio::test]
+async fn a_known_counter_of_several_periods_is_counted_in_all_of_them_though_the_node_is_full() {
+    let settings = Settings { pending_counters: 64, collectors_min: 1, collectors_max: 1, ..quiet() };
+    let setup = start(Settings { periods: vec![Period::Hour, Period::Day], ..settings }).await;
+    setup.faults.otherwise(Fault::Fail);
+    let mut known = 0;
+    while setup.engine.increment("c", &format!("m{known}"), 1).is_ok() {
+        known += 1;
+    }
+    for _ in 0..100 {
+        setup.engine.increment("c", "m0", 1).unwrap();
+    }
+    assert!(setup.engine.stats().is_balanced());
+    setup.faults.otherwise(Fault::None);
+    setup.engine.flush().await;
+    for bucket in ["2026-11-20T12", "2026-11-20"] {
+        let stored = setup.stored(bucket).await;
+        assert_eq!((stored["m0"], stored.len()), (101, known), "{bucket}");
+    }
+    assert_eq!(setup.engine.stats().applied, known as u64 + 100);
 }
 
 #[tokio::test]

@@ -1,11 +1,13 @@
 //! The bucket is fixed when counted (I3).
 
-use countem_core::Period;
-use countem_store::Fault;
-use jiff::tz::TimeZone;
+use std::sync::Arc;
+
+use countem_core::{Bucket, CollectionName, Period};
+use countem_store::{Fault, MemoryStore, Query, Store};
+use jiff::{Timestamp, tz::TimeZone};
 
 use super::{counters, quiet, start_at};
-use crate::{Refusal, Settings};
+use crate::{Clock, Engine, Refusal, Settings};
 
 #[tokio::test]
 async fn delta_counted_before_midnight_lands_on_that_day() {
@@ -100,4 +102,36 @@ async fn an_increment_with_a_time_lands_on_the_day_of_that_time() {
     setup.engine.flush().await;
     assert_eq!(setup.stored("2026-01-02").await, counters(&[("a", 1)]));
     assert_eq!(setup.engine.stats().refused["time"], 2);
+}
+
+/// A flush of millions of counters keeps the runtime busy for seconds.
+#[tokio::test]
+async fn slots_turn_in_time_however_busy_the_runtime_is() {
+    let store = Arc::new(MemoryStore::new());
+    let opened: Arc<dyn Store> = store.clone();
+    let settings = Settings { periods: vec![Period::Second], ..quiet() };
+    let engine = Engine::start(settings, Clock::System, async move { Ok(opened) }).await.unwrap();
+    let (busy, idle) = std::sync::mpsc::channel::<()>();
+    let idle = Arc::new(std::sync::Mutex::new(idle));
+    for _ in 0..8 {
+        let idle = Arc::clone(&idle);
+        // Blocks a worker until the test has counted.
+        engine.runtime().spawn(async move { idle.lock().unwrap().recv().ok() });
+    }
+    let began = Timestamp::now();
+    let in_the_next_second = loop {
+        let now = Timestamp::now();
+        // Far from the turn, so that a machine that is busy itself does not spoil it.
+        if now.as_second() > began.as_second() && now.subsec_millisecond() >= 500 {
+            break now;
+        }
+        std::thread::yield_now();
+    };
+    engine.increment("c", "m", 1).unwrap();
+    drop(busy);
+    engine.flush().await;
+    let second = Bucket::containing(Period::Second, in_the_next_second, &TimeZone::UTC).unwrap();
+    let query = Query::bucket(CollectionName::new("c").unwrap(), second);
+    let stored = store.read(&query, None).await.unwrap();
+    assert_eq!(stored.get(&second), Some(&counters(&[("m", 1)])), "{second}: {stored:?}");
 }

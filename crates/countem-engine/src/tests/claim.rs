@@ -1,0 +1,87 @@
+//! Nothing is sent under an identity that another process may have.
+
+use std::{collections::VecDeque, sync::Arc, time::Duration};
+
+use countem_core::{Batch, CollectionName, Writer};
+use countem_journal::JournalOptions;
+use countem_store::{
+    Applied, ErrorKind, MemoryStore, Query, Registration, Rows, Store, StoreError, async_trait,
+};
+use parking_lot::Mutex;
+
+use super::quiet;
+use crate::{Clock, Durability, Engine, Settings};
+
+/// A store whose register answers as a test says, and then that the writer is fresh.
+#[derive(Debug)]
+struct Registered {
+    inner: MemoryStore,
+    answers: Mutex<VecDeque<Option<Registration>>>,
+}
+
+#[async_trait]
+impl Store for Registered {
+    async fn register(&self, _: &Writer) -> Result<Registration, StoreError> {
+        match self.answers.lock().pop_front() {
+            None => Ok(Registration::Fresh),
+            Some(Some(answer)) => Ok(answer),
+            Some(None) => Err(StoreError::new(ErrorKind::InDoubt, "no answer")),
+        }
+    }
+    async fn apply(&self, batch: &Batch) -> Result<Applied, StoreError> {
+        self.inner.apply(batch).await
+    }
+    async fn retire(&self, writer: &Writer) -> Result<(), StoreError> {
+        self.inner.retire(writer).await
+    }
+    async fn read(&self, query: &Query, in_flight: Option<&Batch>) -> Result<Rows, StoreError> {
+        self.inner.read(query, in_flight).await
+    }
+    async fn collections(&self) -> Result<Vec<CollectionName>, StoreError> {
+        self.inner.collections().await
+    }
+    async fn mark(&self, key: &str) -> Result<Option<String>, StoreError> {
+        self.inner.mark(key).await
+    }
+    async fn check(&self) -> Result<(), StoreError> {
+        self.inner.check().await
+    }
+    fn location(&self) -> String {
+        self.inner.location()
+    }
+}
+
+/// Counts once on a store that answers like this when it is asked for the identity.
+async fn count(dir: &std::path::Path, answers: &[Option<Registration>]) -> Engine {
+    let store =
+        Registered { inner: MemoryStore::new(), answers: Mutex::new(answers.iter().copied().collect()) };
+    let durability =
+        Durability::Journal { options: JournalOptions::new(dir), tick: Duration::from_secs(3600) };
+    let settings = Settings { durability, shutdown_deadline: Duration::from_millis(50), ..quiet() };
+    let opened: Arc<dyn Store> = Arc::new(store);
+    let engine = Engine::start(settings, Clock::System, async move { Ok(opened) }).await.unwrap();
+    engine.increment("c", "m", 1).unwrap();
+    engine
+}
+
+#[tokio::test]
+async fn a_store_that_could_not_say_at_the_start_is_asked_again_before_the_first_batch() {
+    let dir = tempfile::tempdir().unwrap();
+    let engine = count(dir.path(), &[None, None, None]).await;
+    assert!(engine.flush().await);
+    let stats = engine.stats();
+    let failures: u64 = stats.lanes.iter().map(|lane| lane.failures).sum();
+    assert_eq!((stats.applied, failures), (1, 2), "one answer was missed at the start");
+    assert!(engine.shutdown().await.is_complete());
+}
+
+#[tokio::test]
+async fn under_the_identity_of_another_process_nothing_is_sent() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut answers = vec![None];
+    answers.extend([Some(Registration::Cloned); 1000]);
+    let engine = count(dir.path(), &answers).await;
+    let report = engine.shutdown().await;
+    assert_eq!((report.accepted, report.applied, report.journaled), (1, 0, 1), "{report}");
+    assert!(report.errors.iter().any(|error| error.contains("start this process again")), "{report:?}");
+}
