@@ -1,6 +1,7 @@
 //! Keeps reading files that grow, through rotation.
 
 use std::{
+    collections::BTreeSet,
     fs::Metadata,
     io,
     os::unix::fs::{FileExt, MetadataExt},
@@ -34,8 +35,8 @@ struct Path {
     name: Arc<str>,
     current: Option<Tail>,
     leaving: Vec<Tail>,
-    /// What was last wrong, so that it is reported once and not at every look.
-    trouble: String,
+    /// What was wrong, so that it is reported once and not at every look.
+    troubles: BTreeSet<String>,
 }
 
 /// One open file.
@@ -58,11 +59,10 @@ impl Feed {
         let mut is_first_round = true;
         loop {
             for path in &mut paths {
-                if let Err(interrupt) = path.poll(&mut self) {
-                    let goes_on = path.suffer(interrupt, &self).is_ok();
-                    if !goes_on || is_first_round {
-                        return;
-                    }
+                let polled = path.poll(&mut self);
+                let is_unusable = is_first_round && polled.is_err();
+                if path.suffer(polled, &self).is_err() || is_unusable {
+                    return;
                 }
             }
             is_first_round = false;
@@ -77,30 +77,53 @@ impl Path {
     fn new(input: Input) -> Option<Self> {
         let Input::File(path) = &input else { return None };
         let (name, path) = (input.name(), path.clone());
-        Some(Self { name, input, path, current: None, leaving: Vec::new(), trouble: String::new() })
+        Some(Self { name, input, path, current: None, leaving: Vec::new(), troubles: BTreeSet::new() })
     }
 
+    /// Reads on in all files, and notices when the path leads to another one. What cannot be read just now stays open and is
+    /// read on at a later look: opened anew it would be counted from its beginning.
     fn poll(&mut self, feed: &mut Feed) -> Result<(), Interrupt> {
+        self.read_leaving(feed)?;
+        let read = self.read_current(feed);
+        if let Err(Interrupt::Stopped) = read {
+            return read;
+        }
+        // Also when it cannot be read: another file may have taken its place.
+        let turned = self.turn(feed);
+        read.and(turned)
+    }
+
+    fn read_leaving(&mut self, feed: &mut Feed) -> Result<(), Interrupt> {
         let mut at = 0;
         while let Some(tail) = self.leaving.get_mut(at) {
             let is_over = tail.grown.elapsed() >= LINGER;
-            match tail.pump(feed) {
-                Ok(()) if is_over && tail.grown.elapsed() >= LINGER => self.leaving.remove(at).end(feed)?,
-                Ok(()) => at += 1,
-                Err(interrupt) => {
-                    self.leaving.remove(at);
-                    return Err(interrupt);
-                }
+            let pumped = tail.pump(feed);
+            if pumped.is_ok() && is_over && tail.grown.elapsed() >= LINGER {
+                self.leaving.remove(at).end(feed)?;
+            } else {
+                at += 1;
             }
+            self.suffer(pumped, feed)?;
         }
-        if let Some(tail) = &mut self.current {
-            if tail.was_emptied()? {
-                tail.end(feed)?;
-                tail.source.go_to(0, 0)?;
-                tail.begin(feed, &self.name)?;
-            }
-            tail.pump(feed)?;
+        Ok(())
+    }
+
+    fn read_current(&mut self, feed: &mut Feed) -> Result<(), Interrupt> {
+        let Some(tail) = &mut self.current else { return Ok(()) };
+        if tail.was_emptied()?
+            && let Some(mut tail) = self.current.take()
+        {
+            // What it held is fed to its end. If the rest fails, the new content is opened from its beginning.
+            tail.end(feed)?;
+            tail.source.go_to(0, 0)?;
+            tail.begin(feed, &self.name)?;
+            self.current = Some(tail);
         }
+        self.current.as_mut().map_or(Ok(()), |tail| tail.pump(feed))
+    }
+
+    /// Goes over to the file that the path leads to now.
+    fn turn(&mut self, feed: &mut Feed) -> Result<(), Interrupt> {
         let found = match self.path.metadata() {
             Ok(found) => key(&found),
             // Between being moved away and being made anew a log has no file.
@@ -117,16 +140,11 @@ impl Path {
         self.open(feed)
     }
 
-    /// Gives the file up: what is wrong with it does not concern the others, and a new one may take its place.
-    fn suffer(&mut self, interrupt: Interrupt, feed: &Feed) -> Result<(), Interrupt> {
-        self.current = None;
-        match interrupt {
-            Interrupt::Failed(error) if error.to_string() == self.trouble => Ok(()),
-            Interrupt::Failed(error) => {
-                self.trouble = error.to_string();
-                feed.report(&self.name, Err(Interrupt::Failed(error)))
-            }
-            Interrupt::Stopped => Err(Interrupt::Stopped),
+    /// Reports what is wrong with a file, once: it does not concern the others, and may pass.
+    fn suffer(&mut self, polled: Result<(), Interrupt>, feed: &Feed) -> Result<(), Interrupt> {
+        match polled {
+            Err(Interrupt::Failed(error)) if !self.troubles.insert(error.to_string()) => Ok(()),
+            other => feed.report(&self.name, other),
         }
     }
 
@@ -194,4 +212,68 @@ impl Tail {
 
 fn key(metadata: &Metadata) -> (u64, u64) {
     (metadata.dev(), metadata.ino())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, sync::mpsc};
+
+    use super::*;
+    use crate::stop::Stop;
+
+    /// Feeds a test, which receives the events.
+    fn feed() -> (Feed, mpsc::Receiver<Event>) {
+        let (events, fed) = mpsc::sync_channel(100);
+        let (_, spare) = mpsc::channel();
+        let stop = Arc::new(Stop::default());
+        (Feed { events, spare, stop, meter: Arc::default(), is_once: false, inputs: 0 }, fed)
+    }
+
+    /// Looks once, and returns the lines that were fed and the number of problems that were reported.
+    fn look(path: &mut Path, feed: &mut Feed, fed: &mpsc::Receiver<Event>) -> (String, usize) {
+        let polled = path.poll(feed);
+        assert!(path.suffer(polled, feed).is_ok());
+        let (mut text, mut problems) = (String::new(), 0);
+        for event in fed.try_iter() {
+            match event {
+                Event::Lines { block, .. } => text += str::from_utf8(block.bytes()).unwrap(),
+                Event::Failed { .. } => problems += 1,
+                Event::Begin { .. } | Event::End { .. } | Event::Find { .. } => {}
+            }
+        }
+        (text, problems)
+    }
+
+    #[test]
+    fn what_cannot_be_read_for_a_while_is_read_on_and_not_anew() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = |name| folder.path().join(name);
+        let append = |name, text: &str| {
+            let mut content = fs::read(file(name)).unwrap_or_default();
+            content.extend_from_slice(text.as_bytes());
+            fs::write(file(name), content).unwrap();
+        };
+        let (mut feed, fed) = feed();
+        let mut path = Path::new(Input::File(file("log"))).unwrap();
+        append("log", "one\n");
+        let mut look = |path: &mut Path| look(path, &mut feed, &fed);
+        assert_eq!(look(&mut path), ("one\n".into(), 0));
+
+        append("log", "two\n");
+        path.current.as_mut().unwrap().source.fail(2);
+        assert_eq!(look(&mut path), (String::new(), 1), "it is said");
+        assert_eq!(look(&mut path), (String::new(), 0), "and not again");
+        assert_eq!(look(&mut path), ("two\n".into(), 0));
+
+        // Another file takes the place of one that cannot be read, which is still read on.
+        append("log", "three\n");
+        path.current.as_mut().unwrap().source.fail(3);
+        fs::rename(file("log"), file("log.1")).unwrap();
+        append("log", "four\n");
+        assert_eq!(look(&mut path), ("four\n".into(), 0));
+        append("log", "five\n");
+        assert_eq!(look(&mut path), ("five\n".into(), 0), "the others go on");
+        assert_eq!(look(&mut path), (String::new(), 0));
+        assert_eq!(look(&mut path), ("three\n".into(), 0));
+    }
 }

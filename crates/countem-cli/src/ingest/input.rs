@@ -140,6 +140,25 @@ impl Source {
     }
 }
 
+#[cfg(test)]
+impl Source {
+    /// Lets the next `times` reads fail.
+    pub(crate) fn fail(&mut self, times: usize) {
+        struct Failing(usize, Box<dyn Read + Send>);
+        impl Read for Failing {
+            fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+                if self.0 == 0 {
+                    return self.1.read(out);
+                }
+                self.0 -= 1;
+                Err(io::Error::other("the disk is away (injected)"))
+            }
+        }
+        let stream = std::mem::replace(&mut self.stream, Box::new(io::empty()));
+        self.stream = Box::new(Failing(times, stream));
+    }
+}
+
 impl Read for Source {
     fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
         self.stream.read(out)

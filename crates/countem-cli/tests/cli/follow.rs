@@ -112,6 +112,31 @@ fn a_replaced_file_that_has_grown_as_long_is_noticed() {
 }
 
 #[test]
+fn a_path_that_cannot_be_looked_at_for_a_while_does_not_count_its_file_anew() {
+    let log = Log::new(37, 90, 10);
+    let sandbox = Sandbox::new();
+    let [one, two, three] = thirds(&log);
+    sandbox.write("log", one);
+    let follower = sandbox.start(&args(&["log", "--follow"]));
+    eventually(&lines(one), || sandbox.total("web"));
+    // A link to itself leads nowhere; the second part is read after the first, so the path was looked at between.
+    sandbox.rename("log", "aside");
+    std::os::unix::fs::symlink("log", sandbox.path("log")).unwrap();
+    let mut expected = lines(one);
+    for part in [two, three] {
+        sandbox.append("aside", part);
+        expected += lines(part);
+        eventually(&expected, || sandbox.total("web"));
+    }
+    sandbox.rename("aside", "log");
+    sandbox.append("log", one);
+    eventually(&(expected + lines(one)), || sandbox.total("web"));
+    let ran = interrupt(follower).expect(6);
+    assert_eq!(ran.err.matches("symbolic links").count(), 1, "{}", ran.err);
+    assert_eq!(sandbox.total("web"), expected + lines(one));
+}
+
+#[test]
 fn what_cannot_be_followed_is_refused() {
     let sandbox = Sandbox::new();
     sandbox.write("log.gz", crate::ingest::gzip(b"x\n"));
