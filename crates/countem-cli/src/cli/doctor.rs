@@ -37,7 +37,9 @@ pub(crate) struct Doctor {
 }
 
 const AFTER: &str = "\
-Nothing is changed, and a process that uses the journal is not disturbed.
+No count is changed, and a process that uses the journal is not disturbed. A SQLite
+store is opened as always: an older file, or an empty one, gets the tables of this
+version.
 
 `--audit` reads, for every batch in the journal, its counters from the store twice: as
 they are, and as they would be if the batch were in flight, which adds it unless the

@@ -1,4 +1,4 @@
-//! `doctor`: says what is wrong, changes nothing, disturbs nobody.
+//! `doctor`: says what is wrong, changes no count, disturbs nobody.
 
 use std::fs;
 
@@ -46,6 +46,16 @@ fn a_sound_installation_is_called_sound() {
         (&json["findings"][0]["state"], &json["findings"][0]["about"]),
         (&"ok".into(), &"configuration".into())
     );
+}
+
+#[test]
+fn an_empty_file_gets_its_tables_as_the_help_says() {
+    let sandbox = Sandbox::new();
+    sandbox.write("countem.db", "");
+    assert_said(&doctor(&sandbox, &[], 0), &[("ok    store", "can be reached and used")]);
+    assert_eq!(sandbox.writers(), 0, "the tables are there");
+    let help = sandbox.run(&["doctor", "--help"]).expect(0).out;
+    assert!(!help.contains("Nothing is changed") && help.contains("an empty one, gets the tables"), "{help}");
 }
 
 #[test]
