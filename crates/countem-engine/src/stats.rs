@@ -25,7 +25,7 @@ pub struct Stats {
     pub quarantined: u64,
     /// Increments given up at a shutdown whose deadline passed.
     pub dropped: u64,
-    /// Increments that were not accepted, by reason: `name`, `closed`, `full`, `overflow`, `time`.
+    /// Increments that were not accepted, by reason: `name`, `closed`, `full`, `overflow`, `time`, `journal_full`.
     pub refused: BTreeMap<&'static str, u64>,
     /// Distinct counters pending in the lanes.
     pub pending_counters: usize,
