@@ -121,10 +121,10 @@ impl Courier {
         self.seq += 1;
         let id = BatchId { writer: self.writer.clone(), lane: 0, seq: self.seq };
         let deltas = self.fan_out(parcel.deltas)?;
-        let batch = match mark {
+        let batch = Arc::new(match mark {
             None => Batch::new(id, deltas),
             Some(mark) => Batch::with_mark(id, deltas, mark),
-        };
+        });
         let applied = self.deliver(&batch).await?;
         tracing::debug!(batch = %batch.id(), counters = batch.len(), "batch is stored");
         let refused: u64 = applied.quarantined.iter().map(|counter| counter.increments).sum();
@@ -146,10 +146,14 @@ impl Courier {
         self.delivered
     }
 
-    async fn deliver(&mut self, batch: &Batch) -> Result<Applied, StoreError> {
+    async fn deliver(&mut self, batch: &Arc<Batch>) -> Result<Applied, StoreError> {
         const AGES: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
         let deadline = Instant::now() + self.patience.unwrap_or(AGES);
-        let (applied, doubted) = countem::deliver(&*self.store, batch, self.retry.clone(), deadline).await?;
+        let (store, batch, retry) = (Arc::clone(&self.store), Arc::clone(batch), self.retry.clone());
+        // A task of its own: the store's future is not dropped by whoever gives up waiting for it.
+        let sending = tokio::spawn(async move { countem::deliver(&*store, &batch, retry, deadline).await });
+        let panicked = |error| StoreError::new(ErrorKind::InDoubt, "the store panicked").with_source(error);
+        let (applied, doubted) = sending.await.map_err(panicked)??;
         self.doubted |= doubted;
         Ok(applied)
     }
@@ -320,6 +324,27 @@ mod tests {
         assert!(!serving.is_finished(), "without a request it is tried for ever");
         stop.set();
         assert_eq!(serving.await.unwrap().failure.unwrap().kind(), ErrorKind::InDoubt);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_batch_that_is_given_up_while_the_store_has_it_is_not_torn_from_the_store() {
+        let memory = Arc::new(MemoryStore::new());
+        let (store, faults) = FaultyStore::new(Arc::clone(&memory));
+        faults.then([Fault::Delay]);
+        let (orders, asked) = mpsc::channel(1);
+        let stop = Arc::new(Stop::default());
+        let courier = courier(Arc::new(store), &settings(&[Period::Day]));
+        let seen = Arc::clone(&stop);
+        let serving = tokio::spawn(async move { courier.serve(asked, &seen).await });
+        orders.send(Order::Store(parcel(&[("a", "2026-11-20", 1)]))).await.ok().unwrap();
+        faults.delayed().await;
+        stop.set();
+        assert_eq!(serving.await.unwrap().failure.unwrap().kind(), ErrorKind::InDoubt);
+        faults.release();
+        for _ in 0..100 {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(read(&*memory, "2026-11-20").await, Counters::from([("a".into(), 1)]));
     }
 
     #[tokio::test]
