@@ -1,6 +1,12 @@
 //! Brings deltas to the store, batch by batch, each exactly once.
 
-use std::{collections::HashMap, sync::Arc, sync::mpsc as std_mpsc, time::Duration};
+use std::{
+    collections::HashMap,
+    fs::{File, TryLockError},
+    path::PathBuf,
+    sync::{Arc, mpsc as std_mpsc},
+    time::Duration,
+};
 
 use countem::{Calendar, Retry, Settings};
 use countem_core::{Batch, BatchId, Delta, Deltas, Table, Writer};
@@ -55,6 +61,8 @@ pub(crate) struct Courier {
     doubted: bool,
     /// Where the marks of inputs are.
     places: HashMap<usize, Place>,
+    /// The file that is locked while a place is chosen; none when no other process has the store.
+    turns: Option<PathBuf>,
     delivered: Delivered,
 }
 
@@ -66,6 +74,7 @@ impl Courier {
         settings: &Settings,
         patience: Option<Duration>,
     ) -> Self {
+        let turns = store.location().strip_prefix("sqlite://").map(|path| format!("{path}-ingest").into());
         Self {
             store,
             calendar,
@@ -76,6 +85,7 @@ impl Courier {
             grace: settings.shutdown_deadline,
             doubted: false,
             places: HashMap::new(),
+            turns,
             delivered: Delivered::default(),
         }
     }
@@ -112,10 +122,11 @@ impl Courier {
     /// # Errors
     /// The store refuses it, or did not take it in time.
     pub(crate) async fn store(&mut self, parcel: Parcel) -> Result<(), StoreError> {
+        let mut turn = None;
         let mark = match &parcel.progress {
             None => None,
             Some((input, resumed, progress)) => {
-                Some(progress.mark(self.place(*input, *resumed, progress).await?))
+                Some(progress.mark(self.place(*input, *resumed, progress, &mut turn).await?))
             }
         };
         self.seq += 1;
@@ -125,7 +136,7 @@ impl Courier {
             None => Batch::new(id, deltas),
             Some(mark) => Batch::with_mark(id, deltas, mark),
         });
-        let applied = self.deliver(&batch).await?;
+        let applied = self.deliver(&batch, turn).await?;
         tracing::debug!(batch = %batch.id(), counters = batch.len(), "batch is stored");
         let refused: u64 = applied.quarantined.iter().map(|counter| counter.increments).sum();
         self.delivered.increments += batch.totals().increments - refused;
@@ -146,12 +157,16 @@ impl Courier {
         self.delivered
     }
 
-    async fn deliver(&mut self, batch: &Arc<Batch>) -> Result<Applied, StoreError> {
+    /// Brings a batch to the store. A `turn` ends when its mark is in its place.
+    async fn deliver(&mut self, batch: &Arc<Batch>, turn: Option<File>) -> Result<Applied, StoreError> {
         const AGES: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
         let deadline = Instant::now() + self.patience.unwrap_or(AGES);
         let (store, batch, retry) = (Arc::clone(&self.store), Arc::clone(batch), self.retry.clone());
         // A task of its own: the store's future is not dropped by whoever gives up waiting for it.
-        let sending = tokio::spawn(async move { countem::deliver(&*store, &batch, retry, deadline).await });
+        let sending = tokio::spawn(async move {
+            let _turn = turn;
+            countem::deliver(&*store, &batch, retry, deadline).await
+        });
         let panicked = |error| StoreError::new(ErrorKind::InDoubt, "the store panicked").with_source(error);
         let (applied, doubted) = sending.await.map_err(panicked)??;
         self.doubted |= doubted;
@@ -195,17 +210,20 @@ impl Courier {
         Ok(found)
     }
 
-    /// Returns where the mark of an input is: where it was, or, after the input has outgrown that, in a place of its own.
+    /// Returns where the mark of an input is: where it was, or, after the input has outgrown that, in a place of its own,
+    /// which is its alone for as long as nobody else has a `turn`.
     async fn place(
         &mut self,
         input: usize,
         resumed: Option<Place>,
         progress: &Progress,
+        turn: &mut Option<File>,
     ) -> Result<Place, StoreError> {
         let known = self.places.get(&input).copied().or(resumed);
         let place = match known.filter(|place| place.is_beside(progress.place)) {
             Some(place) => place,
             None => {
+                *turn = self.turn().await?;
                 let mut place = progress.place;
                 while self.mark(place).await?.is_some() {
                     place = place.next();
@@ -215,6 +233,30 @@ impl Courier {
         };
         self.places.insert(input, place);
         Ok(place)
+    }
+
+    /// Waits for the turn to choose a place. Two processes whose inputs begin alike would else find the same one free, and the
+    /// mark of one would take the place of the other's.
+    async fn turn(&self) -> Result<Option<File>, StoreError> {
+        let Some(path) = &self.turns else { return Ok(None) };
+        let made = File::options().create(true).append(true).open(path);
+        // Somebody else's can be locked, too.
+        let Ok(file) = made.or_else(|_| File::open(path)) else { return Ok(None) };
+        let (mut retry, began) = (self.retry.clone(), Instant::now());
+        loop {
+            match file.try_lock() {
+                Ok(()) => return Ok(Some(file)),
+                // Some file systems have no locks.
+                Err(TryLockError::Error(_)) => return Ok(None),
+                Err(TryLockError::WouldBlock) => {}
+            }
+            let wait = retry.next_wait();
+            if self.patience.is_some_and(|patience| began.elapsed() + wait > patience) {
+                let why = format!("another `ingest --once` keeps `{}` locked", path.display());
+                return Err(StoreError::new(ErrorKind::NotApplied, why));
+            }
+            tokio::time::sleep(wait).await;
+        }
     }
 
     /// Reads a mark, trying again while the store is away.
@@ -250,6 +292,7 @@ mod tests {
     use jiff::Timestamp;
 
     use super::*;
+    use crate::ingest::identity::{Identity, Position};
 
     fn settings(periods: &[Period]) -> Settings {
         Settings { periods: periods.to_vec(), ..Settings::default() }
@@ -345,6 +388,47 @@ mod tests {
             tokio::task::yield_now().await;
         }
         assert_eq!(read(&*memory, "2026-11-20").await, Counters::from([("a".into(), 1)]));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn inputs_that_begin_alike_get_places_of_their_own_from_two_processes_at_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let memory = Arc::new(MemoryStore::new());
+        let (slow, faults) = FaultyStore::new(Arc::clone(&memory));
+        faults.then([Fault::Delay]);
+        let parcel = |end: &str| {
+            let mut identity = Identity::default();
+            identity.advance(format!("sixteen letters, {end}").as_bytes());
+            let position = Position { offset: 18, ..Position::default() };
+            let progress = identity.progress(position).unwrap();
+            (
+                Parcel { progress: Some((0, None, progress.clone())), ..parcel(&[(end, "2026-11-20", 1)]) },
+                progress,
+            )
+        };
+        let ((one, first), (two, second)) = (parcel("1"), parcel("2"));
+        assert!(first.place == second.place && first != second);
+        let courier = |store| Courier {
+            turns: Some(folder.path().join("turns")),
+            ..courier(store, &settings(&[Period::Day]))
+        };
+        let mut couriers = [courier(Arc::new(slow)), courier(Arc::clone(&memory) as Arc<dyn Store>)];
+        let [ahead, behind] = &mut couriers;
+        let releasing = async {
+            faults.delayed().await;
+            // The other one has chosen its place, and the store takes its time.
+            let stored_later = async {
+                tokio::time::sleep(Duration::from_secs(10)).await;
+                faults.release();
+            };
+            tokio::join!(behind.store(two), stored_later).0
+        };
+        let (ahead, behind) = tokio::join!(ahead.store(one), releasing);
+        ahead.and(behind).unwrap();
+        for (progress, place) in [(&first, first.place), (&second, second.place.next())] {
+            let mark = progress.mark(place);
+            assert_eq!(memory.mark(&mark.key).await.unwrap().as_ref(), Some(&mark.value));
+        }
     }
 
     #[tokio::test]
