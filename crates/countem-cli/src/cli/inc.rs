@@ -2,7 +2,8 @@
 
 use anyhow::{Context, Result};
 use clap::Args;
-use countem_core::{Bucket, CollectionName, MetricName, Table};
+use countem_core::{Bucket, CollectionName, MetricName, Period, Table};
+use countem_store::ErrorKind;
 use jiff::{Timestamp, civil::Date, tz::TimeZone};
 
 use crate::{
@@ -45,7 +46,9 @@ impl Inc {
         let effective = Effective::load(global)?;
         let moment = self.moment(Timestamp::now(), effective.calendar.zone())?;
         let collection = self.collection.as_str();
-        let slot = effective.calendar.schedule(collection).slot(moment)?;
+        let schedule = effective.calendar.schedule(collection);
+        let slot = schedule.slot(moment)?;
+        let periods = schedule.fan_out(slot).count();
         let mut table = Table::new();
         table.fold(collection, self.metric.as_str(), slot, self.n)?;
         block_on(async {
@@ -56,12 +59,26 @@ impl Inc {
             let stored = courier.store(Parcel { deltas: table.drain(), progress: None }).await;
             let delivered = courier.finish(stored).await;
             if let Some(failure) = delivered.failure {
-                return Err(failure.into());
+                let is_in_doubt = failure.kind() == ErrorKind::InDoubt;
+                let failure = anyhow::Error::from(failure);
+                return Err(match is_in_doubt {
+                    true => failure.context("it may be stored or not: look before you count it again"),
+                    false => failure,
+                });
             }
             match delivered.quarantined.first() {
                 None => Ok(Exit::Ok),
                 Some(counter) => {
-                    anyhow::bail!("cannot add {} to `{}`: {}", counter.n, counter.metric, counter.reason)
+                    let buckets: Vec<_> =
+                        delivered.quarantined.iter().map(|q| q.bucket.to_string()).collect();
+                    let rest = if buckets.len() < periods { "; the other periods have it" } else { "" };
+                    anyhow::bail!(
+                        "cannot add {} to `{}` in {}: {}{rest}",
+                        counter.n,
+                        counter.metric,
+                        buckets.join(", "),
+                        counter.reason
+                    )
                 }
             }
         })
@@ -70,7 +87,13 @@ impl Inc {
     /// When it is counted: a day is counted at its beginning.
     fn moment(&self, now: Timestamp, zone: &TimeZone) -> Result<Timestamp> {
         if let Some(date) = self.date {
-            return Ok(Bucket::day(date)?.start_instant(zone));
+            let day = Bucket::day(date)?;
+            let moment = day.start_instant(zone);
+            // The last day before the year 10000 begins when no clock counts any more.
+            if Bucket::containing(Period::Day, moment, zone)? != day {
+                return Err(UsageError::new(format!("{date} is too late to count on")).into());
+            }
+            return Ok(moment);
         }
         let Some(text) = &self.at else { return Ok(now) };
         let second = Times::new(TimeFormat::Auto, zone.clone()).second(text.as_bytes());

@@ -13,7 +13,7 @@ use crate::exit::UsageError;
 pub(crate) enum TimeFormat {
     /// `17/May/2015:10:05:03 +0000`
     Clf,
-    /// RFC 3339, or a number of seconds or milliseconds since 1970.
+    /// RFC 3339, `20150517` or `20150517100503`, or a number of seconds or milliseconds since 1970.
     Auto,
     /// RFC 3339 or ISO 8601; without an offset in the configured zone.
     Rfc3339,
@@ -81,7 +81,10 @@ impl Times {
     fn parse(&self, text: &str) -> Option<i64> {
         let moment = match &self.format {
             TimeFormat::Clf => return None,
-            TimeFormat::Auto if is_number(text) => number(text)?,
+            TimeFormat::Auto if is_number(text) => match compact(text) {
+                Some(civil) => self.civil(civil)?,
+                None => number(text)?,
+            },
             TimeFormat::Auto | TimeFormat::Rfc3339 => self.rfc3339(text)?,
             TimeFormat::Unix => seconds(text)?,
             TimeFormat::UnixMillis => Timestamp::from_millisecond(text.parse().ok()?).ok()?,
@@ -114,6 +117,19 @@ const LAST_SECOND: i64 = 253_402_300_799;
 fn is_number(text: &str) -> bool {
     let digits = text.strip_prefix('-').unwrap_or(text);
     !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit() || b == b'.')
+}
+
+/// Reads a date, or a date and a time, in digits alone. As numbers they would be seconds of the years until 1973, or milliseconds
+/// after 2286, and nobody means these.
+fn compact(text: &str) -> Option<DateTime> {
+    let parsed = match text.len() {
+        8 => strtime::parse("%Y%m%d", text).ok()?,
+        14 => strtime::parse("%Y%m%d%H%M%S", text).ok()?,
+        _ => return None,
+    };
+    let date = parsed.to_date().ok()?;
+    let is_meant = (1900..2200).contains(&date.year());
+    is_meant.then(|| date.to_datetime(parsed.to_time().unwrap_or(jiff::civil::Time::midnight())))
 }
 
 fn number(text: &str) -> Option<Timestamp> {
@@ -169,6 +185,9 @@ mod tests {
             ("auto", " 2015-05-17T10:05:03.999+02:00 ", "2015-05-17T08:05:03Z"),
             ("auto", "2015-05-17 10:05:03", "2015-05-17T08:05:03Z"),
             ("auto", "1431857103", "2015-05-17T10:05:03Z"),
+            ("auto", "20150517", "2015-05-16T22:00:00Z"),
+            ("auto", "20150517100503", "2015-05-17T08:05:03Z"),
+            ("auto", "20151301", "1970-08-22T05:35:01Z"),
             ("auto", "1431857103.75", "2015-05-17T10:05:03Z"),
             ("auto", "1431857103999", "2015-05-17T10:05:03Z"),
             ("rfc3339", "2015-05-17T10:05:03Z", "2015-05-17T10:05:03Z"),

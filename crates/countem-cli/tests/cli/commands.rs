@@ -35,7 +35,19 @@ fn inc_adds_any_number_at_any_time() {
     assert_eq!(sandbox.counters("c", "2015-05-18")["m"], 1);
     sandbox.run(&["inc", "c", "big", "9223372036854775807", "--date", "2015-05-17"]).expect(0);
     let ran = sandbox.run(&["inc", "c", "big", "--date", "2015-05-17"]).expect(1);
-    assert!(ran.err.contains("cannot add 1 to `big`"), "{}", ran.err);
+    assert!(ran.err.contains("cannot add 1 to `big` in 2015-05-17: "), "{}", ran.err);
+    let ran = sandbox.run(&["inc", "c", "m", "--date", "9999-12-31"]).expect(2);
+    assert!(ran.err.contains("9999-12-31 is too late"), "{}", ran.err);
+}
+
+#[test]
+fn inc_says_in_which_period_a_counter_has_no_room() {
+    let sandbox = Sandbox::new();
+    let both = ["--set", "time.periods=day,month", "inc", "c", "m"];
+    sandbox.run(&[&both[..], &["9223372036854775807", "--date", "2015-05-17"]].concat()).expect(0);
+    let ran = sandbox.run(&[&both[..], &["1", "--date", "2015-05-18"]].concat()).expect(1);
+    assert!(ran.err.contains("in 2015-05: ") && ran.err.contains("the other periods have it"), "{}", ran.err);
+    assert_eq!(sandbox.counters("c", "2015-05-18")["m"], 1);
 }
 
 #[test]
