@@ -38,6 +38,8 @@ pub(crate) enum Order {
 pub(crate) struct Delivered {
     /// Increments that are in the store.
     pub(crate) increments: u64,
+    /// Increments of the last batch, when nobody knows whether the store has it.
+    pub(crate) in_doubt: u64,
     /// Counters that were added to, again in each batch.
     pub(crate) counters: usize,
     /// Counters that the store could not add to.
@@ -59,6 +61,8 @@ pub(crate) struct Courier {
     grace: Duration,
     /// A batch was in doubt, so a late copy of it may exist.
     doubted: bool,
+    /// Increments of a batch that was sent and may be stored, though the store has not said so.
+    sent: u64,
     /// Where the marks of inputs are.
     places: HashMap<usize, Place>,
     /// The file that is locked while a place is chosen; none when no other process has the store.
@@ -84,6 +88,7 @@ impl Courier {
             patience,
             grace: settings.shutdown_deadline,
             doubted: false,
+            sent: 0,
             places: HashMap::new(),
             turns,
             delivered: Delivered::default(),
@@ -136,7 +141,13 @@ impl Courier {
             None => Batch::new(id, deltas),
             Some(mark) => Batch::with_mark(id, deltas, mark),
         });
-        let applied = self.deliver(&batch, turn).await?;
+        // Known also when this future is dropped, by somebody who gives up while the store has the batch.
+        self.sent = batch.totals().increments;
+        let delivered = self.deliver(&batch, turn).await;
+        if !delivered.as_ref().is_err_and(|error| error.kind() == ErrorKind::InDoubt) {
+            self.sent = 0;
+        }
+        let applied = delivered?;
         tracing::debug!(batch = %batch.id(), counters = batch.len(), "batch is stored");
         let refused: u64 = applied.quarantined.iter().map(|counter| counter.increments).sum();
         self.delivered.increments += batch.totals().increments - refused;
@@ -148,6 +159,7 @@ impl Courier {
     /// Ends the writer after `done`, together with its bookkeeping in the store where that is safe.
     pub(crate) async fn finish(mut self, done: Result<(), StoreError>) -> Delivered {
         self.delivered.failure = done.err();
+        self.delivered.in_doubt = self.sent;
         if self.seq > 0 && !self.doubted && self.delivered.failure.is_none() {
             // Bookkeeping that stays behind is harmless.
             if let Err(error) = self.store.retire(&self.writer).await {
@@ -348,9 +360,27 @@ mod tests {
         let serving = tokio::spawn(async move { courier.serve(asked, &Stop::default()).await });
         orders.send(Order::Store(parcel(&[("a", "2026-11-20", 1)]))).await.ok().unwrap();
         let delivered = serving.await.unwrap();
-        assert_eq!(delivered.increments, 0);
+        assert_eq!((delivered.increments, delivered.in_doubt), (0, 0));
         assert_eq!(delivered.failure.unwrap().kind(), ErrorKind::NotApplied);
         assert!(orders.is_closed(), "nobody goes on counting for a store that takes nothing");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_increments_of_a_batch_that_was_never_answered_are_in_doubt_and_no_others() {
+        for (first, is_stored) in [(Fault::LoseReply, true), (Fault::LoseRequest, false)] {
+            let memory = Arc::new(MemoryStore::new());
+            let (store, faults) = FaultyStore::new(Arc::clone(&memory));
+            faults.then([Fault::None, first.clone()]);
+            faults.otherwise(Fault::Fail);
+            let mut courier = courier(Arc::new(store), &settings(&[Period::Hour, Period::Day]));
+            courier.store(parcel(&[("a", "2026-11-20T10", 1)])).await.unwrap();
+            let given_up =
+                courier.store(parcel(&[("a", "2026-11-20T10", 2), ("b", "2026-11-20T11", 1)])).await;
+            let delivered = courier.finish(given_up).await;
+            assert_eq!((delivered.increments, delivered.in_doubt), (1, 2), "{first:?}");
+            assert_eq!(delivered.failure.unwrap().kind(), ErrorKind::InDoubt);
+            assert_eq!(read(&*memory, "2026-11-20").await.contains_key("b"), is_stored);
+        }
     }
 
     #[tokio::test(start_paused = true)]
@@ -382,7 +412,9 @@ mod tests {
         orders.send(Order::Store(parcel(&[("a", "2026-11-20", 1)]))).await.ok().unwrap();
         faults.delayed().await;
         stop.set();
-        assert_eq!(serving.await.unwrap().failure.unwrap().kind(), ErrorKind::InDoubt);
+        let delivered = serving.await.unwrap();
+        assert_eq!(delivered.failure.unwrap().kind(), ErrorKind::InDoubt);
+        assert_eq!((delivered.increments, delivered.in_doubt), (0, 1));
         faults.release();
         for _ in 0..100 {
             tokio::task::yield_now().await;

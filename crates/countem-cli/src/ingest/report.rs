@@ -142,8 +142,10 @@ impl Report {
         self.delivered.quarantined.iter().map(|counter| counter.increments).sum()
     }
 
+    /// Increments that are certainly not in the store.
     fn not_stored(&self) -> u64 {
-        self.accepted().saturating_sub(self.delivered.increments + self.quarantined())
+        let Delivered { increments, in_doubt, .. } = self.delivered;
+        self.accepted().saturating_sub(increments + in_doubt + self.quarantined())
     }
 
     /// Lines per second, zero where no time passed.
@@ -175,6 +177,7 @@ impl Report {
                 "stored": delivered.increments,
                 "quarantined": self.quarantined(),
                 "not_stored": self.not_stored(),
+                "in_doubt": delivered.in_doubt,
             },
             "counters": delivered.counters,
             "store": self.store,
@@ -185,7 +188,7 @@ impl Report {
     }
 
     fn to_listing(&self) -> Listing {
-        let columns = &["lines", "counted", "blank", "rejected", "stored", "not_stored"];
+        let columns = &["lines", "counted", "blank", "rejected", "stored", "not_stored", "in_doubt"];
         let tally = &self.tally;
         let numbers = [
             tally.lines,
@@ -194,6 +197,7 @@ impl Report {
             tally.rejected(),
             self.delivered.increments,
             self.not_stored(),
+            self.delivered.in_doubt,
         ];
         let mut listing = Listing::new(columns);
         listing.push(numbers.map(|n| i64::try_from(n).unwrap_or(i64::MAX).into()));
@@ -233,6 +237,11 @@ impl fmt::Display for Report {
         }
         if self.not_stored() > 0 {
             writeln!(f, "not stored: {} increments", grouped(self.not_stored()))?;
+        }
+        if self.delivered.in_doubt > 0 {
+            let in_doubt = grouped(self.delivered.in_doubt);
+            let advice = "may be stored; counting them again could count them twice";
+            writeln!(f, "in doubt: {in_doubt} increments ({advice})")?;
         }
         Ok(())
     }
@@ -275,7 +284,32 @@ mod tests {
         assert_eq!(value["reasons"][0]["examples"].as_array().unwrap().len(), EXAMPLES);
         assert_eq!(value["increments"]["not_stored"], 0);
         let csv = written(&report(), Format::Csv);
-        assert_eq!(csv, "lines,counted,blank,rejected,stored,not_stored\n1234567,1234560,3,4,1234560,0\n");
+        assert_eq!(
+            csv,
+            "lines,counted,blank,rejected,stored,not_stored,in_doubt\n1234567,1234560,3,4,1234560,0,0\n"
+        );
+    }
+
+    #[test]
+    fn what_may_be_stored_is_not_called_not_stored() {
+        let delivered = Delivered { increments: 1_000_000, in_doubt: 234_000, ..Delivered::default() };
+        let report = Report { delivered, ..report() };
+        let text = written(&report, Format::Table);
+        let expected = "not stored: 560 increments\nin doubt: 234,000 increments \
+            (may be stored; counting them again could count them twice)\n";
+        assert!(text.ends_with(expected), "{text}");
+        let value: Value = serde_json::from_str(&written(&report, Format::Json)).unwrap();
+        let increments = &value["increments"];
+        let sum: u64 = ["stored", "quarantined", "not_stored", "in_doubt"]
+            .iter()
+            .map(|key| increments[key].as_u64().unwrap())
+            .sum();
+        assert_eq!(increments["accepted"], sum);
+        assert_eq!(increments["in_doubt"], 234_000);
+        let csv = written(&report, Format::Csv);
+        assert!(
+            csv.ends_with("rejected,stored,not_stored,in_doubt\n1234567,1234560,3,4,1000000,560,234000\n")
+        );
     }
 
     #[test]
