@@ -142,6 +142,12 @@ impl Report {
         self.delivered.quarantined.iter().map(|counter| counter.increments).sum()
     }
 
+    /// Says how many increments are in the store.
+    fn stored(&self) -> String {
+        let (stored, accepted) = (grouped(self.delivered.increments), grouped(self.accepted()));
+        format!("stored {stored} of {accepted} increments in {}", self.store)
+    }
+
     /// Increments that are certainly not in the store.
     fn not_stored(&self) -> u64 {
         let Delivered { increments, in_doubt, .. } = self.delivered;
@@ -211,11 +217,12 @@ impl fmt::Display for Report {
         let (lines, counted) = (grouped(tally.lines), grouped(tally.counted));
         let (seconds, rate) = (self.took.as_secs_f64(), indicatif::HumanFloatCount(self.rate()));
         let until = if self.interrupted { ", interrupted" } else { "" };
-        writeln!(
-            f,
-            "counted {counted} of {lines} lines into {} in {seconds:.2} s, {rate} lines/s{until}",
-            self.store
-        )?;
+        let is_stored = self.delivered.increments >= self.accepted();
+        let into = if is_stored { format!(" into {}", self.store) } else { String::new() };
+        writeln!(f, "counted {counted} of {lines} lines{into} in {seconds:.2} s, {rate} lines/s{until}")?;
+        if !is_stored {
+            writeln!(f, "{}", self.stored())?;
+        }
         if tally.rejected() > 0 {
             writeln!(f, "rejected {} lines", grouped(tally.rejected()))?;
         }
@@ -298,6 +305,9 @@ mod tests {
         let expected = "not stored: 560 increments\nin doubt: 234,000 increments \
             (may be stored; counting them again could count them twice)\n";
         assert!(text.ends_with(expected), "{text}");
+        let begin = "counted 1,234,560 of 1,234,567 lines in 0.50 s, 2,469,134 lines/s\n\
+            stored 1,000,000 of 1,234,560 increments in memory://\n";
+        assert!(text.starts_with(begin), "{text}");
         let value: Value = serde_json::from_str(&written(&report, Format::Json)).unwrap();
         let increments = &value["increments"];
         let sum: u64 = ["stored", "quarantined", "not_stored", "in_doubt"]
