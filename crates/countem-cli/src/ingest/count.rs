@@ -149,6 +149,7 @@ impl Counting {
             if std::mem::take(&mut state.awaits_header) {
                 state.read_header(&resumed.first_line, &self.plan, &mut self.tally);
             }
+            self.tally.skipped += resumed.position.offset;
             state.skips_rest = resumed.position.is_open;
             state.position = resumed.position;
             state.identity = resumed.identity;

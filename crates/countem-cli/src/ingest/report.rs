@@ -27,6 +27,8 @@ pub(crate) struct Tally {
     pub(crate) lines: u64,
     pub(crate) counted: u64,
     pub(crate) blank: u64,
+    /// Uncompressed bytes of the inputs before the places where counting went on.
+    pub(crate) skipped: u64,
     rejected: BTreeMap<Reject, Rejected>,
     failed: Vec<(Arc<str>, Error)>,
 }
@@ -176,6 +178,7 @@ impl Report {
             "counted": tally.counted,
             "blank": tally.blank,
             "rejected": tally.rejected(),
+            "skipped_bytes": tally.skipped,
             "reasons": tally.rejected.iter().map(reason).collect::<Vec<_>>(),
             "failed": tally.failed.iter().map(failed).collect::<Vec<_>>(),
             "increments": {
@@ -222,6 +225,11 @@ impl fmt::Display for Report {
         writeln!(f, "counted {counted} of {lines} lines{into} in {seconds:.2} s, {rate} lines/s{until}")?;
         if !is_stored {
             writeln!(f, "{}", self.stored())?;
+        }
+        if tally.skipped > 0 {
+            let skipped = grouped(tally.skipped);
+            let why = "--once knows a file by its content, whatever `--count` says";
+            writeln!(f, "skipped {skipped} bytes that were counted before ({why})")?;
         }
         if tally.rejected() > 0 {
             writeln!(f, "rejected {} lines", grouped(tally.rejected()))?;

@@ -31,6 +31,22 @@ fn a_file_given_twice_is_counted_twice_by_default_and_once_with_once() {
 }
 
 #[test]
+fn a_file_that_was_counted_with_other_templates_is_said_to_be_skipped() {
+    let log = Log::new(10, 2000, 10);
+    let sandbox = Sandbox::new();
+    sandbox.write("log", &log.text);
+    sandbox.write("log.gz", gzip(log.text.as_bytes()));
+    let first = sandbox.run(&args(&["log", "--once"])).expect(0);
+    assert!(!first.err.contains("skipped"), "{}", first.err);
+    let pages = ["ingest", "-f", "combined", "-c", "pages:{path}", "--once", "log", "log.gz"];
+    let skipped = 2 * log.text.len();
+    let report = sandbox.run(&[&pages[..], &["-o", "json"]].concat()).expect(0).json();
+    assert_eq!((&report["lines"], &report["skipped_bytes"]), (&0.into(), &skipped.into()));
+    let said = sandbox.run(&pages).expect(0).err;
+    assert!(said.contains(" bytes that were counted before (--once knows a file by its content"), "{said}");
+}
+
+#[test]
 fn a_file_that_grew_is_counted_from_where_it_ended() {
     // From a few bytes to beyond all that identifies a file.
     let log = Log::new(12, 2000, 10);
