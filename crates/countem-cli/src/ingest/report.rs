@@ -220,9 +220,14 @@ impl fmt::Display for Report {
         let (lines, counted) = (grouped(tally.lines), grouped(tally.counted));
         let (seconds, rate) = (self.took.as_secs_f64(), indicatif::HumanFloatCount(self.rate()));
         let until = if self.interrupted { ", interrupted" } else { "" };
+        let blank =
+            if tally.blank > 0 { format!(", blank {},", grouped(tally.blank)) } else { String::new() };
         let is_stored = self.delivered.increments >= self.accepted();
         let into = if is_stored { format!(" into {}", self.store) } else { String::new() };
-        writeln!(f, "counted {counted} of {lines} lines{into} in {seconds:.2} s, {rate} lines/s{until}")?;
+        writeln!(
+            f,
+            "counted {counted} of {lines} lines{blank}{into} in {seconds:.2} s, {rate} lines/s{until}"
+        )?;
         if !is_stored {
             writeln!(f, "{}", self.stored())?;
         }
@@ -285,7 +290,7 @@ mod tests {
 
     #[test]
     fn the_text_names_every_reason_with_its_first_lines() {
-        let expected = "counted 1,234,560 of 1,234,567 lines into memory:// in 0.50 s, 2,469,134 lines/s\n\
+        let expected = "counted 1,234,560 of 1,234,567 lines, blank 3, into memory:// in 0.50 s, 2,469,134 lines/s\n\
             rejected 4 lines\n          4  line is longer than 1 MiB\n             a.log:1: x\\t\u{fffd}\n             \
             a.log:2: x\\t\u{fffd}\n             a.log:3: x\\t\u{fffd}\n";
         assert_eq!(written(&report(), Format::Table), expected);
@@ -313,7 +318,7 @@ mod tests {
         let expected = "not stored: 560 increments\nin doubt: 234,000 increments \
             (may be stored; counting them again could count them twice)\n";
         assert!(text.ends_with(expected), "{text}");
-        let begin = "counted 1,234,560 of 1,234,567 lines in 0.50 s, 2,469,134 lines/s\n\
+        let begin = "counted 1,234,560 of 1,234,567 lines, blank 3, in 0.50 s, 2,469,134 lines/s\n\
             stored 1,000,000 of 1,234,560 increments in memory://\n";
         assert!(text.starts_with(begin), "{text}");
         let value: Value = serde_json::from_str(&written(&report, Format::Json)).unwrap();
