@@ -147,7 +147,7 @@ impl Counting {
         self.tally.inputs += 1;
         if let Some(resumed) = resumed {
             if std::mem::take(&mut state.awaits_header) {
-                state.read_header(&resumed.first_line, &self.plan, &mut self.tally);
+                state.read_header(without_byte_order_mark(&resumed.first_line), &self.plan, &mut self.tally);
             }
             self.tally.skipped += resumed.position.offset;
             state.skips_rest = resumed.position.is_open;
@@ -211,6 +211,11 @@ impl Counting {
     }
 }
 
+/// Takes off what editors and spreadsheets put before the first line to say that a text is UTF-8.
+fn without_byte_order_mark(line: &[u8]) -> &[u8] {
+    line.strip_prefix(b"\xef\xbb\xbf").unwrap_or(line)
+}
+
 impl InputState {
     /// Counts the lines of `rest` and takes them off it, until all are counted or the table has to be emptied.
     fn count(
@@ -227,6 +232,7 @@ impl InputState {
                 Some(end) => (&rest[..end], &rest[end + 1..]),
                 None => (*rest, &[][..]),
             };
+            let line = if self.position.line == 0 { without_byte_order_mark(line) } else { line };
             if std::mem::take(&mut self.skips_rest) {
                 self.skips_rest = newline.is_none();
                 self.position.is_open = newline.is_none();

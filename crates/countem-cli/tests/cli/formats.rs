@@ -41,6 +41,32 @@ not json
 }
 
 #[test]
+fn a_byte_order_mark_before_the_first_line_is_no_part_of_it() {
+    let sandbox = Sandbox::new();
+    for (name, text, flags) in [
+        ("json", "{\"word\":\"a\"}\n", "--format ndjson --count json:{word}"),
+        ("tsv", "a\tb\n", "--format tsv --count tsv:{1}"),
+        ("header", "word\tx\na\tb\n", "--format tsv --header --count header:{word}"),
+        ("regex", "a b\n", "--regex ^(?<word>\\w+) --count regex:{word}"),
+    ] {
+        let args: Vec<_> = ["ingest", name, "--now", "--once"].into_iter().chain(flags.split(' ')).collect();
+        sandbox.write(name, format!("\u{feff}{text}"));
+        sandbox.run(&args).expect(0);
+        let line = text.lines().last().unwrap();
+        // Where counting goes on, the header is read again.
+        sandbox.append(name, format!("{line}\n"));
+        sandbox.run(&args).expect(0);
+        let ran = sandbox.run(&["get", name, "a", "--bucket", "all"]).expect(0);
+        assert_eq!(ran.out, "2\n", "{name}");
+        // It has a meaning at the beginning only.
+        sandbox.append(name, format!("\u{feff}{line}\n"));
+        sandbox.run(&args);
+        let ran = sandbox.run(&["get", name, "a", "--bucket", "all"]).expect(0);
+        assert_eq!(ran.out, "2\n", "{name}");
+    }
+}
+
+#[test]
 fn tsv_is_counted_by_number_and_by_the_names_of_each_header() {
     let sandbox = Sandbox::new();
     sandbox
@@ -49,7 +75,7 @@ fn tsv_is_counted_by_number_and_by_the_names_of_each_header() {
         ["--count", "shops:{2}", "--time-field", "1", "--time-format", "%Y-%m-%d", "--amount", "3"];
     let ran = sandbox.run(&[&["ingest", "a.tsv", "--format", "tsv"], &by_number[..]].concat()).expect(6);
     assert!(ran.err.contains("a.tsv:3: 2015-05-17\\tbern\\tten"), "{}", ran.err);
-    assert!(ran.err.contains("counted 2 of 5 lines"), "{}", ran.err);
+    assert!(ran.err.contains("counted 2 of 5 lines, blank 1, into"), "{}", ran.err);
     assert_eq!(sandbox.counters("shops", DAY), counters(&[("bern", 10), ("ulm", -3)]));
 
     sandbox.write("b.tsv", "day\tshop\teuros\n2015-05-17\tbern\t5\n");
