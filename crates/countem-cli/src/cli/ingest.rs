@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 use clap::Args;
 use countem_store::Store;
 
@@ -111,13 +111,24 @@ impl Ingest {
             let shows = !global.quiet && io::stderr().is_terminal();
             self.count(plan, inputs, &effective, store, shows.then_some(total)).await
         })?;
+        let mut written = Ok(());
         if output != Format::Table {
-            report.write(output, &mut io::stdout().lock())?;
+            written = report.write(output, &mut io::stdout().lock());
         } else if !global.quiet {
             // The numbers are in the store, whether or not anybody reads the report.
             report.write(output, &mut io::stderr().lock()).ok();
         }
-        report.exit()
+        match written {
+            // Whoever takes it for a failure of the counting would count again.
+            Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+                let unread = format!("{}, but the report cannot be written: {error}", report.stored());
+                match report.exit() {
+                    Ok(_) => Err(anyhow!(unread)),
+                    Err(failure) => Err(failure.context(unread)),
+                }
+            }
+            _ => report.exit(),
+        }
     }
 
     fn plan(&self, effective: &Effective) -> Result<Plan> {
@@ -209,7 +220,7 @@ impl Ingest {
         let delivered = courier.serve(asked, &stop).await;
         let interrupted = stop.is_set() && !self.follow;
         // The counting thread ends once its orders are no longer taken.
-        let tally = counting.join().map_err(|_| anyhow::anyhow!("the counting thread panicked"))?;
+        let tally = counting.join().map_err(|_| anyhow!("the counting thread panicked"))?;
         if let Some(bar) = bar {
             bar.abort();
             // Ends as cancelled, having cleared its line.

@@ -1,6 +1,12 @@
 //! What became of the lines.
 
-use std::{collections::BTreeMap, fmt, io::Write, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    fmt,
+    io::{self, Write},
+    sync::Arc,
+    time::Duration,
+};
 
 use anyhow::{Error, Result};
 use countem_store::Quarantined;
@@ -127,13 +133,13 @@ impl Report {
     ///
     /// # Errors
     /// The output cannot be written.
-    pub(crate) fn write(&self, format: Format, out: &mut impl Write) -> Result<()> {
+    pub(crate) fn write(&self, format: Format, out: &mut impl Write) -> io::Result<()> {
         match format {
             Format::Table => write!(out, "{self}")?,
             Format::Json | Format::Ndjson => writeln!(out, "{}", self.to_json())?,
             Format::Csv => self.to_listing().write_csv(out)?,
         }
-        Ok(())
+        out.flush()
     }
 
     fn accepted(&self) -> u64 {
@@ -145,7 +151,7 @@ impl Report {
     }
 
     /// Says how many increments are in the store.
-    fn stored(&self) -> String {
+    pub(crate) fn stored(&self) -> String {
         let (stored, accepted) = (grouped(self.delivered.increments), grouped(self.accepted()));
         format!("stored {stored} of {accepted} increments in {}", self.store)
     }

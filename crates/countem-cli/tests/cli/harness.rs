@@ -108,6 +108,12 @@ impl Sandbox {
         })
     }
 
+    /// Runs `countem` to its end, its output on a disk that is full.
+    pub(crate) fn run_on_full_disk(&self, args: &[&str]) -> Ran {
+        let full = fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+        self.set_up(Command::new(BINARY), args).stdout(full).output().unwrap().into()
+    }
+
     /// Starts `countem` in the background; it ends with the guard.
     pub(crate) fn start(&self, args: &[&str]) -> Child {
         self.spawn(args, Stdio::null())

@@ -137,6 +137,20 @@ fn a_missing_input_is_found_before_anything_is_counted() {
 }
 
 #[test]
+fn a_report_that_cannot_be_written_is_not_taken_for_counts_that_are_not_stored() {
+    let log = Log::new(9, 1000, 10);
+    let sandbox = Sandbox::new();
+    sandbox.write("log", &log.text);
+    for (times, format) in [(1, "json"), (2, "csv")] {
+        let ran = sandbox.run_on_full_disk(&args(&["log", "-o", format])).expect(1);
+        let said = "countem: stored 1,000 of 1,000 increments in sqlite://countem.db, \
+            but the report cannot be written: No space left on device";
+        assert!(ran.err.starts_with(said), "{}", ran.err);
+        assert_counted(&sandbox, &log, times);
+    }
+}
+
+#[test]
 fn ctrl_c_stores_what_was_counted_and_says_that_it_is_not_all() {
     let log = Log::new(7, 2000, 10);
     let sandbox = Sandbox::new();
