@@ -65,7 +65,7 @@ pub(crate) struct Ingest {
     /// Keep reading files that grow, through rotation, until Ctrl-C
     #[arg(long)]
     follow: bool,
-    /// Count every line once, however often the file is given: the store remembers how far each was read
+    /// Count every line once, however often the file is given: a SQLite store remembers how far each was read
     #[arg(long)]
     once: bool,
 }
@@ -83,9 +83,15 @@ tsv numbers from {1} or the names of the header, of --regex its groups. `{{` and
 A line that cannot be counted is left out, the report says why, and the exit code
 is 6. A last line without a newline is counted; with --follow it waits for its
 newline, or for the file to be rotated away. Ctrl-C and SIGTERM store what was
-counted: exit code 0 with --follow, else 6, because there was more. With --once a
-file is recognised by its content, also after it was renamed, has grown or was
-gzipped; one that was truncated or replaced is a new file.
+counted: exit code 0 with --follow, else 6, because there was more.
+
+--once needs a SQLite store and knows a file by its content alone: the first
+64 KiB and the last KiB of what was counted, whatever --count says. So it knows
+it also after it was renamed, has grown or was gzipped. Files of the same content
+are one file, and one that begins with all that was counted of another goes on
+where that ended: leave out --once where contents repeat, as those of lines
+without times (--now) may. A file that was truncated or replaced is counted anew,
+from its beginning or from an earlier remembered place up to which it agrees.
 
 Examples:
   zcat access.log.gz | countem ingest - --format combined --count 'web:{method} {status}'

@@ -119,6 +119,33 @@ fn a_truncated_or_replaced_file_is_a_new_one() {
 }
 
 #[test]
+fn a_truncated_file_is_counted_anew_from_an_earlier_place_where_there_is_one() {
+    let log = Log::new(24, 400, 10);
+    let sandbox = Sandbox::new();
+    // Each is more than twice as long as the one before, and has a place of its own.
+    for lines in [20, 80, 400] {
+        sandbox.write("log", cut(&log, lines).0);
+        counted(&sandbox, &["log"]);
+    }
+    assert_counted(&sandbox, &log, 1);
+    for (left, anew) in [(300, 220), (60, 40), (10, 10)] {
+        sandbox.write("log", cut(&log, left).0);
+        assert_eq!(counted(&sandbox, &["log"]), anew, "{left} lines are left");
+    }
+}
+
+#[test]
+fn another_file_that_begins_with_all_that_was_counted_goes_on_where_that_ended() {
+    let sandbox = Sandbox::new();
+    let tsv = ["ingest", "--format", "tsv", "--now", "--count", "w:{1}", "--once"];
+    for (name, text) in [("monday", "up\n"), ("tuesday", "up\n"), ("wednesday", "up\ndown\n")] {
+        sandbox.write(name, text);
+        sandbox.run(&[&tsv[..], &[name]].concat()).expect(0);
+    }
+    assert_eq!(sandbox.total("w"), 2, "contents that repeat are counted once, as the help says");
+}
+
+#[test]
 fn a_last_line_without_a_newline_is_counted_once_also_when_it_grows() {
     let log = Log::new(17, 10, 10);
     let sandbox = Sandbox::new();
