@@ -16,8 +16,8 @@ pub struct SqliteOptions {
     pub path: PathBuf,
     /// What survives a power cut. Default: [`Synchronous::Full`].
     pub synchronous: Synchronous,
-    /// How long a call waits for other processes that write to the same file, before it says that nothing was applied.
-    /// Default: 5 seconds.
+    /// How long a call waits for other processes that write to the same file, before it says that nothing was applied; up to
+    /// a second longer where several queue. Default: 5 seconds.
     pub busy_timeout: Duration,
     /// How many reads run at once. Each needs a thread and a connection, which start with the first read that needs them.
     /// Default: 4.

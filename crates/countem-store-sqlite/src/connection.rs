@@ -13,6 +13,7 @@ use crate::{
     SqliteOptions, Synchronous,
     error::{is_busy, refused, store_error},
     schema::{MIGRATIONS, Recognised, is_outdated, migrate, recognise},
+    turn::Turns,
 };
 
 /// Memory for pages of the writing connection, in KiB: the counters of a few days of a busy node.
@@ -34,6 +35,8 @@ pub(crate) struct OpenFile {
     pub(crate) connection: Connection,
     path: PathBuf,
     log: PathBuf,
+    /// None when it only reads.
+    turns: Option<Turns>,
     identity: Option<FileIdentity>,
 }
 
@@ -56,8 +59,8 @@ impl OpenFile {
             }
             return Err(error);
         }
-        let identity = FileIdentity::of(&path);
-        Ok(Self { connection, path, log, identity })
+        let (turns, identity) = (Turns::new(options.busy_timeout), FileIdentity::of(&path));
+        Ok(Self { connection, path, log, turns: Some(turns), identity })
     }
 
     /// Opens the file, which exists and is ours, for reading.
@@ -68,7 +71,7 @@ impl OpenFile {
             .pragma_update(None, "cache_size", -READER_CACHE_KIB)
             .map_err(|error| store_error(&path, "read", error))?;
         let (log, identity) = (log_of(&path), FileIdentity::of(&path));
-        Ok(Self { connection, path, log, identity })
+        Ok(Self { connection, path, log, turns: None, identity })
     }
 
     /// Tells whether the path still leads to the file of this connection. After the file was moved or deleted, counts
@@ -77,17 +80,41 @@ impl OpenFile {
         FileIdentity::of(&self.path) == self.identity
     }
 
+    /// Waits for the turn to write, and keeps it until [`end_turn`](Self::end_turn) or the end.
+    pub(crate) fn begin_turn(&mut self) {
+        if let Some(turns) = &mut self.turns {
+            turns.begin(&self.log);
+        }
+    }
+
+    /// Lets the next connection write.
+    pub(crate) fn end_turn(&mut self) {
+        if let Some(turns) = &mut self.turns {
+            turns.end();
+        }
+    }
+
     /// Returns the length of the write-ahead log in bytes.
     pub(crate) fn log_len(&self) -> u64 {
         self.log.metadata().map_or(0, |log| log.len())
     }
 
     /// Closes the connection to a file that was moved or deleted, without touching what now stands in its place.
-    pub(crate) fn abandon(self) {
+    pub(crate) fn abandon(mut self) {
+        // It would be a turn at the new file.
+        self.turns = None;
         // Moves the log into the old file, so that it is whole for whoever moved it. If that fails nobody can be helped.
         self.connection.execute_batch("PRAGMA wal_checkpoint(PASSIVE)").ok();
         // The log of a new file would have the name that closing deletes.
         self.connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).ok();
+    }
+}
+
+/// The last connection moves the log into the file. Two that close at the same moment would each take the other for one that
+/// stays, and leave the log behind; so they close in turn.
+impl Drop for OpenFile {
+    fn drop(&mut self) {
+        self.begin_turn();
     }
 }
 
@@ -205,9 +232,8 @@ const PAGE_SIZE: i64 = 4096;
 
 /// Returns a busy handler: sleeps a little and says whether to try again, for up to `patience` each time.
 ///
-/// The write lock is held for about one `fsync`, often a fraction of a millisecond. SQLite's own handler sleeps for up to
-/// 100 ms between two looks, in which time eight one-shot processes could all have finished. Nobody queues for this lock, so
-/// those who have waited for long look more often than those who have just come.
+/// Locks are held for about one `fsync`, often a fraction of a millisecond. SQLite's own handler sleeps for up to 100 ms between
+/// two looks, in which time eight one-shot processes could all have finished.
 fn wait_for_others(patience: Duration) -> impl FnMut(i32) -> bool + Send + 'static {
     let mut began = Instant::now();
     move |count| {
@@ -215,12 +241,8 @@ fn wait_for_others(patience: Duration) -> impl FnMut(i32) -> bool + Send + 'stat
             began = Instant::now();
         }
         let left = patience.saturating_sub(began.elapsed());
-        if left.is_zero() {
-            return false;
-        }
-        let pause = Duration::from_micros(if count < 20 { 500 } else { 200 });
-        std::thread::sleep(pause.min(left));
-        true
+        std::thread::sleep(left.min(Duration::from_micros(500)));
+        !left.is_zero()
     }
 }
 

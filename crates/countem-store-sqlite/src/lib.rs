@@ -10,6 +10,7 @@ mod batch;
 mod connection;
 mod read;
 mod reader;
+mod turn;
 mod writer;
 
 pub use config::{SqliteOptions, Synchronous};

@@ -3,7 +3,13 @@
 use countem_core::{Batch, CollectionName, Writer};
 use countem_store::{Applied, Query, Rows, Store, StoreError, async_trait, overlay};
 
-use crate::{SqliteOptions, batch::OwnedBatch, read, reader::ReadThreads, writer::WriteThread};
+use crate::{
+    SqliteOptions,
+    batch::OwnedBatch,
+    read,
+    reader::ReadThreads,
+    writer::{Session, WriteThread},
+};
 
 /// Keeps counters in one SQLite file.
 ///
@@ -41,7 +47,13 @@ impl Store for SqliteStore {
 
     async fn retire(&self, writer: &Writer) -> Result<(), StoreError> {
         let writer = writer.clone();
-        self.writer.ask(move |session| session.retire(&writer)).await
+        let retire = move |session: &mut Session| {
+            if let Err(error) = session.retire(&writer) {
+                tracing::debug!(%error, %writer, "the bookkeeping of a writer stays in the store");
+            }
+        };
+        // Without waiting: the thread may then close the file in the same turn.
+        self.writer.tell(retire).await
     }
 
     async fn read(&self, query: &Query, in_flight: Option<&Batch>) -> Result<Rows, StoreError> {

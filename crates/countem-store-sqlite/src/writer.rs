@@ -47,6 +47,10 @@ impl WriteThread {
                 if catch_unwind(work).is_err() {
                     session.file = None;
                 }
+                // The last one closes in the same turn.
+                if !(queue.is_closed() && queue.is_empty()) {
+                    session.end_turn();
+                }
             }
         };
         let thread = std::thread::Builder::new()
@@ -58,19 +62,27 @@ impl WriteThread {
         Ok(Self { jobs: Some(jobs), thread: Some(thread) })
     }
 
+    /// Lets the thread do `work` after what it was asked before, without waiting for it. Dropping the thread waits for it.
+    pub(crate) async fn tell(
+        &self,
+        work: impl FnOnce(&mut Session) + Send + 'static,
+    ) -> Result<(), StoreError> {
+        let jobs = self.jobs.as_ref().expect("the queue is there until the thread is dropped");
+        let stopped = |_| StoreError::new(ErrorKind::NotApplied, "the writing thread has stopped");
+        jobs.send(Box::new(work)).await.map_err(stopped)
+    }
+
     /// Lets the thread do `work` after what it was asked before.
     pub(crate) async fn ask<T: Send + 'static>(
         &self,
         work: impl FnOnce(&mut Session) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
         let (reply, answer) = oneshot::channel();
-        let job: Job = Box::new(move |session| {
+        self.tell(move |session| {
             // A caller that no longer waits has no use for the answer.
             reply.send(work(session)).ok();
-        });
-        let jobs = self.jobs.as_ref().expect("the queue is there until the thread is dropped");
-        let stopped = |_| StoreError::new(ErrorKind::NotApplied, "the writing thread has stopped");
-        jobs.send(job).await.map_err(stopped)?;
+        })
+        .await?;
         answer.await.unwrap_or_else(|_| {
             Err(StoreError::new(
                 ErrorKind::InDoubt,
@@ -110,6 +122,10 @@ impl Session {
 
     /// Returns the connection; opens the file if need be.
     pub(crate) fn connection(&mut self) -> Result<&mut Connection, StoreError> {
+        self.open().map(|file| &mut file.connection)
+    }
+
+    fn open(&mut self) -> Result<&mut OpenFile, StoreError> {
         if let Some(moved) = self.file.take_if(|file| !file.is_current()) {
             tracing::warn!(path = %self.options.path.display(), "the database file was moved or deleted");
             moved.abandon();
@@ -122,7 +138,7 @@ impl Session {
             self.settle(&file.connection)?;
             self.suspect = false;
         }
-        Ok(&mut self.file.insert(file).connection)
+        Ok(self.file.insert(file))
     }
 
     /// Makes durable whatever the connection sees, and impossible whatever it does not see.
@@ -152,7 +168,9 @@ impl Session {
 
     /// Adds a batch exactly once.
     pub(crate) fn apply(&mut self, batch: &OwnedBatch) -> Result<Applied, StoreError> {
-        match apply::apply(self.connection()?, batch) {
+        let file = self.open()?;
+        file.begin_turn();
+        match apply::apply(&mut file.connection, batch) {
             Ok(applied) => Ok(applied),
             Err(Failure::BeforeCommit(error)) => Err(self.failed("write to", error)),
             Err(Failure::Commit(error)) if is_clean_commit_failure(&error) => {
@@ -182,13 +200,21 @@ impl Session {
     /// Deletes the bookkeeping of `writer`, without an `fsync` of its own: a deletion that a power cut undoes is harmless.
     pub(crate) fn retire(&mut self, writer: &Writer) -> Result<(), StoreError> {
         let synchronous = self.options.synchronous;
-        let connection = self.connection()?;
-        let done = delete_applied(connection, writer);
-        if commit_like(connection, Commits::Counts(synchronous)).is_err() {
+        let file = self.open()?;
+        file.begin_turn();
+        let done = delete_applied(&mut file.connection, writer);
+        if commit_like(&file.connection, Commits::Counts(synchronous)).is_err() {
             // The next batch must not be committed without its fsync.
             self.file = None;
         }
         done.map_err(|error| self.failed("write to", error))
+    }
+
+    /// Lets the next process write.
+    fn end_turn(&mut self) {
+        if let Some(file) = &mut self.file {
+            file.end_turn();
+        }
     }
 
     /// Starts the log from its beginning when it has become too long.

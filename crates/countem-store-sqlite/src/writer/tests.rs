@@ -8,6 +8,8 @@ use countem_core::{Batch, Table};
 use rusqlite::ffi;
 
 use super::*;
+#[cfg(target_os = "linux")]
+use crate::turn::{Turns, tests::until_waiting};
 
 const PATIENCE: Duration = Duration::from_millis(20);
 
@@ -205,6 +207,23 @@ fn retiring_takes_the_rows_of_the_writer_only_and_commits_go_on_waiting_for_the_
     assert_eq!(left, Writer::new(2, 1).as_str());
     let pragma = |name| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0)).unwrap();
     assert_eq!((pragma("synchronous"), pragma("wal_autocheckpoint")), (2, 4000), "FULL, and as before");
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_connection_waits_for_its_turn_to_close() {
+    let folder = tempfile::tempdir().unwrap();
+    let log = folder.path().join("countem.db-wal");
+    let mut session = session(folder.path());
+    session.apply(&one(1)).unwrap();
+    session.end_turn();
+    let mut other = Turns::new(Duration::from_secs(1));
+    other.begin(&log);
+    let closing = std::thread::spawn(move || drop(session));
+    until_waiting(&log, 1);
+    other.end();
+    closing.join().unwrap();
+    assert!(!log.exists(), "closing tidies up");
 }
 
 #[cfg(unix)]
