@@ -19,7 +19,7 @@ fn totals_are_exact_while_the_router_is_resized_at_random() {
     println!("seed {seed}");
     let file = CounterFile::new();
     let settings =
-        Settings { flush_interval: Duration::from_millis(2), collectors_max: 8, ..Settings::default() };
+        Settings { flush_interval: Duration::from_millis(2), collectors_max: Some(8), ..Settings::default() };
     let collector = file.builder().settings(settings).start_blocking().unwrap();
     thread::scope(|scope| {
         let workers: Vec<_> = (0..THREADS)

@@ -74,7 +74,7 @@ impl State {
     fn settings(self) -> Settings {
         let mut settings = Settings { flush_interval: Duration::from_secs(24 * 3600), ..Settings::default() };
         if self == Self::Table {
-            settings.collectors_max = 1;
+            settings.collectors_max = Some(1);
             settings.flush_counters = 2 * COUNTERS;
             settings.pending_counters = 4 * settings.flush_counters;
         }

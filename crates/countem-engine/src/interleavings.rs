@@ -17,7 +17,7 @@ const SCHEDULES: usize = 3000;
 fn node(collectors: usize, clock: &ManualClock) -> Arc<Node> {
     let settings = Settings {
         collectors_min: collectors,
-        collectors_max: 3,
+        collectors_max: Some(3),
         lanes: 1,
         flush_counters: 2,
         ..Settings::default()

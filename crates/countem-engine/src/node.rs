@@ -64,7 +64,7 @@ impl Node {
         writer: &Writer,
         recorder: Option<Recorder>,
     ) -> Self {
-        let collectors_max = settings.collectors_max.max(settings.collectors_min).max(1);
+        let collectors_max = settings.collectors_most();
         let table_counters =
             settings.flush_counters.min(settings.pending_counters / (2 * collectors_max)).max(1);
         let in_tables = table_counters * collectors_max;

@@ -1,6 +1,6 @@
 //! What can be set about counting and flushing.
 
-use std::{collections::BTreeMap, sync::LazyLock, thread, time::Duration};
+use std::{collections::BTreeMap, thread, time::Duration};
 
 use countem_core::{CollectionName, Period};
 use countem_journal::JournalOptions;
@@ -29,8 +29,8 @@ pub struct Settings {
     pub store_required: bool,
     /// Fewest collectors.
     pub collectors_min: usize,
-    /// Most collectors.
-    pub collectors_max: usize,
+    /// Most collectors; two per core when `None`. Never fewer than `collectors_min`.
+    pub collectors_max: Option<usize>,
     /// Most distinct metrics in one (collection, bucket); what is beyond goes to `__overflow__`.
     pub metrics_per_bucket: usize,
     /// Most distinct counters pending on this node; beyond it increments of new counters are refused. Up to half of it is set
@@ -71,9 +71,13 @@ impl Durability {
     }
 }
 
-/// Two tables per core. Asked once: finding out reads several files of the control group.
-static COLLECTORS_MAX: LazyLock<usize> =
-    LazyLock::new(|| thread::available_parallelism().map_or(8, |cores| cores.get().max(2) * 2));
+impl Settings {
+    /// Returns most collectors on this machine. Asks for its cores, which reads several files of the control group.
+    pub(crate) fn collectors_most(&self) -> usize {
+        let per_core = || thread::available_parallelism().map_or(8, |cores| cores.get().max(2) * 2);
+        self.collectors_max.unwrap_or_else(per_core).max(self.collectors_min).max(1)
+    }
+}
 
 impl Default for Settings {
     fn default() -> Self {
@@ -88,7 +92,7 @@ impl Default for Settings {
             lanes: 2,
             store_required: false,
             collectors_min: 1,
-            collectors_max: *COLLECTORS_MAX,
+            collectors_max: None,
             metrics_per_bucket: 1_000_000,
             pending_counters: 4_000_000,
             past_window: Duration::from_secs(366 * 24 * 3600),
@@ -98,5 +102,19 @@ impl Default for Settings {
             shutdown_deadline: Duration::from_secs(30),
             durability: Durability::Memory,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn most_collectors_are_never_fewer_than_the_fewest() {
+        let most = |min, max| {
+            Settings { collectors_min: min, collectors_max: max, ..Settings::default() }.collectors_most()
+        };
+        assert_eq!([most(0, Some(0)), most(1, Some(3)), most(5, Some(3)), most(4096, None)], [1, 3, 5, 4096]);
+        assert!(most(1, None) >= 4, "two per core, and at least those of two cores");
     }
 }

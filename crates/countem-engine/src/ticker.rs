@@ -74,8 +74,8 @@ fn fit_router(core: &Core, settings: &Settings, idle: u32) -> u32 {
     let router = core.node().router();
     let contended = router.take_contention();
     let active = router.active();
-    if contended >= CONTENDED && active < settings.collectors_max {
-        core.resize((active * 2).min(settings.collectors_max));
+    if contended >= CONTENDED && active < router.max() {
+        core.resize((active * 2).min(router.max()));
         tracing::debug!(contended, collectors = router.active(), "router grew");
     } else if idle >= IDLE_LOOKS && active > settings.collectors_min {
         core.resize((active / 2).max(settings.collectors_min));

@@ -142,7 +142,7 @@ impl Config {
             lanes: store.lanes.get(),
             store_required: store.required,
             collectors_min: collectors.min.get(),
-            collectors_max: collectors.most(),
+            collectors_max: collectors.max.exactly(),
             metrics_per_bucket: limits.metrics_per_bucket.get(),
             pending_counters: limits.pending_counters.get(),
             past_window: time.past_window,

@@ -24,7 +24,7 @@ async fn what_was_counted_is_stored_by_a_flush() {
 
 #[tokio::test]
 async fn the_number_of_collectors_does_not_change_the_number_of_batches() {
-    let setup = start(Settings { collectors_min: 8, collectors_max: 8, ..quiet() }).await;
+    let setup = start(Settings { collectors_min: 8, collectors_max: Some(8), ..quiet() }).await;
     let threads: Vec<_> = (0..8)
         .map(|_| {
             let engine = setup.engine.clone();

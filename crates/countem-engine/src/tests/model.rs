@@ -37,7 +37,7 @@ async fn schedule(seed: u64) {
     let mut random = StdRng::seed_from_u64(seed);
     let settings = Settings {
         collectors_min: 1,
-        collectors_max: 8,
+        collectors_max: Some(8),
         lanes: random.random_range(1..=3),
         flush_interval: Duration::from_micros(random.random_range(100..5000)),
         flush_counters: random.random_range(5..200),

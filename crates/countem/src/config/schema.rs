@@ -139,8 +139,8 @@ pub(super) fn set(config: &mut Config, entry: &Entry) -> Result<(), Problem> {
 /// Adds the problems of values that are each allowed but not together.
 pub(super) fn check_pairs(config: &Config, problems: &mut Vec<Problem>) {
     let Config { collectors, flush, .. } = config;
-    if collectors.min.get() > collectors.most() {
-        let values = (collectors.min.to_string(), collectors.most().to_string());
+    if let Some(most) = collectors.max.exactly().filter(|most| collectors.min.get() > *most) {
+        let values = (collectors.min.to_string(), most.to_string());
         contradiction(config, ["collectors.min", "collectors.max"], values, problems);
     }
     if flush.retry_first > flush.retry_longest {

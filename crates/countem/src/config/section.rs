@@ -181,12 +181,12 @@ pub(super) fn mongodb<S: Serializer>(settings: &MongodbSettings, serializer: S) 
     section.end()
 }
 
-impl CollectorsConfig {
-    /// Returns most collectors as a number on this machine.
-    pub fn most(&self) -> usize {
-        match self.max {
-            CollectorsMax::Auto => Settings::default().collectors_max.max(self.min.get()),
-            CollectorsMax::Exactly(most) => most.get(),
+impl CollectorsMax {
+    /// Returns the number, if it is the same on every machine.
+    pub fn exactly(self) -> Option<usize> {
+        match self {
+            Self::Auto => None,
+            Self::Exactly(most) => Some(most.get()),
         }
     }
 }
