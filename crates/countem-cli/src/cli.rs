@@ -16,7 +16,7 @@ mod when;
 use std::{io, path::PathBuf};
 
 use anyhow::Result;
-use clap::{ArgMatches, Args, FromArgMatches, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand};
 use tracing::level_filters::LevelFilter;
 
 use crate::{exit::Exit, output::Format};
@@ -74,53 +74,17 @@ pub(crate) struct Global {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Count the lines of files, plain or gzip
-    Ingest(Deferred<ingest::Ingest>),
-    /// Add to one counter
-    Inc(Deferred<inc::Inc>),
-    /// Read the counters of a collection
-    Get(Deferred<get::Get>),
-    /// Read the counters of every collection
-    All(Deferred<all::All>),
-    /// Read the largest counters of a collection
-    Top(Deferred<top::Top>),
-    /// List the collections that hold a counter
-    Collections(Deferred<collections::Collections>),
-    /// Check the configuration, the store and the journal
-    Doctor(Deferred<doctor::Doctor>),
-    /// Look at counts that could not be added to their counter, and decide about them
-    Quarantine(Deferred<quarantine::Quarantine>),
-    /// Send stored batches again, to a store that was restored to an older point
-    Replay(Deferred<replay::Replay>),
-    /// Print the configuration in effect
-    Config(Deferred<config::Config>),
-    /// Print the completions of a shell
-    Completions(Deferred<completions::Completions>),
-}
-
-/// What a command is told, described when it is the command that was asked for: describing all of them takes a sixth of the
-/// time of a process that counts once.
-#[derive(Debug)]
-struct Deferred<T>(T);
-
-impl<T: Args> Args for Deferred<T> {
-    fn augment_args(command: clap::Command) -> clap::Command {
-        command.defer(T::augment_args)
-    }
-
-    fn augment_args_for_update(command: clap::Command) -> clap::Command {
-        command.defer(T::augment_args_for_update)
-    }
-}
-
-impl<T: FromArgMatches> FromArgMatches for Deferred<T> {
-    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
-        T::from_arg_matches(matches).map(Self)
-    }
-
-    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
-        self.0.update_from_arg_matches(matches)
-    }
+    Ingest(ingest::Ingest),
+    Inc(inc::Inc),
+    Get(get::Get),
+    All(all::All),
+    Top(top::Top),
+    Collections(collections::Collections),
+    Doctor(doctor::Doctor),
+    Quarantine(quarantine::Quarantine),
+    Replay(replay::Replay),
+    Config(config::Config),
+    Completions(completions::Completions),
 }
 
 impl Cli {
@@ -131,17 +95,17 @@ impl Cli {
     pub(crate) fn run(self) -> Result<Exit> {
         self.global.start_log();
         match self.command {
-            Command::Ingest(ingest) => ingest.0.run(&self.global),
-            Command::Inc(inc) => inc.0.run(&self.global),
-            Command::Get(get) => get.0.run(&self.global),
-            Command::All(all) => all.0.run(&self.global),
-            Command::Top(top) => top.0.run(&self.global),
-            Command::Collections(collections) => collections.0.run(&self.global),
-            Command::Doctor(doctor) => doctor.0.run(&self.global),
-            Command::Quarantine(quarantine) => quarantine.0.run(&self.global),
-            Command::Replay(replay) => replay.0.run(&self.global),
-            Command::Config(config) => config.0.run(&self.global),
-            Command::Completions(completions) => completions.0.run(),
+            Command::Ingest(ingest) => ingest.run(&self.global),
+            Command::Inc(inc) => inc.run(&self.global),
+            Command::Get(get) => get.run(&self.global),
+            Command::All(all) => all.run(&self.global),
+            Command::Top(top) => top.run(&self.global),
+            Command::Collections(collections) => collections.run(&self.global),
+            Command::Doctor(doctor) => doctor.run(&self.global),
+            Command::Quarantine(quarantine) => quarantine.run(&self.global),
+            Command::Replay(replay) => replay.run(&self.global),
+            Command::Config(config) => config.run(&self.global),
+            Command::Completions(completions) => completions.run(),
         }
     }
 }
