@@ -2,9 +2,10 @@
 
 use std::{
     fs::{File, TryLockError},
+    io,
     path::Path,
-    sync::mpsc,
-    thread::{Builder, JoinHandle},
+    sync::mpsc::{self, SyncSender},
+    thread::Builder,
     time::Duration,
 };
 
@@ -27,9 +28,12 @@ pub(crate) struct Turns {
     patience: Duration,
     /// Locked for as long as this connection has a turn.
     turn: Option<File>,
-    /// Waits for the lock, perhaps for nobody any more: such a wait cannot be called off. So there is only one.
-    waiting: Option<JoinHandle<()>>,
+    /// The way to a thread that waits for locks, perhaps for nobody any more: such a wait cannot be called off.
+    waiting: Option<SyncSender<Wanted>>,
 }
+
+/// A file to lock, and the way back to who wants it locked.
+type Wanted = (File, SyncSender<File>);
 
 impl Turns {
     /// Waits for each turn for `patience`, but never for longer than a second.
@@ -60,19 +64,29 @@ impl Turns {
             Err(TryLockError::Error(_)) => return None,
             Err(TryLockError::WouldBlock) => {}
         }
-        if self.waiting.as_ref().is_some_and(|waiting| !waiting.is_finished()) {
-            return None;
-        }
-        let (sender, receiver) = mpsc::sync_channel(1);
-        let wait = move || {
-            if file.lock().is_ok() {
-                // Nobody takes it who has given up; then the file is closed, which unlocks it.
-                sender.send(file).ok();
-            }
+        let waiting = match self.waiting.take() {
+            Some(waiting) => waiting,
+            None => start_waiting().ok()?,
         };
-        self.waiting = Builder::new().name("countem-sqlite-turn".to_owned()).spawn(wait).ok();
-        receiver.recv_timeout(self.patience).ok()
+        let (locked, turn) = mpsc::sync_channel(1);
+        // It has no room while it waits for those who have given up.
+        self.waiting.insert(waiting).try_send((file, locked)).ok()?;
+        turn.recv_timeout(self.patience).ok()
     }
+}
+
+fn start_waiting() -> io::Result<SyncSender<Wanted>> {
+    let (sender, wanted) = mpsc::sync_channel::<Wanted>(1);
+    let wait = move || {
+        for (file, locked) in wanted {
+            if file.lock().is_ok() {
+                // Who has given up does not take it. Then it is closed, which unlocks it.
+                locked.send(file).ok();
+            }
+        }
+    };
+    Builder::new().name("countem-sqlite-turn".to_owned()).spawn(wait)?;
+    Ok(sender)
 }
 
 #[cfg(test)]
@@ -143,7 +157,8 @@ pub(crate) mod tests {
             until_waiting(&log, 1);
         }
         drop(stopped);
-        turns.waiting.take().unwrap().join().unwrap();
+        until_waiting(&log, 0);
+        turns.patience = Duration::from_secs(60);
         turns.begin(&log);
         assert!(turns.turn.is_some(), "nobody has it");
     }
