@@ -8,6 +8,7 @@ mod store;
 mod apply;
 mod batch;
 mod connection;
+mod log;
 mod read;
 mod reader;
 mod turn;

@@ -11,10 +11,10 @@ use rusqlite::{Connection, OptionalExtension as _, TransactionBehavior};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::{
-    SqliteOptions,
+    SqliteOptions, Synchronous,
     apply::{self, Failure},
     batch::OwnedBatch,
-    connection::{Commits, LOG_LIMIT, OpenFile, commit_like},
+    connection::{LOG_LIMIT, OpenFile},
     error::{is_clean_commit_failure, is_io_failure, keeps_connection, store_error},
 };
 
@@ -46,6 +46,7 @@ impl WriteThread {
                 });
                 if catch_unwind(work).is_err() {
                     session.file = None;
+                    session.suspect = true;
                 }
                 // The last one closes in the same turn.
                 if !(queue.is_closed() && queue.is_empty()) {
@@ -171,12 +172,27 @@ impl Session {
         let file = self.open()?;
         file.begin_turn();
         match apply::apply(&mut file.connection, batch) {
-            Ok(applied) => Ok(applied),
+            Ok(applied) => match self.sync() {
+                Ok(()) => Ok(applied),
+                Err(error) => self.decide(batch.id(), error),
+            },
             Err(Failure::BeforeCommit(error)) => Err(self.failed("write to", error)),
             Err(Failure::Commit(error)) if is_clean_commit_failure(&error) => {
                 Err(self.failed("write to", error))
             }
             Err(Failure::Commit(error)) => self.decide(batch.id(), error),
+        }
+    }
+
+    /// Sees to it that what was committed survives a power cut, also when it was committed by a process that was killed before it
+    /// could do so. The next process writes meanwhile: its batch comes later in the log, and so it is durable no earlier.
+    fn sync(&mut self) -> rusqlite::Result<()> {
+        match (&mut self.file, self.options.synchronous) {
+            (Some(file), Synchronous::Full) => {
+                file.end_turn();
+                file.sync()
+            }
+            _ => Ok(()),
         }
     }
 
@@ -199,15 +215,9 @@ impl Session {
 
     /// Deletes the bookkeeping of `writer`, without an `fsync` of its own: a deletion that a power cut undoes is harmless.
     pub(crate) fn retire(&mut self, writer: &Writer) -> Result<(), StoreError> {
-        let synchronous = self.options.synchronous;
         let file = self.open()?;
         file.begin_turn();
-        let done = delete_applied(&mut file.connection, writer);
-        if commit_like(&file.connection, Commits::Counts(synchronous)).is_err() {
-            // The next batch must not be committed without its fsync.
-            self.file = None;
-        }
-        done.map_err(|error| self.failed("write to", error))
+        delete_applied(&mut file.connection, writer).map_err(|error| self.failed("write to", error))
     }
 
     /// Lets the next process write.
@@ -258,7 +268,6 @@ fn delete_applied(connection: &mut Connection, writer: &Writer) -> rusqlite::Res
     if known.is_none() {
         return Ok(());
     }
-    commit_like(connection, Commits::Bookkeeping)?;
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     transaction.prepare_cached("DELETE FROM applied WHERE writer = ?1")?.execute([writer.as_str()])?;
     transaction.commit()
