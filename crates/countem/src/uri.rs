@@ -27,6 +27,9 @@ pub enum StoreUriError {
         /// The scheme.
         scheme: String,
     },
+    /// Something follows the path of a SQLite file, as in other programs' URIs.
+    #[error("`sqlite://` takes a path and nothing else; `?` begins an option")]
+    SqliteOption,
     /// The text has a line break or another control character.
     #[error("store URI has the control character {character:?}")]
     Control {
@@ -60,6 +63,9 @@ impl StoreUri {
         }
         if rest.is_empty() && scheme != "memory" {
             return Err(StoreUriError::Incomplete { scheme: scheme.to_owned() });
+        }
+        if scheme == "sqlite" && rest.contains('?') {
+            return Err(StoreUriError::SqliteOption);
         }
         if scheme != "sqlite" && [":****@", "=****"].iter().any(|masked| rest.contains(masked)) {
             return Err(StoreUriError::Masked);
@@ -209,6 +215,7 @@ mod tests {
             ("mongo://user:hunter2@host", "unknown kind of store `mongo://`; allowed: sqlite://PATH"),
             ("sqlite://", "store URI `sqlite://` is incomplete"),
             ("mongodb://user:hunter2@\nhost", r"store URI has the control character '\n'"),
+            ("sqlite://countem.db?mode=ro", "`sqlite://` takes a path and nothing else"),
             ("mongodb://user:****@host", "store URI has `****` where a password was hidden"),
         ] {
             let error = StoreUri::new(uri).unwrap_err().to_string();

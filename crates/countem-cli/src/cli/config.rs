@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use anyhow::Result;
 use clap::Args;
 
-use crate::{cli::Global, exit::Exit, store::load_config};
+use crate::{cli::Global, exit::Exit, output::Format, store::load_config};
 
 /// Print the configuration in effect
 #[derive(Debug, Args)]
@@ -21,7 +21,8 @@ pub(crate) struct Config {
 
 const AFTER: &str = "\
 Values come from the defaults, `countem.toml` or `--config FILE`, environment variables such as
-COUNTEM__FLUSH__INTERVAL, and flags; the last of these wins. Passwords are not shown.
+COUNTEM__FLUSH__INTERVAL, and flags; the last of these wins. Passwords are not shown. It is printed as TOML with where each
+value is from, or with `-o json` as JSON.
 
 Examples:
   countem config --default > countem.toml
@@ -35,7 +36,12 @@ impl Config {
         }
         let config = load_config(global)?;
         if !self.check {
-            io::stdout().write_all(config.to_toml().as_bytes())?;
+            let text = match global.output {
+                Format::Json => format!("{:#}\n", serde_json::to_value(&config)?),
+                Format::Ndjson => format!("{}\n", serde_json::to_value(&config)?),
+                Format::Table | Format::Csv => config.to_toml(),
+            };
+            io::stdout().write_all(text.as_bytes())?;
         } else if !global.quiet {
             let file =
                 config.file().map_or_else(|| "no file".to_owned(), |file| format!("`{}`", file.display()));

@@ -243,7 +243,8 @@ impl fmt::Display for Report {
             writeln!(f, "skipped {skipped} bytes that were counted before ({why})")?;
         }
         if tally.rejected() > 0 {
-            writeln!(f, "rejected {} lines", grouped(tally.rejected()))?;
+            let lines = if tally.rejected() == 1 { "line" } else { "lines" };
+            writeln!(f, "rejected {} {lines}", grouped(tally.rejected()))?;
         }
         for (reject, rejected) in &tally.rejected {
             writeln!(f, "  {:>9}  {}", grouped(rejected.lines), reject.reason(&tally.wanted))?;

@@ -99,6 +99,13 @@ fn the_configuration_comes_in_layers_and_all_mistakes_are_told_at_once() {
     );
     let shown = config(&[]).expect(0).out;
     assert!(shown.contains("zone = \"Europe/Berlin\"") && !shown.contains("secret"), "{shown}");
+    for format in ["json", "ndjson"] {
+        let json = config(&["-o", format]).expect(0).json();
+        assert_eq!(
+            (&json["time"]["zone"], &json["store"]["uri"]),
+            (&"Europe/Berlin".into(), &"mongodb://a:****@h/d".into())
+        );
+    }
     assert!(config(&["--set", "time.zone=Asia/Tokyo"]).expect(0).out.contains("Asia/Tokyo"));
     assert!(config(&["--store", "memory://"]).expect(0).out.contains("uri = \"memory://\""));
     assert!(config(&["--check"]).expect(0).out.contains("countem.toml"));

@@ -173,6 +173,9 @@ fn rejected_and_overlong_lines_are_not_looked_at_again() {
     sandbox.append("log", "garbage\n");
     let report = sandbox.run(&args(&["log", "--once", "-o", "json"])).expect(6).json();
     assert_eq!(report["reasons"][0]["examples"][0]["line"], 23, "lines are numbered through");
+    sandbox.append("log", "garbage\n");
+    let said = sandbox.run(&args(&["log", "--once"])).expect(6).err;
+    assert!(said.contains("rejected 1 line\n"), "{said}");
     assert_counted(&sandbox, &log, 1);
 }
 
