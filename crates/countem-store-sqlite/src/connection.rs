@@ -1,6 +1,7 @@
 //! Opening the file, for writing or for reading only.
 
 use std::{
+    fs::File,
     io,
     path::{Path, PathBuf},
     time::{Duration, Instant},
@@ -10,10 +11,10 @@ use countem_store::StoreError;
 use rusqlite::{Connection, OpenFlags, config::DbConfig, ffi};
 
 use crate::{
-    SqliteOptions,
+    SqliteOptions, Synchronous,
     error::{is_busy, refused, store_error},
-    log::Log,
     schema::{MIGRATIONS, Recognised, is_outdated, migrate, recognise},
+    turn::Turns,
 };
 
 /// Memory for pages of the writing connection, in KiB: the counters of a few days of a busy node.
@@ -34,8 +35,9 @@ pub(crate) const LOG_LIMIT: u64 = 64 * 1024 * 1024;
 pub(crate) struct OpenFile {
     pub(crate) connection: Connection,
     path: PathBuf,
+    pub(crate) log: PathBuf,
     /// None when it only reads.
-    pub(crate) log: Option<Log>,
+    turns: Option<Turns>,
     identity: Option<FileIdentity>,
 }
 
@@ -47,8 +49,7 @@ impl OpenFile {
     pub(crate) fn for_writing(options: &SqliteOptions) -> Result<Self, StoreError> {
         let path = absolute(&options.path)?;
         check_place(&path)?;
-        let log = Log::path_of(&path);
-        let had_log = log.exists();
+        let had_log = log_of(&path).exists();
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE;
         let mut connection = connect(&path, flags, options.busy_timeout)?;
         if let Err(error) = make_usable(&mut connection, &path, options) {
@@ -58,10 +59,8 @@ impl OpenFile {
             }
             return Err(error);
         }
-        let log = Log::open(log, options.busy_timeout)
-            .map_err(|error| refused(&path, "its log cannot be opened").with_source(error))?;
-        let identity = FileIdentity::of(&path);
-        Ok(Self { connection, path, log: Some(log), identity })
+        let (log, identity) = (log_of(&path), FileIdentity::of(&path));
+        Ok(Self { connection, path, log, turns: Some(Turns::new(options.busy_timeout)), identity })
     }
 
     /// Opens the file, which exists and is ours, for reading.
@@ -71,8 +70,8 @@ impl OpenFile {
         connection
             .pragma_update(None, "cache_size", -READER_CACHE_KIB)
             .map_err(|error| store_error(&path, "read", error))?;
-        let identity = FileIdentity::of(&path);
-        Ok(Self { connection, path, log: None, identity })
+        let (log, identity) = (log_of(&path), FileIdentity::of(&path));
+        Ok(Self { connection, path, log, turns: None, identity })
     }
 
     /// Tells whether the path still leads to the file of this connection. After the file was moved or deleted, counts
@@ -81,40 +80,41 @@ impl OpenFile {
         FileIdentity::of(&self.path) == self.identity
     }
 
+    /// Waits for the disk, if that is wanted, before something that was found in the file is relied on. After a process was
+    /// killed in a commit, the next one finds in the log what nobody has waited for.
+    pub(crate) fn sync_found(&self, synchronous: Synchronous) -> rusqlite::Result<()> {
+        if synchronous == Synchronous::Normal {
+            return Ok(());
+        }
+        let log = File::options().read(true).write(true).open(&self.log);
+        log.and_then(|log| log.sync_data()).map_err(|error| {
+            rusqlite::Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_IOERR_FSYNC), Some(error.to_string()))
+        })
+    }
+
     /// Waits for the turn to write, and keeps it until [`end_turn`](Self::end_turn) or the end.
     pub(crate) fn begin_turn(&mut self) {
-        if let Some(log) = &mut self.log {
-            log.begin_turn();
+        if let Some(turns) = &mut self.turns {
+            turns.begin(&self.log);
         }
     }
 
     /// Lets the next connection write.
     pub(crate) fn end_turn(&mut self) {
-        if let Some(log) = &mut self.log {
-            log.end_turn();
+        if let Some(turns) = &mut self.turns {
+            turns.end();
         }
-    }
-
-    /// Waits until everything that was ever committed to the file is on the disk.
-    ///
-    /// # Errors
-    /// Some of it may not be, and a second call that succeeds says nothing about that.
-    pub(crate) fn sync(&self) -> rusqlite::Result<()> {
-        let Some(log) = &self.log else { return Ok(()) };
-        log.sync().map_err(|error| {
-            rusqlite::Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_IOERR_FSYNC), Some(error.to_string()))
-        })
     }
 
     /// Returns the length of the write-ahead log in bytes.
     pub(crate) fn log_len(&self) -> u64 {
-        self.log.as_ref().map_or(0, Log::len)
+        self.log.metadata().map_or(0, |log| log.len())
     }
 
     /// Closes the connection to a file that was moved or deleted, without touching what now stands in its place.
     pub(crate) fn abandon(mut self) {
-        // A turn would be one at the new file.
-        self.log = None;
+        // It would be a turn at the new file.
+        self.turns = None;
         // Moves the log into the old file, so that it is whole for whoever moved it. If that fails nobody can be helped.
         self.connection.execute_batch("PRAGMA wal_checkpoint(PASSIVE)").ok();
         // The log of a new file would have the name that closing deletes.
@@ -133,6 +133,13 @@ impl Drop for OpenFile {
 /// An absolute path is never taken for a URI or one of SQLite's own names, and survives a change of directory.
 fn absolute(path: &Path) -> Result<PathBuf, StoreError> {
     std::path::absolute(path).map_err(|error| refused(path, "the path is no path").with_source(error))
+}
+
+/// Returns where SQLite keeps the log: beside the file itself, also when the path is a link to it.
+fn log_of(path: &Path) -> PathBuf {
+    let mut log = path.canonicalize().unwrap_or_else(|_| path.to_owned()).into_os_string();
+    log.push("-wal");
+    log.into()
 }
 
 /// Finds the causes for which SQLite only says that it was unable to open a file.
@@ -183,12 +190,33 @@ fn make_usable(connection: &mut Connection, path: &Path, options: &SqliteOptions
     }
     connection.pragma_update(None, "cache_size", -WRITER_CACHE_KIB).map_err(failed)?;
     connection.pragma_update(None, "journal_size_limit", LOG_LIMIT.cast_signed()).map_err(failed)?;
-    // A commit does not wait for the disk while others wait for the lock: see `OpenFile::sync`.
-    connection.pragma_update(None, "synchronous", "NORMAL").map_err(failed)?;
-    connection.pragma_update(None, "wal_autocheckpoint", CHECKPOINT_PAGES).map_err(failed)
+    commit_like(connection, Commits::Counts(options.synchronous)).map_err(failed)
 }
 
-/// Sees to it that the file has a write-ahead log: one `fsync` makes a commit durable, and reads never wait.
+/// What the next transactions are about.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Commits {
+    /// Counts, which are as safe as was configured.
+    Counts(Synchronous),
+    /// Bookkeeping that may come back after a power cut.
+    Bookkeeping,
+}
+
+/// Says what a commit does beyond writing to the log.
+///
+/// Bookkeeping causes no checkpoint, because that would be the first to call `fsync` for it, and it does so without telling
+/// whether it failed. As it is, the commit of the next counts calls it, and is told.
+pub(crate) fn commit_like(connection: &Connection, commits: Commits) -> rusqlite::Result<()> {
+    let (synchronous, pages) = match commits {
+        Commits::Counts(Synchronous::Full) => ("FULL", CHECKPOINT_PAGES),
+        Commits::Counts(Synchronous::Normal) => ("NORMAL", CHECKPOINT_PAGES),
+        Commits::Bookkeeping => ("NORMAL", 0),
+    };
+    connection.pragma_update(None, "synchronous", synchronous)?;
+    connection.pragma_update(None, "wal_autocheckpoint", pages)
+}
+
+/// Sees to it that the file has a write-ahead log: one `fsync` per commit, and reads that never wait.
 ///
 /// The mode is part of the file, so this writes only to a new file or to a copy that a tool has made without.
 fn use_log(connection: &Connection, found: Recognised, patience: Duration) -> rusqlite::Result<()> {
@@ -206,8 +234,7 @@ fn use_log(connection: &Connection, found: Recognised, patience: Duration) -> ru
         match connection.query_row("PRAGMA journal_mode = WAL", [], |row| row.get::<_, String>(0)) {
             Err(error) if is_busy(&error) && wait(count) => count += 1,
             Err(error) => return Err(error),
-            // The log is made by the first read.
-            Ok(_) => return connection.pragma_query_value(None, "schema_version", |_| Ok(())),
+            Ok(_) => return Ok(()),
         }
     }
 }

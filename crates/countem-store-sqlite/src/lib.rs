@@ -8,7 +8,6 @@ mod store;
 mod apply;
 mod batch;
 mod connection;
-mod log;
 mod read;
 mod reader;
 mod turn;

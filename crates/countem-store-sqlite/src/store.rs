@@ -73,7 +73,12 @@ impl Store for SqliteStore {
 
     async fn mark(&self, key: &str) -> Result<Option<String>, StoreError> {
         let key = key.to_owned();
-        self.readers.ask(move |connection| read::mark(connection, &key)).await
+        let found = self.readers.ask(move |connection| read::mark(connection, &key)).await?;
+        if found.is_some() {
+            // What is marked as counted may be deleted next.
+            self.writer.ask(|session| session.keep_found()).await?;
+        }
+        Ok(found)
     }
 
     async fn check(&self) -> Result<(), StoreError> {

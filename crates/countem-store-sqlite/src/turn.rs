@@ -10,7 +10,7 @@ use std::{
 };
 
 /// How long a turn is waited for at most. Who keeps it for longer is stopped, or stores a very large batch; the others then
-/// go without, which is as safe.
+/// go without.
 const LONGEST: Duration = Duration::from_secs(1);
 
 /// The turns of one connection to write, and to close: one connection has a turn at a time.
@@ -18,22 +18,33 @@ const LONGEST: Duration = Duration::from_secs(1);
 /// SQLite's write lock has no queue: those that wait for it look again every now and then, and who happens to look at the right
 /// moment has it. Of eight processes that count once and go, one in a hundred then waited four times as long as the others, and
 /// all of them paid for looking. The kernel queues those that wait for a lock of a whole file, wakes them one by one, and
-/// forgets those that die. The file is the write-ahead log: SQLite has no locks on it, and it exists for as long as anybody has
-/// the database open.
+/// forgets those that die; only who comes in the moment of waking may overtake. The file is the write-ahead log: SQLite has no
+/// locks on it, and it exists for as long as anybody has the database open.
 ///
 /// This is about order alone. Who has no turn, because of a file system without such locks, another program or
-/// [`LONGEST`], competes for the write lock as if there were none.
+/// [`LONGEST`], competes for the write lock as if there were none, which is as safe; who closes like that may leave a log for the
+/// next one to tidy up.
 #[derive(Debug)]
 pub(crate) struct Turns {
     patience: Duration,
-    /// Locked for as long as this connection has a turn.
-    turn: Option<File>,
+    turn: Option<Turn>,
     /// The way to a thread that waits for locks, perhaps for nobody any more: such a wait cannot be called off.
     waiting: Option<SyncSender<Wanted>>,
 }
 
 /// A file to lock, and the way back to who wants it locked.
-type Wanted = (File, SyncSender<File>);
+type Wanted = (File, SyncSender<Turn>);
+
+/// The log, locked.
+#[derive(Debug)]
+struct Turn(File);
+
+/// Closing alone would leave it locked for as long as a process that was forked meanwhile has it open.
+impl Drop for Turn {
+    fn drop(&mut self) {
+        self.0.unlock().ok();
+    }
+}
 
 impl Turns {
     /// Waits for each turn for `patience`, but never for longer than a second.
@@ -53,14 +64,14 @@ impl Turns {
         self.turn = None;
     }
 
-    fn next(&mut self, log: &Path) -> Option<File> {
+    fn next(&mut self, log: &Path) -> Option<Turn> {
         // Elsewhere a lock keeps others from reading and writing, too.
         if !cfg!(unix) {
             return None;
         }
         let file = File::open(log).ok()?;
         match file.try_lock() {
-            Ok(()) => return Some(file),
+            Ok(()) => return Some(Turn(file)),
             Err(TryLockError::Error(_)) => return None,
             Err(TryLockError::WouldBlock) => {}
         }
@@ -80,8 +91,8 @@ fn start_waiting() -> io::Result<SyncSender<Wanted>> {
     let wait = move || {
         for (file, locked) in wanted {
             if file.lock().is_ok() {
-                // Who has given up does not take it. Then it is closed, which unlocks it.
-                locked.send(file).ok();
+                // Who has given up does not take it, and it ends at once.
+                locked.send(Turn(file)).ok();
             }
         }
     };
@@ -157,10 +168,11 @@ pub(crate) mod tests {
             until_waiting(&log, 1);
         }
         drop(stopped);
-        until_waiting(&log, 0);
-        turns.patience = Duration::from_secs(60);
-        turns.begin(&log);
-        assert!(turns.turn.is_some(), "nobody has it");
+        let began = Instant::now();
+        while turns.turn.is_none() {
+            turns.begin(&log);
+            assert!(began.elapsed() < Duration::from_secs(30), "nobody has it");
+        }
     }
 
     #[test]

@@ -11,10 +11,10 @@ use rusqlite::{Connection, OptionalExtension as _, TransactionBehavior};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::{
-    SqliteOptions, Synchronous,
-    apply::{self, Failure},
+    SqliteOptions,
+    apply::{self, Failure, Outcome},
     batch::OwnedBatch,
-    connection::{LOG_LIMIT, OpenFile},
+    connection::{Commits, LOG_LIMIT, OpenFile, commit_like},
     error::{is_clean_commit_failure, is_io_failure, keeps_connection, store_error},
 };
 
@@ -126,6 +126,13 @@ impl Session {
         self.open().map(|file| &mut file.connection)
     }
 
+    /// Waits for the turn to write.
+    fn take_turn(&mut self) -> Result<&mut OpenFile, StoreError> {
+        self.open()?.begin_turn();
+        // It may have been moved meanwhile.
+        self.open()
+    }
+
     fn open(&mut self) -> Result<&mut OpenFile, StoreError> {
         if let Some(moved) = self.file.take_if(|file| !file.is_current()) {
             tracing::warn!(path = %self.options.path.display(), "the database file was moved or deleted");
@@ -169,10 +176,11 @@ impl Session {
 
     /// Adds a batch exactly once.
     pub(crate) fn apply(&mut self, batch: &OwnedBatch) -> Result<Applied, StoreError> {
-        let file = self.open()?;
-        file.begin_turn();
+        let synchronous = self.options.synchronous;
+        let file = self.take_turn()?;
         match apply::apply(&mut file.connection, batch) {
-            Ok(applied) => match self.sync() {
+            Ok(Outcome::Added(applied)) => Ok(applied),
+            Ok(Outcome::Found(applied)) => match file.sync_found(synchronous) {
                 Ok(()) => Ok(applied),
                 Err(error) => self.decide(batch.id(), error),
             },
@@ -184,16 +192,13 @@ impl Session {
         }
     }
 
-    /// Sees to it that what was committed survives a power cut, also when it was committed by a process that was killed before it
-    /// could do so. The next process writes meanwhile: its batch comes later in the log, and so it is durable no earlier.
-    fn sync(&mut self) -> rusqlite::Result<()> {
-        match (&mut self.file, self.options.synchronous) {
-            (Some(file), Synchronous::Full) => {
-                file.end_turn();
-                file.sync()
-            }
-            _ => Ok(()),
-        }
+    /// Makes sure that a mark that was found is there for good.
+    pub(crate) fn keep_found(&mut self) -> Result<(), StoreError> {
+        let synchronous = self.options.synchronous;
+        self.open()?.sync_found(synchronous).map_err(|error| {
+            self.suspect = true;
+            self.failed("read", error)
+        })
     }
 
     /// Finds out with a new connection whether a commit that failed with `error` took place.
@@ -215,9 +220,14 @@ impl Session {
 
     /// Deletes the bookkeeping of `writer`, without an `fsync` of its own: a deletion that a power cut undoes is harmless.
     pub(crate) fn retire(&mut self, writer: &Writer) -> Result<(), StoreError> {
-        let file = self.open()?;
-        file.begin_turn();
-        delete_applied(&mut file.connection, writer).map_err(|error| self.failed("write to", error))
+        let synchronous = self.options.synchronous;
+        let file = self.take_turn()?;
+        let done = delete_applied(&mut file.connection, writer);
+        if commit_like(&file.connection, Commits::Counts(synchronous)).is_err() {
+            // The next batch must not be committed without its fsync.
+            self.file = None;
+        }
+        done.map_err(|error| self.failed("write to", error))
     }
 
     /// Lets the next process write.
@@ -251,7 +261,7 @@ impl Session {
 
     /// Checks that the tables are there and can be written.
     pub(crate) fn check(&mut self) -> Result<(), StoreError> {
-        let connection = self.connection()?;
+        let connection = &mut self.take_turn()?.connection;
         let checked = connection.transaction_with_behavior(TransactionBehavior::Immediate).and_then(|it| {
             apply::prepare_statements(&it)?;
             it.rollback()
@@ -268,6 +278,7 @@ fn delete_applied(connection: &mut Connection, writer: &Writer) -> rusqlite::Res
     if known.is_none() {
         return Ok(());
     }
+    commit_like(connection, Commits::Bookkeeping)?;
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     transaction.prepare_cached("DELETE FROM applied WHERE writer = ?1")?.execute([writer.as_str()])?;
     transaction.commit()

@@ -53,7 +53,8 @@ pub trait Store: Send + Sync + fmt::Debug + 'static {
 
     /// Forgets the bookkeeping of a writer that ended with every batch resolved and none ever in doubt.
     ///
-    /// Called at most once per writer, as its last call, and only when no late copy of any of its batches can exist.
+    /// Called at most once per writer, as its last call, and only when no late copy of any of its batches can exist. A store may do
+    /// it later, at the latest when it is dropped.
     ///
     /// # Errors
     /// Failing is harmless: bookkeeping stays behind.
