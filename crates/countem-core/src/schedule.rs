@@ -58,7 +58,10 @@ impl Schedule {
         // UTC spans and civil days do not nest: cut time at the boundaries of both.
         let span = Bucket::containing(finest, moment, &self.zone)?;
         let day = Bucket::containing(Period::Day, moment, &self.zone)?;
-        let mut start = span.start_instant(&self.zone).max(day.start_instant(&self.zone).min(moment));
+        let mut start = span.start_instant(&self.zone);
+        if let Some(midnight) = self.instant_as_at(moment, day) {
+            start = start.max(midnight);
+        }
         if let Some(change) = self.zone.preceding(moment).next() {
             start = start.max(change.timestamp());
         }
@@ -73,15 +76,18 @@ impl Schedule {
     /// Returns the instant after `moment` until which the slot cannot change.
     pub fn slot_end(&self, moment: Timestamp) -> Timestamp {
         let latest = moment.saturating_add(LONGEST_SLOT).unwrap_or(Timestamp::MAX);
-        let end_of = |period| {
-            let next = Bucket::containing(period, moment, &self.zone).ok().and_then(Bucket::next);
-            next.map_or(latest, |next| next.start_instant(&self.zone))
-        };
-        let mut end = latest.min(end_of(self.periods[0])).min(end_of(Period::Day));
-        if let Some(change) = self.zone.following(moment).next() {
-            end = end.min(change.timestamp());
-        }
-        if end > moment { end } else { latest }
+        let next = |period| Bucket::containing(period, moment, &self.zone).ok().and_then(Bucket::next);
+        let midnight = next(Period::Day).and_then(|day| self.instant_as_at(moment, day));
+        let span = next(self.periods[0]).filter(|span| !span.period().is_civil());
+        let span = span.map(|span| span.start_instant(&self.zone));
+        let change = self.zone.following(moment).next().map(|change| change.timestamp());
+        [midnight, span, change].into_iter().flatten().fold(latest, Timestamp::min)
+    }
+
+    /// Returns when a civil bucket begins by clocks that are set as at `moment`. That is the beginning that counts: where clocks
+    /// are set back over midnight, a day begins, the day before comes back, and the day begins again.
+    fn instant_as_at(&self, moment: Timestamp, bucket: Bucket) -> Option<Timestamp> {
+        self.zone.to_offset(moment).to_timestamp(bucket.start()).ok()
     }
 
     /// Lists the stored buckets that an increment counted in `slot` is added to, the finest first.
@@ -154,19 +160,53 @@ mod tests {
         fn fanning_out_a_slot_gives_the_buckets_of_the_moment(
             mask in 1..256_u32, zone in 0..ZONES.len(), seconds in 400_000_000_i64..2_200_000_000, later in 0..100_i64,
         ) {
-            let zone = TimeZone::get(ZONES[zone]).unwrap();
-            let periods: Vec<_> = Period::ALL.into_iter().filter(|p| mask & (1 << *p as u32) != 0).collect();
-            let schedule = Schedule::new(&periods, zone.clone()).unwrap();
-            let moment = Timestamp::from_second(seconds).unwrap();
-            let slot = schedule.slot(moment).unwrap();
-            let expected: Vec<_> = periods.iter().map(|p| Bucket::containing(*p, moment, &zone).unwrap()).collect();
-            prop_assert_eq!(schedule.fan_out(slot).collect::<Vec<_>>(), expected);
-
-            let end = schedule.slot_end(moment);
-            prop_assert!(end > moment);
-            let within = (end.as_second() - seconds - 1) * later / 99;
-            let still = Timestamp::from_second(seconds + within).unwrap();
-            prop_assert_eq!(schedule.slot(still).unwrap(), slot);
+            check(mask, ZONES[zone], Timestamp::from_second(seconds).unwrap(), later)?;
         }
+
+        /// Nearly all of time is far from the moments at which clocks are set.
+        #[test]
+        fn so_it_is_around_the_moments_at_which_clocks_are_set(
+            mask in 1..256_u32, zone in 1..ZONES.len(), seconds in 400_000_000_i64..2_200_000_000, around in -9_000..9_000_i64,
+            later in 0..100_i64,
+        ) {
+            let before = Timestamp::from_second(seconds).unwrap();
+            let rules = TimeZone::get(ZONES[zone]).unwrap();
+            let change = rules.preceding(before).next().map_or(seconds, |change| change.timestamp().as_second());
+            check(mask, ZONES[zone], Timestamp::from_second(change + around).unwrap(), later)?;
+        }
+    }
+
+    fn check(mask: u32, zone: &str, moment: Timestamp, later: i64) -> Result<(), TestCaseError> {
+        let zone = TimeZone::get(zone).unwrap();
+        let periods: Vec<_> = Period::ALL.into_iter().filter(|p| mask & (1 << *p as u32) != 0).collect();
+        let schedule = Schedule::new(&periods, zone.clone()).unwrap();
+        let slot = schedule.slot(moment).unwrap();
+        let expected: Vec<_> =
+            periods.iter().map(|p| Bucket::containing(*p, moment, &zone).unwrap()).collect();
+        prop_assert_eq!(schedule.fan_out(slot).collect::<Vec<_>>(), expected);
+
+        let end = schedule.slot_end(moment);
+        prop_assert!(end > moment);
+        let within = (end.as_second() - moment.as_second() - 1) * later / 99;
+        let still = Timestamp::from_second(moment.as_second() + within).unwrap();
+        prop_assert_eq!(schedule.slot(still).unwrap(), slot);
+        Ok(())
+    }
+
+    #[test]
+    fn a_day_that_comes_back_ends_at_its_second_midnight() {
+        // At 00:01 on the 4th the clocks of St. John's were set back to 23:01 on the 3rd.
+        let zone = TimeZone::get("America/St_Johns").unwrap();
+        let moment: Timestamp = "2007-11-04T02:45:00Z".parse().unwrap();
+        let after: Timestamp = "2007-11-04T03:45:00Z".parse().unwrap();
+        let daily = Schedule::new(&[Period::Day], zone.clone()).unwrap();
+        assert_eq!(daily.slot(moment).unwrap().to_string(), "2007-11-03");
+        assert_eq!(daily.slot_end(moment), "2007-11-04T03:30:00Z".parse().unwrap());
+        let mixed = Schedule::new(&[Period::Hour, Period::Day], zone).unwrap();
+        let buckets = |moment| -> Vec<_> {
+            mixed.fan_out(mixed.slot(moment).unwrap()).map(|bucket| bucket.to_string()).collect()
+        };
+        assert_eq!(buckets(moment), ["2007-11-04T02", "2007-11-03"]);
+        assert_eq!(buckets(after), ["2007-11-04T03", "2007-11-04"]);
     }
 }
