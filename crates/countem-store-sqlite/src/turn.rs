@@ -1,25 +1,34 @@
 //! The queue of processes that want to write.
 
+#[cfg_attr(not(all(target_os = "linux", target_pointer_width = "64")), path = "turn/without.rs")]
+mod place;
+
 use std::{
-    fs::{File, TryLockError},
-    io,
     path::Path,
-    sync::mpsc::{self, SyncSender},
-    thread::Builder,
-    time::Duration,
+    time::{Duration, Instant},
 };
+
+use place::Place;
 
 /// How long a turn is waited for at most. Who keeps it for longer is stopped, or stores a very large batch; the others then
 /// go without.
 const LONGEST: Duration = Duration::from_secs(1);
 
+/// After this time who is next looks again, and who is the n-th waits for n - 1 times the other time before. A turn takes
+/// about as long as an `fsync`. Short enough for the disk not to be idle, long enough to cost less than a thread that could be
+/// woken, which a wait for a lock that has to end in time would need.
+const NEXT: Duration = Duration::from_micros(200);
+const EACH: Duration = Duration::from_micros(500);
+
 /// The turns of one connection to write, and to close: one connection has a turn at a time.
 ///
 /// SQLite's write lock has no queue: those that wait for it look again every now and then, and who happens to look at the right
-/// moment has it. Of eight processes that count once and go, one in a hundred then waited four times as long as the others, and
-/// all of them paid for looking. The kernel queues those that wait for a lock of a whole file, wakes them one by one, and
-/// forgets those that die; only who comes in the moment of waking may overtake. The file is the write-ahead log: SQLite has no
-/// locks on it, and it exists for as long as anybody has the database open.
+/// moment has it. Of eight processes that count once and go, one in a hundred then waited three times as long as the others. A lock
+/// of the whole file is no better: whom the kernel wakes has to try again, and finds that somebody who came in the meantime was
+/// faster. So everybody takes a place behind the last one, and it is the turn of the first, whoever comes.
+///
+/// A place is a lock of one byte, far behind the end of the write-ahead log; the kernel gives up the places of those that die.
+/// SQLite has no locks on that file, and it exists for as long as anybody has the database open.
 ///
 /// This is about order alone. Who has no turn, because of a file system without such locks, another program or
 /// [`LONGEST`], competes for the write lock as if there were none, which is as safe; who closes like that may leave a log for the
@@ -27,29 +36,13 @@ const LONGEST: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(crate) struct Turns {
     patience: Duration,
-    turn: Option<Turn>,
-    /// The way to a thread that waits for locks, perhaps for nobody any more: such a wait cannot be called off.
-    waiting: Option<SyncSender<Wanted>>,
-}
-
-/// A file to lock, and the way back to who wants it locked.
-type Wanted = (File, SyncSender<Turn>);
-
-/// The log, locked.
-#[derive(Debug)]
-struct Turn(File);
-
-/// Closing alone would leave it locked for as long as a process that was forked meanwhile has it open.
-impl Drop for Turn {
-    fn drop(&mut self) {
-        self.0.unlock().ok();
-    }
+    turn: Option<Place>,
 }
 
 impl Turns {
     /// Waits for each turn for `patience`, but never for longer than a second.
     pub(crate) fn new(patience: Duration) -> Self {
-        Self { patience: patience.min(LONGEST), turn: None, waiting: None }
+        Self { patience: patience.min(LONGEST), turn: None }
     }
 
     /// Waits for the turn to write to the database with this `log`, or goes without. Keeps the one that there already is.
@@ -64,46 +57,31 @@ impl Turns {
         self.turn = None;
     }
 
-    fn next(&mut self, log: &Path) -> Option<Turn> {
-        // Elsewhere a lock keeps others from reading and writing, too.
-        if !cfg!(unix) {
-            return None;
+    fn next(&self, log: &Path) -> Option<Place> {
+        let place = Place::last(log)?;
+        let began = Instant::now();
+        loop {
+            let Some(others) = place.behind()?.checked_sub(1) else { return Some(place) };
+            let left = self.patience.checked_sub(began.elapsed())?;
+            std::thread::sleep(left.min(NEXT + EACH.saturating_mul(others)));
         }
-        let file = File::open(log).ok()?;
-        match file.try_lock() {
-            Ok(()) => return Some(Turn(file)),
-            Err(TryLockError::Error(_)) => return None,
-            Err(TryLockError::WouldBlock) => {}
-        }
-        let waiting = match self.waiting.take() {
-            Some(waiting) => waiting,
-            None => start_waiting().ok()?,
-        };
-        let (locked, turn) = mpsc::sync_channel(1);
-        // It has no room while it waits for those who have given up.
-        self.waiting.insert(waiting).try_send((file, locked)).ok()?;
-        turn.recv_timeout(self.patience).ok()
     }
-}
-
-fn start_waiting() -> io::Result<SyncSender<Wanted>> {
-    let (sender, wanted) = mpsc::sync_channel::<Wanted>(1);
-    let wait = move || {
-        for (file, locked) in wanted {
-            if file.lock().is_ok() {
-                // Who has given up does not take it, and it ends at once.
-                locked.send(Turn(file)).ok();
-            }
-        }
-    };
-    Builder::new().name("countem-sqlite-turn".to_owned()).spawn(wait)?;
-    Ok(sender)
 }
 
 #[cfg(test)]
 #[cfg(target_os = "linux")]
 pub(crate) mod tests {
-    use std::{fs, os::unix::fs::MetadataExt as _, path::PathBuf, sync::Arc, thread, time::Instant};
+    use std::{
+        fs::{self, File},
+        os::unix::fs::MetadataExt as _,
+        path::PathBuf,
+        sync::{
+            Arc,
+            atomic::{AtomicU32, Ordering},
+            mpsc,
+        },
+        thread,
+    };
 
     use super::*;
 
@@ -114,17 +92,22 @@ pub(crate) mod tests {
         (folder, Arc::new(log))
     }
 
-    /// Waits until `count` others wait for a lock on `log`.
-    pub(crate) fn until_waiting(log: &Path, count: usize) {
+    fn patient() -> Turns {
+        Turns { patience: Duration::from_secs(60), ..Turns::new(LONGEST) }
+    }
+
+    /// Waits until `count` have a place in the queue at `log`, with the one whose turn it is.
+    pub(crate) fn until_queued(log: &Path, count: usize) {
         let inode = format!(":{} ", log.metadata().unwrap().ino());
         let began = Instant::now();
         loop {
             let locks = fs::read_to_string("/proc/locks").unwrap();
-            let waiting = locks.lines().filter(|line| line.contains("-> ") && line.contains(&inode)).count();
-            if waiting == count {
+            let places =
+                locks.lines().filter(|line| line.contains("OFDLCK") && line.contains(&inode)).count();
+            if places == count {
                 return;
             }
-            assert!(began.elapsed() < Duration::from_secs(30), "{waiting} instead of {count} wait:\n{locks}");
+            assert!(began.elapsed() < Duration::from_secs(30), "{places} instead of {count}:\n{locks}");
             thread::yield_now();
         }
     }
@@ -139,13 +122,13 @@ pub(crate) mod tests {
             .map(|at| {
                 let (path, order) = (Arc::clone(&log), order.clone());
                 let other = thread::spawn(move || {
-                    let mut turns = Turns { patience: Duration::from_secs(60), ..Turns::new(LONGEST) };
+                    let mut turns = patient();
                     turns.begin(&path);
                     assert!(turns.turn.is_some());
                     order.send(at).unwrap();
                     turns.end();
                 });
-                until_waiting(&log, at + 1);
+                until_queued(&log, at + 2);
                 other
             })
             .collect();
@@ -157,7 +140,52 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn who_has_waited_long_enough_goes_without_and_leaves_nothing_locked() {
+    fn who_comes_in_the_moment_of_handing_over_does_not_overtake() {
+        let (_folder, log) = log();
+        let mut first = patient();
+        first.begin(&log);
+        let (order, came) = mpsc::channel();
+        let path = Arc::clone(&log);
+        let other = thread::spawn(move || {
+            let mut turns = patient();
+            turns.begin(&path);
+            order.send(()).unwrap();
+        });
+        until_queued(&log, 2);
+        first.end();
+        first.begin(&log);
+        assert!(first.turn.is_some());
+        came.try_recv().expect("the other one had its turn before");
+        other.join().unwrap();
+    }
+
+    #[test]
+    fn one_has_a_turn_at_a_time() {
+        const EACH_HAS: u32 = 50;
+        let (_folder, log) = log();
+        let writing = Arc::new(AtomicU32::new(0));
+        let writers: Vec<_> = (0..8)
+            .map(|_| {
+                let (path, writing) = (Arc::clone(&log), Arc::clone(&writing));
+                thread::spawn(move || {
+                    let mut turns = patient();
+                    for _ in 0..EACH_HAS {
+                        turns.begin(&path);
+                        assert!(turns.turn.is_some());
+                        assert_eq!(writing.fetch_add(1, Ordering::SeqCst), 0, "another one writes");
+                        thread::yield_now();
+                        writing.fetch_sub(1, Ordering::SeqCst);
+                        turns.end();
+                    }
+                })
+            })
+            .collect();
+        writers.into_iter().for_each(|writer| writer.join().unwrap());
+        until_queued(&log, 0);
+    }
+
+    #[test]
+    fn who_has_waited_long_enough_goes_without_and_holds_up_nobody() {
         let (_folder, log) = log();
         let mut stopped = Turns::new(LONGEST);
         stopped.begin(&log);
@@ -165,14 +193,11 @@ pub(crate) mod tests {
         for _ in 0..3 {
             turns.begin(&log);
             assert!(turns.turn.is_none());
-            until_waiting(&log, 1);
+            until_queued(&log, 1);
         }
         drop(stopped);
-        let began = Instant::now();
-        while turns.turn.is_none() {
-            turns.begin(&log);
-            assert!(began.elapsed() < Duration::from_secs(30), "nobody has it");
-        }
+        turns.begin(&log);
+        assert!(turns.turn.is_some(), "nobody has it");
     }
 
     #[test]

@@ -10,7 +10,7 @@ use rusqlite::ffi;
 use super::*;
 use crate::Synchronous;
 #[cfg(target_os = "linux")]
-use crate::turn::{Turns, tests::until_waiting};
+use crate::turn::{Turns, tests::until_queued};
 
 const PATIENCE: Duration = Duration::from_millis(20);
 
@@ -245,7 +245,7 @@ fn a_connection_waits_for_its_turn_to_close() {
     let mut other = Turns::new(Duration::from_secs(1));
     other.begin(&log);
     let closing = std::thread::spawn(move || drop(session));
-    until_waiting(&log, 1);
+    until_queued(&log, 2);
     other.end();
     closing.join().unwrap();
     assert!(!log.exists(), "closing tidies up");
