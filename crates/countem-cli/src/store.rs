@@ -53,6 +53,14 @@ impl Effective {
         Ok(countem::open_store_with(&self.config.store().uri, self.config.mongodb()).await?)
     }
 
+    /// Does what [`open`](Self::open) does, for a command that stores one batch and ends.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub(crate) async fn open_one_shot(&self) -> Result<Arc<dyn Store>> {
+        Ok(countem::open_one_shot(&self.config.store().uri, self.config.mongodb()).await?)
+    }
+
     /// Returns since when the store is sure to know every batch that it has: whether it has an older one, neither reading
     /// nor sending it again can tell.
     pub(crate) fn remembered_since(&self) -> SystemTime {

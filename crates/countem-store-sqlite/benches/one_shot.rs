@@ -36,7 +36,8 @@ fn day() -> Bucket {
 
 fn count_once(file: PathBuf, node: u64) {
     let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
-    let store = SqliteStore::open(SqliteOptions::new(file)).expect("a store");
+    let options = SqliteOptions { one_shot: true, ..SqliteOptions::new(file) };
+    let store = SqliteStore::open(options).expect("a store");
     let mut table = Table::new();
     table.fold("web", "deploys", day(), 1).expect("valid names");
     let writer = Writer::new(node, 1);

@@ -22,6 +22,10 @@ pub struct SqliteOptions {
     /// How many reads run at once. Each needs a thread and a connection, which start with the first read that needs them.
     /// Default: 4.
     pub readers: NonZeroUsize,
+    /// Whether the process opens the file, counts once and goes. What is to be written is then written by the thread that asks,
+    /// which blocks meanwhile, and from its first batch on the store keeps its turn to write until it is dropped. That saves such
+    /// a process a sixth of its time; any other one would keep others waiting. Default: false.
+    pub one_shot: bool,
 }
 
 /// What has been stored when [`apply`](countem_store::Store::apply) returns.
@@ -43,6 +47,7 @@ impl SqliteOptions {
             synchronous: Synchronous::Full,
             busy_timeout: Duration::from_secs(5),
             readers: const { NonZeroUsize::new(4).expect("four is not zero") },
+            one_shot: false,
         }
     }
 }

@@ -8,7 +8,7 @@ use crate::{
     batch::OwnedBatch,
     read,
     reader::ReadThreads,
-    writer::{Session, WriteThread},
+    writer::{Session, WriteWorker},
 };
 
 /// Keeps counters in one SQLite file.
@@ -19,7 +19,7 @@ pub struct SqliteStore {
     location: String,
     // Dropped in this order: the connection that writes closes last, because it tidies up.
     readers: ReadThreads,
-    writer: WriteThread,
+    writer: WriteWorker,
 }
 
 impl SqliteStore {
@@ -33,7 +33,7 @@ impl SqliteStore {
     /// is missing. It is then left as it was.
     pub fn open(options: SqliteOptions) -> Result<Self, StoreError> {
         let location = format!("sqlite://{}", options.path.display());
-        let writer = WriteThread::start(options.clone())?;
+        let writer = WriteWorker::start(options.clone())?;
         Ok(Self { location, readers: ReadThreads::new(options), writer })
     }
 }
@@ -52,7 +52,7 @@ impl Store for SqliteStore {
                 tracing::debug!(%error, %writer, "the bookkeeping of a writer stays in the store");
             }
         };
-        // Without waiting: the thread may then close the file in the same turn.
+        // Without waiting: a thread may then close the file in the same turn.
         self.writer.tell(retire).await
     }
 

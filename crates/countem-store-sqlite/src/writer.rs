@@ -1,4 +1,4 @@
-//! The one connection that writes, on a thread of its own.
+//! The one connection that writes, on a thread of its own or on that of whoever asks.
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
@@ -7,6 +7,7 @@ use std::{
 
 use countem_core::{BatchId, Writer};
 use countem_store::{Applied, ErrorKind, StoreError};
+use parking_lot::Mutex;
 use rusqlite::{Connection, OptionalExtension as _, TransactionBehavior};
 use tokio::sync::{mpsc, oneshot};
 
@@ -23,6 +24,58 @@ const QUEUE: usize = 16;
 
 type Job = Box<dyn FnOnce(&mut Session) + Send>;
 
+/// Who uses the writing connection. Dropping it finishes what was asked and closes the connection.
+#[derive(Debug)]
+pub(crate) enum WriteWorker {
+    /// A thread of its own, which gives its turn to write back after every call.
+    Thread(WriteThread),
+    /// Whoever asks. It keeps its turn until the end, because the end is near.
+    Caller(Box<Mutex<Session>>),
+}
+
+impl WriteWorker {
+    /// Opens the file on the calling thread, so that what is wrong with it is known at once.
+    pub(crate) fn start(options: SqliteOptions) -> Result<Self, StoreError> {
+        let is_one_shot = options.one_shot;
+        let mut session = Session::new(options);
+        session.connection()?;
+        match is_one_shot {
+            true => Ok(Self::Caller(Box::new(Mutex::new(session)))),
+            false => WriteThread::start(session).map(Self::Thread),
+        }
+    }
+
+    /// Has `work` done after what was asked before, without waiting for it where a thread does it.
+    pub(crate) async fn tell(
+        &self,
+        work: impl FnOnce(&mut Session) + Send + 'static,
+    ) -> Result<(), StoreError> {
+        match self {
+            Self::Thread(thread) => thread.tell(Box::new(work)).await,
+            Self::Caller(session) => {
+                session.lock().work(work);
+                Ok(())
+            }
+        }
+    }
+
+    /// Has `work` done after what was asked before.
+    pub(crate) async fn ask<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Session) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let (reply, answer) = oneshot::channel();
+        self.tell(move |session| {
+            // A caller that no longer waits has no use for the answer.
+            reply.send(work(session)).ok();
+        })
+        .await?;
+        answer.await.unwrap_or_else(|_| {
+            Err(StoreError::new(ErrorKind::InDoubt, "writing panicked; the file will be opened anew"))
+        })
+    }
+}
+
 /// The thread that owns the writing connection. Dropping it finishes the queue and closes the connection.
 #[derive(Debug)]
 pub(crate) struct WriteThread {
@@ -31,23 +84,11 @@ pub(crate) struct WriteThread {
 }
 
 impl WriteThread {
-    /// Opens the file on the calling thread, so that what is wrong with it is known at once, then starts the thread.
-    pub(crate) fn start(options: SqliteOptions) -> Result<Self, StoreError> {
-        let mut session = Session::new(options);
-        session.connection()?;
+    fn start(mut session: Session) -> Result<Self, StoreError> {
         let (jobs, mut queue) = mpsc::channel::<Job>(QUEUE);
         let work = move || {
             while let Some(job) = queue.blocking_recv() {
-                // Unwinding dropped the caller's reply, which tells the caller. The connection, in whatever state it
-                // is, is not used again.
-                let work = AssertUnwindSafe(|| {
-                    job(&mut session);
-                    session.shorten_log();
-                });
-                if catch_unwind(work).is_err() {
-                    session.file = None;
-                    session.suspect = true;
-                }
+                session.work(job);
                 // The last one closes in the same turn.
                 if !(queue.is_closed() && queue.is_empty()) {
                     session.end_turn();
@@ -63,33 +104,10 @@ impl WriteThread {
         Ok(Self { jobs: Some(jobs), thread: Some(thread) })
     }
 
-    /// Lets the thread do `work` after what it was asked before, without waiting for it. Dropping the thread waits for it.
-    pub(crate) async fn tell(
-        &self,
-        work: impl FnOnce(&mut Session) + Send + 'static,
-    ) -> Result<(), StoreError> {
+    async fn tell(&self, job: Job) -> Result<(), StoreError> {
         let jobs = self.jobs.as_ref().expect("the queue is there until the thread is dropped");
         let stopped = |_| StoreError::new(ErrorKind::NotApplied, "the writing thread has stopped");
-        jobs.send(Box::new(work)).await.map_err(stopped)
-    }
-
-    /// Lets the thread do `work` after what it was asked before.
-    pub(crate) async fn ask<T: Send + 'static>(
-        &self,
-        work: impl FnOnce(&mut Session) -> Result<T, StoreError> + Send + 'static,
-    ) -> Result<T, StoreError> {
-        let (reply, answer) = oneshot::channel();
-        self.tell(move |session| {
-            // A caller that no longer waits has no use for the answer.
-            reply.send(work(session)).ok();
-        })
-        .await?;
-        answer.await.unwrap_or_else(|_| {
-            Err(StoreError::new(
-                ErrorKind::InDoubt,
-                "the writing thread panicked; it will open the file anew",
-            ))
-        })
+        jobs.send(job).await.map_err(stopped)
     }
 }
 
@@ -104,7 +122,7 @@ impl Drop for WriteThread {
     }
 }
 
-/// What the writing thread knows.
+/// What whoever writes knows.
 #[derive(Debug)]
 pub(crate) struct Session {
     options: SqliteOptions,
@@ -119,6 +137,20 @@ pub(crate) struct Session {
 impl Session {
     fn new(options: SqliteOptions) -> Self {
         Self { options, file: None, suspect: false, log_limit: LOG_LIMIT }
+    }
+
+    /// Does what was asked, and survives it when that panics.
+    fn work(&mut self, job: impl FnOnce(&mut Self)) {
+        // Unwinding dropped the caller's reply, which tells the caller. The connection, in whatever state it is, is not used
+        // again.
+        let work = AssertUnwindSafe(|| {
+            job(self);
+            self.shorten_log();
+        });
+        if catch_unwind(work).is_err() {
+            self.file = None;
+            self.suspect = true;
+        }
     }
 
     /// Returns the connection; opens the file if need be.
@@ -176,6 +208,15 @@ impl Session {
 
     /// Adds a batch exactly once.
     pub(crate) fn apply(&mut self, batch: &OwnedBatch) -> Result<Applied, StoreError> {
+        let applied = self.add(batch);
+        if applied.is_err() {
+            // The end is not near any more.
+            self.end_turn();
+        }
+        applied
+    }
+
+    fn add(&mut self, batch: &OwnedBatch) -> Result<Applied, StoreError> {
         let synchronous = self.options.synchronous;
         let file = self.take_turn()?;
         match apply::apply(&mut file.connection, batch) {

@@ -41,7 +41,7 @@ pub use error::Error;
 pub use global::{InstallError, install, installed};
 #[cfg(feature = "metrics")]
 pub use metrics::METRICS_CONTENT_TYPE;
-pub use open::{MongodbSettings, open_store, open_store_with};
+pub use open::{MongodbSettings, open_one_shot, open_store, open_store_with};
 pub use uri::{StoreUri, StoreUriError};
 
 #[doc(hidden)]

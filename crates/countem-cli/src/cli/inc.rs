@@ -52,7 +52,7 @@ impl Inc {
         let mut table = Table::new();
         table.fold(collection, self.metric.as_str(), slot, self.n)?;
         block_on(async {
-            let store = effective.open().await?;
+            let store = effective.open_one_shot().await?;
             let settings = &effective.settings;
             let mut courier =
                 Courier::new(store, effective.calendar, settings, Some(settings.shutdown_deadline));

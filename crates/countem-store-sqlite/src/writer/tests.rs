@@ -1,4 +1,4 @@
-//! What the writing thread does when something fails that it cannot help.
+//! What whoever writes does when something fails that it cannot help.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -46,22 +46,50 @@ fn fsync_failure() -> rusqlite::Error {
 
 #[tokio::test]
 async fn a_panic_is_an_error_and_the_next_call_opens_the_file_anew() {
-    let folder = tempfile::tempdir().unwrap();
-    let thread = WriteThread::start(options(folder.path())).unwrap();
-    let (first, second) = (one(1), one(2));
-    thread.ask(move |session| session.apply(&first)).await.unwrap();
+    for one_shot in [false, true] {
+        let folder = tempfile::tempdir().unwrap();
+        let worker = WriteWorker::start(SqliteOptions { one_shot, ..options(folder.path()) }).unwrap();
+        let (first, second) = (one(1), one(2));
+        worker.ask(move |session| session.apply(&first)).await.unwrap();
 
-    let error = thread
-        .ask(|session| -> Result<(), StoreError> {
-            session.connection()?.execute_batch("BEGIN IMMEDIATE; DELETE FROM counter").unwrap();
-            panic!("a bug (injected)")
-        })
-        .await
-        .unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::InDoubt);
+        let error = worker
+            .ask(|session| -> Result<(), StoreError> {
+                session.connection()?.execute_batch("BEGIN IMMEDIATE; DELETE FROM counter").unwrap();
+                panic!("a bug (injected)")
+            })
+            .await
+            .unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InDoubt);
 
-    thread.ask(move |session| session.apply(&second)).await.unwrap();
-    assert_eq!(thread.ask(|session| Ok(sum(session))).await.unwrap(), 2);
+        worker.ask(move |session| session.apply(&second)).await.unwrap();
+        assert_eq!(worker.ask(|session| Ok(sum(session))).await.unwrap(), 2);
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_one_shot_keeps_its_turn_until_it_closes_unless_something_fails() {
+    for (one_shot, places) in [(false, 0), (true, 1)] {
+        let folder = tempfile::tempdir().unwrap();
+        let log = folder.path().join("countem.db-wal");
+        let options = SqliteOptions { one_shot, ..options(folder.path()) };
+        let worker = WriteWorker::start(options.clone()).unwrap();
+        let (first, second, again) = (one(1), one(2), one(2));
+        worker.ask(move |session| session.apply(&first)).await.unwrap();
+        until_queued(&log, places);
+
+        let mut other = OpenFile::for_writing(&options).unwrap();
+        let writing = other.connection.transaction_with_behavior(TransactionBehavior::Immediate).unwrap();
+        let failed = worker.ask(move |session| session.apply(&second)).await;
+        assert_eq!(failed.unwrap_err().kind(), ErrorKind::NotApplied);
+        until_queued(&log, 0);
+
+        drop(writing);
+        worker.ask(move |session| session.apply(&again)).await.unwrap();
+        until_queued(&log, places);
+        drop(worker);
+        until_queued(&log, 0);
+    }
 }
 
 #[test]
