@@ -14,11 +14,16 @@ use place::Place;
 /// go without.
 const LONGEST: Duration = Duration::from_secs(1);
 
-/// After this time who is next looks again, and who is the n-th waits for n - 1 times the other time before. A turn takes
-/// about as long as an `fsync`. Short enough for the disk not to be idle, long enough to cost less than a thread that could be
-/// woken, which a wait for a lock that has to end in time would need.
+/// After this time who is next looks again. Short enough for the disk not to be idle, long enough to cost less than a thread that
+/// could be woken, which a wait for a lock that has to end in time would need.
 const NEXT: Duration = Duration::from_micros(200);
+
+/// How much later who is behind one more looks again; a turn takes about as long as an `fsync`.
 const EACH: Duration = Duration::from_micros(500);
+
+/// Behind this many it makes no difference. Places are no exact count of those who wait: some may have gone, and for a moment
+/// there may be one far ahead of somebody who then sees that it is not free.
+const MANY: u32 = 20;
 
 /// The turns of one connection to write, and to close: one connection has a turn at a time.
 ///
@@ -61,11 +66,18 @@ impl Turns {
         let place = Place::last(log)?;
         let began = Instant::now();
         loop {
-            let Some(others) = place.behind()?.checked_sub(1) else { return Some(place) };
+            let behind = place.behind()?;
+            if behind == 0 {
+                return Some(place);
+            }
             let left = self.patience.checked_sub(began.elapsed())?;
-            std::thread::sleep(left.min(NEXT + EACH.saturating_mul(others)));
+            std::thread::sleep(left.min(until_next_look(behind)));
         }
     }
+}
+
+fn until_next_look(behind: u32) -> Duration {
+    NEXT + EACH * behind.saturating_sub(1).min(MANY)
 }
 
 #[cfg(test)]
@@ -157,6 +169,15 @@ pub(crate) mod tests {
         assert!(first.turn.is_some());
         came.try_recv().expect("the other one had its turn before");
         other.join().unwrap();
+    }
+
+    /// A queue that is never empty moves away from the first place. Who comes when it seems to be empty takes that for a moment, and
+    /// whose turn it is then saw a thousand others ahead, and slept for half a second.
+    #[test]
+    fn a_place_far_ahead_costs_no_more_than_a_moment() {
+        assert_eq!(until_next_look(1), NEXT);
+        assert_eq!(until_next_look(3), NEXT + 2 * EACH);
+        assert!(until_next_look(u32::MAX) <= Duration::from_millis(11));
     }
 
     #[test]
