@@ -23,7 +23,7 @@ pub struct SqliteOptions {
     /// Default: 4.
     pub readers: NonZeroUsize,
     /// Whether the process opens the file, counts once and goes. What is to be written is then written by the thread that asks,
-    /// which blocks meanwhile, and from its first batch on the store keeps its turn to write until it is dropped. That saves such
+    /// which blocks meanwhile, and once the store has its turn to write it keeps that until it is dropped or a batch fails. That saves such
     /// a process a sixth of its time; any other one would keep others waiting. Default: false.
     pub one_shot: bool,
 }

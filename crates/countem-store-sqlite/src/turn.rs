@@ -21,8 +21,8 @@ const NEXT: Duration = Duration::from_micros(200);
 /// How much later who is behind one more looks again; a turn takes about as long as an `fsync`.
 const EACH: Duration = Duration::from_micros(500);
 
-/// Behind this many it makes no difference. Places are no exact count of those who wait: some may have gone, and for a moment
-/// there may be one far ahead of somebody who then sees that it is not free.
+/// Behind this many it makes no difference. Places are no exact count of those who wait: some may have gone, and
+/// who comes while the queue seems to be empty stands far ahead for a moment.
 const MANY: u32 = 20;
 
 /// The turns of one connection to write, and to close: one connection has a turn at a time.
@@ -81,7 +81,7 @@ fn until_next_look(behind: u32) -> Duration {
 }
 
 #[cfg(test)]
-#[cfg(target_os = "linux")]
+#[cfg(all(target_os = "linux", target_pointer_width = "64"))]
 pub(crate) mod tests {
     use std::{
         fs::{self, File},

@@ -29,7 +29,7 @@ impl Place {
                 place.at = other.l_start.checked_add(other.l_len).filter(|end| *end > place.at)?;
             }
             match place.lock(libc::F_WRLCK) {
-                // Others may have come and gone, and somebody have begun at the first place again.
+                // It seemed to be the last one while somebody was about to take a place behind those who have gone.
                 Ok(()) if place.find(place.at + 1, 0)?.is_some() => place.lock(libc::F_UNLCK).ok()?,
                 Ok(()) => return Some(place),
                 Err(Errno::EAGAIN | Errno::EACCES) => {}
@@ -38,7 +38,7 @@ impl Place {
         }
     }
 
-    /// Returns behind how many others this place is, at most; `None` when that cannot be known.
+    /// Returns behind about how many others this place is, zero when it is the first; `None` when that cannot be known.
     pub(super) fn behind(&self) -> Option<u32> {
         if self.at == FIRST {
             return Some(0);

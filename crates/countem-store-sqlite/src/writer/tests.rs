@@ -9,7 +9,7 @@ use rusqlite::ffi;
 
 use super::*;
 use crate::Synchronous;
-#[cfg(target_os = "linux")]
+#[cfg(all(target_os = "linux", target_pointer_width = "64"))]
 use crate::turn::{Turns, tests::until_queued};
 
 const PATIENCE: Duration = Duration::from_millis(20);
@@ -66,7 +66,7 @@ async fn a_panic_is_an_error_and_the_next_call_opens_the_file_anew() {
     }
 }
 
-#[cfg(target_os = "linux")]
+#[cfg(all(target_os = "linux", target_pointer_width = "64"))]
 #[tokio::test]
 async fn a_one_shot_keeps_its_turn_until_it_closes_unless_something_fails() {
     for (one_shot, places) in [(false, 0), (true, 1)] {
@@ -261,7 +261,7 @@ fn retiring_takes_the_rows_of_the_writer_only_and_commits_go_on_waiting_for_the_
     assert_eq!((pragma("synchronous"), pragma("wal_autocheckpoint")), (2, 4000), "FULL, and as before");
 }
 
-#[cfg(target_os = "linux")]
+#[cfg(all(target_os = "linux", target_pointer_width = "64"))]
 #[test]
 fn a_connection_waits_for_its_turn_to_close() {
     let folder = tempfile::tempdir().unwrap();
