@@ -38,6 +38,8 @@ pub(crate) struct OpenFile {
     pub(crate) log: PathBuf,
     /// None when it only reads.
     turns: Option<Turns>,
+    /// What commits were last said to be about.
+    commits: Option<Commits>,
     identity: Option<FileIdentity>,
 }
 
@@ -60,7 +62,9 @@ impl OpenFile {
             return Err(error);
         }
         let (log, identity) = (log_of(&path), FileIdentity::of(&path));
-        Ok(Self { connection, path, log, turns: Some(Turns::new(options.busy_timeout)), identity })
+        let turns = Turns::new(options.busy_timeout);
+        let turns = if options.one_shot { turns.since_start() } else { turns };
+        Ok(Self { connection, path, log, turns: Some(turns), commits: None, identity })
     }
 
     /// Opens the file, which exists and is ours, for reading.
@@ -71,7 +75,7 @@ impl OpenFile {
             .pragma_update(None, "cache_size", -READER_CACHE_KIB)
             .map_err(|error| store_error(&path, "read", error))?;
         let (log, identity) = (log_of(&path), FileIdentity::of(&path));
-        Ok(Self { connection, path, log, turns: None, identity })
+        Ok(Self { connection, path, log, turns: None, commits: None, identity })
     }
 
     /// Tells whether the path still leads to the file of this connection. After the file was moved or deleted, counts
@@ -90,6 +94,27 @@ impl OpenFile {
         log.and_then(|log| log.sync_data()).map_err(|error| {
             rusqlite::Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_IOERR_FSYNC), Some(error.to_string()))
         })
+    }
+
+    /// Says what a commit does beyond writing to the log, until something else is said.
+    ///
+    /// Bookkeeping causes no checkpoint, because that would be the first to call `fsync` for it, and it does so without telling
+    /// whether it failed. As it is, the commit of the next counts calls it, and is told.
+    pub(crate) fn commit_like(&mut self, commits: Commits) -> rusqlite::Result<()> {
+        if self.commits == Some(commits) {
+            return Ok(());
+        }
+        let (synchronous, pages) = match commits {
+            Commits::Counts(Synchronous::Full) => ("FULL", CHECKPOINT_PAGES),
+            Commits::Counts(Synchronous::Normal) => ("NORMAL", CHECKPOINT_PAGES),
+            Commits::Bookkeeping => ("NORMAL", 0),
+        };
+        // One of the two alone is neither.
+        self.commits = None;
+        self.connection.pragma_update(None, "synchronous", synchronous)?;
+        self.connection.pragma_update(None, "wal_autocheckpoint", pages)?;
+        self.commits = Some(commits);
+        Ok(())
     }
 
     /// Waits for the turn to write, and keeps it until [`end_turn`](Self::end_turn) or the end.
@@ -188,32 +213,21 @@ fn make_usable(connection: &mut Connection, path: &Path, options: &SqliteOptions
     if outdated {
         migrate(connection, path, MIGRATIONS)?;
     }
+    if options.one_shot {
+        // What follows is for those that stay.
+        return Ok(());
+    }
     connection.pragma_update(None, "cache_size", -WRITER_CACHE_KIB).map_err(failed)?;
-    connection.pragma_update(None, "journal_size_limit", LOG_LIMIT.cast_signed()).map_err(failed)?;
-    commit_like(connection, Commits::Counts(options.synchronous)).map_err(failed)
+    connection.pragma_update(None, "journal_size_limit", LOG_LIMIT.cast_signed()).map_err(failed)
 }
 
-/// What the next transactions are about.
-#[derive(Debug, Clone, Copy)]
+/// What transactions are about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Commits {
     /// Counts, which are as safe as was configured.
     Counts(Synchronous),
     /// Bookkeeping that may come back after a power cut.
     Bookkeeping,
-}
-
-/// Says what a commit does beyond writing to the log.
-///
-/// Bookkeeping causes no checkpoint, because that would be the first to call `fsync` for it, and it does so without telling
-/// whether it failed. As it is, the commit of the next counts calls it, and is told.
-pub(crate) fn commit_like(connection: &Connection, commits: Commits) -> rusqlite::Result<()> {
-    let (synchronous, pages) = match commits {
-        Commits::Counts(Synchronous::Full) => ("FULL", CHECKPOINT_PAGES),
-        Commits::Counts(Synchronous::Normal) => ("NORMAL", CHECKPOINT_PAGES),
-        Commits::Bookkeeping => ("NORMAL", 0),
-    };
-    connection.pragma_update(None, "synchronous", synchronous)?;
-    connection.pragma_update(None, "wal_autocheckpoint", pages)
 }
 
 /// Sees to it that the file has a write-ahead log: one `fsync` per commit, and reads that never wait.

@@ -8,14 +8,14 @@ use std::{
 use countem_core::{BatchId, Writer};
 use countem_store::{Applied, ErrorKind, StoreError};
 use parking_lot::Mutex;
-use rusqlite::{Connection, OptionalExtension as _, TransactionBehavior};
+use rusqlite::{Connection, TransactionBehavior};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::{
     SqliteOptions,
     apply::{self, Failure, Outcome},
     batch::OwnedBatch,
-    connection::{Commits, LOG_LIMIT, OpenFile, commit_like},
+    connection::{Commits, LOG_LIMIT, OpenFile},
     error::{is_clean_commit_failure, is_io_failure, keeps_connection, store_error},
 };
 
@@ -219,7 +219,8 @@ impl Session {
     fn add(&mut self, batch: &OwnedBatch) -> Result<Applied, StoreError> {
         let synchronous = self.options.synchronous;
         let file = self.take_turn()?;
-        match apply::apply(&mut file.connection, batch) {
+        let ready = file.commit_like(Commits::Counts(synchronous)).map_err(Failure::BeforeCommit);
+        match ready.and_then(|()| apply::apply(&mut file.connection, batch)) {
             Ok(Outcome::Added(applied)) => Ok(applied),
             Ok(Outcome::Found(applied)) => match file.sync_found(synchronous) {
                 Ok(()) => Ok(applied),
@@ -261,14 +262,11 @@ impl Session {
 
     /// Deletes the bookkeeping of `writer`, without an `fsync` of its own: a deletion that a power cut undoes is harmless.
     pub(crate) fn retire(&mut self, writer: &Writer) -> Result<(), StoreError> {
-        let synchronous = self.options.synchronous;
         let file = self.take_turn()?;
-        let done = delete_applied(&mut file.connection, writer);
-        if commit_like(&file.connection, Commits::Counts(synchronous)).is_err() {
-            // The next batch must not be committed without its fsync.
-            self.file = None;
-        }
-        done.map_err(|error| self.failed("write to", error))
+        let deleted = file.commit_like(Commits::Bookkeeping).and_then(|()| {
+            file.connection.execute("DELETE FROM applied WHERE writer = ?1", [writer.as_str()])
+        });
+        deleted.map(|_| ()).map_err(|error| self.failed("write to", error))
     }
 
     /// Lets the next process write.
@@ -309,20 +307,6 @@ impl Session {
         });
         checked.map_err(|error| self.failed("write to", error))
     }
-}
-
-fn delete_applied(connection: &mut Connection, writer: &Writer) -> rusqlite::Result<()> {
-    let known = connection
-        .prepare_cached("SELECT 1 FROM applied WHERE writer = ?1 LIMIT 1")?
-        .query_row([writer.as_str()], |_| Ok(()))
-        .optional()?;
-    if known.is_none() {
-        return Ok(());
-    }
-    commit_like(connection, Commits::Bookkeeping)?;
-    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    transaction.prepare_cached("DELETE FROM applied WHERE writer = ?1")?.execute([writer.as_str()])?;
-    transaction.commit()
 }
 
 #[cfg(test)]

@@ -2,16 +2,22 @@
 
 use std::path::Path;
 
+use super::Micros;
+
 /// A place that nobody ever has.
 #[derive(Debug)]
 pub(super) enum Place {}
 
 impl Place {
-    pub(super) fn last(_: &Path) -> Option<Self> {
+    pub(super) fn take(_: &Path, _: Option<Micros>) -> Option<Self> {
         None
     }
 
-    pub(super) fn behind(&self) -> Option<u32> {
+    pub(super) fn behind(&mut self) -> Option<u32> {
         match *self {}
     }
+}
+
+pub(super) fn started() -> Option<Micros> {
+    None
 }

@@ -257,6 +257,9 @@ fn retiring_takes_the_rows_of_the_writer_only_and_commits_go_on_waiting_for_the_
     let left: String =
         connection.query_row("SELECT group_concat(writer) FROM applied", [], |r| r.get(0)).unwrap();
     assert_eq!(left, Writer::new(2, 1).as_str());
+
+    session.apply(&one(2)).unwrap();
+    let connection = session.connection().unwrap();
     let pragma = |name| connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0)).unwrap();
     assert_eq!((pragma("synchronous"), pragma("wal_autocheckpoint")), (2, 4000), "FULL, and as before");
 }
