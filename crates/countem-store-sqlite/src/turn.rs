@@ -14,8 +14,9 @@ use place::Place;
 /// go without.
 const LONGEST: Duration = Duration::from_secs(1);
 
-/// After this time who is next looks again. Short enough for the disk not to be idle for long, long enough for those who are
-/// about to come to be left alone, and to cost less than a thread that could be woken, which a wait for a lock that has to end in time would need.
+/// After this time who is next looks again. Short enough for the disk not to be idle for long, long enough not to interrupt those
+/// who are about to come, and to cost less than a thread that could be woken, which a wait for a lock that has to end in time
+/// would need.
 const NEXT: Duration = Duration::from_micros(400);
 
 /// How much later who is behind one more looks again; a turn takes about as long, an `fsync` and a little.
