@@ -130,7 +130,7 @@ fn failure(kind: ErrorKind, attempt: &str, path: &Path, error: io::Error) -> Sto
 
 #[async_trait]
 impl Store for LinesStore {
-    async fn apply(&self, batch: &Batch) -> Result<Applied, StoreError> {
+    async fn apply(&self, batch: &Arc<Batch>) -> Result<Applied, StoreError> {
         let (id, line) = (batch.id().clone(), Line::of(batch));
         self.ask(move |lines| match lines.already_applied(&id) {
             Some(applied) => Ok(applied),
@@ -139,7 +139,7 @@ impl Store for LinesStore {
         .await
     }
 
-    async fn retire(&self, writer: &Writer) -> Result<(), StoreError> {
+    async fn forget(&self, writer: &Writer) -> Result<(), StoreError> {
         let line = Line::Retired { writer: writer.to_string() };
         self.ask(move |lines| lines.append(line).map(|_| ())).await
     }

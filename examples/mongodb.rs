@@ -9,7 +9,7 @@
 
 use std::{env, error::Error, process::ExitCode, time::Duration};
 
-use countem::{Collector, MongodbSettings, StartError};
+use countem::{Collector, MongodbConfig, StartError};
 
 const NODES: usize = 2;
 const ORDERS: u32 = 2000;
@@ -62,10 +62,8 @@ async fn main() -> Result<ExitCode, Box<dyn Error>> {
 /// Starts a node.
 async fn start(uri: &str) -> Result<Collector, StartError> {
     // All of this can stand in `countem.toml`, too. The defaults keep days for ever.
-    let mongodb = MongodbSettings {
-        retention: Some(Duration::from_secs(400 * 24 * 3600)),
-        ..MongodbSettings::default()
-    };
+    let mongodb =
+        MongodbConfig { retention: Some(Duration::from_secs(400 * 24 * 3600)), ..MongodbConfig::default() };
     Collector::builder()
         .store(uri)
         .mongodb(mongodb)

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use countem::{Collector, Error, Refusal, Settings};
+use countem::{Collector, EngineConfig, Error, Refusal};
 use rand::{Rng, SeedableRng, rngs::StdRng};
 
 use crate::support::{CounterFile, eventually};
@@ -18,8 +18,11 @@ fn totals_are_exact_while_the_router_is_resized_at_random() {
     let seed = rand::random();
     println!("seed {seed}");
     let file = CounterFile::new();
-    let settings =
-        Settings { flush_interval: Duration::from_millis(2), collectors_max: Some(8), ..Settings::default() };
+    let settings = EngineConfig {
+        flush_interval: Duration::from_millis(2),
+        collectors_max: Some(8),
+        ..EngineConfig::default()
+    };
     let collector = file.builder().settings(settings).start_blocking().unwrap();
     thread::scope(|scope| {
         let workers: Vec<_> = (0..THREADS)
@@ -127,7 +130,7 @@ fn shutdown_while_the_store_is_away_says_what_is_not_stored() {
 fn a_store_that_is_away_costs_bounded_memory_and_no_accepted_count() {
     let file = CounterFile::new();
     let hour = Duration::from_secs(3600);
-    let settings = Settings { pending_counters: 1000, flush_interval: hour, ..Settings::default() };
+    let settings = EngineConfig { pending_counters: 1000, flush_interval: hour, ..EngineConfig::default() };
     let collector = file.builder().settings(settings).start_blocking().unwrap();
     let away = file.lock();
     let metrics: Vec<_> = (0..5000).map(|n| format!("m{n}")).collect();

@@ -3,7 +3,7 @@
 use std::{thread, time::Duration};
 
 use countem::{
-    Clock, Collector, ManualClock, Period, Settings, Timestamp,
+    Clock, Collector, EngineConfig, ManualClock, Period, Timestamp,
     jiff::{SignedDuration, tz::TimeZone},
 };
 
@@ -190,11 +190,11 @@ fn nothing_is_lost_when_days_pass_under_load() {
     const EACH: i64 = 20_000;
     let file = CounterFile::new();
     let clock = ManualClock::new(moment("2026-03-01T12:00:00Z"));
-    let settings = Settings {
+    let settings = EngineConfig {
         flush_interval: Duration::from_millis(2),
         zone: TimeZone::get("Europe/Berlin").unwrap(),
         periods: vec![Period::Hour, Period::Day, Period::Week],
-        ..Settings::default()
+        ..EngineConfig::default()
     };
     let builder = file.builder().settings(settings).clock(Clock::Manual(clock.clone()));
     let collector = builder.start_blocking().unwrap();

@@ -1,6 +1,6 @@
 //! Every period can be read back: the stored ones as they are, the others as sums of days.
 
-use countem::{Bucket, BucketRange, Clock, Collector, ManualClock, Period, Settings, jiff::tz::TimeZone};
+use countem::{Bucket, BucketRange, Clock, Collector, EngineConfig, ManualClock, Period, jiff::tz::TimeZone};
 
 use crate::support::CounterFile;
 
@@ -17,10 +17,10 @@ const EVENTS: [(&str, i64); 6] = [
 ];
 
 fn start(file: &CounterFile, periods: &[Period]) -> Collector {
-    let settings = Settings {
+    let settings = EngineConfig {
         zone: TimeZone::get("Europe/Berlin").unwrap(),
         periods: periods.to_vec(),
-        ..Settings::default()
+        ..EngineConfig::default()
     };
     let clock = ManualClock::new("2026-04-01T12:00:00Z".parse().unwrap());
     file.builder().settings(settings).clock(Clock::Manual(clock)).start_blocking().unwrap()

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, fs, thread, time::Duration};
 
-use countem::{Clock, Error, ManualClock, ReadError, Settings};
+use countem::{Clock, EngineConfig, Error, ManualClock, ReadError};
 
 use crate::support::*;
 
@@ -57,7 +57,7 @@ fn increments_that_begin_after_the_clock_was_set_are_counted_at_the_new_time() {
     let file = CounterFile::new();
     let days = ["2026-11-20T12:00:00Z", "2026-11-21T12:00:00Z"].map(|moment| moment.parse().unwrap());
     let clock = ManualClock::new(days[0]);
-    let settings = Settings { flush_interval: Duration::from_micros(10), ..Settings::default() };
+    let settings = EngineConfig { flush_interval: Duration::from_micros(10), ..EngineConfig::default() };
     let builder = file.builder().settings(settings).clock(Clock::Manual(clock.clone()));
     let collector = builder.start_blocking().unwrap();
     for _ in 0..50_000 {
@@ -74,8 +74,11 @@ fn increments_that_begin_after_the_clock_was_set_are_counted_at_the_new_time() {
 #[test]
 fn handles_keep_the_bound_on_pending_counters() {
     let file = CounterFile::new();
-    let settings =
-        Settings { pending_counters: 1000, flush_interval: Duration::from_secs(3600), ..Settings::default() };
+    let settings = EngineConfig {
+        pending_counters: 1000,
+        flush_interval: Duration::from_secs(3600),
+        ..EngineConfig::default()
+    };
     let collector = file.builder().settings(settings).start_blocking().unwrap();
     let away = file.lock();
     for n in 0..20_000 {
@@ -93,11 +96,11 @@ fn handles_keep_the_bound_on_pending_counters() {
 #[test]
 fn counters_in_a_frozen_batch_are_known() {
     let file = CounterFile::new();
-    let settings = Settings {
+    let settings = EngineConfig {
         pending_counters: 1000,
         flush_counters: 400,
         flush_interval: Duration::from_secs(3600),
-        ..Settings::default()
+        ..EngineConfig::default()
     };
     let collector = file.builder().settings(settings).start_blocking().unwrap();
     let away = file.lock();

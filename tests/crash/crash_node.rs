@@ -16,8 +16,8 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use countem::{
-    Batch, Clock, CollectionName, Collector, Durability, Error, JournalOptions, ManualClock, Period,
-    Settings, Writer,
+    Batch, Clock, CollectionName, Collector, Durability, EngineConfig, Error, JournalConfig, ManualClock,
+    Period, Writer,
     journal::Health,
     store::{Applied, Query, Registration, Rows, Store, StoreError, async_trait},
 };
@@ -65,8 +65,8 @@ async fn main() -> Result<()> {
     let noon = orders.take("now", "2026-11-20T12:00:00Z".parse().context("noon is a time")?)?;
     let tick = orders.milliseconds("tick", 20)?;
     let max_bytes = orders.take("max_bytes", 1 << 30)?;
-    let options = JournalOptions { max_bytes, ..JournalOptions::new(&orders.journal) };
-    let settings = Settings {
+    let options = JournalConfig { max_bytes, ..JournalConfig::new(&orders.journal) };
+    let settings = EngineConfig {
         // Every increment is stored twice in one step, so that a part of one can be told from all of it.
         periods: vec![Period::Day, Period::All],
         flush_interval: orders.milliseconds("flush", 20)?,
@@ -76,7 +76,7 @@ async fn main() -> Result<()> {
         retry_longest: orders.milliseconds("retry", 100)?,
         shutdown_deadline: Duration::from_secs(60),
         durability: Durability::Journal { options, tick },
-        ..Settings::default()
+        ..EngineConfig::default()
     };
     let die = orders.take("die", String::new())?;
     let store = DeadlyStore::new(&orders.store, &die)?;
@@ -229,7 +229,7 @@ impl DeadlyStore {
 #[async_trait]
 #[deny(clippy::missing_trait_methods)]
 impl Store for DeadlyStore {
-    async fn apply(&self, batch: &Batch) -> Result<Applied, StoreError> {
+    async fn apply(&self, batch: &Arc<Batch>) -> Result<Applied, StoreError> {
         let inner = self.inner().await?;
         self.pass(Place::BeforeApply);
         let applied = inner.apply(batch).await?;
@@ -237,16 +237,16 @@ impl Store for DeadlyStore {
         Ok(applied)
     }
 
-    async fn retire(&self, writer: &Writer) -> Result<(), StoreError> {
-        self.inner().await?.retire(writer).await
+    async fn forget(&self, writer: &Writer) -> Result<(), StoreError> {
+        self.inner().await?.forget(writer).await
     }
 
     async fn register(&self, writer: &Writer) -> Result<Registration, StoreError> {
         self.inner().await?.register(writer).await
     }
 
-    async fn release(&self, writer: &Writer) -> Result<(), StoreError> {
-        self.inner().await?.release(writer).await
+    async fn retire(&self, writer: &Writer) -> Result<(), StoreError> {
+        self.inner().await?.retire(writer).await
     }
 
     async fn read(&self, query: &Query, in_flight: Option<&Batch>) -> Result<Rows, StoreError> {

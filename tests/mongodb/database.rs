@@ -3,7 +3,7 @@
 use std::{env, time::Duration};
 
 use anyhow::{Context, Result};
-use countem::{Builder, Clock, Collector, LaneStats, ManualClock, Settings, Timestamp, store::Counters};
+use countem::{Builder, Clock, Collector, EngineConfig, LaneStats, ManualClock, Timestamp, store::Counters};
 use mongodb::{
     Client,
     bson::{Document, doc},
@@ -87,13 +87,13 @@ pub(super) fn begin(uri: &str) -> Builder {
 }
 
 /// Returns settings under which as much as possible goes on at once.
-pub(super) fn eager() -> Settings {
-    Settings {
+pub(super) fn eager() -> EngineConfig {
+    EngineConfig {
         flush_interval: Duration::from_millis(50),
         retry_first: Duration::from_millis(20),
         retry_longest: Duration::from_millis(300),
         shutdown_deadline: PATIENCE,
-        ..Settings::default()
+        ..EngineConfig::default()
     }
 }
 

@@ -11,7 +11,7 @@ use std::{
 };
 
 use anyhow::Result;
-use countem::{Collector, Counter, MongodbSettings, store::Counters};
+use countem::{Collector, Counter, MongodbConfig, store::Counters};
 use countem_testkit::{ReplicaSet, require_mongod};
 use tokio::task::JoinHandle;
 
@@ -95,11 +95,11 @@ async fn totals_are_exact_though_the_primary_steps_down_and_is_killed_all_the_ti
 
 /// Starts a node. Documents are small, so that they are split under way.
 async fn start(database: &Database, number: usize, stop: &Arc<AtomicBool>) -> Result<Node> {
-    let settings = MongodbSettings {
+    let settings = MongodbConfig {
         metrics_per_document: const { NonZeroUsize::new(16).expect("16 is not zero") },
         writer_shards: SHARDS[number % SHARDS.len()],
         deadline: Duration::from_secs(5),
-        ..MongodbSettings::default()
+        ..MongodbConfig::default()
     };
     let uri = with_option(database.uri(), "serverSelectionTimeoutMS=2000");
     let collector = begin(&uri).mongodb(settings).require_store().start().await?;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::Result;
-use countem::{Builder, Collector, MongodbSettings, Settings};
+use countem::{Builder, Collector, EngineConfig, MongodbConfig};
 use countem_testkit::{Mongod, Options, Proxy, require_mongod};
 use mongodb::bson::doc;
 
@@ -26,8 +26,8 @@ struct Scene {
 
 impl Scene {
     async fn new(builder: Builder, deadline: Duration, database: Database) -> Result<Self> {
-        let mongodb = MongodbSettings { deadline, ..MongodbSettings::default() };
-        let settings = Settings { retry_longest: Duration::from_millis(50), ..eager() };
+        let mongodb = MongodbConfig { deadline, ..MongodbConfig::default() };
+        let settings = EngineConfig { retry_longest: Duration::from_millis(50), ..eager() };
         let collector = builder.settings(settings).mongodb(mongodb).require_store().start().await?;
         let [blocked, clear] = [lane_of(&collector, "blocked").await, lane_of(&collector, "clear").await];
         assert_ne!(blocked, clear, "the names were chosen for that");

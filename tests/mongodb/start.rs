@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::Result;
-use countem::{Collector, Refusal, Settings, StartError, store::Counters};
+use countem::{Collector, EngineConfig, Refusal, StartError, store::Counters};
 use countem_testkit::{Mongod, Options, Port, require_mongod};
 use mongodb::bson::{Document, doc};
 
@@ -42,7 +42,7 @@ impl Service {
     /// `deadline`.
     async fn start_until(uri: &str, said: &str, deadline: Duration) -> Result<Self> {
         let uri = with_option(uri, "serverSelectionTimeoutMS=500");
-        let settings = Settings { pending_counters: MOST, shutdown_deadline: deadline, ..eager() };
+        let settings = EngineConfig { pending_counters: MOST, shutdown_deadline: deadline, ..eager() };
         let builder = begin(&uri).settings(settings);
         assert_hidden(&format!("{builder:?}"));
         let refused = builder.clone().require_store().start().await;

@@ -17,7 +17,7 @@ use std::{
 
 use anyhow::{Context, Result, bail, ensure};
 use countem::{
-    Batch, CollectionName, Collector, Settings, Store, StoreError, Writer,
+    Batch, CollectionName, Collector, EngineConfig, Store, StoreError, Writer,
     store::{Applied, Query, Rows, async_trait},
 };
 use serde::{Deserialize, Serialize};
@@ -71,8 +71,9 @@ impl State {
     }
 
     /// Returns default settings, but for the first state: there the table has to hold what else would have gone to a lane.
-    fn settings(self) -> Settings {
-        let mut settings = Settings { flush_interval: Duration::from_secs(24 * 3600), ..Settings::default() };
+    fn settings(self) -> EngineConfig {
+        let mut settings =
+            EngineConfig { flush_interval: Duration::from_secs(24 * 3600), ..EngineConfig::default() };
         if self == Self::Table {
             settings.collectors_max = Some(1);
             settings.flush_counters = 2 * COUNTERS;
@@ -172,14 +173,14 @@ impl Away {
 
 #[async_trait]
 impl Store for Away {
-    async fn apply(&self, _: &Batch) -> Result<Applied, StoreError> {
+    async fn apply(&self, _: &Arc<Batch>) -> Result<Applied, StoreError> {
         // Whoever measures does not listen to the end.
         self.asked.lock().unwrap_or_else(PoisonError::into_inner).send(()).ok();
         self.take_one.notified().await;
         Ok(Applied::default())
     }
 
-    async fn retire(&self, _: &Writer) -> Result<(), StoreError> {
+    async fn forget(&self, _: &Writer) -> Result<(), StoreError> {
         Ok(())
     }
 

@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::{Context, Result};
 use countem::{Batch, BatchId, Bucket, Store, Table, Writer};
-use countem_store_sqlite::{SqliteOptions, SqliteStore};
+use countem_store_sqlite::{SqliteConfig, SqliteStore};
 use rusqlite::{Connection, params};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
@@ -58,20 +58,20 @@ impl StoreFlush {
     /// When that fails.
     pub fn open(counters: usize) -> Result<Self> {
         let folder = folder()?;
-        let store = SqliteStore::open(SqliteOptions::new(folder.path().join("countem.db")))?;
+        let store = SqliteStore::open(SqliteConfig::new(folder.path().join("countem.db")))?;
         let (names, runtime) = (names(counters), subject::runtime());
         let mut flush = Self { store, runtime, _folder: folder, names, seq: 0, day: DAY.parse()? };
         flush.time();
         Ok(flush)
     }
 
-    fn batch(&mut self) -> Batch {
+    fn batch(&mut self) -> Arc<Batch> {
         let mut table = Table::new();
         for name in &*self.names {
             table.fold(COLLECTION, name, self.day, 3).expect("the names of the workload are valid");
         }
         self.seq += 1;
-        Batch::new(BatchId { writer: Writer::new(1, 1), lane: 0, seq: self.seq }, table.drain())
+        Arc::new(Batch::new(BatchId { writer: Writer::new(1, 1), lane: 0, seq: self.seq }, table.drain()))
     }
 }
 

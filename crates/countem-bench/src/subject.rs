@@ -9,7 +9,7 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-use countem::{Builder, Collector, Counter, Settings};
+use countem::{Builder, Collector, Counter, EngineConfig};
 use tempfile::TempDir;
 use tokio::{
     runtime::{self, Runtime},
@@ -30,7 +30,7 @@ pub fn collector() -> Result<Collector> {
 }
 
 fn builder() -> Builder {
-    let settings = Settings { flush_interval: Duration::from_secs(24 * 3600), ..Settings::default() };
+    let settings = EngineConfig { flush_interval: Duration::from_secs(24 * 3600), ..EngineConfig::default() };
     Collector::builder().store("memory://").settings(settings)
 }
 

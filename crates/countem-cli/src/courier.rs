@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use countem::{Calendar, Retry, Settings};
+use countem::{Calendar, EngineConfig, Retry};
 use countem_core::{Batch, BatchId, Delta, Deltas, Table, Writer};
 use countem_store::{Applied, ErrorKind, Quarantined, Store, StoreError};
 use tokio::{sync::mpsc, time::Instant};
@@ -75,7 +75,7 @@ impl Courier {
     pub(crate) fn new(
         store: Arc<dyn Store>,
         calendar: Arc<Calendar>,
-        settings: &Settings,
+        settings: &EngineConfig,
         patience: Option<Duration>,
     ) -> Self {
         let turns = store.location().strip_prefix("sqlite://").map(|path| format!("{path}-ingest").into());
@@ -162,7 +162,7 @@ impl Courier {
         self.delivered.in_doubt = self.sent;
         if self.seq > 0 && !self.doubted && self.delivered.failure.is_none() {
             // Bookkeeping that stays behind is harmless.
-            if let Err(error) = self.store.retire(&self.writer).await {
+            if let Err(error) = self.store.forget(&self.writer).await {
                 tracing::debug!(%error, "the bookkeeping of this run stays in the store");
             }
         }
@@ -306,11 +306,11 @@ mod tests {
     use super::*;
     use crate::ingest::identity::{Identity, Position};
 
-    fn settings(periods: &[Period]) -> Settings {
-        Settings { periods: periods.to_vec(), ..Settings::default() }
+    fn settings(periods: &[Period]) -> EngineConfig {
+        EngineConfig { periods: periods.to_vec(), ..EngineConfig::default() }
     }
 
-    fn courier(store: Arc<dyn Store>, settings: &Settings) -> Courier {
+    fn courier(store: Arc<dyn Store>, settings: &EngineConfig) -> Courier {
         let own = &settings.collection_periods;
         let calendar = Calendar::new(&settings.zone, &settings.periods, own, Timestamp::now()).unwrap();
         Courier::new(store, Arc::new(calendar), settings, Some(Duration::from_secs(60)))

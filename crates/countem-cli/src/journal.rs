@@ -3,13 +3,14 @@
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
+    sync::Arc,
     time::{Duration, SystemTime},
 };
 
 use anyhow::{Context, Result};
 use clap::Args;
 use countem::{
-    Durability, JournalOptions, Retry, Settings,
+    Durability, EngineConfig, JournalConfig, Retry,
     journal::{ErrorKind, Journal, JournalError, JournalReader, Recovered, ResolvedBatch},
 };
 use countem_core::{Batch, BatchId, Deltas, Table};
@@ -57,7 +58,7 @@ impl JournalFlag {
             Durability::Journal { options, .. } => options.clone(),
             Durability::Memory => {
                 let section = effective.config.durability();
-                let mut options = JournalOptions::new(&section.dir);
+                let mut options = JournalConfig::new(&section.dir);
                 options.max_bytes = section.max_bytes.get();
                 options.resolved_retention = section.keep_resolved;
                 options
@@ -109,8 +110,8 @@ pub(crate) fn part(
 pub(crate) async fn settle(
     store: &dyn Store,
     journal: &Journal,
-    batch: &Batch,
-    settings: &Settings,
+    batch: &Arc<Batch>,
+    settings: &EngineConfig,
 ) -> Result<Applied> {
     let applied = send(store, batch, settings).await?;
     // Waits for the disk on this thread, on which nothing else happens meanwhile.
@@ -122,7 +123,7 @@ pub(crate) async fn settle(
 ///
 /// # Errors
 /// What the store said last.
-pub(crate) async fn send(store: &dyn Store, batch: &Batch, settings: &Settings) -> Result<Applied> {
+pub(crate) async fn send(store: &dyn Store, batch: &Arc<Batch>, settings: &EngineConfig) -> Result<Applied> {
     let retry = Retry::new(settings.retry_first, settings.retry_longest);
     let deadline = Instant::now() + settings.shutdown_deadline;
     let (applied, _) = countem::deliver(store, batch, retry, deadline).await?;
@@ -135,14 +136,14 @@ pub(crate) async fn send(store: &dyn Store, batch: &Batch, settings: &Settings) 
 ///
 /// # Errors
 /// What is in no batch yet is still pending.
-pub(crate) fn freeze(journal: &Journal, settings: &Settings) -> Result<Vec<Batch>> {
+pub(crate) fn freeze(journal: &Journal, settings: &EngineConfig) -> Result<Vec<Arc<Batch>>> {
     let mut frozen = Vec::new();
     for (lane, deltas) in journal.reader()?.pending()? {
         let mut batches = Vec::new();
         for (deltas, seq) in split(&deltas, settings.batch_counters)?.into_iter().zip(1..) {
-            batches.push(Batch::new(BatchId { writer: journal.writer(), lane, seq }, deltas));
+            batches.push(Arc::new(Batch::new(BatchId { writer: journal.writer(), lane, seq }, deltas)));
         }
-        journal.freeze_blocking(lane, &batches)?;
+        journal.freeze_blocking(lane, batches.iter().map(|batch| &**batch))?;
         frozen.append(&mut batches);
     }
     Ok(frozen)

@@ -102,14 +102,16 @@ mod tests {
     use countem_core::{BatchId, Table, Writer};
     use countem_store::MemoryStore;
 
+    use std::sync::Arc;
+
     use super::*;
 
-    fn batch(writer: u64, seq: u64, counts: &[(&str, i64)]) -> Batch {
+    fn batch(writer: u64, seq: u64, counts: &[(&str, i64)]) -> Arc<Batch> {
         let mut table = Table::new();
         for (metric, n) in counts {
             table.fold("c", metric, "2026-11-20".parse().unwrap(), *n).unwrap();
         }
-        Batch::new(BatchId { writer: Writer::new(writer, 1), lane: 0, seq }, table.drain())
+        Arc::new(Batch::new(BatchId { writer: Writer::new(writer, 1), lane: 0, seq }, table.drain()))
     }
 
     #[tokio::test]

@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Context, Result};
 use countem::{
-    Calendar, Reader, Settings,
+    Calendar, EngineConfig, Reader,
     config::{Config, Sources},
 };
 use countem_store::Store;
@@ -27,7 +27,7 @@ pub(crate) const REMEMBERED: Duration = Duration::from_secs(47 * 3600);
 /// The configuration in effect, and what follows from it.
 pub(crate) struct Effective {
     pub(crate) config: Config,
-    pub(crate) settings: Settings,
+    pub(crate) settings: EngineConfig,
     pub(crate) calendar: Arc<Calendar>,
 }
 
@@ -38,7 +38,7 @@ impl Effective {
     /// Everything that is wrong with it.
     pub(crate) fn load(global: &Global) -> Result<Self> {
         let config = load_config(global)?;
-        let settings = config.to_settings();
+        let settings = config.to_engine_config();
         let (zone, own) = (&settings.zone, &settings.collection_periods);
         let calendar = Calendar::new(zone, &settings.periods, own, Timestamp::now())
             .map_err(|error| UsageError::new(error.to_string()))?;
@@ -51,14 +51,6 @@ impl Effective {
     /// What is wrong with the store.
     pub(crate) async fn open(&self) -> Result<Arc<dyn Store>> {
         Ok(countem::open_store_with(&self.config.store().uri, self.config.mongodb()).await?)
-    }
-
-    /// Does what [`open`](Self::open) does, for a command that stores one batch and ends.
-    ///
-    /// # Errors
-    /// As [`open`](Self::open).
-    pub(crate) async fn open_one_shot(&self) -> Result<Arc<dyn Store>> {
-        Ok(countem::open_one_shot(&self.config.store().uri, self.config.mongodb()).await?)
     }
 
     /// Returns since when the store is sure to know every batch that it has: whether it has an older one, neither reading

@@ -124,6 +124,14 @@ impl Batch {
         self.deltas.iter()
     }
 
+    /// Lists the deltas in groups of one collection and bucket, in the order of [`deltas`](Self::deltas).
+    pub fn groups(&self) -> impl Iterator<Item = Group<'_>> + Clone {
+        let names = self.deltas.names.as_str();
+        let same =
+            move |a: &Entry, b: &Entry| a.bucket == b.bucket && a.collection(names) == b.collection(names);
+        self.deltas.entries.chunk_by(same).map(move |entries| Group { entries, names })
+    }
+
     /// Returns the mark to set with the deltas.
     pub fn mark(&self) -> Option<&Mark> {
         self.mark.as_ref()
@@ -217,6 +225,31 @@ impl Batch {
             return Err(input.error());
         }
         Ok(Self { id, deltas, mark: has_mark.then_some(mark) })
+    }
+}
+
+/// The deltas of a batch that add to one collection and bucket, ordered by metric.
+#[derive(Debug, Clone, Copy)]
+pub struct Group<'a> {
+    /// Never empty.
+    entries: &'a [Entry],
+    names: &'a str,
+}
+
+impl<'a> Group<'a> {
+    /// Returns the collection.
+    pub fn collection(self) -> &'a str {
+        self.entries[0].collection(self.names)
+    }
+
+    /// Returns the bucket.
+    pub fn bucket(self) -> Bucket {
+        self.entries[0].bucket
+    }
+
+    /// Lists the deltas.
+    pub fn deltas(self) -> impl ExactSizeIterator<Item = Delta<'a>> + Clone {
+        self.entries.iter().map(move |entry| entry.delta(self.names))
     }
 }
 

@@ -1,6 +1,6 @@
 //! What increments add to counters.
 
-use crate::Bucket;
+use crate::{Bucket, Schedule};
 
 /// What one increment, or many merged, adds to one counter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,6 +16,22 @@ pub struct Delta<'a> {
     /// How many increments were merged, the unit of conservation (I1). Zero where the same increments are already
     /// accounted for by another bucket of the same counter.
     pub increments: u64,
+}
+
+impl<'a> Delta<'a> {
+    /// Lists the deltas of the stored buckets that this delta adds to, the finest bucket first.
+    ///
+    /// Only the finest one carries the increments, so that conservation counts each of them once (I1).
+    pub fn fan_out(self, schedule: &Schedule) -> impl Iterator<Item = Self> + use<'a, '_> {
+        let in_bucket = move |(at, bucket)| self.in_bucket(bucket, at == 0);
+        schedule.fan_out(self.bucket).enumerate().map(in_bucket)
+    }
+
+    /// Returns the delta of one stored bucket, for callers that remember what a [`Schedule`] fans out to.
+    #[must_use]
+    pub fn in_bucket(self, bucket: Bucket, is_finest: bool) -> Self {
+        Self { bucket, increments: if is_finest { self.increments } else { 0 }, ..self }
+    }
 }
 
 /// A set of deltas, each counter at most once, in two allocations whatever their number.
@@ -61,6 +77,16 @@ impl Entry {
         let at = self.names_at as usize + usize::from(self.collection_len);
         &names[at..at + usize::from(self.metric_len)]
     }
+
+    pub(crate) fn delta(self, names: &str) -> Delta<'_> {
+        Delta {
+            collection: self.collection(names),
+            metric: self.metric(names),
+            bucket: self.bucket,
+            n: self.n,
+            increments: self.increments,
+        }
+    }
 }
 
 impl Deltas {
@@ -76,13 +102,7 @@ impl Deltas {
 
     /// Lists the deltas.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = Delta<'_>> + DoubleEndedIterator + Clone {
-        self.entries.iter().map(|entry| Delta {
-            collection: entry.collection(&self.names),
-            metric: entry.metric(&self.names),
-            bucket: entry.bucket,
-            n: entry.n,
-            increments: entry.increments,
-        })
+        self.entries.iter().map(|entry| entry.delta(&self.names))
     }
 
     /// Returns the sums.

@@ -22,6 +22,7 @@
 mod batch;
 mod bucket;
 mod delta;
+pub mod hash;
 mod name;
 mod period;
 mod quarantined;
@@ -29,14 +30,14 @@ mod range;
 mod schedule;
 mod table;
 
-pub use batch::{Batch, BatchId, DecodeError, Mark, Writer, WriterError};
+pub use batch::{Batch, BatchId, DecodeError, Group, Mark, Writer, WriterError};
 pub use bucket::{AtomicBucket, Bucket, BucketError};
 pub use delta::{Delta, Deltas, Totals};
 pub use name::{CollectionName, MetricName, NameError, OVERFLOW_METRIC};
 pub use period::{Period, PeriodError};
 pub use quarantined::Quarantined;
 pub use range::BucketRange;
-pub use schedule::{Schedule, ScheduleError};
+pub use schedule::{Schedule, ScheduleError, Schedules};
 pub use table::{CounterHasher, FoldError, Table};
 
 /// The time library whose dates, timestamps and zones appear in the public interface.

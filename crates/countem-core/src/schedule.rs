@@ -1,8 +1,10 @@
 //! Which buckets an increment goes to.
 
+use std::collections::BTreeMap;
+
 use jiff::{SignedDuration, Timestamp, tz::TimeZone};
 
-use crate::{Bucket, BucketError, Period};
+use crate::{Bucket, BucketError, CollectionName, Period};
 
 /// The stored periods of a collection in one time zone.
 ///
@@ -50,7 +52,7 @@ impl Schedule {
     ///
     /// # Errors
     /// [`BucketError::Year`] when the moment lies outside the years 0001 to 9999.
-    pub fn slot(&self, moment: Timestamp) -> Result<Bucket, BucketError> {
+    pub fn bucket_at(&self, moment: Timestamp) -> Result<Bucket, BucketError> {
         let finest = self.periods[0];
         if !self.is_mixed() {
             return Bucket::containing(self.nesting_period(), moment, &self.zone);
@@ -74,7 +76,7 @@ impl Schedule {
     }
 
     /// Returns the instant after `moment` until which the slot cannot change.
-    pub fn slot_end(&self, moment: Timestamp) -> Timestamp {
+    pub fn next_change(&self, moment: Timestamp) -> Timestamp {
         let latest = moment.saturating_add(LONGEST_SLOT).unwrap_or(Timestamp::MAX);
         let next = |period| Bucket::containing(period, moment, &self.zone).ok().and_then(Bucket::next);
         let midnight = next(Period::Day).and_then(|day| self.instant_as_at(moment, day));
@@ -112,6 +114,52 @@ impl Schedule {
     }
 }
 
+/// The schedule of every collection: one for all, with exceptions for single collections.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Schedules {
+    default: Schedule,
+    own: BTreeMap<CollectionName, Schedule>,
+}
+
+impl Schedules {
+    /// Returns schedules that store `periods` in `zone`, and the periods of `own` for the collections named there.
+    ///
+    /// # Errors
+    /// [`ScheduleError`] when a set of periods is empty.
+    pub fn new(
+        zone: &TimeZone,
+        periods: &[Period],
+        own: &BTreeMap<CollectionName, Vec<Period>>,
+    ) -> Result<Self, ScheduleError> {
+        let default = Schedule::new(periods, zone.clone())?;
+        let own = own.iter().map(|(name, periods)| Ok((name.clone(), Schedule::new(periods, zone.clone())?)));
+        Ok(Self { default, own: own.collect::<Result<_, ScheduleError>>()? })
+    }
+
+    /// Returns the schedule of `collection`.
+    pub fn of(&self, collection: &str) -> &Schedule {
+        if self.own.is_empty() {
+            return &self.default;
+        }
+        self.own.get(collection).unwrap_or(&self.default)
+    }
+
+    /// Returns the schedule of the collections without an exception.
+    pub fn default_schedule(&self) -> &Schedule {
+        &self.default
+    }
+
+    /// Lists the collections that have a schedule of their own.
+    pub fn exceptions(&self) -> impl ExactSizeIterator<Item = (&CollectionName, &Schedule)> {
+        self.own.iter()
+    }
+
+    /// Returns the zone of days and coarser periods.
+    pub fn zone(&self) -> &TimeZone {
+        self.default.zone()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -122,14 +170,14 @@ mod tests {
     fn the_slot_of_a_daily_counter_is_its_day() {
         let schedule = Schedule::new(&[Period::Day], TimeZone::get("Europe/Berlin").unwrap()).unwrap();
         let moment: Timestamp = "2026-10-25T22:59:59.999Z".parse().unwrap();
-        assert_eq!(schedule.slot(moment).unwrap().to_string(), "2026-10-25");
-        assert_eq!(schedule.slot_end(moment), "2026-10-25T23:00:00Z".parse().unwrap());
+        assert_eq!(schedule.bucket_at(moment).unwrap().to_string(), "2026-10-25");
+        assert_eq!(schedule.next_change(moment), "2026-10-25T23:00:00Z".parse().unwrap());
     }
 
     #[test]
     fn weeks_beside_months_are_counted_by_day() {
         let schedule = Schedule::new(&[Period::Month, Period::Week], TimeZone::UTC).unwrap();
-        let slot = schedule.slot("2026-12-01T10:00:00Z".parse().unwrap()).unwrap();
+        let slot = schedule.bucket_at("2026-12-01T10:00:00Z".parse().unwrap()).unwrap();
         assert_eq!(
             schedule.fan_out(slot).map(|b| b.to_string()).collect::<Vec<_>>(),
             ["2026-W49", "2026-12"]
@@ -180,16 +228,16 @@ mod tests {
         let zone = TimeZone::get(zone).unwrap();
         let periods: Vec<_> = Period::ALL.into_iter().filter(|p| mask & (1 << *p as u32) != 0).collect();
         let schedule = Schedule::new(&periods, zone.clone()).unwrap();
-        let slot = schedule.slot(moment).unwrap();
+        let slot = schedule.bucket_at(moment).unwrap();
         let expected: Vec<_> =
             periods.iter().map(|p| Bucket::containing(*p, moment, &zone).unwrap()).collect();
         prop_assert_eq!(schedule.fan_out(slot).collect::<Vec<_>>(), expected);
 
-        let end = schedule.slot_end(moment);
+        let end = schedule.next_change(moment);
         prop_assert!(end > moment);
         let within = (end.as_second() - moment.as_second() - 1) * later / 99;
         let still = Timestamp::from_second(moment.as_second() + within).unwrap();
-        prop_assert_eq!(schedule.slot(still).unwrap(), slot);
+        prop_assert_eq!(schedule.bucket_at(still).unwrap(), slot);
         Ok(())
     }
 
@@ -200,11 +248,11 @@ mod tests {
         let moment: Timestamp = "2007-11-04T02:45:00Z".parse().unwrap();
         let after: Timestamp = "2007-11-04T03:45:00Z".parse().unwrap();
         let daily = Schedule::new(&[Period::Day], zone.clone()).unwrap();
-        assert_eq!(daily.slot(moment).unwrap().to_string(), "2007-11-03");
-        assert_eq!(daily.slot_end(moment), "2007-11-04T03:30:00Z".parse().unwrap());
+        assert_eq!(daily.bucket_at(moment).unwrap().to_string(), "2007-11-03");
+        assert_eq!(daily.next_change(moment), "2007-11-04T03:30:00Z".parse().unwrap());
         let mixed = Schedule::new(&[Period::Hour, Period::Day], zone).unwrap();
         let buckets = |moment| -> Vec<_> {
-            mixed.fan_out(mixed.slot(moment).unwrap()).map(|bucket| bucket.to_string()).collect()
+            mixed.fan_out(mixed.bucket_at(moment).unwrap()).map(|bucket| bucket.to_string()).collect()
         };
         assert_eq!(buckets(moment), ["2007-11-04T02", "2007-11-03"]);
         assert_eq!(buckets(after), ["2007-11-04T03", "2007-11-04"]);

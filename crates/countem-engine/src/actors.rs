@@ -280,7 +280,7 @@ async fn next_batch(node: &Node, index: usize) -> Result<Option<Arc<Batch>>, Sto
 }
 
 /// Sends one batch, and tells the journal when the store has it.
-async fn attempt(node: &Node, store: &dyn Store, batch: &Batch) -> Result<Applied, StoreError> {
+async fn attempt(node: &Node, store: &dyn Store, batch: &Arc<Batch>) -> Result<Applied, StoreError> {
     let applied = store.apply(batch).await?;
     if let Some(recorder) = node.recorder() {
         recorder.resolve(batch.id(), &applied.quarantined).await.map_err(not_journaled)?;

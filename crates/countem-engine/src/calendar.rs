@@ -89,13 +89,13 @@ impl Calendar {
     pub(crate) fn turn(&self, now: Timestamp) -> SignedDuration {
         let mut holds = SignedDuration::from_hours(24);
         for class in self.classes() {
-            match class.schedule.slot(now) {
+            match class.schedule.bucket_at(now) {
                 Ok(slot) => class.slot.store(slot),
                 Err(error) => {
                     tracing::error!(%error, "clock shows an impossible time, still counting at the time before")
                 }
             }
-            holds = holds.min(class.schedule.slot_end(now).duration_since(now));
+            holds = holds.min(class.schedule.next_change(now).duration_since(now));
         }
         holds
     }

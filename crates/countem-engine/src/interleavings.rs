@@ -7,7 +7,7 @@ use countem_store::{Query, Rows};
 use shuttle::thread;
 
 use crate::{
-    Clock, ManualClock, Settings,
+    Clock, EngineConfig, ManualClock,
     calendar::Calendar,
     node::{Counted, Node},
 };
@@ -15,12 +15,12 @@ use crate::{
 const SCHEDULES: usize = 3000;
 
 fn node(collectors: usize, clock: &ManualClock) -> Arc<Node> {
-    let settings = Settings {
+    let settings = EngineConfig {
         collectors_min: collectors,
         collectors_max: Some(3),
         lanes: 1,
         flush_counters: 2,
-        ..Settings::default()
+        ..EngineConfig::default()
     };
     let clock = Clock::Manual(clock.clone());
     let calendar = Calendar::new(&settings.zone, &settings.periods, &BTreeMap::new(), clock.now()).unwrap();

@@ -41,6 +41,6 @@ pub use reader::{ReadError, Reader};
 pub use recorder::NotDurable;
 pub use refusal::Refusal;
 pub use retry::{Retry, deliver};
-pub use settings::{Durability, Settings};
+pub use settings::{Durability, EngineConfig};
 pub use shutdown::ShutdownReport;
 pub use stats::{LaneStats, Stats};

@@ -18,7 +18,7 @@ use crate::{
     recorder::Recorder,
     refusal::{REASONS, Refusal},
     router::{Draining, Intake, Router},
-    settings::Settings,
+    settings::EngineConfig,
     sync::{AtomicU64, Mutex, MutexGuard, Ordering},
 };
 
@@ -58,7 +58,7 @@ pub(crate) struct Node {
 
 impl Node {
     pub(crate) fn new(
-        settings: &Settings,
+        settings: &EngineConfig,
         calendar: Arc<Calendar>,
         clock: Clock,
         writer: &Writer,
@@ -176,7 +176,7 @@ impl Node {
         if age > self.past_window || -age > self.future_window {
             return Err(Refusal::Window { timestamp });
         }
-        let slot = self.calendar.schedule(collection).slot(timestamp)?;
+        let slot = self.calendar.schedule(collection).bucket_at(timestamp)?;
         self.fold(Delta { collection, metric, bucket: slot, n, increments: 1 })
     }
 

@@ -1,5 +1,7 @@
 //! Trying again: exponential backoff with jitter.
 
+use std::sync::Arc;
+
 use std::time::Duration;
 
 use countem_core::Batch;
@@ -45,7 +47,7 @@ impl Retry {
 /// Dropping the future leaves the batch in doubt.
 pub async fn deliver(
     store: &dyn Store,
-    batch: &Batch,
+    batch: &Arc<Batch>,
     mut retry: Retry,
     deadline: tokio::time::Instant,
 ) -> Result<(Applied, bool), StoreError> {
@@ -86,7 +88,8 @@ mod tests {
     async fn a_delivery_that_was_ever_in_doubt_ends_in_doubt() {
         let mut table = Table::new();
         table.fold("c", "m", "2026-11-20".parse().unwrap(), 1).unwrap();
-        let batch = Batch::new(BatchId { writer: Writer::new(1, 1), lane: 0, seq: 1 }, table.drain());
+        let batch =
+            Arc::new(Batch::new(BatchId { writer: Writer::new(1, 1), lane: 0, seq: 1 }, table.drain()));
         for (first, kind) in [(Fault::LoseReply, ErrorKind::InDoubt), (Fault::Fail, ErrorKind::NotApplied)] {
             let (store, faults) = FaultyStore::new(MemoryStore::new());
             faults.then([first]);

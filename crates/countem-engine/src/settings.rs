@@ -3,12 +3,12 @@
 use std::{collections::BTreeMap, thread, time::Duration};
 
 use countem_core::{CollectionName, Period};
-use countem_journal::JournalOptions;
+use countem_journal::JournalConfig;
 use jiff::tz::TimeZone;
 
 /// What can be set about counting and flushing. [`Default`] is what a user gets who sets nothing.
 #[derive(Debug, Clone)]
-pub struct Settings {
+pub struct EngineConfig {
     /// IANA zone of days and coarser periods.
     pub zone: TimeZone,
     /// Stored periods of every collection that has none of its own.
@@ -57,8 +57,8 @@ pub enum Durability {
     Memory,
     /// What it accepted since the last tick; nothing that was acknowledged by `increment_durable`.
     Journal {
-        /// Where the journal is, and its bounds. The number of lanes is taken from [`Settings::lanes`].
-        options: JournalOptions,
+        /// Where the journal is, and its bounds. The number of lanes is taken from [`EngineConfig::lanes`].
+        options: JournalConfig,
         /// How long accepted increments gather before they are recorded, if nobody waits for them.
         tick: Duration,
     },
@@ -66,12 +66,12 @@ pub enum Durability {
 
 impl Durability {
     /// Records every 20 milliseconds in the journal that `options` describe.
-    pub fn journal(options: JournalOptions) -> Self {
+    pub fn journal(options: JournalConfig) -> Self {
         Self::Journal { options, tick: Duration::from_millis(20) }
     }
 }
 
-impl Settings {
+impl EngineConfig {
     /// Returns most collectors on this machine. Asks for its cores, which reads several files of the control group.
     pub(crate) fn collectors_most(&self) -> usize {
         let per_core = || thread::available_parallelism().map_or(8, |cores| cores.get().max(2) * 2);
@@ -79,7 +79,7 @@ impl Settings {
     }
 }
 
-impl Default for Settings {
+impl Default for EngineConfig {
     fn default() -> Self {
         Self {
             zone: TimeZone::UTC,
@@ -112,7 +112,8 @@ mod tests {
     #[test]
     fn most_collectors_are_never_fewer_than_the_fewest() {
         let most = |min, max| {
-            Settings { collectors_min: min, collectors_max: max, ..Settings::default() }.collectors_most()
+            EngineConfig { collectors_min: min, collectors_max: max, ..EngineConfig::default() }
+                .collectors_most()
         };
         assert_eq!([most(0, Some(0)), most(1, Some(3)), most(5, Some(3)), most(4096, None)], [1, 3, 5, 4096]);
         assert!(most(1, None) >= 4, "two per core, and at least those of two cores");

@@ -15,7 +15,7 @@ use std::{sync::Arc, time::Duration};
 use countem_core::{Bucket, CollectionName};
 use countem_store::{Counters, Faults, FaultyStore, MemoryStore, Query, Store};
 
-use crate::{Clock, Engine, ManualClock, Settings};
+use crate::{Clock, Engine, EngineConfig, ManualClock};
 
 type TestStore = Arc<FaultyStore<MemoryStore>>;
 
@@ -27,31 +27,31 @@ struct Setup {
     clock: ManualClock,
 }
 
-fn quiet() -> Settings {
-    Settings {
+fn quiet() -> EngineConfig {
+    EngineConfig {
         flush_interval: Duration::from_secs(3600),
         retry_first: Duration::from_millis(1),
         retry_longest: Duration::from_millis(5),
         shutdown_deadline: Duration::from_secs(60),
-        ..Settings::default()
+        ..EngineConfig::default()
     }
 }
 
-async fn start(settings: Settings) -> Setup {
+async fn start(settings: EngineConfig) -> Setup {
     start_at(settings, "2026-11-20T12:00:00Z").await
 }
 
-async fn start_at(settings: Settings, now: &str) -> Setup {
+async fn start_at(settings: EngineConfig, now: &str) -> Setup {
     let (store, faults) = FaultyStore::new(MemoryStore::new());
     start_with(settings, Arc::new(store), faults, now).await
 }
 
 /// Starts another engine on the store of `before`.
-async fn start_on(settings: Settings, before: &Setup) -> Setup {
+async fn start_on(settings: EngineConfig, before: &Setup) -> Setup {
     start_with(settings, before.store.clone(), before.faults.clone(), "2026-11-20T12:00:00Z").await
 }
 
-async fn start_with(settings: Settings, store: TestStore, faults: Faults, now: &str) -> Setup {
+async fn start_with(settings: EngineConfig, store: TestStore, faults: Faults, now: &str) -> Setup {
     let clock = ManualClock::new(now.parse().unwrap());
     let opened: Arc<dyn Store> = store.clone();
     let engine =

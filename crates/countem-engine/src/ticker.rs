@@ -10,7 +10,7 @@ use std::{
 use rand::Rng;
 use tokio::time::{Instant, sleep_until};
 
-use crate::{engine::Core, node::Node, settings::Settings};
+use crate::{engine::Core, node::Node, settings::EngineConfig};
 
 /// How often health and contention are looked at. Also bounds how late a slot turns after the machine was suspended.
 const LOOK: Duration = Duration::from_millis(200);
@@ -22,7 +22,7 @@ const CONTENDED: u64 = 500;
 const IDLE_LOOKS: u32 = 300;
 
 /// Runs until the engine is gone.
-pub(crate) async fn run(core: Weak<Core>, settings: Settings) {
+pub(crate) async fn run(core: Weak<Core>, settings: EngineConfig) {
     let mut flush_at = Instant::now() + jittered(&settings);
     let mut breathed = Instant::now();
     let mut idle = 0;
@@ -65,12 +65,12 @@ async fn wanted(node: &Node, not_before: Instant) {
     node.flush_wanted.notified().await;
 }
 
-fn jittered(settings: &Settings) -> Duration {
+fn jittered(settings: &EngineConfig) -> Duration {
     let earlier = settings.flush_jitter.clamp(0.0, 1.0) * rand::rng().random_range(0.0..=1.0);
     settings.flush_interval.mul_f64(1.0 - earlier)
 }
 
-fn fit_router(core: &Core, settings: &Settings, idle: u32) -> u32 {
+fn fit_router(core: &Core, settings: &EngineConfig, idle: u32) -> u32 {
     let router = core.node().router();
     let contended = router.take_contention();
     let active = router.active();

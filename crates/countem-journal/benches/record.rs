@@ -8,7 +8,7 @@ use std::{
 };
 
 use countem_core::{Batch, BatchId, Deltas, Table};
-use countem_journal::{Journal, JournalOptions, Record};
+use countem_journal::{Journal, JournalConfig, Record};
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 
 /// Deltas of `size` counters with names of about 25 bytes.
@@ -27,7 +27,7 @@ fn record(size: usize) -> Record {
 
 fn open() -> (tempfile::TempDir, Journal) {
     let dir = tempfile::tempdir().expect("a folder");
-    let (journal, _) = Journal::open(JournalOptions::new(dir.path())).expect("a journal");
+    let (journal, _) = Journal::open(JournalConfig::new(dir.path())).expect("a journal");
     (dir, journal)
 }
 

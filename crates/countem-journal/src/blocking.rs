@@ -31,7 +31,11 @@ impl Journal {
     ///
     /// # Errors
     /// Nothing was frozen.
-    pub fn freeze_blocking(&self, lane: u16, batches: &[Batch]) -> Result<(), JournalError> {
+    pub fn freeze_blocking<'a>(
+        &self,
+        lane: u16,
+        batches: impl IntoIterator<Item = &'a Batch>,
+    ) -> Result<(), JournalError> {
         wait(|done| self.freeze(lane, batches, done))
     }
 

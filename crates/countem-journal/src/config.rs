@@ -7,13 +7,13 @@ use crate::fail::FailPoints;
 /// Says where the journal is and how it is used.
 ///
 /// ```
-/// use countem_journal::JournalOptions;
+/// use countem_journal::JournalConfig;
 ///
-/// let options = JournalOptions { max_bytes: 64 << 20, ..JournalOptions::new("data/journal") };
+/// let options = JournalConfig { max_bytes: 64 << 20, ..JournalConfig::new("data/journal") };
 /// assert_eq!(options.resolved_retention.as_secs(), 24 * 3600);
 /// ```
 #[derive(Debug, Clone)]
-pub struct JournalOptions {
+pub struct JournalConfig {
     /// The directory, which belongs to one process at a time. Created when it is missing.
     pub dir: PathBuf,
     /// Number of lanes of the engine. What was recorded with another number keeps it until the journal is empty, see
@@ -51,7 +51,7 @@ pub enum CopiedPending {
     Count,
 }
 
-impl JournalOptions {
+impl JournalConfig {
     /// Returns the defaults for the directory `dir`.
     pub fn new(dir: impl Into<PathBuf>) -> Self {
         Self {

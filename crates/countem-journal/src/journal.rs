@@ -5,7 +5,7 @@ use std::sync::Arc;
 use countem_core::{Batch, BatchId, Writer};
 
 use crate::{
-    JournalOptions, JournalReader,
+    JournalConfig, JournalReader,
     batch::Encoded,
     error::JournalError,
     freeze::{FreezeTask, ResolveTask},
@@ -29,7 +29,7 @@ use crate::{
 pub struct Journal {
     thread: WriteThread,
     shared: Arc<Shared>,
-    options: JournalOptions,
+    options: JournalConfig,
 }
 
 impl Journal {
@@ -41,7 +41,7 @@ impl Journal {
     /// # Errors
     /// [`Locked`](crate::ErrorKind::Locked), [`Corrupt`](crate::ErrorKind::Corrupt) and [`Refused`](crate::ErrorKind::Refused) need a
     /// person; [`Full`](crate::ErrorKind::Full) and [`Unavailable`](crate::ErrorKind::Unavailable) may pass. In no case is a count lost.
-    pub fn open(options: JournalOptions) -> Result<(Self, Recovered), JournalError> {
+    pub fn open(options: JournalConfig) -> Result<(Self, Recovered), JournalError> {
         let (session, recovered) = open::open(options.clone())?;
         let shared = Arc::clone(&session.shared);
         Ok((Self { thread: WriteThread::start(session)?, shared, options }, recovered))
@@ -58,7 +58,7 @@ impl Journal {
     }
 
     /// Returns the options with which it was opened.
-    pub fn options(&self) -> &JournalOptions {
+    pub fn options(&self) -> &JournalConfig {
         &self.options
     }
 

@@ -32,7 +32,7 @@ mod witness;
 mod writer;
 
 pub use aside::SetAside;
-pub use config::{CopiedPending, JournalOptions};
+pub use config::{CopiedPending, JournalConfig};
 pub use error::{ErrorKind, JournalError};
 #[cfg(feature = "failpoints")]
 pub use fail::FailPoints;

@@ -6,7 +6,7 @@ use rusqlite::Connection;
 
 use crate::{
     aside::{SetAside, set_aside},
-    config::{CopiedPending, JournalOptions},
+    config::{CopiedPending, JournalConfig},
     connection::{JOURNAL, OpenFile, bytes_of, log_of, sync_directory},
     error::{ErrorKind, JournalError},
     ledger::{Contents, Ledger},
@@ -23,7 +23,7 @@ use crate::{
 };
 
 /// Opens the journal in `options.dir`.
-pub(crate) fn open(options: JournalOptions) -> Result<(Session, Recovered), JournalError> {
+pub(crate) fn open(options: JournalConfig) -> Result<(Session, Recovered), JournalError> {
     let dir = std::path::absolute(&options.dir)
         .map_err(|error| JournalError::io(&options.dir, "find the journal directory", &error))?;
     fs::create_dir_all(&dir)

@@ -3,7 +3,7 @@
 use std::{path::PathBuf, sync::Arc};
 
 use crate::{
-    JournalOptions,
+    JournalConfig,
     connection::{FRAME_BYTES, OpenFile, PAGE_BYTES, bytes_of, log_of},
     error::{ErrorKind, JournalError, is_clean_commit_failure, is_disk_full},
     ledger::{Contents, Ledger, Resolved},
@@ -17,7 +17,7 @@ use crate::{
 
 /// What the writing thread owns. The lock is the last field: it is given back when everything else is closed.
 pub(crate) struct Session {
-    pub(crate) options: JournalOptions,
+    pub(crate) options: JournalConfig,
     pub(crate) path: PathBuf,
     pub(crate) shared: Arc<Shared>,
     pub(crate) witness: Witness,

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use crate::{
-    JournalOptions,
+    JournalConfig,
     connection::{FRAME_BYTES, OpenFile, PAGE_BYTES},
     error::JournalError,
     ledger::Ledger,
@@ -93,7 +93,7 @@ pub(crate) struct Books<'a> {
     pub(crate) file: &'a OpenFile,
     pub(crate) path: &'a Path,
     pub(crate) ledger: &'a mut Ledger,
-    pub(crate) options: &'a JournalOptions,
+    pub(crate) options: &'a JournalConfig,
     /// Pages in the log before this transaction.
     pub(crate) log_pages: u64,
     /// Bytes of the log before this transaction.

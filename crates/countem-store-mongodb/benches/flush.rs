@@ -3,6 +3,8 @@
 //! Everything is measured in one run on servers of its own, a standalone and a replica set of three nodes, each write waiting
 //! for the journal and the majority. Absolute numbers are those of the machine; the ratios are what matters.
 
+use std::sync::Arc;
+
 use std::{
     future::Future,
     time::{Duration, Instant},
@@ -11,7 +13,7 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use countem_core::{Batch, BatchId, Bucket, CollectionName, Table, Writer};
 use countem_store::{Query, Store};
-use countem_store_mongodb::{MongoOptions, MongoStore};
+use countem_store_mongodb::{MongoConfig, MongoStore};
 use countem_testkit::{Mongod, Options, ReplicaSet, require_mongod};
 use mongodb::{
     Client, Database,
@@ -92,14 +94,14 @@ async fn one_shot(uri: &str, round: usize) -> Result<Duration> {
     let mut table = Table::new();
     table.fold("app-events", "m", DAY.parse()?, 1)?;
     let id = BatchId { writer: Writer::new(node, 1), lane: 0, seq: 1 };
-    store.apply(&Batch::new(id.clone(), table.drain())).await?;
-    store.retire(&id.writer).await?;
+    store.apply(&Arc::new(Batch::new(id.clone(), table.drain()))).await?;
+    store.forget(&id.writer).await?;
     Ok(start.elapsed())
 }
 
 fn open(uri: &str, database: &str) -> Result<MongoStore> {
     let (base, options) = uri.split_once("/?").context("a URI without a database")?;
-    Ok(MongoStore::connect(MongoOptions::new(format!("{base}/{database}?{options}")))?)
+    Ok(MongoStore::connect(MongoConfig::new(format!("{base}/{database}?{options}")))?)
 }
 
 fn report(what: &str, per_second: f64) {
@@ -183,13 +185,13 @@ fn metrics(size: usize) -> impl Iterator<Item = String> {
     (0..size).map(|i| format!("GET /api/v1/things/{i:06}"))
 }
 
-fn batch(seq: u64, size: usize) -> Batch {
+fn batch(seq: u64, size: usize) -> Arc<Batch> {
     let mut table = Table::new();
     let day: Bucket = DAY.parse().expect("a day");
     for metric in metrics(size) {
         table.fold("app-events", &metric, day, 3).expect("valid names");
     }
-    Batch::new(BatchId { writer: Writer::new(1, 1), lane: 0, seq }, table.drain())
+    Arc::new(Batch::new(BatchId { writer: Writer::new(1, 1), lane: 0, seq }, table.drain()))
 }
 
 /// Returns items per second: the median of `rounds` after three that create what is missing.

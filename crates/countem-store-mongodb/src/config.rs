@@ -13,11 +13,11 @@ use mongodb::options::{ClientOptions, ConnectionString, HostInfo};
 ///
 /// ```
 /// use std::time::Duration;
-/// use countem_store_mongodb::MongoOptions;
+/// use countem_store_mongodb::MongoConfig;
 ///
-/// let options = MongoOptions {
+/// let options = MongoConfig {
 ///     retention: Some(Duration::from_secs(400 * 24 * 3600)),
-///     ..MongoOptions::new("mongodb://counter:secret@db.example/countem")
+///     ..MongoConfig::new("mongodb://counter:secret@db.example/countem")
 /// };
 /// assert!(!format!("{options:?}").contains("secret"));
 /// ```
@@ -26,7 +26,7 @@ use mongodb::options::{ClientOptions, ConnectionString, HostInfo};
 /// journals (a standalone: for its journal), because less can lose what was acknowledged. The options `w`, `journal`, `retryWrites`
 /// and `readPreference` of the URI have no effect for that reason.
 #[derive(Clone, PartialEq, Eq)]
-pub struct MongoOptions {
+pub struct MongoConfig {
     /// A connection string, `mongodb://…`; with the feature `srv` also `mongodb+srv://…`. Its path names the database,
     /// `countem` where there is none.
     pub uri: String,
@@ -50,7 +50,7 @@ pub struct MongoOptions {
     pub connections: NonZeroU32,
 }
 
-impl MongoOptions {
+impl MongoConfig {
     /// Returns the defaults for the database at `uri`.
     pub fn new(uri: impl Into<String>) -> Self {
         Self {
@@ -65,7 +65,7 @@ impl MongoOptions {
     }
 }
 
-impl fmt::Debug for MongoOptions {
+impl fmt::Debug for MongoConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self {
             uri,
@@ -79,7 +79,7 @@ impl fmt::Debug for MongoOptions {
         // A URI that is not understood may have its password anywhere.
         let location =
             Location::parse(uri).map_or_else(|_| "(not understood)".to_owned(), |at| at.to_string());
-        f.debug_struct("MongoOptions")
+        f.debug_struct("MongoConfig")
             .field("uri", &location)
             .field("metrics_per_document", metrics_per_document)
             .field("writer_shards", writer_shards)
@@ -160,7 +160,7 @@ const IDLE: Duration = Duration::from_secs(300);
 /// Sets what the URI leaves open.
 ///
 /// The driver must not send a write a second time on its own: a request that may be late has to be known as such here.
-pub(crate) fn complete(client: &mut ClientOptions, options: &MongoOptions) {
+pub(crate) fn complete(client: &mut ClientOptions, options: &MongoConfig) {
     client.retry_writes = Some(false);
     client.app_name.get_or_insert_with(|| "countem".to_owned());
     client.connect_timeout.get_or_insert(CONNECT);
@@ -219,7 +219,7 @@ mod tests {
     #[test]
     fn debug_output_has_no_secret() {
         for uri in ["mongodb://u:hunter2@localhost", "hunter2"] {
-            assert!(!format!("{:?}", MongoOptions::new(uri)).contains("hunter2"));
+            assert!(!format!("{:?}", MongoConfig::new(uri)).contains("hunter2"));
         }
     }
 }

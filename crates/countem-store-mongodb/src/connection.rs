@@ -22,7 +22,7 @@ use parking_lot::Mutex;
 use tokio::time;
 
 use crate::{
-    MongoOptions,
+    MongoConfig,
     config::{Location, complete},
     error::{Attempt, Failure},
 };
@@ -31,7 +31,7 @@ use crate::{
 ///
 /// A client of the driver belongs to the runtime on which it was made, so there is none before the first request.
 pub(crate) struct Connection {
-    pub(crate) options: MongoOptions,
+    pub(crate) options: MongoConfig,
     pub(crate) location: Location,
     at: String,
     current: tokio::sync::Mutex<Option<Current>>,
@@ -50,7 +50,7 @@ impl Connection {
     ///
     /// # Errors
     /// The URI is malformed, or has an option that does not exist.
-    pub(crate) fn new(options: MongoOptions) -> Result<Self, StoreError> {
+    pub(crate) fn new(options: MongoConfig) -> Result<Self, StoreError> {
         let location = Location::parse(&options.uri)?;
         let at = location.to_string();
         Ok(Self { options, location, at, current: tokio::sync::Mutex::default(), servers: Arc::default() })

@@ -76,7 +76,7 @@ impl Ledger {
     }
 
     /// Forgets a writer and returns what it left behind.
-    pub(crate) fn retire(&self, writer: &Writer) -> Traces {
+    pub(crate) fn forget(&self, writer: &Writer) -> Traces {
         let mut state = self.state.lock();
         state.lanes.retain(|(known, _), _| known != writer);
         state.writers.remove(writer).unwrap_or_default()
@@ -140,10 +140,10 @@ mod tests {
         let ledger = Ledger::default();
         ledger.begin(&batch(1));
         ledger.doubted(&Writer::new(1, 1));
-        let traces = ledger.retire(&Writer::new(1, 1));
+        let traces = ledger.forget(&Writer::new(1, 1));
         assert_eq!(traces.touched["web"].len(), 2);
         assert!(traces.doubted);
-        assert!(ledger.retire(&Writer::new(1, 1)).touched.is_empty(), "it is forgotten");
+        assert!(ledger.forget(&Writer::new(1, 1)).touched.is_empty(), "it is forgotten");
     }
 
     #[test]

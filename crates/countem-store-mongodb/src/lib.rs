@@ -17,5 +17,5 @@ mod registry;
 mod store;
 mod target;
 
-pub use config::MongoOptions;
+pub use config::MongoConfig;
 pub use store::MongoStore;

@@ -1,6 +1,6 @@
 //! The store.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use countem_core::{Batch, CollectionName, Delta, Writer};
 use countem_store::{Applied, ErrorKind, Query, Registration, Rows, Store, StoreError, async_trait};
@@ -8,7 +8,7 @@ use futures_util::{StreamExt, future, stream};
 use mongodb::bson::{RawDocument, RawDocumentBuf, doc};
 
 use crate::{
-    MongoOptions,
+    MongoConfig,
     apply::{self, Context, Outcome},
     command::{self, path, what},
     connection::Connection,
@@ -45,7 +45,7 @@ impl MongoStore {
     ///
     /// # Errors
     /// The URI is malformed, or has an option that does not exist.
-    pub fn connect(options: MongoOptions) -> Result<Self, StoreError> {
+    pub fn connect(options: MongoConfig) -> Result<Self, StoreError> {
         let expiry = Expiry::new(options.retention);
         Ok(Self {
             connection: Connection::new(options)?,
@@ -100,7 +100,7 @@ const KEPT_AFTER_END: Duration = Duration::from_secs(48 * 3600);
 
 #[async_trait]
 impl Store for MongoStore {
-    async fn apply(&self, batch: &Batch) -> Result<Applied, StoreError> {
+    async fn apply(&self, batch: &Arc<Batch>) -> Result<Applied, StoreError> {
         if batch.mark().is_some() {
             return Err(no_marks());
         }
@@ -122,8 +122,8 @@ impl Store for MongoStore {
 
     /// Removes the watermarks that batches of this object left. Those of a writer of whom a copy may still arrive are left where
     /// they are; hand it to [`release`](MongoStore::release).
-    async fn retire(&self, writer: &Writer) -> Result<(), StoreError> {
-        let traces = self.ledger.retire(writer);
+    async fn forget(&self, writer: &Writer) -> Result<(), StoreError> {
+        let traces = self.ledger.forget(writer);
         if traces.doubted {
             let why = format!(
                 "the watermarks of `{writer}` stay: an answer was lost, and a copy of the request may be late"
@@ -161,7 +161,7 @@ impl Store for MongoStore {
         self.claim(writer).await
     }
 
-    async fn release(&self, writer: &Writer) -> Result<(), StoreError> {
+    async fn retire(&self, writer: &Writer) -> Result<(), StoreError> {
         self.note_end(writer).await?;
         // Whoever ends sweeps: so long-lived documents are pruned without a task that has to run somewhere.
         self.prune(KEPT_AFTER_END).await.map(drop)

@@ -1,10 +1,12 @@
 //! How many counters per second are added to a file, each batch waiting for the disk.
 
+use std::sync::Arc;
+
 use std::{hint::black_box, path::Path};
 
 use countem_core::{Batch, BatchId, Bucket, CollectionName, Table, Writer};
 use countem_store::{Query, Store as _};
-use countem_store_sqlite::{SqliteOptions, SqliteStore};
+use countem_store_sqlite::{SqliteConfig, SqliteStore};
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use rusqlite::Connection;
 
@@ -23,16 +25,16 @@ impl Lane {
         Self { metrics, seq: 0, day: "2026-11-20".parse().expect("a day") }
     }
 
-    fn batch(&mut self) -> Batch {
+    fn batch(&mut self) -> Arc<Batch> {
         let mut table = Table::new();
         for metric in &self.metrics {
             table.fold("app-events", metric, self.day, 3).expect("valid names");
         }
         self.seq += 1;
-        Batch::new(BatchId { writer: Writer::new(1, 1), lane: 0, seq: self.seq }, table.drain())
+        Arc::new(Batch::new(BatchId { writer: Writer::new(1, 1), lane: 0, seq: self.seq }, table.drain()))
     }
 
-    fn batch_of_next_day(&mut self) -> Batch {
+    fn batch_of_next_day(&mut self) -> Arc<Batch> {
         self.day = self.day.next().expect("a day before the year 9999");
         self.batch()
     }
@@ -44,14 +46,14 @@ fn flush(criterion: &mut Criterion) {
     for size in SIZES {
         group.throughput(Throughput::Elements(size as u64));
         group.sample_size(if size == 100_000 { 10 } else { 30 });
-        type Make = fn(&mut Lane) -> Batch;
+        type Make = fn(&mut Lane) -> Arc<Batch>;
         let cases: [(&str, Make); 2] =
             [("add to existing counters", Lane::batch), ("create counters", Lane::batch_of_next_day)];
         for (name, make) in cases {
             group.bench_function(BenchmarkId::new(name, size), |bencher| {
                 let folder = tempfile::tempdir().expect("a folder");
                 let store =
-                    SqliteStore::open(SqliteOptions::new(folder.path().join("countem.db"))).expect("a store");
+                    SqliteStore::open(SqliteConfig::new(folder.path().join("countem.db"))).expect("a store");
                 let mut lane = Lane::new(size);
                 runtime.block_on(store.apply(&lane.batch())).expect("applied");
                 bencher.iter_batched(
@@ -78,7 +80,7 @@ fn flush(criterion: &mut Criterion) {
         group.bench_function(BenchmarkId::new("read a bucket", size), |bencher| {
             let folder = tempfile::tempdir().expect("a folder");
             let store =
-                SqliteStore::open(SqliteOptions::new(folder.path().join("countem.db"))).expect("a store");
+                SqliteStore::open(SqliteConfig::new(folder.path().join("countem.db"))).expect("a store");
             let mut lane = Lane::new(size);
             runtime.block_on(store.apply(&lane.batch())).expect("applied");
             let query = Query::bucket(CollectionName::new("app-events").expect("a name"), lane.day);
@@ -106,7 +108,7 @@ impl Plain {
         Ok(Self { connection })
     }
 
-    fn apply(&mut self, batch: &Batch) -> rusqlite::Result<()> {
+    fn apply(&mut self, batch: &Arc<Batch>) -> rusqlite::Result<()> {
         let transaction = self.connection.transaction()?;
         let mut add = transaction.prepare_cached(Self::ADD)?;
         for delta in batch.deltas() {
@@ -121,7 +123,7 @@ impl Plain {
 fn flush_few_of_many(criterion: &mut Criterion) {
     let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
     let folder = tempfile::tempdir().expect("a folder");
-    let store = SqliteStore::open(SqliteOptions::new(folder.path().join("countem.db"))).expect("a store");
+    let store = SqliteStore::open(SqliteConfig::new(folder.path().join("countem.db"))).expect("a store");
     let mut lane = Lane::new(100_000);
     runtime.block_on(store.apply(&lane.batch())).expect("applied");
     lane.metrics = lane.metrics.into_iter().step_by(100).collect();

@@ -3,6 +3,8 @@
 //! The program starts itself again for every one-shot process, so the times are those of real processes. It prints the time
 //! between the call of `open` and the end of `drop`, and the time per process including its start.
 
+use std::sync::Arc;
+
 use std::{
     path::{Path, PathBuf},
     process::{Command, Stdio},
@@ -12,7 +14,7 @@ use std::{
 
 use countem_core::{Batch, BatchId, Bucket, CollectionName, Table, Writer};
 use countem_store::{Query, Store as _};
-use countem_store_sqlite::{SqliteOptions, SqliteStore};
+use countem_store_sqlite::{SqliteConfig, SqliteStore};
 
 const FILE: &str = "COUNTEM_BENCH_FILE";
 const NODE: &str = "COUNTEM_BENCH_NODE";
@@ -36,22 +38,22 @@ fn day() -> Bucket {
 
 fn count_once(file: PathBuf, node: u64) {
     let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
-    let options = SqliteOptions { one_shot: true, ..SqliteOptions::new(file) };
+    let options = SqliteConfig { one_shot: true, ..SqliteConfig::new(file) };
     let store = SqliteStore::open(options).expect("a store");
     let mut table = Table::new();
     table.fold("web", "deploys", day(), 1).expect("valid names");
     let writer = Writer::new(node, 1);
-    let batch = Batch::new(BatchId { writer: writer.clone(), lane: 0, seq: 1 }, table.drain());
+    let batch = Arc::new(Batch::new(BatchId { writer: writer.clone(), lane: 0, seq: 1 }, table.drain()));
     runtime.block_on(async {
         store.apply(&batch).await.expect("applied");
-        store.retire(&writer).await.expect("retired");
+        store.forget(&writer).await.expect("retired");
     });
 }
 
 fn measure(at_once: usize) {
     let folder = tempfile::tempdir().expect("a folder");
     let file = folder.path().join("countem.db");
-    drop(SqliteStore::open(SqliteOptions::new(&file)).expect("a store"));
+    drop(SqliteStore::open(SqliteConfig::new(&file)).expect("a store"));
     let next = AtomicU64::new(0);
     let began = Instant::now();
     let mut times: Vec<Duration> = std::thread::scope(|scope| {
@@ -97,7 +99,7 @@ fn run_process(file: &Path, node: u64) -> Duration {
 
 fn check(file: &Path) {
     let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
-    let store = SqliteStore::open(SqliteOptions::new(file)).expect("a store");
+    let store = SqliteStore::open(SqliteConfig::new(file)).expect("a store");
     let query = Query::bucket(CollectionName::new("web").expect("a name"), day());
     let rows = runtime.block_on(store.read(&query, None)).expect("read");
     assert_eq!(rows[&day()]["deploys"], i64::try_from(PROCESSES).expect("a small number"));

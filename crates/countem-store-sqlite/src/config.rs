@@ -5,13 +5,13 @@ use std::{num::NonZeroUsize, path::PathBuf, time::Duration};
 /// Says where the file is and how it is used.
 ///
 /// ```
-/// use countem_store_sqlite::{SqliteOptions, Synchronous};
+/// use countem_store_sqlite::{SqliteConfig, Synchronous};
 ///
-/// let options = SqliteOptions { synchronous: Synchronous::Normal, ..SqliteOptions::new("countem.db") };
+/// let options = SqliteConfig { synchronous: Synchronous::Normal, ..SqliteConfig::new("countem.db") };
 /// assert_eq!(options.busy_timeout.as_secs(), 5);
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SqliteOptions {
+pub struct SqliteConfig {
     /// The database file. Created when it is missing; its folder must exist.
     pub path: PathBuf,
     /// What survives a power cut. Default: [`Synchronous::Full`].
@@ -39,7 +39,7 @@ pub enum Synchronous {
     Normal,
 }
 
-impl SqliteOptions {
+impl SqliteConfig {
     /// Returns the defaults for the file at `path`.
     pub fn new(path: impl Into<PathBuf>) -> Self {
         Self {

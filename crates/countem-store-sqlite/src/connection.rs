@@ -11,7 +11,7 @@ use countem_store::StoreError;
 use rusqlite::{Connection, OpenFlags, config::DbConfig, ffi};
 
 use crate::{
-    SqliteOptions, Synchronous,
+    SqliteConfig, Synchronous,
     error::{is_busy, refused, store_error},
     schema::{MIGRATIONS, Recognised, is_outdated, migrate, recognise},
     turn::Turns,
@@ -48,7 +48,7 @@ impl OpenFile {
     ///
     /// # Errors
     /// The file cannot be used. Nothing was written to it, unless it was empty or older.
-    pub(crate) fn for_writing(options: &SqliteOptions) -> Result<Self, StoreError> {
+    pub(crate) fn for_writing(options: &SqliteConfig) -> Result<Self, StoreError> {
         let path = absolute(&options.path)?;
         check_place(&path)?;
         let had_log = log_of(&path).exists();
@@ -68,7 +68,7 @@ impl OpenFile {
     }
 
     /// Opens the file, which exists and is ours, for reading.
-    pub(crate) fn for_reading(options: &SqliteOptions) -> Result<Self, StoreError> {
+    pub(crate) fn for_reading(options: &SqliteConfig) -> Result<Self, StoreError> {
         let path = absolute(&options.path)?;
         let connection = connect(&path, OpenFlags::SQLITE_OPEN_READ_ONLY, options.busy_timeout)?;
         connection
@@ -201,7 +201,7 @@ fn connect(path: &Path, access: OpenFlags, patience: Duration) -> Result<Connect
     Ok(connection)
 }
 
-fn make_usable(connection: &mut Connection, path: &Path, options: &SqliteOptions) -> Result<(), StoreError> {
+fn make_usable(connection: &mut Connection, path: &Path, options: &SqliteConfig) -> Result<(), StoreError> {
     let failed = |error| store_error(path, "open", error);
     if connection.is_readonly("main").map_err(failed)? {
         return Err(refused(path, "the file is read-only"));

@@ -13,6 +13,6 @@ mod reader;
 mod turn;
 mod writer;
 
-pub use config::{SqliteOptions, Synchronous};
+pub use config::{SqliteConfig, Synchronous};
 pub use schema::{APPLICATION_ID, SCHEMA_VERSION};
 pub use store::SqliteStore;

@@ -15,7 +15,7 @@ use rusqlite::Connection;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::{
-    SqliteOptions,
+    SqliteConfig,
     connection::OpenFile,
     error::{keeps_connection, store_error},
 };
@@ -29,7 +29,7 @@ type Job = Box<dyn FnOnce(&mut Session) + Send>;
 /// only counts should not pay for them. Dropping them finishes the queue and closes the connections.
 #[derive(Debug)]
 pub(crate) struct ReadThreads {
-    options: SqliteOptions,
+    options: SqliteConfig,
     jobs: Option<mpsc::Sender<Job>>,
     queue: Arc<Queue>,
     threads: Mutex<Vec<JoinHandle<()>>>,
@@ -45,12 +45,12 @@ struct Queue {
 
 #[derive(Debug)]
 struct Session {
-    options: SqliteOptions,
+    options: SqliteConfig,
     file: Option<OpenFile>,
 }
 
 impl ReadThreads {
-    pub(crate) fn new(options: SqliteOptions) -> Self {
+    pub(crate) fn new(options: SqliteConfig) -> Self {
         let (jobs, receiver) = mpsc::channel(QUEUE);
         let queue = Arc::new(Queue { jobs: Mutex::new(receiver), idle: AtomicUsize::new(0) });
         Self { options, jobs: Some(jobs), queue, threads: Mutex::default() }

@@ -1,10 +1,12 @@
 //! The store.
 
+use std::sync::Arc;
+
 use countem_core::{Batch, CollectionName, Writer};
 use countem_store::{Applied, Query, Rows, Store, StoreError, async_trait, overlay};
 
 use crate::{
-    SqliteOptions,
+    SqliteConfig,
     batch::OwnedBatch,
     read,
     reader::ReadThreads,
@@ -31,7 +33,7 @@ impl SqliteStore {
     /// # Errors
     /// The file cannot be used: it belongs to another program, is damaged, read-only or newer than this countem, or its folder
     /// is missing. It is then left as it was.
-    pub fn open(options: SqliteOptions) -> Result<Self, StoreError> {
+    pub fn open(options: SqliteConfig) -> Result<Self, StoreError> {
         let location = format!("sqlite://{}", options.path.display());
         let writer = WriteWorker::start(options.clone())?;
         Ok(Self { location, readers: ReadThreads::new(options), writer })
@@ -40,15 +42,15 @@ impl SqliteStore {
 
 #[async_trait]
 impl Store for SqliteStore {
-    async fn apply(&self, batch: &Batch) -> Result<Applied, StoreError> {
+    async fn apply(&self, batch: &Arc<Batch>) -> Result<Applied, StoreError> {
         let copy = OwnedBatch::new(batch);
         self.writer.ask(move |session| session.apply(&copy)).await
     }
 
-    async fn retire(&self, writer: &Writer) -> Result<(), StoreError> {
+    async fn forget(&self, writer: &Writer) -> Result<(), StoreError> {
         let writer = writer.clone();
         let retire = move |session: &mut Session| {
-            if let Err(error) = session.retire(&writer) {
+            if let Err(error) = session.forget(&writer) {
                 tracing::debug!(%error, %writer, "the bookkeeping of a writer stays in the store");
             }
         };

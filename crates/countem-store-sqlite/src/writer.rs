@@ -12,7 +12,7 @@ use rusqlite::{Connection, TransactionBehavior};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::{
-    SqliteOptions,
+    SqliteConfig,
     apply::{self, Failure, Outcome},
     batch::OwnedBatch,
     connection::{Commits, LOG_LIMIT, OpenFile},
@@ -35,7 +35,7 @@ pub(crate) enum WriteWorker {
 
 impl WriteWorker {
     /// Opens the file on the calling thread, so that what is wrong with it is known at once.
-    pub(crate) fn start(options: SqliteOptions) -> Result<Self, StoreError> {
+    pub(crate) fn start(options: SqliteConfig) -> Result<Self, StoreError> {
         let is_one_shot = options.one_shot;
         let mut session = Session::new(options);
         session.connection()?;
@@ -125,7 +125,7 @@ impl Drop for WriteThread {
 /// What whoever writes knows.
 #[derive(Debug)]
 pub(crate) struct Session {
-    options: SqliteOptions,
+    options: SqliteConfig,
     /// `None` after a failure: the next call opens the file anew.
     file: Option<OpenFile>,
     /// Whether a commit failed in a way after which what can be read may not be on the disk.
@@ -135,7 +135,7 @@ pub(crate) struct Session {
 }
 
 impl Session {
-    fn new(options: SqliteOptions) -> Self {
+    fn new(options: SqliteConfig) -> Self {
         Self { options, file: None, suspect: false, log_limit: LOG_LIMIT }
     }
 
@@ -261,7 +261,7 @@ impl Session {
     }
 
     /// Deletes the bookkeeping of `writer`, without an `fsync` of its own: a deletion that a power cut undoes is harmless.
-    pub(crate) fn retire(&mut self, writer: &Writer) -> Result<(), StoreError> {
+    pub(crate) fn forget(&mut self, writer: &Writer) -> Result<(), StoreError> {
         let file = self.take_turn()?;
         let deleted = file.commit_like(Commits::Bookkeeping).and_then(|()| {
             file.connection.execute("DELETE FROM applied WHERE writer = ?1", [writer.as_str()])

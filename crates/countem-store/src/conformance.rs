@@ -9,7 +9,7 @@
 //! # });
 //! ```
 
-use std::future::Future;
+use std::{future::Future, sync::Arc};
 
 use countem_core::{
     Batch, BatchId, Bucket, BucketRange, CollectionName, Deltas, Mark, MetricName, Period, Table, Writer,
@@ -100,8 +100,8 @@ impl Lane {
         BatchId { writer: self.writer.clone(), lane: 0, seq: self.seq }
     }
 
-    fn batch(&mut self, deltas: &[(&str, &str, i64)]) -> Batch {
-        Batch::new(self.id(), self.deltas(deltas))
+    fn batch(&mut self, deltas: &[(&str, &str, i64)]) -> Arc<Batch> {
+        Arc::new(Batch::new(self.id(), self.deltas(deltas)))
     }
 
     async fn read(&self, store: &impl Store, range: BucketRange, in_flight: Option<&Batch>) -> Rows {
@@ -124,7 +124,7 @@ fn counters(of: &[(&str, i64)]) -> Counters {
     of.iter().map(|(metric, value)| ((*metric).to_owned(), *value)).collect()
 }
 
-async fn apply(store: &impl Store, batch: &Batch) {
+async fn apply(store: &impl Store, batch: &Arc<Batch>) {
     let applied = store.apply(batch).await.expect("applying succeeds");
     assert_eq!(applied.quarantined, [], "nothing is quarantined");
 }
@@ -169,7 +169,7 @@ async fn lanes_and_writers_are_independent(store: &impl Store, mut lane: Lane) {
         CollectionName::new(&format!("{}-x", lane.collection)).expect("a longer name is still valid");
     let lane_one = Lane { collection: elsewhere.clone(), writer: lane.writer.clone(), seq: 0 };
     let id = BatchId { writer: lane.writer.clone(), lane: 1, seq: 1 };
-    apply(store, &Batch::new(id, lane_one.deltas(&[(DAY, "a", 7)]))).await;
+    apply(store, &Arc::new(Batch::new(id, lane_one.deltas(&[(DAY, "a", 7)])))).await;
     assert_eq!(lane_one.day(store).await, counters(&[("a", 7)]));
 }
 
@@ -409,7 +409,7 @@ async fn collections_are_listed_sorted(store: &impl Store, mut lane: Lane) {
         let collection = CollectionName::new(&format!("{}{suffix}", lane.collection))
             .expect("a longer name is still valid");
         let other = Lane { collection, writer: lane.writer.clone(), seq: 0 };
-        let batch = Batch::new(lane.id(), other.deltas(&[(DAY, "m", 1), ("2026-11-21", "m", 1)]));
+        let batch = Arc::new(Batch::new(lane.id(), other.deltas(&[(DAY, "m", 1), ("2026-11-21", "m", 1)])));
         apply(store, &batch).await;
     }
     let mut names = store.collections().await.expect("listing succeeds");
@@ -427,7 +427,7 @@ async fn a_mark_is_set_with_its_batch(store: &impl Store, mut lane: Lane) {
     }
     for value in ["1", "2"] {
         let mark = Mark { key: key.clone(), value: value.to_owned() };
-        let batch = Batch::with_mark(lane.id(), lane.deltas(&[(DAY, "m", 1)]), mark);
+        let batch = Arc::new(Batch::with_mark(lane.id(), lane.deltas(&[(DAY, "m", 1)]), mark));
         apply(store, &batch).await;
         apply(store, &batch).await;
         assert_eq!(store.mark(&key).await.expect("reading a mark succeeds").as_deref(), Some(value));
@@ -440,7 +440,7 @@ async fn retiring_a_writer_keeps_the_counts(store: &impl Store, mut lane: Lane) 
     apply(store, &lane.batch(&[(DAY, "m", 1)])).await;
     let kept = other.batch(&[(DAY, "m", 10)]);
     apply(store, &kept).await;
-    store.retire(&lane.writer).await.expect("retiring succeeds");
+    store.forget(&lane.writer).await.expect("retiring succeeds");
     assert_eq!(lane.day(store).await, counters(&[("m", 11)]));
     apply(store, &kept).await;
     assert_eq!(lane.day(store).await, counters(&[("m", 11)]), "another writer's batch was forgotten");

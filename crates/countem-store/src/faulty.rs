@@ -49,7 +49,7 @@ struct Shared {
 struct Plan {
     next: VecDeque<Fault>,
     otherwise: Fault,
-    late: Vec<Batch>,
+    late: Vec<Arc<Batch>>,
     calls: u64,
 }
 
@@ -107,7 +107,7 @@ impl<S: Store> FaultyStore<S> {
         &self.inner
     }
 
-    async fn apply_then_late_ones(&self, batch: &Batch) -> Result<Applied, StoreError> {
+    async fn apply_then_late_ones(&self, batch: &Arc<Batch>) -> Result<Applied, StoreError> {
         let applied = self.inner.apply(batch).await?;
         let late = std::mem::take(&mut self.faults.shared.plan.lock().late);
         for copy in late {
@@ -124,7 +124,7 @@ fn in_doubt(what: &str) -> StoreError {
 #[async_trait]
 #[deny(clippy::missing_trait_methods)]
 impl<S: Store> Store for FaultyStore<S> {
-    async fn apply(&self, batch: &Batch) -> Result<Applied, StoreError> {
+    async fn apply(&self, batch: &Arc<Batch>) -> Result<Applied, StoreError> {
         let fault = {
             let mut plan = self.faults.shared.plan.lock();
             plan.calls += 1;
@@ -143,8 +143,7 @@ impl<S: Store> Store for FaultyStore<S> {
                 self.inner.apply(batch).await
             }
             Fault::ApplyLate => {
-                let copy = Batch::decode(&batch.encode()).expect("a batch reads back what it wrote");
-                self.faults.shared.plan.lock().late.push(copy);
+                self.faults.shared.plan.lock().late.push(Arc::clone(batch));
                 Err(in_doubt("request is late"))
             }
             Fault::Delay => {
@@ -157,16 +156,16 @@ impl<S: Store> Store for FaultyStore<S> {
         }
     }
 
-    async fn retire(&self, writer: &Writer) -> Result<(), StoreError> {
-        self.inner.retire(writer).await
+    async fn forget(&self, writer: &Writer) -> Result<(), StoreError> {
+        self.inner.forget(writer).await
     }
 
     async fn register(&self, writer: &Writer) -> Result<Registration, StoreError> {
         self.inner.register(writer).await
     }
 
-    async fn release(&self, writer: &Writer) -> Result<(), StoreError> {
-        self.inner.release(writer).await
+    async fn retire(&self, writer: &Writer) -> Result<(), StoreError> {
+        self.inner.retire(writer).await
     }
 
     async fn read(&self, query: &Query, in_flight: Option<&Batch>) -> Result<Rows, StoreError> {

@@ -1,6 +1,9 @@
 //! Counters in this process, for tests and for trying things.
 
-use std::collections::{BTreeMap, HashMap};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
 
 use async_trait::async_trait;
 use countem_core::{Batch, BatchId, Bucket, CollectionName, Writer};
@@ -48,7 +51,7 @@ impl State {
 
 #[async_trait]
 impl Store for MemoryStore {
-    async fn apply(&self, batch: &Batch) -> Result<Applied, StoreError> {
+    async fn apply(&self, batch: &Arc<Batch>) -> Result<Applied, StoreError> {
         let mut state = self.state.lock();
         let id = batch.id();
         if state.has_applied(id) {
@@ -77,7 +80,7 @@ impl Store for MemoryStore {
         Ok(Applied { quarantined })
     }
 
-    async fn retire(&self, writer: &Writer) -> Result<(), StoreError> {
+    async fn forget(&self, writer: &Writer) -> Result<(), StoreError> {
         self.state.lock().applied.retain(|(known, _), _| known != writer);
         Ok(())
     }

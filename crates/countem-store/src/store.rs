@@ -1,6 +1,6 @@
 //! The contract of a store.
 
-use std::{collections::BTreeMap, fmt};
+use std::{collections::BTreeMap, fmt, sync::Arc};
 
 use async_trait::async_trait;
 use countem_core::{Batch, Bucket, BucketRange, CollectionName, Delta, MetricName, Quarantined, Writer};
@@ -49,7 +49,7 @@ pub trait Store: Send + Sync + fmt::Debug + 'static {
     ///
     /// # Errors
     /// The kind of the error says what is known; the caller sends the same batch again.
-    async fn apply(&self, batch: &Batch) -> Result<Applied, StoreError>;
+    async fn apply(&self, batch: &Arc<Batch>) -> Result<Applied, StoreError>;
 
     /// Forgets the bookkeeping of a writer that ended with every batch resolved and none ever in doubt.
     ///
@@ -58,7 +58,7 @@ pub trait Store: Send + Sync + fmt::Debug + 'static {
     ///
     /// # Errors
     /// Failing is harmless: bookkeeping stays behind.
-    async fn retire(&self, writer: &Writer) -> Result<(), StoreError>;
+    async fn forget(&self, writer: &Writer) -> Result<(), StoreError>;
 
     /// Claims `writer` for this process, before its first batch; for writers whose identity lies on a disk, which may be copied.
     ///
@@ -76,7 +76,7 @@ pub trait Store: Send + Sync + fmt::Debug + 'static {
     ///
     /// # Errors
     /// Failing is harmless: bookkeeping stays behind.
-    async fn release(&self, writer: &Writer) -> Result<(), StoreError> {
+    async fn retire(&self, writer: &Writer) -> Result<(), StoreError> {
         let _ = writer;
         Ok(())
     }
@@ -169,18 +169,18 @@ impl Query {
 }
 
 #[async_trait]
-impl<S: Store + ?Sized> Store for std::sync::Arc<S> {
-    async fn apply(&self, batch: &Batch) -> Result<Applied, StoreError> {
+impl<S: Store + ?Sized> Store for Arc<S> {
+    async fn apply(&self, batch: &Arc<Batch>) -> Result<Applied, StoreError> {
         (**self).apply(batch).await
     }
-    async fn retire(&self, writer: &Writer) -> Result<(), StoreError> {
-        (**self).retire(writer).await
+    async fn forget(&self, writer: &Writer) -> Result<(), StoreError> {
+        (**self).forget(writer).await
     }
     async fn register(&self, writer: &Writer) -> Result<Registration, StoreError> {
         (**self).register(writer).await
     }
-    async fn release(&self, writer: &Writer) -> Result<(), StoreError> {
-        (**self).release(writer).await
+    async fn retire(&self, writer: &Writer) -> Result<(), StoreError> {
+        (**self).retire(writer).await
     }
     async fn read(&self, query: &Query, in_flight: Option<&Batch>) -> Result<Rows, StoreError> {
         (**self).read(query, in_flight).await

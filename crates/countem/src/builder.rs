@@ -3,19 +3,19 @@
 use std::{future::Future, path::PathBuf, sync::Arc, time::Duration};
 
 use countem_core::{CollectionName, Period, jiff::tz::TimeZone};
-use countem_engine::{Clock, Durability, Engine, Settings, StartError};
-use countem_journal::JournalOptions;
+use countem_engine::{Clock, Durability, Engine, EngineConfig, StartError};
+use countem_journal::JournalConfig;
 use countem_store::{ErrorKind, Store, StoreError};
 
-use crate::{Collector, MongodbSettings, StoreUri, StoreUriError, open::open_store_with};
+use crate::{Collector, MongodbConfig, StoreUri, StoreUriError, open::open_store_with};
 
 /// Collects what a [`Collector`] needs to start. Everything has a default: a SQLite file `countem.db`, flushed every ten seconds.
 #[derive(Debug, Clone)]
 #[must_use = "a builder does nothing until `start`"]
 pub struct Builder {
     store: Opening,
-    mongodb: MongodbSettings,
-    settings: Settings,
+    mongodb: MongodbConfig,
+    settings: EngineConfig,
     clock: Clock,
 }
 
@@ -30,8 +30,8 @@ impl Builder {
         let store = Opening::Uri(Ok(StoreUri::default()));
         Self {
             store,
-            mongodb: MongodbSettings::default(),
-            settings: Settings::default(),
+            mongodb: MongodbConfig::default(),
+            settings: EngineConfig::default(),
             clock: Clock::System,
         }
     }
@@ -42,7 +42,7 @@ impl Builder {
     }
 
     /// Sets how documents are kept when the store is MongoDB.
-    pub fn mongodb(self, mongodb: MongodbSettings) -> Self {
+    pub fn mongodb(self, mongodb: MongodbConfig) -> Self {
         Self { mongodb, ..self }
     }
 
@@ -57,7 +57,7 @@ impl Builder {
     }
 
     /// Replaces all settings, such as those of a configuration file.
-    pub fn settings(self, settings: Settings) -> Self {
+    pub fn settings(self, settings: EngineConfig) -> Self {
         Self { settings, ..self }
     }
 
@@ -100,7 +100,7 @@ impl Builder {
     ///
     /// The directory belongs to one process at a time.
     pub fn journal(self, dir: impl Into<PathBuf>) -> Self {
-        self.durability(Durability::journal(JournalOptions::new(dir)))
+        self.durability(Durability::journal(JournalConfig::new(dir)))
     }
 
     /// Sets what a killed process loses.

@@ -39,10 +39,10 @@ mod tests;
 use std::{collections::BTreeMap, path::Path};
 
 use countem_core::CollectionName;
-use countem_engine::Settings;
+use countem_engine::EngineConfig;
 use serde::Serialize;
 
-use crate::MongodbSettings;
+use crate::MongodbConfig;
 
 pub use self::{
     problem::{ConfigError, Origin, Problem},
@@ -60,7 +60,7 @@ pub use self::{
 pub struct Config {
     store: StoreConfig,
     #[serde(serialize_with = "section::mongodb")]
-    mongodb: MongodbSettings,
+    mongodb: MongodbConfig,
     collectors: CollectorsConfig,
     flush: FlushConfig,
     time: TimeConfig,
@@ -116,7 +116,7 @@ impl Config {
     }
 
     /// Returns what the engine is told.
-    pub fn to_settings(&self) -> Settings {
+    pub fn to_engine_config(&self) -> EngineConfig {
         let Self {
             store,
             mongodb: _,
@@ -131,7 +131,7 @@ impl Config {
         } = self;
         let collection_periods =
             collections.iter().map(|(name, collection)| (name.clone(), collection.periods.clone())).collect();
-        Settings {
+        EngineConfig {
             zone: time.zone.clone(),
             periods: time.periods.clone(),
             collection_periods,
@@ -160,7 +160,7 @@ impl Config {
     }
 
     /// Returns the section `[mongodb]`.
-    pub fn mongodb(&self) -> &MongodbSettings {
+    pub fn mongodb(&self) -> &MongodbConfig {
         &self.mongodb
     }
 

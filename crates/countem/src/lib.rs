@@ -41,7 +41,7 @@ pub use error::Error;
 pub use global::{InstallError, install, installed};
 #[cfg(feature = "metrics")]
 pub use metrics::METRICS_CONTENT_TYPE;
-pub use open::{MongodbSettings, open_one_shot, open_store, open_store_with};
+pub use open::{MongodbConfig, open_store, open_store_with};
 pub use uri::{StoreUri, StoreUriError};
 
 #[doc(hidden)]
@@ -53,8 +53,8 @@ pub use countem_core::{
     jiff::{self, Timestamp, civil::Date},
 };
 pub use countem_engine::{
-    Calendar, Clock, Counter, Durability, LaneStats, ManualClock, NotDurable, ReadError, Reader, Refusal,
-    Retry, Settings, ShutdownReport, StartError, Stats, deliver, lane_of,
+    Calendar, Clock, Counter, Durability, EngineConfig, LaneStats, ManualClock, NotDurable, ReadError,
+    Reader, Refusal, Retry, ShutdownReport, StartError, Stats, deliver, lane_of,
 };
-pub use countem_journal::{self as journal, JournalOptions};
+pub use countem_journal::{self as journal, JournalConfig};
 pub use countem_store::{self as store, Counters, Quarantined, Store, StoreError};

@@ -12,7 +12,7 @@ use crate::StoreUri;
 
 /// How documents are kept in MongoDB; other stores have nothing to choose.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct MongodbSettings {
+pub struct MongodbConfig {
     /// About how many metrics one document holds.
     pub metrics_per_document: NonZeroUsize,
     /// Over how many documents the writers of one metric are spread.
@@ -23,7 +23,7 @@ pub struct MongodbSettings {
     pub deadline: Duration,
 }
 
-impl Default for MongodbSettings {
+impl Default for MongodbConfig {
     fn default() -> Self {
         Self {
             metrics_per_document: const { NonZeroUsize::new(256).expect("256 is not zero") },
@@ -48,7 +48,7 @@ impl Default for MongodbSettings {
 /// [`StoreError`] says in one line what is wrong; no secret of the URI is in it.
 pub async fn open_store(uri: &str) -> Result<Arc<dyn Store>, StoreError> {
     match StoreUri::new(uri) {
-        Ok(uri) => open_store_with(&uri, &MongodbSettings::default()).await,
+        Ok(uri) => open_store_with(&uri, &MongodbConfig::default()).await,
         Err(error) => Err(StoreError::new(ErrorKind::Refused, error.to_string())),
     }
 }
@@ -57,57 +57,28 @@ pub async fn open_store(uri: &str) -> Result<Arc<dyn Store>, StoreError> {
 ///
 /// # Errors
 /// As [`open_store`].
-pub async fn open_store_with(
-    uri: &StoreUri,
-    mongodb: &MongodbSettings,
-) -> Result<Arc<dyn Store>, StoreError> {
-    open_for(Process::Lasting, uri, mongodb)
-}
-
-/// Does what [`open_store_with`] does, for a process that opens the store, counts once and goes. On SQLite such a process is
-/// a sixth faster, because writing needs no thread of its own; the futures of the store block, and other processes that want to
-/// write wait until it is dropped.
-///
-/// # Errors
-/// As [`open_store`].
-pub async fn open_one_shot(uri: &StoreUri, mongodb: &MongodbSettings) -> Result<Arc<dyn Store>, StoreError> {
-    open_for(Process::OneShot, uri, mongodb)
-}
-
-/// What the store is opened for.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Process {
-    Lasting,
-    OneShot,
-}
-
-fn open_for(
-    process: Process,
-    uri: &StoreUri,
-    mongodb: &MongodbSettings,
-) -> Result<Arc<dyn Store>, StoreError> {
+pub async fn open_store_with(uri: &StoreUri, mongodb: &MongodbConfig) -> Result<Arc<dyn Store>, StoreError> {
     match uri.scheme() {
         "memory" => Ok(Arc::new(MemoryStore::new())),
-        "sqlite" => open_sqlite(process, &uri.expose()["sqlite://".len()..]),
+        "sqlite" => open_sqlite(&uri.expose()["sqlite://".len()..]),
         _ => open_mongodb(uri.expose(), mongodb),
     }
 }
 
 #[cfg(feature = "sqlite")]
-fn open_sqlite(process: Process, path: &str) -> Result<Arc<dyn Store>, StoreError> {
-    let mut options = countem_store_sqlite::SqliteOptions::new(path);
-    options.one_shot = process == Process::OneShot;
+fn open_sqlite(path: &str) -> Result<Arc<dyn Store>, StoreError> {
+    let options = countem_store_sqlite::SqliteConfig::new(path);
     Ok(Arc::new(countem_store_sqlite::SqliteStore::open(options)?))
 }
 
 #[cfg(not(feature = "sqlite"))]
-fn open_sqlite(_: Process, _: &str) -> Result<Arc<dyn Store>, StoreError> {
+fn open_sqlite(_: &str) -> Result<Arc<dyn Store>, StoreError> {
     Err(StoreError::new(ErrorKind::Unsupported, "built without the feature `sqlite`"))
 }
 
 #[cfg(feature = "mongodb")]
-fn open_mongodb(uri: &str, settings: &MongodbSettings) -> Result<Arc<dyn Store>, StoreError> {
-    let mut options = countem_store_mongodb::MongoOptions::new(uri);
+fn open_mongodb(uri: &str, settings: &MongodbConfig) -> Result<Arc<dyn Store>, StoreError> {
+    let mut options = countem_store_mongodb::MongoConfig::new(uri);
     options.metrics_per_document = settings.metrics_per_document;
     options.writer_shards = settings.writer_shards;
     options.retention = settings.retention;
@@ -116,6 +87,6 @@ fn open_mongodb(uri: &str, settings: &MongodbSettings) -> Result<Arc<dyn Store>,
 }
 
 #[cfg(not(feature = "mongodb"))]
-fn open_mongodb(_: &str, _: &MongodbSettings) -> Result<Arc<dyn Store>, StoreError> {
+fn open_mongodb(_: &str, _: &MongodbConfig) -> Result<Arc<dyn Store>, StoreError> {
     Err(StoreError::new(ErrorKind::Unsupported, "built without the feature `mongodb`"))
 }

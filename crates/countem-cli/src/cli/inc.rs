@@ -47,12 +47,12 @@ impl Inc {
         let moment = self.moment(Timestamp::now(), effective.calendar.zone())?;
         let collection = self.collection.as_str();
         let schedule = effective.calendar.schedule(collection);
-        let slot = schedule.slot(moment)?;
+        let slot = schedule.bucket_at(moment)?;
         let periods = schedule.fan_out(slot).count();
         let mut table = Table::new();
         table.fold(collection, self.metric.as_str(), slot, self.n)?;
         block_on(async {
-            let store = effective.open_one_shot().await?;
+            let store = effective.open().await?;
             let settings = &effective.settings;
             let mut courier =
                 Courier::new(store, effective.calendar, settings, Some(settings.shutdown_deadline));

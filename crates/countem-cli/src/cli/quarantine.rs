@@ -1,5 +1,7 @@
 //! `countem quarantine`
 
+use std::sync::Arc;
+
 use std::{
     collections::BTreeSet,
     io::{self, IsTerminal as _},
@@ -232,6 +234,7 @@ async fn deliver(
 ) -> Result<()> {
     let mut refused = 0;
     for batch in recovered.frozen {
+        let batch = Arc::new(batch);
         refused += journal::settle(store, journal, &batch, &effective.settings).await?.quarantined.len();
     }
     if refused > 0 {

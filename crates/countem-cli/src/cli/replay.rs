@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -236,7 +237,7 @@ impl Run {
 
     /// Sends one batch, and returns what the store had of it before.
     async fn one(&self, store: &dyn Store, id: &BatchId, report: &mut Report) -> Result<Presence> {
-        let batch = self.batch(id)?;
+        let batch = Arc::new(self.batch(id)?);
         let presence = presence::of(store, &batch).await?;
         let Some(journal) = &self.journal else { return Ok(presence) };
         let settings = &self.effective.settings;

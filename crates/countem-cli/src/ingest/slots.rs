@@ -47,8 +47,8 @@ impl Slots {
     #[cold]
     fn learn(&mut self, second: i64) -> Option<Bucket> {
         let moment = Timestamp::from_second(second).ok()?;
-        let slot = self.schedule.slot(moment).ok()?;
-        let until = self.schedule.slot_end(moment).as_second();
+        let slot = self.schedule.bucket_at(moment).ok()?;
+        let until = self.schedule.next_change(moment).as_second();
         let earlier = self.known.iter_mut().find(|known| known.slot == slot && known.until == until);
         match earlier {
             Some(known) => known.from = known.from.min(second),
@@ -79,7 +79,7 @@ mod tests {
             let mut slots = Slots::new(schedule.clone());
             for step in steps {
                 let moment = Timestamp::from_second(start + step).unwrap();
-                prop_assert_eq!(slots.at(start + step), schedule.slot(moment).ok());
+                prop_assert_eq!(slots.at(start + step), schedule.bucket_at(moment).ok());
             }
         }
     }

@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use countem::{Collector, Period, store::Store};
 use countem_store::{Counters, Query};
-use countem_store_mongodb::{MongoOptions, MongoStore};
+use countem_store_mongodb::{MongoConfig, MongoStore};
 use countem_testkit::{Server, require_server};
 
 use crate::{
@@ -46,7 +46,7 @@ async fn a_batch_that_the_store_may_have_forgotten_is_left_out_and_said_so() {
     let given = server.uri();
     let (base, options) = given.split_once("/?").unwrap_or((&given, ""));
     let uri = format!("{base}/cli_{}?{options}", std::process::id());
-    let store = MongoStore::connect(MongoOptions::new(&uri)).unwrap();
+    let store = MongoStore::connect(MongoConfig::new(&uri)).unwrap();
     let replay = |code| {
         let ran = sandbox.run(&["replay", "--store", &uri, "-o", "json"]).expect(code);
         (["sent", "already_there", "too_old"].map(|key| number(&ran.json(), key)), ran.err)

@@ -3,7 +3,7 @@
 use std::{path::PathBuf, time::Duration};
 
 use countem::{
-    Batch, BatchId, Collector, JournalOptions, Table,
+    Batch, BatchId, Collector, JournalConfig, Table,
     journal::{Journal, JournalReader},
 };
 use serde_json::Value;
@@ -37,7 +37,7 @@ impl Sandbox {
 
     /// Leaves a batch in the journal that was never sent, as a killed process does.
     pub(crate) fn freeze(&self, metric: &str, n: i64) {
-        let (journal, _recovered) = Journal::open(JournalOptions::new(self.path(JOURNAL))).unwrap();
+        let (journal, _recovered) = Journal::open(JournalConfig::new(self.path(JOURNAL))).unwrap();
         let mut table = Table::new();
         table.fold("c", metric, "2026-11-20".parse().unwrap(), n).unwrap();
         let batch = Batch::new(BatchId { writer: journal.writer(), lane: 0, seq: 1 }, table.drain());

@@ -80,11 +80,11 @@ impl Core {
                     .await
                     .map_err(|error| StoreError::new(ErrorKind::NotApplied, error.to_string()))?;
             }
-            if may_retire && store.retire(&writer).await.is_ok() {
+            if may_retire && store.forget(&writer).await.is_ok() {
                 return Ok(());
             }
             // The store itself may have been in doubt on the way, without our noticing.
-            store.release(&writer).await
+            store.retire(&writer).await
         });
         match tokio::time::timeout_at(until, leaving).await {
             Ok(Ok(Ok(()))) => {}

@@ -3,7 +3,7 @@
 use std::{future::Future, io, sync::Arc, time::Duration};
 
 use countem_core::{ScheduleError, Writer};
-use countem_journal::{Journal, JournalError, JournalOptions, Recovered};
+use countem_journal::{Journal, JournalConfig, JournalError, Recovered};
 use countem_store::{Registration, Store, StoreError};
 use parking_lot::Mutex;
 use tokio::{runtime, sync::OnceCell};
@@ -17,7 +17,7 @@ use crate::{
     node::Node,
     recorder::{self, Recorder},
     retry::Retry,
-    settings::{Durability, Settings},
+    settings::{Durability, EngineConfig},
     ticker,
 };
 
@@ -52,7 +52,7 @@ impl Engine {
     ///
     /// # Errors
     /// [`StartError`]: nothing runs.
-    pub async fn start<F>(settings: Settings, clock: Clock, open: F) -> Result<Self, StartError>
+    pub async fn start<F>(settings: EngineConfig, clock: Clock, open: F) -> Result<Self, StartError>
     where
         F: Future<Output = Result<Arc<dyn Store>, StoreError>> + Send + 'static,
     {
@@ -136,9 +136,12 @@ impl StageGuard {
     }
 
     /// Opens the journal that the settings ask for; waits for the disk on a thread that may.
-    async fn open_journal(&self, settings: &Settings) -> Result<Option<(Journal, Recovered)>, StartError> {
+    async fn open_journal(
+        &self,
+        settings: &EngineConfig,
+    ) -> Result<Option<(Journal, Recovered)>, StartError> {
         let Durability::Journal { options, .. } = &settings.durability else { return Ok(None) };
-        let options = JournalOptions { lanes: settings.lanes, ..options.clone() };
+        let options = JournalConfig { lanes: settings.lanes, ..options.clone() };
         let opened = self.runtime().spawn_blocking(move || Journal::open(options)).await;
         let (journal, recovered) = opened.map_err(io::Error::other)??;
         tracing::info!(writer = %journal.writer(), %recovered, "journal is open");

@@ -3,14 +3,14 @@
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use countem_core::{Batch, CollectionName, Writer};
-use countem_journal::JournalOptions;
+use countem_journal::JournalConfig;
 use countem_store::{
     Applied, ErrorKind, MemoryStore, Query, Registration, Rows, Store, StoreError, async_trait,
 };
 use parking_lot::Mutex;
 
 use super::quiet;
-use crate::{Clock, Durability, Engine, Settings};
+use crate::{Clock, Durability, Engine, EngineConfig};
 
 /// A store whose register answers as a test says, and then that the writer is fresh.
 #[derive(Debug)]
@@ -28,11 +28,11 @@ impl Store for Registered {
             Some(None) => Err(StoreError::new(ErrorKind::InDoubt, "no answer")),
         }
     }
-    async fn apply(&self, batch: &Batch) -> Result<Applied, StoreError> {
+    async fn apply(&self, batch: &Arc<Batch>) -> Result<Applied, StoreError> {
         self.inner.apply(batch).await
     }
-    async fn retire(&self, writer: &Writer) -> Result<(), StoreError> {
-        self.inner.retire(writer).await
+    async fn forget(&self, writer: &Writer) -> Result<(), StoreError> {
+        self.inner.forget(writer).await
     }
     async fn read(&self, query: &Query, in_flight: Option<&Batch>) -> Result<Rows, StoreError> {
         self.inner.read(query, in_flight).await
@@ -56,8 +56,8 @@ async fn count(dir: &std::path::Path, answers: &[Option<Registration>]) -> Engin
     let store =
         Registered { inner: MemoryStore::new(), answers: Mutex::new(answers.iter().copied().collect()) };
     let durability =
-        Durability::Journal { options: JournalOptions::new(dir), tick: Duration::from_secs(3600) };
-    let settings = Settings { durability, shutdown_deadline: Duration::from_millis(50), ..quiet() };
+        Durability::Journal { options: JournalConfig::new(dir), tick: Duration::from_secs(3600) };
+    let settings = EngineConfig { durability, shutdown_deadline: Duration::from_millis(50), ..quiet() };
     let opened: Arc<dyn Store> = Arc::new(store);
     let engine = Engine::start(settings, Clock::System, async move { Ok(opened) }).await.unwrap();
     engine.increment("c", "m", 1).unwrap();

@@ -5,7 +5,7 @@ use std::time::Duration;
 use countem_store::Fault;
 
 use super::{counters, quiet, start};
-use crate::Settings;
+use crate::EngineConfig;
 
 #[tokio::test]
 async fn what_was_counted_is_stored_by_a_flush() {
@@ -24,7 +24,7 @@ async fn what_was_counted_is_stored_by_a_flush() {
 
 #[tokio::test]
 async fn the_number_of_collectors_does_not_change_the_number_of_batches() {
-    let setup = start(Settings { collectors_min: 8, collectors_max: Some(8), ..quiet() }).await;
+    let setup = start(EngineConfig { collectors_min: 8, collectors_max: Some(8), ..quiet() }).await;
     let threads: Vec<_> = (0..8)
         .map(|_| {
             let engine = setup.engine.clone();
@@ -82,7 +82,7 @@ async fn while_the_store_is_away_deltas_merge() {
 
 #[tokio::test]
 async fn large_flushes_are_cut_into_batches() {
-    let setup = start(Settings { batch_counters: 10, ..quiet() }).await;
+    let setup = start(EngineConfig { batch_counters: 10, ..quiet() }).await;
     for metric in 0..95 {
         setup.engine.increment("c", &format!("m{metric}"), 1).unwrap();
     }
@@ -93,14 +93,14 @@ async fn large_flushes_are_cut_into_batches() {
 
 #[tokio::test]
 async fn the_interval_flushes_by_itself() {
-    let setup = start(Settings { flush_interval: Duration::from_millis(20), ..quiet() }).await;
+    let setup = start(EngineConfig { flush_interval: Duration::from_millis(20), ..quiet() }).await;
     setup.engine.increment("c", "a", 1).unwrap();
     super::eventually("a flush", || setup.engine.stats().applied == 1).await;
 }
 
 #[tokio::test]
 async fn many_pending_counters_flush_by_themselves() {
-    let setup = start(Settings { flush_counters: 100, ..quiet() }).await;
+    let setup = start(EngineConfig { flush_counters: 100, ..quiet() }).await;
     for metric in 0..1000 {
         setup.engine.increment("c", &format!("m{metric}"), 1).unwrap();
     }
@@ -128,7 +128,7 @@ async fn a_writer_that_was_in_doubt_leaves_its_bookkeeping() {
 
 #[tokio::test]
 async fn a_shutdown_past_its_deadline_says_what_is_missing() {
-    let setup = start(Settings { shutdown_deadline: Duration::from_millis(50), ..quiet() }).await;
+    let setup = start(EngineConfig { shutdown_deadline: Duration::from_millis(50), ..quiet() }).await;
     setup.faults.otherwise(Fault::Fail);
     setup.engine.increment("c", "a", 1).unwrap();
     let flushing = setup.engine.clone();
@@ -145,7 +145,7 @@ async fn a_shutdown_past_its_deadline_says_what_is_missing() {
 
 #[tokio::test]
 async fn a_shutdown_under_load_accounts_for_every_increment() {
-    let setup = start(Settings { flush_interval: Duration::from_millis(1), ..quiet() }).await;
+    let setup = start(EngineConfig { flush_interval: Duration::from_millis(1), ..quiet() }).await;
     let counting: Vec<_> = (0..4)
         .map(|thread| {
             let engine = setup.engine.clone();

@@ -3,16 +3,16 @@
 use std::{path::Path, time::Duration};
 
 use countem_core::Bucket;
-use countem_journal::{FailPoints, JournalOptions, JournalReader};
+use countem_journal::{FailPoints, JournalConfig, JournalReader};
 use countem_store::Fault;
 
 use super::{counters, quiet, start, start_on};
-use crate::{Durability, Settings};
+use crate::{Durability, EngineConfig};
 
-fn journaled(dir: &Path) -> Settings {
-    let options = JournalOptions::new(dir);
+fn journaled(dir: &Path) -> EngineConfig {
+    let options = JournalConfig::new(dir);
     // Only what a test asks for is recorded.
-    Settings {
+    EngineConfig {
         durability: Durability::Journal { options, tick: Duration::from_secs(3600) },
         shutdown_deadline: Duration::from_millis(20),
         ..quiet()
@@ -67,7 +67,7 @@ async fn a_batch_whose_reply_was_lost_is_sent_again_under_its_old_identity() {
 #[tokio::test]
 async fn many_batches_are_recovered_in_order_and_the_lane_count_stays() {
     let dir = tempfile::tempdir().unwrap();
-    let setup = start(Settings { batch_counters: 3, lanes: 3, ..journaled(dir.path()) }).await;
+    let setup = start(EngineConfig { batch_counters: 3, lanes: 3, ..journaled(dir.path()) }).await;
     setup.faults.otherwise(Fault::LoseReply);
     for metric in 0..20 {
         setup.engine.increment("c", &format!("m{metric}"), 1).unwrap();
@@ -75,7 +75,7 @@ async fn many_batches_are_recovered_in_order_and_the_lane_count_stays() {
     }
     setup.engine.shutdown().await;
     setup.faults.otherwise(Fault::None);
-    let next = start_on(Settings { lanes: 1, ..journaled(dir.path()) }, &setup).await;
+    let next = start_on(EngineConfig { lanes: 1, ..journaled(dir.path()) }, &setup).await;
     assert_eq!(next.engine.stats().lanes.len(), 3);
     next.engine.flush().await;
     assert_eq!(next.stored(DAY).await.values().sum::<i64>(), 20);
@@ -87,7 +87,7 @@ async fn many_batches_are_recovered_in_order_and_the_lane_count_stays() {
     }
     next.engine.shutdown().await;
     // The journal is empty now, so the configured number counts again.
-    let last = start_on(Settings { lanes: 1, ..journaled(dir.path()) }, &next).await;
+    let last = start_on(EngineConfig { lanes: 1, ..journaled(dir.path()) }, &next).await;
     assert_eq!(last.engine.stats().lanes.len(), 1);
 }
 
@@ -106,9 +106,9 @@ async fn the_directory_is_free_after_a_shutdown_although_handles_live_on() {
 #[tokio::test]
 async fn a_full_journal_refuses_and_loses_nothing() {
     let dir = tempfile::tempdir().unwrap();
-    let options = JournalOptions { max_bytes: 200_000, ..JournalOptions::new(dir.path()) };
+    let options = JournalConfig { max_bytes: 200_000, ..JournalConfig::new(dir.path()) };
     let durability = Durability::Journal { options, tick: Duration::from_millis(1) };
-    let setup = start(Settings { durability, ..quiet() }).await;
+    let setup = start(EngineConfig { durability, ..quiet() }).await;
     setup.faults.otherwise(Fault::Fail);
     let mut accepted = 0;
     let refused = loop {
@@ -164,9 +164,9 @@ async fn what_is_quarantined_while_it_is_pending_is_in_the_journal_when_it_is_ac
 async fn a_shutdown_ends_though_the_disk_of_the_journal_answers_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let fail_points = FailPoints::default();
-    let options = JournalOptions { fail_points: fail_points.clone(), ..JournalOptions::new(dir.path()) };
+    let options = JournalConfig { fail_points: fail_points.clone(), ..JournalConfig::new(dir.path()) };
     let durability = Durability::Journal { options, tick: Duration::from_secs(3600) };
-    let setup = start(Settings { durability, ..journaled(dir.path()) }).await;
+    let setup = start(EngineConfig { durability, ..journaled(dir.path()) }).await;
     setup.faults.otherwise(Fault::Fail);
     setup.engine.increment("c", "recorded", 1).unwrap();
     setup.engine.durable().await.unwrap();

@@ -6,7 +6,7 @@ use countem_store::Fault;
 use rand::{Rng, SeedableRng, rngs::StdRng};
 
 use super::{Setup, quiet, start};
-use crate::{Engine, Settings};
+use crate::{Engine, EngineConfig};
 
 const THREADS: u64 = 8;
 
@@ -35,7 +35,7 @@ async fn totals_are_exact_for_random_schedules() {
 
 async fn schedule(seed: u64) {
     let mut random = StdRng::seed_from_u64(seed);
-    let settings = Settings {
+    let settings = EngineConfig {
         collectors_min: 1,
         collectors_max: Some(8),
         lanes: random.random_range(1..=3),

@@ -5,11 +5,11 @@ use std::time::Duration;
 use countem_store::Fault;
 
 use super::{counters, quiet, start};
-use crate::Settings;
+use crate::EngineConfig;
 
 #[tokio::test]
 async fn a_panicking_actor_is_replaced_and_nothing_is_lost() {
-    let setup = start(Settings { flush_interval: Duration::from_millis(5), ..quiet() }).await;
+    let setup = start(EngineConfig { flush_interval: Duration::from_millis(5), ..quiet() }).await;
     for round in 1..=3 {
         setup.engine.increment("c", "a", 1).unwrap();
         setup.engine.panic_everywhere();
@@ -23,7 +23,7 @@ async fn a_panicking_actor_is_replaced_and_nothing_is_lost() {
 
 #[tokio::test]
 async fn an_actor_that_dies_while_its_batch_is_on_the_way_counts_it_once() {
-    let setup = start(Settings { flush_interval: Duration::from_millis(5), ..quiet() }).await;
+    let setup = start(EngineConfig { flush_interval: Duration::from_millis(5), ..quiet() }).await;
     setup.faults.then([Fault::Delay]);
     setup.engine.increment("c", "a", 1).unwrap();
     setup.faults.delayed().await;

@@ -12,7 +12,7 @@ use countem_core::{BucketRange, MetricName, Period};
 use countem_store::{Fault, Store};
 
 use super::{bucket, counters, name, quiet, start};
-use crate::{ReadError, Settings};
+use crate::{EngineConfig, ReadError};
 
 #[tokio::test]
 async fn a_read_sees_what_is_pending_in_flight_and_stored() {
@@ -40,7 +40,7 @@ async fn a_read_sees_what_is_pending_in_flight_and_stored() {
 
 #[tokio::test]
 async fn a_read_counts_a_batch_whose_reply_was_lost_once() {
-    let setup = start(Settings {
+    let setup = start(EngineConfig {
         retry_first: Duration::from_secs(600),
         retry_longest: Duration::from_secs(600),
         ..quiet()
@@ -59,7 +59,7 @@ async fn a_read_counts_a_batch_whose_reply_was_lost_once() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn reads_never_go_back_or_ahead_while_flushes_run() {
     let setup =
-        start(Settings { flush_interval: Duration::from_millis(1), flush_jitter: 0.9, ..quiet() }).await;
+        start(EngineConfig { flush_interval: Duration::from_millis(1), flush_jitter: 0.9, ..quiet() }).await;
     setup.faults.then(
         std::iter::repeat_n([Fault::LoseReply, Fault::ApplyTwice, Fault::None, Fault::Fail], 50).flatten(),
     );

@@ -4,7 +4,7 @@ use countem_core::{OVERFLOW_METRIC, Period};
 use countem_store::Fault;
 
 use super::{counters, quiet, start};
-use crate::{Refusal, Settings};
+use crate::{EngineConfig, Refusal};
 
 #[tokio::test]
 async fn a_refused_increment_says_why_and_is_counted() {
@@ -31,7 +31,7 @@ async fn a_handle_outlives_the_collector_and_is_refused_then() {
 
 #[tokio::test]
 async fn beyond_the_cap_the_total_stays_exact_under_the_overflow_metric() {
-    let setup = start(Settings { metrics_per_bucket: 10, ..quiet() }).await;
+    let setup = start(EngineConfig { metrics_per_bucket: 10, ..quiet() }).await;
     for round in 0..3 {
         for metric in 0..25 {
             setup.engine.increment("c", &format!("m{metric:02}"), 1).unwrap();
@@ -47,7 +47,8 @@ async fn beyond_the_cap_the_total_stays_exact_under_the_overflow_metric() {
 
 #[tokio::test]
 async fn a_full_node_counts_known_counters_and_refuses_new_ones() {
-    let settings = Settings { pending_counters: 64, collectors_min: 1, collectors_max: Some(1), ..quiet() };
+    let settings =
+        EngineConfig { pending_counters: 64, collectors_min: 1, collectors_max: Some(1), ..quiet() };
     let setup = start(settings).await;
     setup.faults.otherwise(Fault::Fail);
     let results: Vec<_> =
@@ -71,8 +72,9 @@ async fn a_full_node_counts_known_counters_and_refuses_new_ones() {
 
 #[tokio::test]
 async fn a_known_counter_of_several_periods_is_counted_in_all_of_them_though_the_node_is_full() {
-    let settings = Settings { pending_counters: 64, collectors_min: 1, collectors_max: Some(1), ..quiet() };
-    let setup = start(Settings { periods: vec![Period::Hour, Period::Day], ..settings }).await;
+    let settings =
+        EngineConfig { pending_counters: 64, collectors_min: 1, collectors_max: Some(1), ..quiet() };
+    let setup = start(EngineConfig { periods: vec![Period::Hour, Period::Day], ..settings }).await;
     setup.faults.otherwise(Fault::Fail);
     let mut known = 0;
     while setup.engine.increment("c", &format!("m{known}"), 1).is_ok() {
@@ -108,7 +110,7 @@ async fn a_counter_at_its_limit_is_quarantined_alone() {
 
 #[tokio::test]
 async fn threads_whose_pending_sum_overflows_lose_one_part_to_quarantine() {
-    let setup = start(Settings { collectors_min: 2, collectors_max: Some(2), ..quiet() }).await;
+    let setup = start(EngineConfig { collectors_min: 2, collectors_max: Some(2), ..quiet() }).await;
     let handle = setup.engine.counter("c", "m").unwrap();
     setup.engine.increment("c", "m", i64::MAX).unwrap();
     handle.increment(i64::MAX);

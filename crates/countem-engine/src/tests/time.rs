@@ -7,7 +7,7 @@ use countem_store::{Fault, MemoryStore, Query, Store};
 use jiff::{Timestamp, tz::TimeZone};
 
 use super::{counters, quiet, start_at};
-use crate::{Clock, Engine, Refusal, Settings};
+use crate::{Clock, Engine, EngineConfig, Refusal};
 
 #[tokio::test]
 async fn delta_counted_before_midnight_lands_on_that_day() {
@@ -29,7 +29,7 @@ async fn delta_counted_before_midnight_lands_on_that_day() {
 async fn delta_counted_before_a_long_local_midnight_lands_on_that_day() {
     let zone = TimeZone::get("Europe/Berlin").unwrap();
     // 2026-10-25 has 25 hours: 22:59:59.999 UTC is 23:59:59.999 of that day, not of the day before or after.
-    let setup = start_at(Settings { zone, ..quiet() }, "2026-10-25T22:59:59.999Z").await;
+    let setup = start_at(EngineConfig { zone, ..quiet() }, "2026-10-25T22:59:59.999Z").await;
     setup.engine.increment("c", "a", 1).unwrap();
     setup.clock.set("2026-10-25T23:00:00Z".parse().unwrap());
     setup.engine.increment("c", "a", 10).unwrap();
@@ -71,7 +71,7 @@ async fn a_clock_that_goes_back_counts_on_the_earlier_day_again() {
 async fn every_stored_period_gets_the_count_and_increments_are_counted_once() {
     let periods = vec![Period::Hour, Period::Day, Period::Week, Period::All];
     let zone = TimeZone::get("Asia/Kolkata").unwrap();
-    let setup = start_at(Settings { periods, zone, ..quiet() }, "2026-11-20T18:29:59Z").await;
+    let setup = start_at(EngineConfig { periods, zone, ..quiet() }, "2026-11-20T18:29:59Z").await;
     setup.engine.increment("c", "a", 1).unwrap();
     // Half past six in UTC is midnight in Kolkata: the same UTC hour, another day.
     setup.clock.set("2026-11-20T18:30:00Z".parse().unwrap());
@@ -109,7 +109,7 @@ async fn an_increment_with_a_time_lands_on_the_day_of_that_time() {
 async fn slots_turn_in_time_however_busy_the_runtime_is() {
     let store = Arc::new(MemoryStore::new());
     let opened: Arc<dyn Store> = store.clone();
-    let settings = Settings { periods: vec![Period::Second], ..quiet() };
+    let settings = EngineConfig { periods: vec![Period::Second], ..quiet() };
     let engine = Engine::start(settings, Clock::System, async move { Ok(opened) }).await.unwrap();
     let (busy, idle) = std::sync::mpsc::channel::<()>();
     let idle = Arc::new(std::sync::Mutex::new(idle));

@@ -1,6 +1,6 @@
 //! A copied directory is noticed, and nothing is counted twice because of it.
 
-use countem_journal::{CopiedPending, Journal, JournalOptions, Origin};
+use countem_journal::{CopiedPending, Journal, JournalConfig, Origin};
 
 use crate::support::*;
 
@@ -78,7 +78,7 @@ fn who_knows_that_the_original_is_gone_may_count_what_was_pending() {
     journal.record_blocking(record(0, [("pending", 5)])).unwrap();
     drop(journal);
     crash_copy(&original, &copy);
-    let counting = JournalOptions { copied_pending: CopiedPending::Count, ..options(&copy) };
+    let counting = JournalConfig { copied_pending: CopiedPending::Count, ..options(&copy) };
     let (_journal, recovered) = Journal::open(counting).unwrap();
     assert_eq!(recovered_counts(&recovered), counts([("pending", 5, 1)]));
     assert!(recovered.quarantined.is_empty());

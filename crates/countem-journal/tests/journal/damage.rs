@@ -2,7 +2,7 @@
 
 use std::{fs, path::Path};
 
-use countem_journal::{ErrorKind, Journal, JournalOptions, Quarantined, Record};
+use countem_journal::{ErrorKind, Journal, JournalConfig, Quarantined, Record};
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
 
 use crate::support::*;
@@ -16,7 +16,7 @@ struct Content {
     node: u64,
 }
 
-fn content(options: JournalOptions) -> Result<(Content, u64), countem_journal::JournalError> {
+fn content(options: JournalConfig) -> Result<(Content, u64), countem_journal::JournalError> {
     let (journal, recovered) = Journal::open(options)?;
     let pending = recovered.pending.iter().map(|(lane, deltas)| {
         let mut counts = Counts::new();
@@ -277,7 +277,7 @@ fn a_damaged_journal_is_set_aside_only_when_asked_and_nothing_of_it_is_lost() {
     // The first free name is taken, by a journal that was damaged earlier.
     let earlier = crashed.join("journal.db.damaged-1-wal");
     fs::write(&earlier, "earlier").unwrap();
-    let aside = JournalOptions { set_aside_corrupt: true, ..as_original(&crashed) };
+    let aside = JournalConfig { set_aside_corrupt: true, ..as_original(&crashed) };
     let (journal, recovered) = Journal::open(aside.clone()).unwrap();
     assert!(recovered.is_empty());
     let set_aside = recovered.set_aside.unwrap();
@@ -304,6 +304,6 @@ fn a_new_journal_after_a_damaged_one_has_a_fresh_identity() {
     let node = journal.writer().node();
     drop(journal);
     fs::write(file(dir.path()), "x").unwrap();
-    let aside = JournalOptions { set_aside_corrupt: true, ..options(dir.path()) };
+    let aside = JournalConfig { set_aside_corrupt: true, ..options(dir.path()) };
     assert_ne!(Journal::open(aside).unwrap().0.writer().node(), node);
 }

@@ -2,13 +2,13 @@
 
 use std::{sync::mpsc, time::Duration};
 
-use countem_journal::{ErrorKind, FailPoints, Health, Journal, JournalOptions};
+use countem_journal::{ErrorKind, FailPoints, Health, Journal, JournalConfig};
 
 use crate::support::*;
 
 fn failing(dir: &std::path::Path) -> (Journal, FailPoints) {
     let fail_points = FailPoints::default();
-    let options = JournalOptions { fail_points: fail_points.clone(), ..options(dir) };
+    let options = JournalConfig { fail_points: fail_points.clone(), ..options(dir) };
     (Journal::open(options).unwrap().0, fail_points)
 }
 
@@ -157,7 +157,7 @@ fn a_checkpoint_that_fails_harms_nobody() {
     let dir = tempfile::tempdir().unwrap();
     let fail_points = FailPoints::default();
     let options =
-        JournalOptions { fail_points: fail_points.clone(), max_bytes: 1 << 18, ..options(dir.path()) };
+        JournalConfig { fail_points: fail_points.clone(), max_bytes: 1 << 18, ..options(dir.path()) };
     let (journal, _) = Journal::open(options).unwrap();
     fail_points.arm("checkpoint=error");
     for _ in 0..200 {

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, path::PathBuf};
 
 use countem_core::{Batch, BatchId, Delta, Table, Writer};
-use countem_journal::{FailPoints, Journal, JournalOptions, Quarantined, Record, Recovered, Selection};
+use countem_journal::{FailPoints, Journal, JournalConfig, Quarantined, Record, Recovered, Selection};
 use proptest::prelude::*;
 use tempfile::TempDir;
 
@@ -84,7 +84,7 @@ impl Rig {
 
     fn open(&mut self) {
         self.fail_points.disarm();
-        let options = JournalOptions { fail_points: self.fail_points.clone(), ..as_original(&self.dir()) };
+        let options = JournalConfig { fail_points: self.fail_points.clone(), ..as_original(&self.dir()) };
         let (journal, recovered) = Journal::open(options).unwrap();
         assert!(!self.model.writers.contains(&journal.writer()), "an identity was used twice");
         self.model.writers.push(journal.writer());

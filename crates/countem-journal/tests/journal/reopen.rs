@@ -3,7 +3,7 @@
 use std::{fs::File, time::SystemTime};
 
 use countem_core::{Bucket, Table};
-use countem_journal::{Journal, JournalOptions, Origin, Record};
+use countem_journal::{Journal, JournalConfig, Origin, Record};
 
 use crate::support::*;
 
@@ -147,7 +147,7 @@ fn open_id(journal: &Journal, seq: u64) -> countem_core::BatchId {
 #[test]
 fn retention_is_bounded_by_time_and_by_size() {
     let dir = tempfile::tempdir().unwrap();
-    let none = JournalOptions { resolved_retention: std::time::Duration::ZERO, ..options(dir.path()) };
+    let none = JournalConfig { resolved_retention: std::time::Duration::ZERO, ..options(dir.path()) };
     let (journal, _) = Journal::open(none).unwrap();
     let stored = |journal: &Journal, seq| {
         journal.freeze_blocking(0, &[batch(&journal.writer(), 0, seq, deltas([("a", 1)]))]).unwrap();
@@ -157,7 +157,7 @@ fn retention_is_bounded_by_time_and_by_size() {
     assert_eq!(journal.reader().unwrap().resolved(SystemTime::UNIX_EPOCH).unwrap().len(), 0);
     drop(journal);
 
-    let (journal, _) = Journal::open(JournalOptions { resolved_bytes: 250, ..options(dir.path()) }).unwrap();
+    let (journal, _) = Journal::open(JournalConfig { resolved_bytes: 250, ..options(dir.path()) }).unwrap();
     (1..=5).for_each(|seq| stored(&journal, seq));
     let kept = journal.reader().unwrap().resolved(SystemTime::UNIX_EPOCH).unwrap();
     assert_eq!(kept.iter().map(|batch| batch.id.seq).collect::<Vec<_>>(), [4, 5]);
@@ -190,7 +190,7 @@ fn no_identity_is_used_twice_whatever_the_clock_says() {
 #[test]
 fn the_number_of_lanes_stays_until_the_journal_is_empty() {
     let dir = tempfile::tempdir().unwrap();
-    let with = |lanes| Journal::open(JournalOptions { lanes, ..options(dir.path()) }).unwrap();
+    let with = |lanes| Journal::open(JournalConfig { lanes, ..options(dir.path()) }).unwrap();
     let (journal, recovered) = with(4);
     assert_eq!(recovered.lanes, 4);
     journal.record_blocking(record(3, [("a", 1)])).unwrap();

@@ -1,7 +1,7 @@
 //! A journal is as large as what it holds, never as what went through it, and never larger than its bound.
 
 use countem_core::{BatchId, Deltas, Table};
-use countem_journal::{ErrorKind, Health, Journal, JournalOptions, Record};
+use countem_journal::{ErrorKind, Health, Journal, JournalConfig, Record};
 
 use crate::support::*;
 
@@ -42,7 +42,7 @@ fn ten_million_increments_of_a_thousand_counters_take_less_than_five_megabytes()
 fn a_full_journal_refuses_records_changes_nothing_and_goes_on_when_there_is_room() {
     let dir = tempfile::tempdir().unwrap();
     let max_bytes = 1_000_000;
-    let (journal, _) = Journal::open(JournalOptions { max_bytes, ..options(dir.path()) }).unwrap();
+    let (journal, _) = Journal::open(JournalConfig { max_bytes, ..options(dir.path()) }).unwrap();
     let mut taken = 0;
     let refused = loop {
         match journal.record_blocking(of(0, many(taken, 100, 1, 1))) {
@@ -84,7 +84,7 @@ fn a_full_journal_refuses_records_changes_nothing_and_goes_on_when_there_is_room
 #[test]
 fn known_counters_go_on_when_there_is_no_room_for_new_ones() {
     let dir = tempfile::tempdir().unwrap();
-    let (journal, _) = Journal::open(JournalOptions { max_bytes: 1_000_000, ..options(dir.path()) }).unwrap();
+    let (journal, _) = Journal::open(JournalConfig { max_bytes: 1_000_000, ..options(dir.path()) }).unwrap();
     let mut taken = 0;
     while journal.record_blocking(of(0, many(taken, 1000, 1, 1))).is_ok() {
         taken += 1000;
@@ -97,7 +97,7 @@ fn known_counters_go_on_when_there_is_no_room_for_new_ones() {
 #[test]
 fn space_is_given_back_after_an_outage() {
     let dir = tempfile::tempdir().unwrap();
-    let none = JournalOptions { resolved_bytes: 0, ..options(dir.path()) };
+    let none = JournalConfig { resolved_bytes: 0, ..options(dir.path()) };
     let (journal, _) = Journal::open(none).unwrap();
     journal.record_blocking(of(0, many(0, 50_000, 1, 1))).unwrap();
     let frozen = batch(&journal.writer(), 0, 1, many(0, 50_000, 1, 1));

@@ -8,7 +8,7 @@ use std::{
 };
 
 use countem_core::{Batch, BatchId, Bucket, Delta, Deltas, Table, Writer};
-use countem_journal::{CopiedPending, Journal, JournalOptions, Record, Recovered};
+use countem_journal::{CopiedPending, Journal, JournalConfig, Record, Recovered};
 
 /// The sum of a set of deltas: (collection, metric, bucket) to (n, increments).
 pub(crate) type Counts = BTreeMap<(String, String, String), (i64, u64)>;
@@ -17,8 +17,8 @@ pub(crate) fn day() -> Bucket {
     "2026-11-20".parse().unwrap()
 }
 
-pub(crate) fn options(dir: &Path) -> JournalOptions {
-    JournalOptions::new(dir)
+pub(crate) fn options(dir: &Path) -> JournalConfig {
+    JournalConfig::new(dir)
 }
 
 pub(crate) fn open(dir: &Path) -> (Journal, Recovered) {
@@ -78,8 +78,8 @@ pub(crate) fn crash_copy(from: &Path, to: &Path) {
 }
 
 /// Opens a crash copy as if it lay where its original was.
-pub(crate) fn as_original(dir: &Path) -> JournalOptions {
-    JournalOptions { copied_pending: CopiedPending::Count, ..options(dir) }
+pub(crate) fn as_original(dir: &Path) -> JournalConfig {
+    JournalConfig { copied_pending: CopiedPending::Count, ..options(dir) }
 }
 
 pub(crate) fn file(dir: &Path) -> PathBuf {

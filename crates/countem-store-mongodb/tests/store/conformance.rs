@@ -4,25 +4,25 @@ use std::num::{NonZeroU16, NonZeroUsize};
 
 use anyhow::Result;
 use countem_store::conformance;
-use countem_store_mongodb::MongoOptions;
+use countem_store_mongodb::MongoConfig;
 use countem_testkit::{ReplicaSet, Server, require_mongod, require_server};
 
 use crate::support::{in_own_database, open_with};
 
-async fn conforms(uri: &str, set: impl Fn(&mut MongoOptions)) {
+async fn conforms(uri: &str, set: impl Fn(&mut MongoConfig)) {
     let make = async || {
-        let mut options = MongoOptions::new(in_own_database(uri));
+        let mut options = MongoConfig::new(in_own_database(uri));
         set(&mut options);
         open_with(options)
     };
     assert_eq!(conformance::run(make).await, conformance::LAWS);
 }
 
-fn split_early(options: &mut MongoOptions) {
+fn split_early(options: &mut MongoConfig) {
     options.metrics_per_document = NonZeroUsize::new(2).expect("2 is not zero");
 }
 
-fn shard_writers(options: &mut MongoOptions) {
+fn shard_writers(options: &mut MongoConfig) {
     options.writer_shards = NonZeroU16::new(4).expect("4 is not zero");
 }
 
@@ -35,7 +35,7 @@ async fn a_standalone_server_keeps_the_contract() -> Result<()> {
     conforms(&server.uri(), |_| {}).await;
     conforms(&server.uri(), split_early).await;
     conforms(&server.uri(), shard_writers).await;
-    let everything = |options: &mut MongoOptions| {
+    let everything = |options: &mut MongoConfig| {
         split_early(options);
         shard_writers(options);
         options.retention = Some(std::time::Duration::from_secs(100 * 366 * 24 * 3600));

@@ -1,5 +1,7 @@
 //! Many writers create the same documents at the same moment.
 
+use std::sync::Arc;
+
 use anyhow::{Result, ensure};
 use countem_core::{Batch, BucketRange, Delta, Period};
 use countem_store::{Query, Select, Store};
@@ -19,11 +21,11 @@ const NAME: &str = "created";
 
 /// Something that batches are sent to.
 trait Target: Send + Sync + 'static {
-    fn add(&self, batch: &Batch) -> impl Future<Output = Result<()>> + Send;
+    fn add(&self, batch: &Arc<Batch>) -> impl Future<Output = Result<()>> + Send;
 }
 
 impl Target for MongoStore {
-    async fn add(&self, batch: &Batch) -> Result<()> {
+    async fn add(&self, batch: &Arc<Batch>) -> Result<()> {
         ensure!(self.apply(batch).await?.quarantined.is_empty(), "nothing is quarantined");
         Ok(())
     }
@@ -33,7 +35,7 @@ impl Target for MongoStore {
 struct DuplicateMeansApplied(Database);
 
 impl Target for DuplicateMeansApplied {
-    async fn add(&self, batch: &Batch) -> Result<()> {
+    async fn add(&self, batch: &Arc<Batch>) -> Result<()> {
         let watermark = format!("w.{}", batch.id().writer);
         let seq = i64::try_from(batch.id().seq)?;
         let update = |delta: Delta<'_>| {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 use countem_store::{ErrorKind, Store};
-use countem_store_mongodb::{MongoOptions, MongoStore};
+use countem_store_mongodb::{MongoConfig, MongoStore};
 use countem_testkit::{Message, Mongod, Options, Proxy, ReplicaSet, require_mongod};
 use mongodb::bson::{Document, doc};
 
@@ -141,7 +141,7 @@ async fn a_late_request_after_two_newer_batches_has_no_effect() -> Result<()> {
 async fn a_late_request_to_a_document_that_was_split_since_has_no_effect() -> Result<()> {
     on_both(async |scene| {
         let store = {
-            let mut options = MongoOptions::new(&scene.uri);
+            let mut options = MongoConfig::new(&scene.uri);
             options.metrics_per_document = std::num::NonZeroUsize::new(4).expect("4 is not zero");
             open_with(options)
         };
@@ -177,7 +177,7 @@ async fn a_late_request_to_a_document_that_was_split_since_has_no_effect() -> Re
 /// Lets the next `times` updates of the collection `web` fail as `data` says, and counts through that.
 async fn survives(mongod: &Mongod, uri: &str, times: i32, data: Document, expected: &str) -> Result<()> {
     let uri = in_own_database(uri);
-    let mut options = MongoOptions::new(&uri);
+    let mut options = MongoConfig::new(&uri);
     options.deadline = Duration::from_millis(1500);
     let store = open_with(options);
     let mut lane = Lane::new(1);

@@ -3,13 +3,14 @@
 use std::{
     collections::BTreeMap,
     num::{NonZeroU16, NonZeroUsize},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result};
 use countem_core::{Batch, BucketRange, Period};
 use countem_store::{Counters, Query, Select, Store};
-use countem_store_mongodb::{MongoOptions, MongoStore};
+use countem_store_mongodb::{MongoConfig, MongoStore};
 use countem_testkit::{Mongod, Options, Proxy, Server, require_mongod, require_server};
 use mongodb::{
     Database,
@@ -197,7 +198,7 @@ async fn a_bucket_is_read_in_one_range_and_one_metric_from_few_documents() -> Re
 }
 
 fn with(uri: &str, metrics: usize, shards: u16) -> MongoStore {
-    let mut options = MongoOptions::new(uri);
+    let mut options = MongoConfig::new(uri);
     options.metrics_per_document = NonZeroUsize::new(metrics).expect("not zero");
     options.writer_shards = NonZeroU16::new(shards).expect("not zero");
     options.deadline = Duration::from_secs(20);
@@ -232,7 +233,7 @@ async fn writer_shards_may_change_at_any_time() -> Result<()> {
 /// One writer of the random test: what it has, and what it does not know.
 struct Life {
     lane: Lane,
-    unresolved: Option<Batch>,
+    unresolved: Option<Arc<Batch>>,
     /// Metrics of the last batch.
     last: Vec<String>,
 }
@@ -292,7 +293,7 @@ async fn random_lives(seed: u64, proxy: &Proxy) -> Result<()> {
             store = start(&mut random);
         }
         let query = Query::bucket(collection("web"), bucket(DAY));
-        let read = store.read(&query, lives[life].unresolved.as_ref()).await?;
+        let read = store.read(&query, lives[life].unresolved.as_deref()).await?;
         // Own increments are seen exactly, those that others have in doubt may or may not be.
         let mut least = resolved.clone();
         lives[life].add_to(&mut least);

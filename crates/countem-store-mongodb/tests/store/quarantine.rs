@@ -1,5 +1,7 @@
 //! What a document cannot add is left out alone, and whoever asks again is told again.
 
+use std::sync::Arc;
+
 use anyhow::Result;
 use countem_core::Batch;
 use countem_store::{Applied, ErrorKind, Store};
@@ -32,7 +34,7 @@ async fn damaged(uri: &str) -> Result<(MongoStore, Lane)> {
     Ok((store, lane))
 }
 
-fn thousand(lane: &mut Lane) -> Batch {
+fn thousand(lane: &mut Lane) -> Arc<Batch> {
     let good: Vec<String> = (0..997).map(|i| format!("m{i}")).collect();
     let good = good.iter().map(|metric| ("web", DAY, metric.as_str(), 1));
     lane.batch(good.chain([("web", DAY, "text", 3), ("web", DAY, "big", 2), ("web", DAY, "good", 1)]))
@@ -53,7 +55,7 @@ async fn a_string_and_an_overflow_are_left_out_and_the_other_998_of_the_batch_ar
     for metrics_per_document in [256, 1000] {
         let uri = in_own_database(&server.uri());
         let (_, mut lane) = damaged(&uri).await?;
-        let mut options = countem_store_mongodb::MongoOptions::new(&uri);
+        let mut options = countem_store_mongodb::MongoConfig::new(&uri);
         options.metrics_per_document = metrics_per_document.try_into()?;
         let store = crate::support::open_with(options);
         let batch = thousand(&mut lane);

@@ -10,7 +10,7 @@ use std::{
 
 use anyhow::{Context, Result};
 use countem_store::{ErrorKind, Store};
-use countem_store_mongodb::MongoOptions;
+use countem_store_mongodb::MongoConfig;
 use countem_testkit::{Mongod, Options, ReplicaSet, require_mongod};
 use mongodb::bson::{Document, doc};
 use tokio::{sync::mpsc, task::JoinHandle};
@@ -24,7 +24,7 @@ async fn what_a_rolled_back_primary_had_taken_is_applied_again_by_the_same_batch
     }
     let mut set = ReplicaSet::start(3).await?;
     let uri = in_own_database(&set.uri());
-    let mut options = MongoOptions::new(&uri);
+    let mut options = MongoConfig::new(&uri);
     options.deadline = Duration::from_millis(1200);
     let store = open_with(options);
     let mut lane = Lane::new(1);
@@ -82,7 +82,7 @@ impl Load {
         let writers = (0..4).map(|node| {
             let (resolved, stop, uri) = (resolved.clone(), Arc::clone(&stop), uri.to_owned());
             tokio::spawn(async move {
-                let mut options = MongoOptions::new(&uri);
+                let mut options = MongoConfig::new(&uri);
                 options.deadline = Duration::from_secs(5);
                 let store = open_with(options);
                 let (mut lane, mut retried) = (Lane::new(node), 0);

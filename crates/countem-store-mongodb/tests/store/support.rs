@@ -1,11 +1,13 @@
 //! What the tests share: batches, stores and a look at the documents.
 
+use std::sync::Arc;
+
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use anyhow::{Context, Result};
 use countem_core::{Batch, BatchId, Bucket, BucketRange, CollectionName, MetricName, Table, Writer};
 use countem_store::{Counters, Query, Select, Store};
-use countem_store_mongodb::{MongoOptions, MongoStore};
+use countem_store_mongodb::{MongoConfig, MongoStore};
 use mongodb::{
     Client, Database,
     bson::{Document, doc},
@@ -26,10 +28,10 @@ pub(crate) fn in_database(uri: &str, name: &str) -> String {
 }
 
 pub(crate) fn open(uri: &str) -> MongoStore {
-    open_with(MongoOptions::new(uri))
+    open_with(MongoConfig::new(uri))
 }
 
-pub(crate) fn open_with(options: MongoOptions) -> MongoStore {
+pub(crate) fn open_with(options: MongoConfig) -> MongoStore {
     MongoStore::connect(options).expect("the URI is well formed")
 }
 
@@ -62,7 +64,7 @@ impl Lane {
     pub(crate) fn batch<'a>(
         &mut self,
         deltas: impl IntoIterator<Item = (&'a str, &'a str, &'a str, i64)>,
-    ) -> Batch {
+    ) -> Arc<Batch> {
         self.seq += 1;
         self.batch_at(self.seq, deltas)
     }
@@ -72,17 +74,17 @@ impl Lane {
         &self,
         seq: u64,
         deltas: impl IntoIterator<Item = (&'a str, &'a str, &'a str, i64)>,
-    ) -> Batch {
+    ) -> Arc<Batch> {
         let mut table = Table::new();
         for (collection, day, metric, n) in deltas {
             table.fold(collection, metric, bucket(day), n).expect("the test counts what may be counted");
         }
-        Batch::new(BatchId { writer: self.writer.clone(), lane: self.number, seq }, table.drain())
+        Arc::new(Batch::new(BatchId { writer: self.writer.clone(), lane: self.number, seq }, table.drain()))
     }
 }
 
 /// Sends a batch as the engine does: the same again until it is resolved.
-pub(crate) async fn deliver(store: &MongoStore, batch: &Batch) -> Vec<String> {
+pub(crate) async fn deliver(store: &MongoStore, batch: &Arc<Batch>) -> Vec<String> {
     let mut errors = Vec::new();
     loop {
         match store.apply(batch).await {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 use countem_store::{ErrorKind, Store, StoreError};
-use countem_store_mongodb::{MongoOptions, MongoStore};
+use countem_store_mongodb::{MongoConfig, MongoStore};
 use countem_testkit::{Mongod, Options, Port, ReplicaSet, require_mongod};
 use mongodb::{
     Client,
@@ -14,7 +14,7 @@ use mongodb::{
 use crate::support::{DAY, Lane, database, day, deliver, documents, in_own_database, open, open_with};
 
 fn impatient(uri: &str) -> MongoStore {
-    let mut options = MongoOptions::new(uri);
+    let mut options = MongoConfig::new(uri);
     options.server_selection = Duration::from_millis(700);
     open_with(options)
 }
@@ -150,7 +150,7 @@ async fn missing_login_wrong_password_and_missing_rights_are_said() -> Result<()
 
     // What the documentation says is enough is enough, for everything.
     create_user(&mongod, "writer", doc! { "role": "readWrite", "db": "countem" }).await?;
-    let mut options = MongoOptions::new(format!("mongodb://writer:hunter2@{at}?authSource=admin"));
+    let mut options = MongoConfig::new(format!("mongodb://writer:hunter2@{at}?authSource=admin"));
     options.retention = Some(Duration::from_secs(3600 * 24 * 365 * 100));
     let store = open_with(options);
     store.check().await?;
@@ -158,9 +158,9 @@ async fn missing_login_wrong_password_and_missing_rights_are_said() -> Result<()
     store.register(&lane.writer).await?;
     deliver(&store, &lane.batch([("web", DAY, "m", 1)])).await;
     assert_eq!(store.collections().await?.len(), 1);
-    store.release(&lane.writer).await?;
-    store.prune(Duration::ZERO).await?;
     store.retire(&lane.writer).await?;
+    store.prune(Duration::ZERO).await?;
+    store.forget(&lane.writer).await?;
     assert_eq!(day(&store, "web").await["m"], 1);
     // The rights come late: the same batch goes through.
     let batch = lane.batch([("web", DAY, "m", 1)]);
@@ -178,7 +178,7 @@ async fn a_frozen_server_does_not_use_up_the_connections() -> Result<()> {
         return Ok(());
     }
     let mut mongod = Mongod::start(Options::default()).await?;
-    let mut options = MongoOptions::new(in_own_database(&mongod.uri()));
+    let mut options = MongoConfig::new(in_own_database(&mongod.uri()));
     options.deadline = Duration::from_millis(300);
     options.connections = 2.try_into()?;
     let store = open_with(options);
@@ -205,7 +205,7 @@ async fn documents_with_a_retention_get_a_ttl_index_and_their_time() -> Result<(
     let database = database(&uri).await?;
     let mut lane = Lane::new(1);
     deliver(&open(&uri), &lane.batch([("web", DAY, "m", 1)])).await;
-    let mut options = MongoOptions::new(&uri);
+    let mut options = MongoConfig::new(&uri);
     options.retention = Some(Duration::from_secs(3600 * 24 * 365 * 100));
     let store = open_with(options);
     deliver(&store, &lane.batch(["2026-11-20", "2026-11-21", "all"].map(|day| ("web", day, "m", 1)))).await;

@@ -30,7 +30,7 @@ async fn two_thousand_one_shot_writers_leave_no_watermark() -> Result<()> {
                 }
                 let mut lane = Lane::new(worker * 1000 + i);
                 deliver(&store, &lane.batch([("web", DAY, "m", 1), ("other", DAY, "m", 1)])).await;
-                store.retire(&lane.writer).await?;
+                store.forget(&lane.writer).await?;
             }
             anyhow::Ok(())
         });
@@ -67,7 +67,7 @@ async fn a_writer_that_was_in_doubt_keeps_its_watermarks_beside_a_late_copy() ->
     cut?;
     assert!(error.is_err());
     deliver(&store, &batch).await;
-    let error = store.retire(&lane.writer).await.expect_err("a copy may be late");
+    let error = store.forget(&lane.writer).await.expect_err("a copy may be late");
     assert_eq!(error.kind(), ErrorKind::NotApplied);
     let reply = held.deliver().await?;
     assert!(reply.contains("\x10n\0\0\0\0\0"), "the late copy met the watermark");
@@ -89,7 +89,7 @@ async fn retiring_removes_the_watermarks_of_one_writer_only() -> Result<()> {
         deliver(&store, &lane.batch(many.iter().map(|metric| ("web", DAY, metric.as_str(), 1)))).await;
     }
     let before = watermarks(&database, "web").await?;
-    store.retire(&lanes[0].writer).await?;
+    store.forget(&lanes[0].writer).await?;
     assert_eq!(watermarks(&database, "web").await?, before / 2);
     let second = lanes[1].batch_at(1, many.iter().map(|metric| ("web", DAY, metric.as_str(), 1)));
     store.apply(&second).await?;
@@ -151,7 +151,7 @@ async fn watermarks_of_released_writers_leave_long_lived_documents_in_time() -> 
         deliver(&store, &lane.batch(buckets.map(|bucket| ("web", bucket, "m", 1)))).await;
         store.register(&lane.writer).await?;
     }
-    store.release(&lanes[0].writer).await?;
+    store.retire(&lanes[0].writer).await?;
     assert_eq!(store.prune(Duration::from_secs(48 * 3600)).await?, 0, "it was released a moment ago");
     assert_eq!(watermarks(&database, "web").await?, 12);
     assert_eq!(store.prune(Duration::ZERO).await?, 4);

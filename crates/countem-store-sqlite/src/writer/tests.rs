@@ -14,8 +14,8 @@ use crate::turn::{Turns, tests::until_queued};
 
 const PATIENCE: Duration = Duration::from_millis(20);
 
-fn options(folder: &Path) -> SqliteOptions {
-    SqliteOptions { busy_timeout: PATIENCE, ..SqliteOptions::new(folder.join("countem.db")) }
+fn options(folder: &Path) -> SqliteConfig {
+    SqliteConfig { busy_timeout: PATIENCE, ..SqliteConfig::new(folder.join("countem.db")) }
 }
 
 fn session(folder: &Path) -> Session {
@@ -48,7 +48,7 @@ fn fsync_failure() -> rusqlite::Error {
 async fn a_panic_is_an_error_and_the_next_call_opens_the_file_anew() {
     for one_shot in [false, true] {
         let folder = tempfile::tempdir().unwrap();
-        let worker = WriteWorker::start(SqliteOptions { one_shot, ..options(folder.path()) }).unwrap();
+        let worker = WriteWorker::start(SqliteConfig { one_shot, ..options(folder.path()) }).unwrap();
         let (first, second) = (one(1), one(2));
         worker.ask(move |session| session.apply(&first)).await.unwrap();
 
@@ -72,7 +72,7 @@ async fn a_one_shot_keeps_its_turn_until_it_closes_unless_something_fails() {
     for (one_shot, places) in [(false, 0), (true, 1)] {
         let folder = tempfile::tempdir().unwrap();
         let log = folder.path().join("countem.db-wal");
-        let options = SqliteOptions { one_shot, ..options(folder.path()) };
+        let options = SqliteConfig { one_shot, ..options(folder.path()) };
         let worker = WriteWorker::start(options.clone()).unwrap();
         let (first, second, again) = (one(1), one(2), one(2));
         worker.ask(move |session| session.apply(&first)).await.unwrap();
@@ -145,7 +145,7 @@ fn a_commit_that_took_place_although_it_failed_is_applied_and_written_once_more(
 fn what_is_found_waits_for_the_disk_unless_it_is_told_not_to_and_a_failure_of_that_leads_to_a_second_look() {
     for (synchronous, looks_again) in [(Synchronous::Full, true), (Synchronous::Normal, false)] {
         let folder = tempfile::tempdir().unwrap();
-        let mut session = Session::new(SqliteOptions { synchronous, ..options(folder.path()) });
+        let mut session = Session::new(SqliteConfig { synchronous, ..options(folder.path()) });
         session.apply(&one(1)).unwrap();
         let log = folder.path().join("countem.db-wal");
         assert!(log.metadata().unwrap().len() > 0);
@@ -251,8 +251,8 @@ fn retiring_takes_the_rows_of_the_writer_only_and_commits_go_on_waiting_for_the_
     let id = BatchId { writer: Writer::new(2, 1), lane: 3, seq: 9 };
     session.apply(&OwnedBatch::new(&Batch::new(id, table.drain()))).unwrap();
 
-    session.retire(&Writer::new(1, 1)).unwrap();
-    session.retire(&Writer::new(77, 1)).unwrap();
+    session.forget(&Writer::new(1, 1)).unwrap();
+    session.forget(&Writer::new(77, 1)).unwrap();
     let connection = session.connection().unwrap();
     let left: String =
         connection.query_row("SELECT group_concat(writer) FROM applied", [], |r| r.get(0)).unwrap();
@@ -269,7 +269,7 @@ fn retiring_takes_the_rows_of_the_writer_only_and_commits_go_on_waiting_for_the_
 fn a_connection_waits_for_its_turn_to_close() {
     let folder = tempfile::tempdir().unwrap();
     let log = folder.path().join("countem.db-wal");
-    let patient = SqliteOptions { busy_timeout: Duration::from_secs(60), ..options(folder.path()) };
+    let patient = SqliteConfig { busy_timeout: Duration::from_secs(60), ..options(folder.path()) };
     let mut session = Session::new(patient);
     session.apply(&one(1)).unwrap();
     session.end_turn();

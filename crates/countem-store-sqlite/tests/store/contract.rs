@@ -10,7 +10,7 @@ use std::{
 
 use countem_core::Writer;
 use countem_store::{Store as _, conformance};
-use countem_store_sqlite::{SqliteOptions, SqliteStore, Synchronous};
+use countem_store_sqlite::{SqliteConfig, SqliteStore, Synchronous};
 
 use crate::support::{batch, block_on, counters, expected, file, file_names, open};
 
@@ -24,10 +24,10 @@ async fn the_sqlite_store_keeps_the_contract() {
 #[tokio::test]
 async fn without_waiting_for_the_disk_and_with_one_reader_it_keeps_the_contract_too() {
     let folder = tempfile::tempdir().unwrap();
-    let options = SqliteOptions {
+    let options = SqliteConfig {
         synchronous: Synchronous::Normal,
         readers: NonZeroUsize::MIN,
-        ..SqliteOptions::new(folder.path().join("countem.db"))
+        ..SqliteConfig::new(folder.path().join("countem.db"))
     };
     let laws = conformance::run(async || SqliteStore::open(options.clone()).unwrap()).await;
     assert_eq!(laws, conformance::LAWS);
@@ -36,11 +36,11 @@ async fn without_waiting_for_the_disk_and_with_one_reader_it_keeps_the_contract_
 #[tokio::test]
 async fn written_by_the_thread_that_asks_it_keeps_the_contract_too() {
     let folder = tempfile::tempdir().unwrap();
-    let options = SqliteOptions {
+    let options = SqliteConfig {
         one_shot: true,
         // Where a law opens the file twice, the second store waits in vain for the first one's turn to end.
         busy_timeout: Duration::from_millis(50),
-        ..SqliteOptions::new(folder.path().join("countem.db"))
+        ..SqliteConfig::new(folder.path().join("countem.db"))
     };
     let laws = conformance::run(async || SqliteStore::open(options.clone()).unwrap()).await;
     assert_eq!(laws, conformance::LAWS);
@@ -68,7 +68,7 @@ fn no_async_runtime_is_needed() {
     block_on(async {
         store.apply(&batch(&writer, 1, &[("a", 1)])).await.unwrap();
         assert_eq!(counters(&store).await, expected(&[("a", 1)]));
-        store.retire(&writer).await.unwrap();
+        store.forget(&writer).await.unwrap();
         store.check().await.unwrap();
     });
     assert_eq!(store.location(), format!("sqlite://{}", file(folder.path()).display()));

@@ -1,5 +1,7 @@
 //! Processes that end in the middle of their work, and a disk that does not take any more.
 
+use std::sync::Arc;
+
 use std::path::Path;
 
 use countem_core::{Batch, Writer};
@@ -13,7 +15,7 @@ use crate::{
 const METRICS: i64 = 300;
 
 /// Adds one to each of many counters: a torn batch would be seen.
-fn ones(round: u64, seq: u64) -> Batch {
+fn ones(round: u64, seq: u64) -> Arc<Batch> {
     let deltas: Vec<_> = (0..METRICS).map(|i| (format!("round {round} metric {i}"), 1)).collect();
     batch(&Writer::new(1, round), seq, &deltas)
 }

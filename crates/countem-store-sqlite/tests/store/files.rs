@@ -7,7 +7,7 @@ use std::{
 
 use countem_core::Writer;
 use countem_store::{ErrorKind, Store as _};
-use countem_store_sqlite::{APPLICATION_ID, SCHEMA_VERSION, SqliteOptions, SqliteStore};
+use countem_store_sqlite::{APPLICATION_ID, SCHEMA_VERSION, SqliteConfig, SqliteStore};
 use rusqlite::Connection;
 
 use crate::support::{batch, block_on, contents, counters, expected, file, open};
@@ -21,7 +21,7 @@ pub(crate) fn refusal(folder: &Path) -> String {
         contents
     };
     let before = without_index(folder);
-    let error = SqliteStore::open(SqliteOptions::new(file(folder))).unwrap_err();
+    let error = SqliteStore::open(SqliteConfig::new(file(folder))).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Refused, "{error}");
     assert!(without_index(folder) == before, "files were changed");
     let path = file(folder).display().to_string();
@@ -101,13 +101,13 @@ fn a_folder_and_a_missing_folder_are_named() {
     assert_eq!(refusal(folder.path()), "cannot open `PATH`: it is a folder");
 
     let missing = folder.path().join("missing");
-    let error = SqliteStore::open(SqliteOptions::new(missing.join("countem.db"))).unwrap_err();
+    let error = SqliteStore::open(SqliteConfig::new(missing.join("countem.db"))).unwrap_err();
     let told = format!("cannot open `{0}/countem.db`: the folder `{0}` does not exist", missing.display());
     assert_eq!((error.kind(), error.to_string()), (ErrorKind::Refused, told));
     assert!(!missing.exists());
 
     std::fs::write(&missing, "no folder").unwrap();
-    let error = SqliteStore::open(SqliteOptions::new(missing.join("countem.db"))).unwrap_err();
+    let error = SqliteStore::open(SqliteConfig::new(missing.join("countem.db"))).unwrap_err();
     assert!(error.to_string().ends_with("/missing` is not a folder"), "{error}");
 }
 
@@ -116,7 +116,7 @@ fn a_folder_and_a_missing_folder_are_named() {
 fn what_is_no_ordinary_file_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     std::os::unix::fs::symlink("/dev/null", file(folder.path())).unwrap();
-    let error = SqliteStore::open(SqliteOptions::new(file(folder.path()))).unwrap_err();
+    let error = SqliteStore::open(SqliteConfig::new(file(folder.path()))).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Refused);
     assert!(error.to_string().ends_with("`: it is not an ordinary file"), "{error}");
 }
@@ -135,7 +135,7 @@ fn a_damaged_file_is_refused_and_not_made_worse() {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(file(folder.path()), damaged).unwrap();
         // Opening looks at the header only, so it may take a file whose damage lies deeper.
-        let store = match SqliteStore::open(SqliteOptions::new(file(folder.path()))) {
+        let store = match SqliteStore::open(SqliteConfig::new(file(folder.path()))) {
             Ok(store) => store,
             Err(error) => {
                 assert!(error.to_string().contains("damaged"), "{error}");
@@ -195,7 +195,7 @@ fn names_that_sqlite_reserves_are_ordinary_files() {
     let folder = tempfile::tempdir().unwrap();
     for name in [":memory:", "file:x.db?mode=memory", "a%20b.db", "ä 🦀.db"] {
         let path = folder.path().join(name);
-        let store = SqliteStore::open(SqliteOptions::new(&path)).unwrap();
+        let store = SqliteStore::open(SqliteConfig::new(&path)).unwrap();
         block_on(store.apply(&batch(&Writer::new(1, 1), 1, &[("a", 1)]))).unwrap();
         assert!(path.is_file(), "{name}");
     }

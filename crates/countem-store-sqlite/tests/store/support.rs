@@ -11,7 +11,7 @@ use std::{
 
 use countem_core::{Batch, BatchId, Bucket, CollectionName, Table, Writer};
 use countem_store::{Counters, Query, Store};
-use countem_store_sqlite::{SqliteOptions, SqliteStore};
+use countem_store_sqlite::{SqliteConfig, SqliteStore};
 
 /// The day on which the tests count.
 pub(crate) const DAY: &str = "2026-11-20";
@@ -26,16 +26,16 @@ pub(crate) fn file(folder: &Path) -> PathBuf {
 
 /// Opens the database file in `folder`.
 pub(crate) fn open(folder: &Path) -> SqliteStore {
-    SqliteStore::open(SqliteOptions::new(file(folder))).unwrap()
+    SqliteStore::open(SqliteConfig::new(file(folder))).unwrap()
 }
 
 /// Returns batch `seq` of the only lane of `writer`.
-pub(crate) fn batch<M: AsRef<str>>(writer: &Writer, seq: u64, deltas: &[(M, i64)]) -> Batch {
+pub(crate) fn batch<M: AsRef<str>>(writer: &Writer, seq: u64, deltas: &[(M, i64)]) -> Arc<Batch> {
     let mut table = Table::new();
     for (metric, n) in deltas {
         table.fold(COLLECTION, metric.as_ref(), day(), *n).unwrap();
     }
-    Batch::new(BatchId { writer: writer.clone(), lane: 0, seq }, table.drain())
+    Arc::new(Batch::new(BatchId { writer: writer.clone(), lane: 0, seq }, table.drain()))
 }
 
 /// Returns the bucket of [`DAY`].

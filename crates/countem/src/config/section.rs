@@ -10,12 +10,12 @@ use std::{
 };
 
 use countem_core::{CollectionName, Period, jiff::tz::TimeZone};
-use countem_engine::{Durability, Settings};
-use countem_journal::JournalOptions;
+use countem_engine::{Durability, EngineConfig};
+use countem_journal::JournalConfig;
 use serde::{Serialize, Serializer, ser::SerializeStruct};
 
 use super::duration;
-use crate::{MongodbSettings, StoreUri};
+use crate::{MongodbConfig, StoreUri};
 
 /// `[store]`: where counters live and how many storage actors bring them there.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -130,7 +130,7 @@ impl DurabilityConfig {
         match self.level {
             DurabilityLevel::Memory => Durability::Memory,
             DurabilityLevel::Journal => {
-                let mut options = JournalOptions::new(&self.dir);
+                let mut options = JournalConfig::new(&self.dir);
                 options.max_bytes = self.max_bytes.get();
                 options.resolved_retention = self.keep_resolved;
                 Durability::Journal { options, tick: self.tick }
@@ -141,7 +141,7 @@ impl DurabilityConfig {
 
 impl Default for DurabilityConfig {
     fn default() -> Self {
-        let JournalOptions { max_bytes, resolved_retention, .. } = JournalOptions::new("");
+        let JournalConfig { max_bytes, resolved_retention, .. } = JournalConfig::new("");
         Self {
             level: DurabilityLevel::Memory,
             dir: PathBuf::from("countem-journal"),
@@ -171,8 +171,8 @@ pub struct CollectionConfig {
 }
 
 /// Writes `[mongodb]`.
-pub(super) fn mongodb<S: Serializer>(settings: &MongodbSettings, serializer: S) -> Result<S::Ok, S::Error> {
-    let MongodbSettings { metrics_per_document, writer_shards, retention, deadline } = settings;
+pub(super) fn mongodb<S: Serializer>(settings: &MongodbConfig, serializer: S) -> Result<S::Ok, S::Error> {
+    let MongodbConfig { metrics_per_document, writer_shards, retention, deadline } = settings;
     let mut section = serializer.serialize_struct("mongodb", 4)?;
     section.serialize_field("metrics_per_document", metrics_per_document)?;
     section.serialize_field("writer_shards", writer_shards)?;
@@ -193,20 +193,20 @@ impl CollectorsMax {
 
 impl Default for StoreConfig {
     fn default() -> Self {
-        let lanes = NonZeroU16::new(Settings::default().lanes).unwrap_or(NonZeroU16::MIN);
-        Self { uri: StoreUri::default(), lanes, required: Settings::default().store_required }
+        let lanes = NonZeroU16::new(EngineConfig::default().lanes).unwrap_or(NonZeroU16::MIN);
+        Self { uri: StoreUri::default(), lanes, required: EngineConfig::default().store_required }
     }
 }
 
 impl Default for CollectorsConfig {
     fn default() -> Self {
-        Self { min: counted(Settings::default().collectors_min), max: CollectorsMax::Auto }
+        Self { min: counted(EngineConfig::default().collectors_min), max: CollectorsMax::Auto }
     }
 }
 
 impl Default for FlushConfig {
     fn default() -> Self {
-        let engine = Settings::default();
+        let engine = EngineConfig::default();
         Self {
             interval: engine.flush_interval,
             jitter: engine.flush_jitter,
@@ -220,7 +220,7 @@ impl Default for FlushConfig {
 
 impl Default for TimeConfig {
     fn default() -> Self {
-        let engine = Settings::default();
+        let engine = EngineConfig::default();
         Self {
             zone: engine.zone,
             periods: engine.periods,
@@ -232,7 +232,7 @@ impl Default for TimeConfig {
 
 impl Default for LimitsConfig {
     fn default() -> Self {
-        let engine = Settings::default();
+        let engine = EngineConfig::default();
         Self {
             metrics_per_bucket: counted(engine.metrics_per_bucket),
             pending_counters: counted(engine.pending_counters),
@@ -242,7 +242,7 @@ impl Default for LimitsConfig {
 
 impl Default for ShutdownConfig {
     fn default() -> Self {
-        Self { deadline: Settings::default().shutdown_deadline }
+        Self { deadline: EngineConfig::default().shutdown_deadline }
     }
 }
 

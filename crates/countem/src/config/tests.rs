@@ -5,7 +5,7 @@ use std::time::Duration;
 use std::{fs, path::Path};
 
 use countem_core::Period;
-use countem_engine::Settings;
+use countem_engine::EngineConfig;
 use proptest::prelude::*;
 
 use super::{schema::KEYS, *};
@@ -70,13 +70,16 @@ fn every_key_in_the_default_file_is_explained_on_the_line_above_it() {
 fn the_commented_example_of_a_collection_works() {
     let (_, example) = Config::default_toml().split_once("# [coll").unwrap();
     let config = from_text(&format!("[coll{}", example.replace("\n# ", "\n"))).unwrap();
-    let periods = &config.to_settings().collection_periods["app-events"];
+    let periods = &config.to_engine_config().collection_periods["app-events"];
     assert_eq!(*periods, [Period::Hour, Period::Day]);
 }
 
 #[test]
 fn the_default_tells_the_engine_its_own_defaults() {
-    assert_eq!(format!("{:#?}", Config::default().to_settings()), format!("{:#?}", Settings::default()));
+    assert_eq!(
+        format!("{:#?}", Config::default().to_engine_config()),
+        format!("{:#?}", EngineConfig::default())
+    );
 }
 
 #[test]
@@ -103,7 +106,7 @@ fn every_key_reaches_its_setting() {
         ("collections.a.b.periods", "all", "collection_periods: {\"a.b\": [All]},"),
     ];
     for (key, value, told) in cases {
-        let settings = format!("{:?}", from_flag(key, value).unwrap().to_settings());
+        let settings = format!("{:?}", from_flag(key, value).unwrap().to_engine_config());
         assert!(settings.contains(told), "`{key}` does not tell the engine `{told}`: {settings}");
     }
     let covered: Vec<_> = cases.iter().map(|&(key, ..)| key).collect();
@@ -115,7 +118,7 @@ fn every_key_reaches_its_setting() {
     let journal = |key, value| {
         let mut config = from_flag(key, value).unwrap();
         config.durability.level = super::DurabilityLevel::Journal;
-        format!("{:?}", config.to_settings().durability)
+        format!("{:?}", config.to_engine_config().durability)
     };
     assert!(journal("durability.dir", "/var/j").contains("dir: \"/var/j\""));
     assert!(journal("durability.tick", "5ms").contains("tick: 5ms"));

@@ -9,7 +9,7 @@ use std::{
 };
 
 use countem_core::{Batch, BatchId, Deltas, Table, Writer};
-use countem_journal::{FailPoints, Journal, JournalOptions, Recovered};
+use countem_journal::{FailPoints, Journal, JournalConfig, Recovered};
 use countem_store::Applied;
 use proptest::{prelude::*, sample::Index};
 use tempfile::TempDir;
@@ -20,7 +20,7 @@ use super::{
     server::{Key, Server},
 };
 use crate::{
-    Clock, ManualClock, Refusal, Settings, calendar::Calendar, lane_of, node::Node, recorder::Recorder,
+    Clock, EngineConfig, ManualClock, Refusal, calendar::Calendar, lane_of, node::Node, recorder::Recorder,
     tests::quiet,
 };
 
@@ -98,12 +98,12 @@ impl World {
 
     /// Starts a process on the journal.
     fn start(&mut self) {
-        let options = JournalOptions {
+        let options = JournalConfig {
             lanes: u16::try_from(LANES).unwrap(),
             // Otherwise the journal itself would notice some of the broken rules.
             resolved_retention: Duration::ZERO,
             fail_points: self.disk.clone(),
-            ..JournalOptions::new(self.dir.path())
+            ..JournalConfig::new(self.dir.path())
         };
         let (journal, mut recovered) = Journal::open(options).unwrap();
         let mut writer = journal.writer();
@@ -117,7 +117,7 @@ impl World {
         for batch in &recovered.frozen {
             self.broken.frozen[usize::from(batch.id().lane)].push(batch.encode());
         }
-        let settings = Settings { lanes: recovered.lanes, batch_counters: 2, ..quiet() };
+        let settings = EngineConfig { lanes: recovered.lanes, batch_counters: 2, ..quiet() };
         let clock = Clock::Manual(ManualClock::new("2026-11-20T12:00:00Z".parse().unwrap()));
         let calendar = Calendar::new(&settings.zone, &settings.periods, &BTreeMap::new(), clock.now());
         let recorder = Recorder::new(journal);
