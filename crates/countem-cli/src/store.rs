@@ -79,7 +79,7 @@ impl Effective {
             let advice = "count something first, or name another store with `--store`";
             return Err(NotFound::new(format!("there is no store `{uri}`: {advice}")).into());
         }
-        Ok(Reader::new(self.open().await?, Arc::clone(&self.calendar)))
+        Ok(Reader::of_store(self.open().await?, Arc::clone(self.calendar.schedules())))
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use countem_core::{AtomicBucket, Bucket, CollectionName, Period, Schedule, ScheduleError};
+use countem_core::{AtomicBucket, Bucket, CollectionName, Period, Schedule, ScheduleError, Schedules};
 use crossbeam_utils::CachePadded;
 use foldhash::fast::RandomState;
 use hashbrown::HashMap;
@@ -11,6 +11,7 @@ use jiff::{SignedDuration, Timestamp, tz::TimeZone};
 /// Knows the stored periods of every collection and the slot in which it is counted now.
 #[derive(Debug)]
 pub struct Calendar {
+    schedules: Arc<Schedules>,
     default: Arc<Class>,
     /// Collections with periods of their own. Empty in the normal case, which then costs nothing.
     own: HashMap<CollectionName, Arc<Class>, RandomState>,
@@ -51,9 +52,10 @@ impl Calendar {
         own: &BTreeMap<CollectionName, Vec<Period>>,
         now: Timestamp,
     ) -> Result<Self, ScheduleError> {
+        let schedules = Arc::new(Schedules::new(zone, periods, own)?);
         let default = Arc::new(Class::new(periods, zone)?);
         let own = own.iter().map(|(name, periods)| Ok((name.clone(), Arc::new(Class::new(periods, zone)?))));
-        let calendar = Self { default, own: own.collect::<Result<_, ScheduleError>>()? };
+        let calendar = Self { schedules, default, own: own.collect::<Result<_, ScheduleError>>()? };
         calendar.turn(now);
         Ok(calendar)
     }
@@ -61,6 +63,11 @@ impl Calendar {
     /// Returns the stored periods of `collection` and their zone.
     pub fn schedule(&self, collection: &str) -> &Schedule {
         self.class(collection).schedule()
+    }
+
+    /// Returns the schedules of all collections.
+    pub fn schedules(&self) -> &Arc<Schedules> {
+        &self.schedules
     }
 
     /// Returns the zone of days and coarser periods.

@@ -7,6 +7,7 @@ mod start;
 use std::{future::Future, sync::Arc, time::Duration};
 
 use countem_core::{CollectionName, MetricName, NameError, Writer};
+use countem_query::{ReadError, Reader};
 use countem_store::Store;
 use futures_util::future::join_all;
 use jiff::Timestamp;
@@ -16,15 +17,8 @@ use tokio::{runtime, sync::OnceCell, sync::oneshot};
 use self::source::NodeSource;
 pub use self::start::StartError;
 use crate::{
-    actors::Actors,
-    calendar::Calendar,
-    counter::Counter,
-    node::Node,
-    reader::{ReadError, Reader},
-    recorder::NotDurable,
-    refusal::Refusal,
-    shutdown::ShutdownReport,
-    stats::Stats,
+    actors::Actors, calendar::Calendar, counter::Counter, node::Node, recorder::NotDurable, refusal::Refusal,
+    shutdown::ShutdownReport, stats::Stats,
 };
 
 /// A running node: counts, flushes and reads. Cheap to clone; the last clone that is dropped shuts down in the background.
@@ -154,7 +148,7 @@ impl Engine {
     /// Reads counters, this node's pending deltas included exactly once.
     pub fn reader(&self) -> Reader {
         let source = NodeSource { core: Arc::clone(self.core()) };
-        Reader::of_source(Arc::new(source), Arc::clone(&self.core().calendar))
+        Reader::new(Arc::new(source), Arc::clone(self.core().calendar.schedules()))
     }
 
     /// Returns where every increment is.

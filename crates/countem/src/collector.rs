@@ -6,7 +6,8 @@ use countem_core::{
     Bucket, BucketRange, CollectionName, MetricName, NameError, Period,
     jiff::{Timestamp, civil::Date},
 };
-use countem_engine::{Counter, Engine, ReadError, Reader, Refusal, ShutdownReport, Stats};
+use countem_engine::{Counter, Engine, Refusal, ShutdownReport, Stats};
+use countem_query::{ReadError, Reader};
 use countem_store::Counters;
 
 use crate::{Builder, Error, builder::block_on};

@@ -1,7 +1,8 @@
 //! What can go wrong when asking a collector.
 
 use countem_core::{BucketError, NameError};
-use countem_engine::{NotDurable, ReadError, Refusal};
+use countem_engine::{NotDurable, Refusal};
+use countem_query::ReadError;
 
 /// Says what could not be done, in one line.
 #[derive(Debug, thiserror::Error)]

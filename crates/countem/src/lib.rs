@@ -53,8 +53,9 @@ pub use countem_core::{
     jiff::{self, Timestamp, civil::Date},
 };
 pub use countem_engine::{
-    Calendar, Clock, Counter, Durability, EngineConfig, LaneStats, ManualClock, NotDurable, ReadError,
-    Reader, Refusal, Retry, ShutdownReport, StartError, Stats, deliver, lane_of,
+    Calendar, Clock, Counter, Durability, EngineConfig, LaneStats, ManualClock, NotDurable, Refusal, Retry,
+    ShutdownReport, StartError, Stats, deliver, lane_of,
 };
 pub use countem_journal::{self as journal, JournalConfig};
+pub use countem_query::{ReadError, Reader, When};
 pub use countem_store::{self as store, Counters, Quarantined, Store, StoreError};

@@ -3,13 +3,11 @@
 use std::{sync::Arc, time::Duration};
 
 use countem_core::{CollectionName, Delta};
+use countem_query::{ReadError, Source};
 use countem_store::{ErrorKind, Query, Rows, StoreError, async_trait, overlay};
 
 use super::Core;
-use crate::{
-    lane::Lane,
-    reader::{ReadError, Source},
-};
+use crate::lane::Lane;
 
 /// The store and what this node has pending.
 #[derive(Debug)]
@@ -42,7 +40,7 @@ impl Source for NodeSource {
         Ok(rows)
     }
 
-    async fn names(&self) -> Result<Vec<CollectionName>, ReadError> {
+    async fn collections(&self) -> Result<Vec<CollectionName>, ReadError> {
         let store = self.core.store()?;
         // What is pending first: what is stored meanwhile is then seen twice, and never not at all.
         self.core.node.drain_all();

@@ -9,10 +9,11 @@ use std::{
 };
 
 use countem_core::{BucketRange, MetricName, Period};
+use countem_query::ReadError;
 use countem_store::{Fault, Store};
 
 use super::{bucket, counters, name, quiet, start};
-use crate::{EngineConfig, ReadError};
+use crate::EngineConfig;
 
 #[tokio::test]
 async fn a_read_sees_what_is_pending_in_flight_and_stored() {

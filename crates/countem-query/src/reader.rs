@@ -1,79 +1,29 @@
 //! Reading counters, with periods that are not stored derived from finer ones.
 
-use std::{collections::BTreeMap, fmt, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc};
 
-use countem_core::{Bucket, BucketRange, CollectionName, MetricName, Period};
-use countem_store::{Counters, Query, Rows, Select, Store, StoreError, async_trait};
+use countem_core::{Bucket, BucketRange, CollectionName, MetricName, Period, Schedules};
+use countem_store::{Counters, Query, Select, Store};
 use futures_util::future::try_join_all;
 
-use crate::calendar::Calendar;
-
-/// Says why counters could not be read.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum ReadError {
-    /// The store could not be read.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    /// The period is neither stored nor the sum of stored buckets.
-    #[error("`{collection}` stores no {period} buckets, and {stored} do not add up to them")]
-    NotStored {
-        /// The collection.
-        collection: CollectionName,
-        /// The period that was asked for.
-        period: Period,
-        /// The periods that are stored.
-        stored: String,
-    },
-    /// The derived value leaves the range of `i64`.
-    #[error("sum of `{metric}` over `{bucket}` exceeds the range of a 64-bit integer")]
-    Overflow {
-        /// The metric.
-        metric: String,
-        /// The bucket that was asked for.
-        bucket: Bucket,
-    },
-    /// The collector was shut down and its runtime is gone.
-    #[error("collector is shut down")]
-    Closed,
-}
-
-/// Where rows come from: a store alone, or a store and what a node has pending.
-#[async_trait]
-pub(crate) trait Source: Send + Sync + fmt::Debug {
-    async fn rows(&self, query: &Query) -> Result<Rows, ReadError>;
-    async fn names(&self) -> Result<Vec<CollectionName>, ReadError>;
-}
-
-/// A store as it is, without anything pending.
-#[derive(Debug)]
-struct StoreAlone(Arc<dyn Store>);
-
-#[async_trait]
-impl Source for StoreAlone {
-    async fn rows(&self, query: &Query) -> Result<Rows, ReadError> {
-        Ok(self.0.read(query, None).await?)
-    }
-    async fn names(&self) -> Result<Vec<CollectionName>, ReadError> {
-        Ok(self.0.collections().await?)
-    }
-}
+use crate::{ReadError, Source, StoreSource};
 
 /// Reads counters. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Reader {
     source: Arc<dyn Source>,
-    calendar: Arc<Calendar>,
+    schedules: Arc<Schedules>,
 }
 
 impl Reader {
-    /// Reads what is in `store`; `calendar` says which periods are stored.
-    pub fn new(store: Arc<dyn Store>, calendar: Arc<Calendar>) -> Self {
-        Self { source: Arc::new(StoreAlone(store)), calendar }
+    /// Returns a reader of `source`, whose stored periods are those of `schedules`.
+    pub fn new(source: Arc<dyn Source>, schedules: Arc<Schedules>) -> Self {
+        Self { source, schedules }
     }
 
-    pub(crate) fn of_source(source: Arc<dyn Source>, calendar: Arc<Calendar>) -> Self {
-        Self { source, calendar }
+    /// Returns a reader of `store` alone, without pending counts.
+    pub fn of_store(store: Arc<dyn Store>, schedules: Arc<Schedules>) -> Self {
+        Self::new(Arc::new(StoreSource(store)), schedules)
     }
 
     /// Returns all counters of one bucket, sorted by metric; empty when nothing was counted.
@@ -140,7 +90,7 @@ impl Reader {
         let (first, last) = (self.finer(collection, range.first())?, self.finer(collection, range.last())?);
         let Some(whole) = BucketRange::new(first.first(), last.last()) else { return Ok(series) };
         let query = Query { collection: collection.clone(), range: whole, select };
-        let zone = self.calendar.schedule(collection.as_str()).zone();
+        let zone = self.schedules.of(collection.as_str()).zone();
         for (fine, mut row) in self.source.rows(&query).await? {
             let bucket = fine.rollup(range.period(), zone).filter(|bucket| range.contains(*bucket));
             if let (Some(bucket), Some(value)) = (bucket, row.remove(metric.as_str())) {
@@ -158,16 +108,16 @@ impl Reader {
     /// # Errors
     /// The store could not be read.
     pub async fn collections(&self) -> Result<Vec<CollectionName>, ReadError> {
-        self.source.names().await
+        self.source.collections().await
     }
 
     fn is_stored(&self, collection: &CollectionName, period: Period) -> bool {
-        self.calendar.schedule(collection.as_str()).periods().contains(&period)
+        self.schedules.of(collection.as_str()).periods().contains(&period)
     }
 
     /// The coarsest stored buckets that make up `bucket`.
     fn finer(&self, collection: &CollectionName, bucket: Bucket) -> Result<BucketRange, ReadError> {
-        let schedule = self.calendar.schedule(collection.as_str());
+        let schedule = self.schedules.of(collection.as_str());
         let zone = schedule.zone();
         let nests = |range: &BucketRange| {
             let ends = [range.first(), range.last()];

@@ -1,0 +1,12 @@
+#![doc = include_str!("../README.md")]
+
+mod error;
+mod reader;
+mod source;
+mod when;
+
+pub use countem_store::Counters;
+pub use error::ReadError;
+pub use reader::Reader;
+pub use source::{Source, StoreSource};
+pub use when::When;

@@ -1,0 +1,39 @@
+//! Sources of rows.
+
+use std::{fmt, sync::Arc};
+
+use countem_core::CollectionName;
+use countem_store::{Query, Rows, Store, async_trait};
+
+use crate::ReadError;
+
+/// A source of rows: a store alone, or a store and the counts that an engine has pending.
+#[async_trait]
+pub trait Source: Send + Sync + fmt::Debug + 'static {
+    /// Returns the counters that `query` selects, each counted exactly once.
+    ///
+    /// # Errors
+    /// [`ReadError`]: the source could not be read, or is closed.
+    async fn rows(&self, query: &Query) -> Result<Rows, ReadError>;
+
+    /// Lists all collections that hold a counter, sorted.
+    ///
+    /// # Errors
+    /// [`ReadError`]: the source could not be read, or is closed.
+    async fn collections(&self) -> Result<Vec<CollectionName>, ReadError>;
+}
+
+/// A store as it is, without pending counts.
+#[derive(Debug)]
+pub struct StoreSource(pub Arc<dyn Store>);
+
+#[async_trait]
+impl Source for StoreSource {
+    async fn rows(&self, query: &Query) -> Result<Rows, ReadError> {
+        Ok(self.0.read(query, None).await?)
+    }
+
+    async fn collections(&self) -> Result<Vec<CollectionName>, ReadError> {
+        Ok(self.0.collections().await?)
+    }
+}
