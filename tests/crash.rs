@@ -7,7 +7,7 @@ mod node;
 mod clock;
 mod copy;
 mod disk;
+mod fail_points;
 mod kill;
 mod mongodb;
 mod outage;
-mod places;

@@ -1,4 +1,4 @@
-//! countem from outside, as a service sees it: through the public facade, on real SQLite files.
+//! countem from outside, as a service sees it: through the public facade, on real stores.
 
 #![allow(
     clippy::unwrap_used,
@@ -7,19 +7,7 @@
 
 mod support;
 
-mod books;
-mod config;
 mod crash;
-mod durable;
-mod examples;
-mod global;
-mod hosts;
-mod load;
-mod midnight;
+mod doors;
+mod guarantees;
 mod mongodb;
-mod names;
-mod periods;
-mod processes;
-mod reads;
-mod regressions;
-mod start;

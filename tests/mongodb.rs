@@ -6,7 +6,7 @@ mod failover;
 mod lanes;
 mod load;
 mod names;
-mod one_shot;
 mod program;
 mod reads;
+mod restarts;
 mod start;

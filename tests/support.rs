@@ -1,4 +1,4 @@
-//! What the tests share.
+//! Files, programs and requests that the tests share.
 
 use std::{
     collections::BTreeMap,
@@ -19,7 +19,7 @@ pub(crate) struct CounterFile {
     folder: TempDir,
 }
 
-/// Keeps everybody else from writing to a file until it is dropped.
+/// Keeps all other connections from writing to a file until it is dropped.
 pub(crate) struct WriteLock(Connection);
 
 impl CounterFile {
@@ -78,7 +78,7 @@ impl CounterFile {
         file.query_row("SELECT count(DISTINCT writer) FROM applied", [], |row| row.get(0)).unwrap()
     }
 
-    /// Takes the store away: nobody can write to the file, as if another program were busy with it.
+    /// Takes the store away: no other connection can write to the file, as if another program were busy with it.
     pub(crate) fn lock(&self) -> WriteLock {
         let file = Connection::open(self.path()).unwrap();
         file.busy_timeout(Duration::from_secs(10)).unwrap();
@@ -107,7 +107,7 @@ pub(crate) fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
     let deadline = Instant::now() + Duration::from_secs(30);
     while !condition() {
         assert!(Instant::now() < deadline, "{what} did not happen");
-        // Polled, because what is waited for tells nobody: a file, another process, a thread of the collector.
+        // Polled: files, other processes and threads of the collector send no signal.
         std::thread::sleep(Duration::from_millis(1));
     }
 }
@@ -146,7 +146,7 @@ impl Program {
     }
 }
 
-/// What an HTTP server answered.
+/// Answer of an HTTP server.
 pub(crate) struct Answer {
     pub(crate) status: u16,
     pub(crate) body: String,

@@ -1,4 +1,4 @@
-//! What processes said, held against what the store has.
+//! The acknowledgements of processes, compared with the contents of the store.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -10,7 +10,7 @@ use countem::{Collector, store::Counters};
 use super::node::Line;
 use crate::support::CounterFile;
 
-/// What processes said about their operations.
+/// Operations by what their processes said of them.
 #[derive(Debug, Default)]
 pub(super) struct Books {
     /// Acknowledged: stored exactly once.
@@ -19,11 +19,11 @@ pub(super) struct Books {
     unsure: BTreeSet<String>,
     /// Never counted under its own name.
     refused: BTreeSet<String>,
-    /// How often `shared` may have been counted beyond what was acknowledged.
+    /// Maximum number of increments of `shared` without an acknowledgement.
     spare: usize,
 }
 
-/// What the store has, by counter.
+/// Contents of the store, by counter.
 pub(super) struct Stored {
     pub(super) own: Counters,
     pub(super) shared: i64,
@@ -80,8 +80,8 @@ impl Books {
         assert!(lost.is_empty(), "acknowledged and lost: {lost:?}");
         let invented: Vec<_> = self.refused.iter().filter(|own| stored.own.contains_key(*own)).collect();
         assert!(invented.is_empty(), "refused and counted: {invented:?}");
-        // Every operation is one increment of the shared counter and one of its own, and only those that nobody was told
-        // about may have come halfway.
+        // Every operation is one increment of the shared counter and one of its own, and only those without an
+        // acknowledgement may have come halfway.
         let (acknowledged, spare) = (self.acknowledged.len() as i64, self.spare as i64);
         let operations = stored.own.len() as i64;
         for (what, value) in [("operations", operations), ("shared", stored.shared)] {

@@ -7,8 +7,8 @@ use rusqlite::Connection;
 
 use super::{
     books::Books,
+    fail_points::{FailPoint, die_at},
     node::Start,
-    places::{Place, die_at},
 };
 use crate::support::CounterFile;
 
@@ -31,7 +31,7 @@ fn identities(file: &CounterFile) -> BTreeSet<(String, i64)> {
 
 /// Processes that are killed with batches in doubt, each at another time than the one before.
 #[test]
-fn a_clock_that_is_set_between_two_processes_costs_nothing() {
+fn clock_set_between_two_processes_costs_nothing() {
     const TASKS: usize = 3;
     let (file, mut books) = (CounterFile::new(), Books::default());
     let journal = file.folder().join("journal");
@@ -44,7 +44,7 @@ fn a_clock_that_is_set_between_two_processes_costs_nothing() {
         epochs.push(summary.writer.epoch());
     }
     assert!(epochs.is_sorted_by(|one, next| one < next), "an epoch was used twice: {epochs:?}");
-    die_at(Place::Journal("freeze.after"), 1, &file.uri(), &journal, "end", &mut books);
+    die_at(FailPoint::Journal("freeze.after"), 1, &file.uri(), &journal, "end", &mut books);
     super::books::deliver(&super::books::last(&file, &journal));
     assert!(identities(&file).len() >= TIMES.len(), "every process has an identity of its own");
     // Each operation once, each on the day that its own process believed in.
@@ -62,7 +62,7 @@ fn a_clock_that_is_set_between_two_processes_costs_nothing() {
 
 /// The clock of a running process is set while batches wait.
 #[test]
-fn a_clock_that_is_set_under_a_running_process_costs_nothing() {
+fn clock_set_under_running_process_costs_nothing() {
     let file = CounterFile::new();
     let journal = file.folder().join("journal");
     let at = |text: &str| -> Timestamp { text.parse().unwrap() };

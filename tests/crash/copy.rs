@@ -6,8 +6,8 @@ use countem::journal::{JournalReader, Summary};
 
 use super::{
     books::{Books, Stored, deliver, last},
+    fail_points::{FailPoint, die_at},
     node::{Line, Start},
-    places::{Place, die_at},
 };
 use crate::support::CounterFile;
 
@@ -43,16 +43,16 @@ fn count_with_both(file: &CounterFile, journals: [&Path; 2], books: &mut Books) 
 /// A process that dies with frozen batches of which the store has some leaves them in the original and in the copy. Both
 /// send them, and both count on.
 #[test]
-fn a_copied_directory_on_a_second_node_neither_loses_nor_doubles() {
-    for place in [
-        Place::Store("before"),
-        Place::Store("after"),
-        Place::Journal("freeze.after"),
-        Place::Journal("record.after"),
+fn copied_directory_neither_loses_nor_doubles() {
+    for point in [
+        FailPoint::Store("before"),
+        FailPoint::Store("after"),
+        FailPoint::Journal("freeze.after"),
+        FailPoint::Journal("record.after"),
     ] {
         let (file, mut books) = (CounterFile::new(), Books::default());
         let [original, copied] = ["original", "copy"].map(|name| file.folder().join(name));
-        die_at(place, 3, &file.uri(), &original, "before", &mut books);
+        die_at(point, 3, &file.uri(), &original, "before", &mut books);
         copy(&original, &copied);
         count_with_both(&file, [&original, &copied], &mut books);
 
@@ -66,9 +66,9 @@ fn a_copied_directory_on_a_second_node_neither_loses_nor_doubles() {
     }
 }
 
-/// What was pending has no identity yet, so only one of the two may count it. The copy keeps it for a person.
+/// Pending deltas have no identity yet, so only one of the two nodes may count them. The copy quarantines them.
 #[test]
-fn what_was_pending_in_a_copied_directory_is_counted_by_the_original_alone() {
+fn original_alone_counts_pending_of_copied_directory() {
     const TASKS: usize = 4;
     let (file, mut books) = (CounterFile::new(), Books::default());
     let [original, copied] = ["original", "copy"].map(|name| file.folder().join(name));
@@ -81,6 +81,6 @@ fn what_was_pending_in_a_copied_directory_is_counted_by_the_original_alone() {
     count_with_both(&file, [&original, &copied], &mut books);
     let kept = summary(&copied).quarantined.counters;
     // Both stored periods of every operation, and of the shared counter.
-    assert!(kept >= 2 * 101, "{kept} counters are kept for a person");
+    assert!(kept >= 2 * 101, "{kept} counters are quarantined");
     books.check(&Stored::of(&file));
 }

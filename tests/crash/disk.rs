@@ -57,7 +57,7 @@ fn limit_files(process: u32, bytes: &str) {
 
 #[cfg(target_os = "linux")]
 #[test]
-fn a_disk_that_refuses_to_write_stops_acknowledgements_until_it_does_not() {
+fn failing_disk_stops_acknowledgements_until_it_works() {
     let file = CounterFile::new();
     let journal = file.folder().join("journal");
     let node = start(&file, &journal).ignoring_file_limit().start();
@@ -101,7 +101,7 @@ impl Drop for SmallDisk {
 
 #[cfg(target_os = "linux")]
 #[test]
-fn a_full_disk_stops_acknowledgements_until_there_is_room() {
+fn full_disk_stops_acknowledgements_until_there_is_room() {
     let file = CounterFile::new();
     let Some(disk) = SmallDisk::mount(file.folder().join("disk")) else {
         eprintln!("!!! only an administrator can make a small disk: filling one was NOT TESTED");
@@ -112,12 +112,12 @@ fn a_full_disk_stops_acknowledgements_until_there_is_room() {
     let lines = run_out_of_room(node, || disk.fill(), || fs::remove_file(disk.ballast()).unwrap());
     fs::remove_file(disk.ballast()).unwrap();
     let books = check(&file, &journal, lines);
-    assert!(books.unsure() + books.refused() > 0, "nobody was told");
+    assert!(books.unsure() + books.refused() > 0, "no operation was refused or unsure");
 }
 
 /// The bound that is configured: while the store is away the journal fills, and intake is refused until it is back.
 #[test]
-fn a_journal_that_has_reached_its_bound_refuses_until_the_store_is_back() {
+fn full_journal_refuses_until_store_is_back() {
     let file = CounterFile::new();
     deliver(&last(&file, &file.folder().join("other")));
     let journal = file.folder().join("journal");
@@ -131,9 +131,9 @@ fn a_journal_that_has_reached_its_bound_refuses_until_the_store_is_back() {
     check(&file, &journal, node.kill());
 }
 
-/// Whoever waits for an acknowledgement after the disk has recovered does not wait for the store's next turn, too.
+/// An acknowledgement that waits for the disk does not wait for the store's next attempt, too.
 #[test]
-fn acknowledgements_go_on_as_soon_as_the_disk_does() {
+fn acknowledgements_go_on_as_soon_as_disk_does() {
     let file = CounterFile::new();
     let journal = file.folder().join("journal");
     // The storage actors try again in an hour.

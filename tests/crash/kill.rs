@@ -61,7 +61,7 @@ fn every_acknowledged_increment_survives_kill_9_exactly_once() {
 }
 
 #[test]
-fn a_process_that_acknowledges_too_early_does_not_go_unnoticed() {
+fn acknowledging_too_early_is_noticed() {
     let (file, mut books) = (CounterFile::new(), Books::default());
     let journal = file.folder().join("journal");
     let start = Start::new(&file.uri(), &journal).with("tasks", 1).with("tick", 3_600_000);

@@ -7,8 +7,8 @@ use mongodb::{Client, bson::Document, options::ReadConcern};
 
 use super::{
     books::{Books, Stored},
+    fail_points::{FAIL_POINTS, die_at, nth},
     kill::{kill_once, kills, random},
-    places::{PLACES, die_at, nth},
 };
 
 /// Reads all counters of a day, past countem, as a majority of the members has them.
@@ -62,16 +62,16 @@ async fn every_acknowledged_increment_survives_kill_9_exactly_once() -> Result<(
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_process_may_die_anywhere_and_again_while_it_recovers() -> Result<()> {
+async fn process_may_die_anywhere_also_while_recovering() -> Result<()> {
     if !require_mongod() {
         return Ok(());
     }
     let set = ReplicaSet::start(3).await?;
     let folder = tempfile::tempdir()?;
     let (journal, mut random, mut books) = (folder.path().join("journal"), random(), Books::default());
-    for (round, first) in PLACES.into_iter().enumerate() {
-        // The second one dies where the first one would have come by next, or at the same place.
-        for (again, second) in [(0, first), (1, PLACES[(round + 1) % PLACES.len()])] {
+    for (round, first) in FAIL_POINTS.into_iter().enumerate() {
+        // The second one dies where the first one would have come by next, or at the same point.
+        for (again, second) in [(0, first), (1, FAIL_POINTS[(round + 1) % FAIL_POINTS.len()])] {
             let name = format!("{first:?}.{again}");
             let nth = nth(first, &mut random);
             tokio::task::block_in_place(|| {

@@ -13,10 +13,10 @@ use countem_testkit::Child;
 
 const NODE: &str = env!("CARGO_BIN_EXE_crash_node");
 
-/// How long anything may take on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// Maximum time of any step on a busy machine.
+const STEP_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// What a process says, one thing at a time.
+/// One line of the output of a process.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Line {
     /// It counts.
@@ -29,7 +29,7 @@ pub(super) enum Line {
     Half(String),
     /// The operation was refused.
     Refused(String),
-    /// The journal fares otherwise than before.
+    /// The health of the journal has changed.
     Health(String),
     /// It has shut down; whether everything is stored.
     Ended(bool),
@@ -54,7 +54,7 @@ impl Line {
     }
 }
 
-/// How a process is to be started.
+/// A process that is about to be started.
 pub(super) struct Start {
     store: String,
     journal: String,
@@ -82,7 +82,7 @@ impl Start {
         self
     }
 
-    /// Lets its journal fail, or the process die in it, at the places of a specification.
+    /// Lets its journal fail, or the process die in it, at fail points.
     pub(super) fn failing(self, fail: &str) -> Self {
         Self { fail: fail.to_owned(), ..self }
     }
@@ -132,7 +132,7 @@ impl Node {
     /// Listens until a line is the one that is waited for.
     #[track_caller]
     pub(super) fn wait_for(&mut self, what: &str, mut is_it: impl FnMut(&Line) -> bool) {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + STEP_TIMEOUT;
         loop {
             let line = match self.lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
                 Ok(line) => line,
@@ -167,17 +167,17 @@ impl Node {
 
     /// Waits until it dies by itself, and returns everything that it has said.
     #[track_caller]
-    pub(super) fn wait_for_death(mut self, place: &str) -> Vec<Line> {
-        let status = self.child.wait_at_most(PATIENCE);
-        let status = status.unwrap_or_else(|error| panic!("nobody came by `{place}`: {error:#}"));
-        assert!(is_abort(status), "it was to die at `{place}`, and ended with {status}");
+    pub(super) fn wait_for_death(mut self, point: &str) -> Vec<Line> {
+        let status = self.child.wait_at_most(STEP_TIMEOUT);
+        let status = status.unwrap_or_else(|error| panic!("`{point}` was not reached: {error:#}"));
+        assert!(is_abort(status), "it was to die at `{point}`, and ended with {status}");
         self.listen_to_the_end()
     }
 
     /// Waits until it has ended well, and returns everything that it has said.
     #[track_caller]
     pub(super) fn finish(mut self) -> Vec<Line> {
-        let status = self.child.wait_at_most(PATIENCE).unwrap();
+        let status = self.child.wait_at_most(STEP_TIMEOUT).unwrap();
         let lines = self.listen_to_the_end();
         assert!(status.success(), "{status}");
         assert!(lines.contains(&Line::Ended(true)), "it has not stored everything");

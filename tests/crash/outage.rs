@@ -24,7 +24,7 @@ fn bytes(dir: &Path) -> u64 {
 }
 
 #[test]
-fn ten_million_increments_while_the_store_is_away_are_delivered_once() {
+fn ten_million_increments_during_outage_are_delivered_once() {
     let file = CounterFile::new();
     // The first process makes the file, so that there is something to take away.
     deliver(&last(&file, &file.folder().join("other")));
@@ -35,7 +35,7 @@ fn ten_million_increments_while_the_store_is_away_are_delivered_once() {
         scope.spawn(|| {
             while !ended.load(Ordering::SeqCst) {
                 largest.fetch_max(bytes(&journal), Ordering::SeqCst);
-                // Nobody tells when a file grows.
+                // Polled: a growing file sends no signal.
                 thread::sleep(Duration::from_millis(1));
             }
         });

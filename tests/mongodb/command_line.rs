@@ -24,7 +24,7 @@ const COMMANDS: [&[&str]; 6] =
     [&["inc", "web", "GET 200"], &INGEST, &["get", "web"], &["all"], &["top", "web"], &["collections"]];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn every_command_counts_into_and_reads_from_the_same_documents() -> Result<()> {
+async fn every_command_uses_the_same_documents() -> Result<()> {
     if !require_mongod() {
         return Ok(());
     }
@@ -99,7 +99,7 @@ fn assert_hidden(ran: &Ran) {
 }
 
 #[tokio::test]
-async fn every_command_says_in_one_line_that_the_server_is_away() -> Result<()> {
+async fn every_command_reports_absent_server_in_one_line() -> Result<()> {
     let port = Port::reserve()?;
     let uri = format!("mongodb://anna:{PASSWORD}@127.0.0.1:{}/?authSource=admin", port.number());
     let config = CommandLine::new(&uri).run(&["config"]).expect(0);
@@ -110,7 +110,7 @@ async fn every_command_says_in_one_line_that_the_server_is_away() -> Result<()> 
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn every_command_says_in_one_line_that_the_server_refuses() -> Result<()> {
+async fn every_command_reports_a_refusal_in_one_line() -> Result<()> {
     if !require_mongod() {
         return Ok(());
     }

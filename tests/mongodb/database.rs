@@ -16,7 +16,7 @@ pub(super) const DAY: &str = "2026-11-20";
 /// The database that a URI without a path means.
 const NAME: &str = "countem";
 
-/// The database of a server that nobody else uses.
+/// A database of one test.
 pub(super) struct Database {
     uri: String,
     handle: mongodb::Database,
@@ -86,13 +86,13 @@ pub(super) fn begin(uri: &str) -> Builder {
     Collector::builder().store(uri).settings(eager()).clock(Clock::Manual(ManualClock::new(noon)))
 }
 
-/// Returns settings under which as much as possible goes on at once.
+/// Returns a configuration under which as much as possible goes on at once.
 pub(super) fn eager() -> EngineConfig {
     EngineConfig {
         flush_interval: Duration::from_millis(50),
         retry_first: Duration::from_millis(20),
         retry_longest: Duration::from_millis(300),
-        shutdown_deadline: PATIENCE,
+        shutdown_deadline: STEP_TIMEOUT,
         ..EngineConfig::default()
     }
 }
@@ -107,21 +107,21 @@ fn decoded(field: &str) -> String {
     field.replace("%2E", ".").replace("%24", "$").replace("%25", "%")
 }
 
-/// How long anything may take on a busy machine.
-pub(super) const PATIENCE: Duration = Duration::from_secs(60);
+/// Maximum time of any step on a busy machine.
+pub(super) const STEP_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Waits for a condition that servers and threads of a collector bring about.
 pub(super) async fn eventually(what: &str, mut condition: impl AsyncFnMut() -> Result<bool>) -> Result<()> {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + STEP_TIMEOUT;
     while !condition().await? {
         assert!(Instant::now() < deadline, "{what} did not happen");
-        // Polled, because what is waited for tells nobody.
+        // Polled: servers and other threads send no signal.
         sleep(Duration::from_millis(5)).await;
     }
     Ok(())
 }
 
-/// Returns how a collector's lanes fare.
+/// Returns the statistics of a collector's lanes.
 pub(super) fn lanes(collector: &Collector) -> Vec<LaneStats> {
     collector.stats().lanes
 }

@@ -18,12 +18,12 @@ use tokio::task::JoinHandle;
 use super::database::{Database, begin, duration, eventually, lanes, with_option};
 
 const NODES: usize = 4;
-/// How often the primary is killed. Otherwise it steps down.
+/// Number of times that the primary is killed. Otherwise it steps down.
 const KILLS: usize = 2;
 /// Collections that all nodes count in, and their metrics: so many that their documents are split meanwhile.
 const SHARED: [&str; 3] = ["shared-0", "shared-1", "shared-2"];
 const METRICS: usize = 60;
-/// Over how many documents a node spreads the writers of a counter: half of the nodes over two.
+/// Writer shards of the nodes: half of them spread a counter over two documents.
 const SHARDS: [NonZeroU16; 2] = [NonZeroU16::MIN, NonZeroU16::new(2).unwrap()];
 /// Amounts, one after the other.
 const AMOUNTS: [i64; 4] = [1, 2, -1, 5];
@@ -34,14 +34,14 @@ struct Node {
     counting: JoinHandle<Tally>,
 }
 
-/// What one node was told to be accepted.
+/// Increments that one node accepted.
 #[derive(Default)]
 struct Tally {
     increments: u64,
     sums: BTreeMap<(String, String), i64>,
 }
 
-/// What happened to the primary.
+/// Changes of the primary.
 #[derive(Debug, Default)]
 struct Changes {
     stepped_down: usize,
@@ -49,7 +49,7 @@ struct Changes {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn totals_are_exact_though_the_primary_steps_down_and_is_killed_all_the_time() -> Result<()> {
+async fn totals_are_exact_while_the_primary_changes() -> Result<()> {
     if !require_mongod() {
         return Ok(());
     }
@@ -95,14 +95,14 @@ async fn totals_are_exact_though_the_primary_steps_down_and_is_killed_all_the_ti
 
 /// Starts a node. Documents are small, so that they are split under way.
 async fn start(database: &Database, number: usize, stop: &Arc<AtomicBool>) -> Result<Node> {
-    let settings = MongodbConfig {
+    let config = MongodbConfig {
         metrics_per_document: const { NonZeroUsize::new(16).expect("16 is not zero") },
         writer_shards: SHARDS[number % SHARDS.len()],
         deadline: Duration::from_secs(5),
         ..MongodbConfig::default()
     };
     let uri = with_option(database.uri(), "serverSelectionTimeoutMS=2000");
-    let collector = begin(&uri).mongodb(settings).require_store().start().await?;
+    let collector = begin(&uri).mongodb(config).require_store().start().await?;
     let counting = tokio::spawn(count(collector.clone(), number, Arc::clone(stop)));
     Ok(Node { collector, counting })
 }
@@ -145,7 +145,7 @@ impl Counted {
             0 => self.handle.try_increment(n),
             _ => collector.try_increment(&self.collection, &self.metric, n),
         };
-        accepted.expect("there is room, and nobody has shut down");
+        accepted.expect("there is room, and the collector is open");
         self.sum += n;
     }
 }

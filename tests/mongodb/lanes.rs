@@ -7,7 +7,7 @@ use countem::{Builder, Collector, EngineConfig, MongodbConfig};
 use countem_testkit::{Mongod, Options, Proxy, require_mongod};
 use mongodb::bson::doc;
 
-use super::database::{Database, PATIENCE, begin, eager, eventually, lanes};
+use super::database::{Database, STEP_TIMEOUT, begin, eager, eventually, lanes};
 use crate::support::counters;
 
 /// More requests than a client has connections.
@@ -27,8 +27,8 @@ struct Scene {
 impl Scene {
     async fn new(builder: Builder, deadline: Duration, database: Database) -> Result<Self> {
         let mongodb = MongodbConfig { deadline, ..MongodbConfig::default() };
-        let settings = EngineConfig { retry_longest: Duration::from_millis(50), ..eager() };
-        let collector = builder.settings(settings).mongodb(mongodb).require_store().start().await?;
+        let config = EngineConfig { retry_longest: Duration::from_millis(50), ..eager() };
+        let collector = builder.settings(config).mongodb(mongodb).require_store().start().await?;
         let [blocked, clear] = [lane_of(&collector, "blocked").await, lane_of(&collector, "clear").await];
         assert_ne!(blocked, clear, "the names were chosen for that");
         Ok(Self { collector, database, blocked, clear, rounds: 1 })
@@ -72,15 +72,15 @@ async fn lane_of(collector: &Collector, collection: &str) -> usize {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn collections_of_another_lane_are_stored_while_a_batch_is_on_its_way() -> Result<()> {
+async fn other_lane_stores_while_a_batch_is_held() -> Result<()> {
     if !require_mongod() {
         return Ok(());
     }
     let mongod = Mongod::start(Options::default()).await?;
     let proxy = Proxy::start(mongod.port())?;
     let database = Database::at(mongod.uri()).await?;
-    // A deadline that nobody reaches: nothing but the other lane's own thread of events can bring its counts to the database.
-    let mut scene = Scene::new(begin(&proxy.uri()), 2 * PATIENCE, database).await?;
+    // A deadline that no test reaches: only the other lane's own requests can bring its counts to the database.
+    let mut scene = Scene::new(begin(&proxy.uri()), 2 * STEP_TIMEOUT, database).await?;
     let held = proxy.hold(|request| request.is("update") && request.contains("blocked"));
     for _ in 0..10 {
         scene.count_and_wait().await?;
@@ -94,7 +94,7 @@ async fn collections_of_another_lane_are_stored_while_a_batch_is_on_its_way() ->
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn collections_of_another_lane_are_stored_while_one_is_never_answered() -> Result<()> {
+async fn other_lane_stores_while_one_gets_no_answer() -> Result<()> {
     if !require_mongod() {
         return Ok(());
     }

@@ -13,7 +13,7 @@ use super::database::{Database, duration, lanes};
 const METRICS: usize = 1000;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
-async fn stored_totals_equal_what_two_producers_counted_at_full_speed() -> Result<()> {
+async fn stored_totals_equal_counts_at_full_speed() -> Result<()> {
     if !require_mongod() {
         return Ok(());
     }

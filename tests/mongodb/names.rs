@@ -23,7 +23,7 @@ fn count_all(collector: &Collector, names: &[String]) -> Counters {
 }
 
 #[tokio::test]
-async fn unusual_names_are_stored_identically_in_new_and_in_existing_documents() -> Result<()> {
+async fn unusual_names_survive_new_and_existing_documents() -> Result<()> {
     if !require_mongod() {
         return Ok(());
     }

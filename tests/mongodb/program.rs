@@ -17,7 +17,7 @@ pub(super) struct CommandLine {
     store: String,
 }
 
-/// How a run of `countem` ended.
+/// Outcome of a run of `countem`.
 #[derive(Debug)]
 pub(super) struct Ran {
     pub(super) code: Option<i32>,

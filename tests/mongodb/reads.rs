@@ -11,13 +11,13 @@ use countem_testkit::{ReplicaSet, require_mongod};
 
 use super::database::{Database, begin, eventually, lanes, with_option};
 
-/// How often the primary changes: every third time it is killed, else it steps down.
+/// Number of changes of the primary: every third time it is killed, else it steps down.
 const CHANGES: usize = 4;
-/// How often each reader reads between two changes.
+/// Minimum number of reads of each reader between two changes.
 const READS: u64 = 10;
 const METRICS: [&str; 4] = ["a", "a.b", "c", "d"];
 
-/// What somebody who counts says.
+/// Progress of a counting task.
 #[derive(Default)]
 struct Tally {
     /// Raised before an increment.
@@ -36,7 +36,7 @@ impl Tally {
     }
 }
 
-/// Two nodes that count, and who reads meanwhile.
+/// Two counting nodes and the readers.
 struct Scene {
     /// Counts in `own`, and in `shared` with the other one.
     one: Collector,
@@ -52,15 +52,15 @@ struct Scene {
     readers: [Reader; 5],
 }
 
-/// How one of those who read fares.
+/// Number of reads of a task, answered and failed.
 #[derive(Default)]
 struct Reader {
     reads: AtomicU64,
     failures: AtomicU64,
 }
 
-/// Whether a read may be less than the one before. What another node has sent and nobody has acknowledged may go with a primary
-/// that is killed, until that node sends it again.
+/// Order of the values that a reader sees. A batch of another node that is not acknowledged yet may vanish with a killed
+/// primary, until that node sends it again: such a value may fall.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Order {
     Rising,
@@ -68,8 +68,7 @@ enum Order {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn every_read_lies_between_what_was_counted_before_and_after_it_though_primaries_change() -> Result<()>
-{
+async fn reads_are_bounded_by_counts_while_primaries_change() -> Result<()> {
     if !require_mongod() {
         return Ok(());
     }
@@ -139,7 +138,7 @@ impl Scene {
         Ok(())
     }
 
-    /// Waits until everybody has read, and both nodes have stored, for some more times.
+    /// Waits until all readers have read, and both nodes have stored, some more times.
     async fn wait_for_reads(&self) -> Result<()> {
         let reads = || -> Vec<u64> {
             let reads = self.readers.iter().map(|reader| reader.reads.load(Ordering::SeqCst));

@@ -7,13 +7,13 @@ use countem::{Collector, EngineConfig, Refusal, StartError, store::Counters};
 use countem_testkit::{Mongod, Options, Port, require_mongod};
 use mongodb::bson::{Document, doc};
 
-use super::database::{Database, PATIENCE, begin, eager, eventually, lanes, with_option};
+use super::database::{Database, STEP_TIMEOUT, begin, eager, eventually, lanes, with_option};
 
 const PASSWORD: &str = "hunter2";
-/// Counters that a service in trouble takes in at most.
-const MOST: usize = 500;
+/// Maximum number of pending counters of a service.
+const MAX_PENDING: usize = 500;
 
-/// Checks that a person can read it, and nobody learns the password.
+/// Checks that an error is one readable line without the password.
 fn assert_line(line: &str, said: &str) {
     assert!(line.contains(said), "{said:?} is not in {line:?}");
     assert!(!line.contains('\n') && line.len() < 600, "{line:?}");
@@ -35,15 +35,15 @@ struct Service {
 impl Service {
     /// Starts a service that will be repaired.
     async fn start(uri: &str, said: &str) -> Result<Self> {
-        Self::start_until(uri, said, PATIENCE).await
+        Self::start_until(uri, said, STEP_TIMEOUT).await
     }
 
     /// Starts a service, after a start that insists on the store was refused. Both say `said`. Its shutdown gives up after
     /// `deadline`.
     async fn start_until(uri: &str, said: &str, deadline: Duration) -> Result<Self> {
         let uri = with_option(uri, "serverSelectionTimeoutMS=500");
-        let settings = EngineConfig { pending_counters: MOST, shutdown_deadline: deadline, ..eager() };
-        let builder = begin(&uri).settings(settings);
+        let config = EngineConfig { pending_counters: MAX_PENDING, shutdown_deadline: deadline, ..eager() };
+        let builder = begin(&uri).settings(config);
         assert_hidden(&format!("{builder:?}"));
         let refused = builder.clone().require_store().start().await;
         let error = refused.expect_err("the store cannot be used");
@@ -71,7 +71,7 @@ impl Service {
         // What is known is still counted, if need be a second time beside the batch that cannot be sent.
         service.count_known();
         let stats = service.collector.stats();
-        assert!(stats.is_balanced() && stats.pending_counters <= 2 * MOST, "{stats:?}");
+        assert!(stats.is_balanced() && stats.pending_counters <= 2 * MAX_PENDING, "{stats:?}");
         assert_eq!(stats.accepted, service.increments);
         Ok(service)
     }
@@ -79,7 +79,7 @@ impl Service {
     /// Counts twice as many counters as there is room for, in collections of both lanes.
     fn count_beyond_the_bound(&mut self) {
         let mut refused = 0;
-        for metric in (0..MOST).map(|n| format!("metric.{n}")) {
+        for metric in (0..MAX_PENDING).map(|n| format!("metric.{n}")) {
             for collection in ["c0", "c1"] {
                 match self.collector.try_increment(collection, &metric, 1) {
                     Ok(()) => self.accept(collection, &metric, 1),
@@ -90,8 +90,8 @@ impl Service {
         }
         let stats = self.collector.stats();
         assert_eq!(stats.refused["full"], refused);
-        assert!(stats.pending_counters <= MOST && self.accepted.len() <= MOST, "{stats:?}");
-        assert!(self.accepted.len() >= MOST / 2, "{} counters were accepted", self.accepted.len());
+        assert!(stats.pending_counters <= MAX_PENDING && self.accepted.len() <= MAX_PENDING, "{stats:?}");
+        assert!(self.accepted.len() >= MAX_PENDING / 2, "{} counters were accepted", self.accepted.len());
     }
 
     /// Counts every known counter once more.
@@ -110,7 +110,7 @@ impl Service {
 
     /// Checks that everything accepted is delivered once, now that the store has been repaired.
     async fn delivers(mut self, database: &Database) -> Result<()> {
-        tokio::time::timeout(PATIENCE, self.collector.flush()).await??;
+        tokio::time::timeout(STEP_TIMEOUT, self.collector.flush()).await??;
         let stats = self.collector.stats();
         assert!(stats.lanes.iter().all(|lane| lane.last_error.is_none()), "{stats:?}");
         assert_eq!((stats.applied, stats.pending), (self.increments, 0));
@@ -144,7 +144,7 @@ impl Service {
 }
 
 #[tokio::test]
-async fn server_that_is_down_at_start_gets_everything_once_it_is_up() -> Result<()> {
+async fn server_down_at_start_gets_everything_later() -> Result<()> {
     if !require_mongod() {
         return Ok(());
     }
@@ -158,8 +158,7 @@ async fn server_that_is_down_at_start_gets_everything_once_it_is_up() -> Result<
 
 /// Neither host can be repaired by this test, so the service ends without its store.
 #[tokio::test]
-async fn unknown_and_silent_hosts_are_named_and_a_shutdown_accounts_for_what_they_did_not_get() -> Result<()>
-{
+async fn unreachable_hosts_are_named_and_shutdown_accounts() -> Result<()> {
     let port = Port::reserve()?;
     for (host, said) in [
         ("no-such-host.invalid".to_owned(), "`no-such-host.invalid:27017` does not answer (failed to lookup"),
@@ -197,7 +196,7 @@ impl Guarded {
 }
 
 #[tokio::test]
-async fn wrong_password_is_said_and_everything_delivered_once_it_is_changed() -> Result<()> {
+async fn wrong_password_is_reported_and_repair_delivers_everything() -> Result<()> {
     if !require_mongod() {
         return Ok(());
     }
@@ -210,7 +209,7 @@ async fn wrong_password_is_said_and_everything_delivered_once_it_is_changed() ->
 }
 
 #[tokio::test]
-async fn user_that_does_not_exist_is_said_and_everything_delivered_once_it_does() -> Result<()> {
+async fn missing_user_is_reported_and_repair_delivers_everything() -> Result<()> {
     if !require_mongod() {
         return Ok(());
     }
@@ -222,7 +221,7 @@ async fn user_that_does_not_exist_is_said_and_everything_delivered_once_it_does(
 }
 
 #[tokio::test]
-async fn user_without_permission_is_said_and_everything_delivered_once_it_is_granted() -> Result<()> {
+async fn missing_permission_is_reported_and_repair_delivers_everything() -> Result<()> {
     if !require_mongod() {
         return Ok(());
     }

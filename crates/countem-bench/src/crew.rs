@@ -32,14 +32,31 @@ struct Member {
 struct Job {
     counting: Arc<dyn Counting>,
     times: u64,
-    /// How many threads are ready; all start when `threads` are.
+    /// Number of threads that are ready; all start when `threads` are.
     ready: Arc<AtomicUsize>,
     threads: usize,
-    done: Sender<(Instant, Instant)>,
+    done: Sender<Span>,
 }
 
-/// Most walks between two settlings: what a peer queues stays small.
-const AT_ONCE: u64 = 64;
+/// One thread's part of a measurement.
+struct Span {
+    began: Instant,
+    ended: Instant,
+    /// Processor time of the thread in between.
+    cpu: Duration,
+}
+
+/// Cost of counting.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Took {
+    /// From the first start until everything is counted.
+    pub wall: Duration,
+    /// Processor time of all counting threads: what they wait for is left out, what they spin for is not.
+    pub cpu: Duration,
+}
+
+/// Maximum number of walks between two settlings, so that a peer's queue stays small.
+const MAX_WALKS: u64 = 64;
 
 impl Crew {
     /// Starts `threads` threads that walk through `names`.
@@ -65,17 +82,26 @@ impl Crew {
     /// # Panics
     /// When there are fewer threads, or one of them panics.
     pub fn time(&self, counting: &Arc<dyn Counting>, threads: usize, times: u64) -> Duration {
-        let mut took = Duration::ZERO;
+        self.measure(counting, threads, times).wall
+    }
+
+    /// Does the same as [`time`](Self::time), and also returns the processor time.
+    ///
+    /// # Panics
+    /// When there are fewer threads, or one of them panics.
+    pub fn measure(&self, counting: &Arc<dyn Counting>, threads: usize, times: u64) -> Took {
+        let mut took = Took::default();
         let mut left = times;
         while left > 0 {
-            let now = left.min(AT_ONCE);
-            took += self.time_at_once(counting, threads, now);
+            let now = left.min(MAX_WALKS);
+            let part = self.measure_at_once(counting, threads, now);
+            took = Took { wall: took.wall + part.wall, cpu: took.cpu + part.cpu };
             left -= now;
         }
         took
     }
 
-    fn time_at_once(&self, counting: &Arc<dyn Counting>, threads: usize, times: u64) -> Duration {
+    fn measure_at_once(&self, counting: &Arc<dyn Counting>, threads: usize, times: u64) -> Took {
         let ready = Arc::new(AtomicUsize::new(0));
         let (done, ends) = channel();
         for member in &self.members[..threads] {
@@ -87,18 +113,18 @@ impl Crew {
         drop(done);
         let spans: Vec<_> = ends.iter().collect();
         assert_eq!(spans.len(), threads, "a counting thread panicked");
-        let began = spans.iter().map(|(began, _)| *began).min();
-        let ended = spans.iter().map(|(_, ended)| *ended).max();
+        let began = spans.iter().map(|span| span.began).min();
+        let ended = spans.iter().map(|span| span.ended).max();
         let spread = ended.zip(began).map_or(Duration::ZERO, |(ended, began)| ended - began);
-        // How long this thread took to wake up is nobody's fault, so it is left out.
+        // The time that this thread took to wake up belongs to no way of counting.
         let awake = Instant::now();
         counting.settle();
-        spread + awake.elapsed()
+        Took { wall: spread + awake.elapsed(), cpu: spans.iter().map(|span| span.cpu).sum() }
     }
 
     /// Returns how many increments [`time`](Self::time) makes, those before the measurement included.
     pub fn increments(threads: usize, times: u64) -> u64 {
-        threads as u64 * (times + times.div_ceil(AT_ONCE)) * WALK as u64
+        threads as u64 * (times + times.div_ceil(MAX_WALKS)) * WALK as u64
     }
 }
 
@@ -122,6 +148,17 @@ fn stay_on_core(at: usize) {
 #[cfg(not(target_os = "linux"))]
 fn stay_on_core(_: usize) {}
 
+/// Returns the processor time of this thread, zero where the system does not tell.
+fn cpu_time() -> Duration {
+    #[cfg(target_os = "linux")]
+    {
+        let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+        Duration::try_from(time).unwrap_or_default()
+    }
+    #[cfg(not(target_os = "linux"))]
+    Duration::ZERO
+}
+
 fn work(walk: &Walk, jobs: &Receiver<Job>) {
     while let Ok(job) = jobs.recv() {
         job.counting.count(walk, 1);
@@ -131,11 +168,11 @@ fn work(walk: &Walk, jobs: &Receiver<Job>) {
             // With more threads than cores, the others need this one's core to become ready.
             thread::yield_now();
         }
-        let began = Instant::now();
+        let (began, cpu) = (Instant::now(), cpu_time());
         job.counting.count(walk, job.times);
-        let ended = Instant::now();
-        // Whoever asked has gone only if it panicked.
-        job.done.send((began, ended)).ok();
+        let (ended, cpu) = (Instant::now(), cpu_time().saturating_sub(cpu));
+        // The receiver is gone only if it panicked.
+        job.done.send(Span { began, ended, cpu }).ok();
     }
 }
 
@@ -175,10 +212,10 @@ mod tests {
         ways.push(Arc::new(CallSite::install().unwrap()));
         for way in ways {
             let before = way.counted();
-            crew.time(&way, 1, AT_ONCE + 1);
+            crew.time(&way, 1, MAX_WALKS + 1);
             crew.time(&way, 2, 1);
-            let expected = Crew::increments(1, AT_ONCE + 1) + Crew::increments(2, 1);
-            assert_eq!(expected, (AT_ONCE + 3 + 4) * WALK as u64);
+            let expected = Crew::increments(1, MAX_WALKS + 1) + Crew::increments(2, 1);
+            assert_eq!(expected, (MAX_WALKS + 3 + 4) * WALK as u64);
             if let Some(before) = before {
                 assert_eq!(way.counted(), Some(before + expected), "{}", way.label());
             }

@@ -1,7 +1,6 @@
-//! What the benchmarks of countem measure, and the peers it is measured against.
+//! Subjects of the benchmarks of countem, and the peers beside them.
 //!
-//! Two programs share this: the criterion benches in `benches/`, for the details of one case, and the binary `ratios`,
-//! which measures every case and its baseline in turns and prints one table. `cargo xtask bench` runs them.
+//! The binary `ratios` measures every case and its baseline in turns and prints one table. `cargo xtask bench` runs it.
 //!
 //! No other crate depends on a peer.
 
@@ -15,5 +14,6 @@ pub mod subject;
 pub mod drain;
 pub mod memory;
 pub mod new_key;
+pub mod readers;
 pub mod sqlite;
 pub mod step;

@@ -1,4 +1,4 @@
-//! How much memory pending counters take.
+//! Memory of pending counters.
 //!
 //! Measured as resident set of a process that does nothing else, from `/proc/self/status`: what the operating system has
 //! given, the allocator's slack included. Names are made one by one in a reused buffer and take no part.
@@ -28,7 +28,7 @@ use crate::workload::{COLLECTION, write_name};
 /// Pending counters of a measurement.
 pub const COUNTERS: usize = 1_000_000;
 
-/// Where the counters are that are pending.
+/// Stage of the pending counters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum State {
     /// In the table of a collector.
@@ -39,12 +39,12 @@ pub enum State {
     Batches,
 }
 
-/// What a measurement found.
+/// Result of a measurement.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Resident {
     /// Additional resident memory with all counters pending, in bytes.
     pub pending: u64,
-    /// The most that was resident additionally on the way there, in bytes.
+    /// Maximum of additional resident memory on the way there, in bytes.
     pub peak: u64,
 }
 
@@ -70,16 +70,16 @@ impl State {
         }
     }
 
-    /// Returns default settings, but for the first state: there the table has to hold what else would have gone to a lane.
-    fn settings(self) -> EngineConfig {
-        let mut settings =
+    /// Returns the default configuration, but for the first state: there the table has to hold what else would have gone to a lane.
+    fn config(self) -> EngineConfig {
+        let mut config =
             EngineConfig { flush_interval: Duration::from_secs(24 * 3600), ..EngineConfig::default() };
         if self == Self::Table {
-            settings.collectors_max = Some(1);
-            settings.flush_counters = 2 * COUNTERS;
-            settings.pending_counters = 4 * settings.flush_counters;
+            config.collectors_max = Some(1);
+            config.flush_counters = 2 * COUNTERS;
+            config.pending_counters = 4 * config.flush_counters;
         }
-        settings
+        config
     }
 }
 
@@ -99,7 +99,7 @@ impl FromStr for State {
 pub fn measure(state: State) -> Result<Resident> {
     let (away, asked) = Away::new();
     let away = Arc::new(away);
-    let builder = Collector::builder().custom_store(Arc::clone(&away)).settings(state.settings());
+    let builder = Collector::builder().custom_store(Arc::clone(&away)).settings(state.config());
     let collector = builder.start_blocking().context("cannot start a collector")?;
     let was_asked = || asked.recv().context("the collector does not ask its store");
     if state != State::Table {
@@ -174,7 +174,7 @@ impl Away {
 #[async_trait]
 impl Store for Away {
     async fn apply(&self, _: &Arc<Batch>) -> Result<Applied, StoreError> {
-        // Whoever measures does not listen to the end.
+        // The measurement does not listen to the end.
         self.asked.lock().unwrap_or_else(PoisonError::into_inner).send(()).ok();
         self.take_one.notified().await;
         Ok(Applied::default())

@@ -1,4 +1,4 @@
-//! What others do when something is counted. The label of each says how it is set up.
+//! Ways to count with other crates. The label of each says how it is set up.
 
 mod actix;
 mod atomic;

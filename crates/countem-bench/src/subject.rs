@@ -1,4 +1,4 @@
-//! countem, as a service uses it: through the public facade, with default settings.
+//! countem, as a service uses it: through the public facade, with the default configuration.
 
 use std::{
     env,
@@ -21,7 +21,7 @@ use crate::{
     workload::{COLLECTION, Walk},
 };
 
-/// Starts a collector with default settings but for a flush interval that no benchmark reaches.
+/// Starts a collector with the default configuration but for a flush interval that no benchmark reaches.
 ///
 /// # Errors
 /// When it does not start.
@@ -30,8 +30,8 @@ pub fn collector() -> Result<Collector> {
 }
 
 fn builder() -> Builder {
-    let settings = EngineConfig { flush_interval: Duration::from_secs(24 * 3600), ..EngineConfig::default() };
-    Collector::builder().store("memory://").settings(settings)
+    let config = EngineConfig { flush_interval: Duration::from_secs(24 * 3600), ..EngineConfig::default() };
+    Collector::builder().store("memory://").settings(config)
 }
 
 /// Returns a runtime on which this thread waits for others.
@@ -75,6 +75,11 @@ impl Increments {
     /// When it does not start.
     pub fn start() -> Result<Self> {
         Ok(Self { collector: collector()? })
+    }
+
+    /// Returns the collector, for what happens beside counting.
+    pub fn collector(&self) -> &Collector {
+        &self.collector
     }
 }
 

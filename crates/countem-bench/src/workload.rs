@@ -1,4 +1,4 @@
-//! What is counted: the same names in the same kind of order for everyone.
+//! The workload: the same names in the same kind of order for countem and every peer.
 
 use std::{fmt::Write as _, sync::Arc};
 
@@ -41,8 +41,8 @@ impl Walk {
             state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
             let mut mixed = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
             mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-            let place = (mixed ^ (mixed >> 31)) % names.len().min(usize::from(u16::MAX)) as u64;
-            u16::try_from(place).expect("a remainder is smaller than its divisor")
+            let index = (mixed ^ (mixed >> 31)) % names.len().min(usize::from(u16::MAX)) as u64;
+            u16::try_from(index).expect("a remainder is smaller than its divisor")
         });
         Self { order: order.collect(), names: Arc::clone(names) }
     }
@@ -51,8 +51,8 @@ impl Walk {
     #[inline]
     pub fn each(&self, times: u64, mut count: impl FnMut(&str)) {
         for _ in 0..times {
-            for &place in &self.order {
-                count(&self.names[usize::from(place)]);
+            for &index in &self.order {
+                count(&self.names[usize::from(index)]);
             }
         }
     }
@@ -70,7 +70,7 @@ mod tests {
     }
 
     #[test]
-    fn a_walk_meets_every_known_name_and_is_as_long_as_it_says() {
+    fn walk_meets_every_known_name() {
         let names = names(KNOWN.into());
         let mut met = std::collections::BTreeSet::new();
         let mut steps = 0;

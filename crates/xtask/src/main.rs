@@ -1,12 +1,14 @@
-//! Tasks of the countem workspace: `cargo xtask test`, `cargo xtask mongod`, `cargo xtask bench`.
+//! Tasks of the countem workspace: `cargo xtask test`, `tidy`, `bench` and `mongod`.
 
 mod bench;
 #[allow(unreachable_pub, reason = "public in the test kit, whose file this is: one order of search for both")]
 #[path = "../../countem-testkit/src/find.rs"]
 mod find;
 mod mongod;
+mod server;
 mod step;
 mod test;
+mod tidy;
 
 use std::env;
 use std::process::ExitCode;
@@ -14,10 +16,12 @@ use std::process::ExitCode;
 const USAGE: &str = "\
 usage: cargo xtask <TASK> [ARGS]…
 
-  test             run all tests of the workspace: unit, integration, doc tests and examples
+  test             run all tests of the workspace: unit, integration, interleavings and doc tests
+  test --fast      run the tests that need no server; takes minutes
   test ARGS…       run only `cargo nextest run` (or `cargo test`) with these arguments
+  tidy             report breaches of the rules for files, words, modules and guarantees
+  bench [ARGS…]    run the benchmarks and print one table of ratios; [--quick] [--only KIND] [--json FILE]
   mongod           print the path of a MongoDB server for the tests; fetch one if there is none
-  bench [ARGS…]    run the benchmarks and print one table of ratios; [--quick] [--only KIND] [--json FILE] [--criterion ARGS…]
 ";
 
 fn main() -> ExitCode {
@@ -26,8 +30,9 @@ fn main() -> ExitCode {
     let args: Vec<String> = args.collect();
     let done = match task.as_str() {
         "test" => test::run(&args),
-        "mongod" => mongod::print(),
+        "tidy" => tidy::run(),
         "bench" => bench::run(&args),
+        "mongod" => mongod::print(),
         "help" | "--help" | "-h" => {
             print!("{USAGE}");
             return ExitCode::SUCCESS;

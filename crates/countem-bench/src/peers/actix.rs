@@ -59,7 +59,7 @@ impl Handler<Increment> for Folder {
 impl Handler<Sum> for Folder {
     type Result = ();
     fn handle(&mut self, sum: Sum, _: &mut Self::Context) {
-        // Whoever asked waits for the answer.
+        // The asking thread waits for the answer.
         sum.reply.send(self.counts.values().flat_map(HashMap::values).sum()).ok();
     }
 }

@@ -8,7 +8,7 @@ use cadence::{BufferedUdpMetricSink, CountedExt, QueuingMetricSink, StatsdClient
 use crate::{counting::Counting, workload::Walk};
 
 /// A client with a queue and a buffer of datagrams, as its documentation recommends. It sends to a socket of this machine
-/// that nobody reads, so the kernel throws the datagrams away.
+/// that is never read, so the kernel throws the datagrams away.
 ///
 /// The client's own thread empties the queue; an increment is done when it has.
 #[derive(Debug)]

@@ -1,7 +1,8 @@
-//! What is measured, and what is promised of it.
+//! The cases, and the targets of each.
 
 mod journal;
 mod memory;
+mod readers;
 mod steps;
 mod threads;
 
@@ -17,6 +18,7 @@ pub(crate) const KINDS: &[(&str, Measure)] = &[
     ("increment", threads::increments),
     ("handle", threads::handles),
     ("journal", journal::levels),
+    ("readers", readers::beside),
     ("new-key", steps::new_key),
     ("drain", steps::drain),
     ("sqlite", steps::sqlite),

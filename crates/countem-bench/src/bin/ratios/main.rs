@@ -20,12 +20,12 @@ const USAGE: &str = "\
 usage: ratios [--quick] [--only WORD] [--json FILE]
 
   --quick      a fifth of the rounds
-  --only WORD  only the cases of one kind: increment, handle, journal, new-key, drain, sqlite
-               or memory
+  --only WORD  only the cases of one kind: increment, handle, journal, readers, new-key,
+               drain, sqlite or memory
   --json FILE  write the table as JSON, too
 ";
 
-/// What the command line asks for.
+/// Arguments of the command line.
 #[derive(Debug, Default)]
 struct Options {
     quick: bool,

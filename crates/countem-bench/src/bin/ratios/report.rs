@@ -19,7 +19,7 @@ pub(crate) struct Report {
     began_at: u64,
     took_seconds: f64,
     cores: usize,
-    /// How many cores other programs kept busy meanwhile, on average; `None` where the system does not tell.
+    /// Number of cores that other programs kept busy meanwhile, on average; `None` where the system does not tell.
     busy_with_others: Option<f64>,
     pub(crate) rows: Vec<Row>,
     #[serde(skip)]

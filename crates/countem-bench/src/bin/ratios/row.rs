@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::samples::Samples;
 
-/// What was measured, what it was compared with, and whether that is what was promised.
+/// A measurement, its baseline and its target.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Row {
     /// Both sides in words.
@@ -18,7 +18,7 @@ pub(crate) struct Row {
     baseline: Option<Baseline>,
     #[serde(skip_serializing_if = "Option::is_none")]
     ratio: Option<Ratio>,
-    /// What was promised of the ratio, or of the amount where nothing is compared.
+    /// Promised ratio, or promised amount where nothing is compared.
     #[serde(skip_serializing_if = "Option::is_none")]
     target: Option<Target>,
     /// `None` where nothing was promised.
@@ -42,7 +42,7 @@ struct Ratio {
     of_best: f64,
 }
 
-/// What a ratio divides.
+/// Meaning of a ratio: which side is divided by which.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Meaning {
@@ -54,7 +54,7 @@ pub(crate) enum Meaning {
     Throughput,
 }
 
-/// What is promised.
+/// A promise.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Target {
@@ -67,9 +67,9 @@ pub(crate) enum Target {
 /// Two things of the same samples.
 #[derive(Debug, Clone)]
 pub(crate) struct Pair {
-    /// Where countem is in the samples.
+    /// Index of countem in the samples.
     pub(crate) countem: usize,
-    /// Where the baseline is in the samples.
+    /// Index of the baseline in the samples.
     pub(crate) baseline: usize,
     /// The baseline in words.
     pub(crate) against: String,
@@ -134,13 +134,13 @@ impl Row {
     pub(crate) fn promised(self, target: Target) -> Self {
         let judged = self.ratio.map_or(self.countem, |ratio| ratio.median);
         let holds = match target {
-            Target::AtMost(most) => judged <= most,
-            Target::AtLeast(least) => judged >= least,
+            Target::AtMost(max) => judged <= max,
+            Target::AtLeast(min) => judged >= min,
         };
         Self { target: Some(target), holds: Some(holds), ..self }
     }
 
-    /// Adds what a reader has to know.
+    /// Adds a remark.
     pub(crate) fn noted(self, note: impl Into<String>) -> Self {
         Self { note: Some(note.into()), ..self }
     }
@@ -218,8 +218,8 @@ impl fmt::Display for Meaning {
 impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::AtMost(most) => write!(f, "≤ {}", plain(*most)),
-            Self::AtLeast(least) => write!(f, "≥ {}", plain(*least)),
+            Self::AtMost(max) => write!(f, "≤ {}", plain(*max)),
+            Self::AtLeast(min) => write!(f, "≥ {}", plain(*min)),
         }
     }
 }
@@ -234,7 +234,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_promise_is_judged_by_the_ratio_where_there_is_one() {
+    fn target_is_judged_by_the_ratio_if_any() {
         let samples = Samples::in_turns(3, 2, |thing| [30.0, 10.0][thing]);
         let pair = Pair { countem: 0, baseline: 1, against: "it".to_owned() };
         let row = Row::compare("an increment", "ns", &samples, pair.clone(), Meaning::Time);
@@ -260,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn two_threads_that_take_the_time_of_one_have_twice_its_throughput() {
+    fn two_threads_in_equal_time_double_the_throughput() {
         let samples = Samples::in_turns(1, 2, |_| 10.0);
         let pair = Pair { countem: 0, baseline: 1, against: "one thread".to_owned() };
         let row = Row::scaling("two threads", &samples, pair, 2).promised(Target::AtLeast(2.0));

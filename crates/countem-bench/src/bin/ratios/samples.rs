@@ -1,4 +1,4 @@
-//! What several things took, round by round.
+//! Times of several things, round by round.
 
 /// Times of several things that were measured in turns: one list per thing, one entry per round.
 #[derive(Debug, Clone)]
@@ -58,7 +58,7 @@ mod tests {
     }
 
     #[test]
-    fn things_are_measured_in_turns_and_compared_within_a_round() {
+    fn things_alternate_and_are_compared_per_round() {
         let mut asked = 0.0;
         let samples = Samples::in_turns(4, 2, |thing| {
             asked += 0.5;

@@ -1,4 +1,4 @@
-//! Who uses the machine while something is measured.
+//! Use of the machine by other programs during a measurement.
 
 use std::fs;
 
@@ -7,7 +7,7 @@ use std::fs;
 pub(crate) struct Usage {
     all: u64,
     idle: u64,
-    /// What this process and the ones it started used.
+    /// Used by this process and the ones that it started.
     own: u64,
 }
 
@@ -45,7 +45,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_neither_idle_nor_own_is_the_share_of_others() {
+    fn time_neither_idle_nor_own_belongs_to_others() {
         let before =
             Usage::read("cpu  100 0 0 900 0 0 0 0 0 0\n", "7 (a) b) R 1 1 1 1 1 1 1 1 1 1 10 0 0 0 20 0");
         let after =

@@ -1,4 +1,4 @@
-//! What level `journal` costs, and how many increments a second are acknowledged by it.
+//! Cost of level `journal`, and its acknowledged increments a second.
 
 use std::{sync::Arc, time::Duration};
 
@@ -17,10 +17,10 @@ use crate::{
 };
 
 const ROUNDS: usize = 30;
-/// How long one measurement of a round takes: ten ticks of the journal, so that their share is in each.
+/// Length of one measurement: ten ticks of the journal, so that their share is in each.
 const SPAN: Duration = Duration::from_millis(200);
 /// Durable increments of one task in one measurement.
-const EACH: u64 = 100;
+const PER_TASK: u64 = 100;
 
 /// Increments at level `journal` against the same at level `memory`, and acknowledgements.
 pub(crate) fn levels(quick: bool) -> Result<Vec<Row>> {
@@ -44,7 +44,7 @@ pub(crate) fn levels(quick: bool) -> Result<Vec<Row>> {
     let journaled = Journaled::start()?;
     for (tasks, target) in [(1, None), (64, Some(Target::AtLeast(20_000.0))), (1_000, None)] {
         let samples = Samples::in_turns(rounds(ROUNDS, quick), 1, |_| {
-            journaled.acknowledge(tasks, EACH).as_secs_f64() / (tasks as f64 * EACH as f64)
+            journaled.acknowledge(tasks, PER_TASK).as_secs_f64() / (tasks as f64 * PER_TASK as f64)
         });
         let from = if tasks == 1 { "one task".to_owned() } else { format!("{tasks} tasks") };
         let what = format!("`increment_durable` from {from}, acknowledged after an `fsync`");

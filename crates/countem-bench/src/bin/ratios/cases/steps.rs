@@ -1,4 +1,4 @@
-//! What is done to many counters at once: creating, draining, storing.
+//! Work on many counters at once: creating, draining, storing.
 
 use anyhow::Result;
 use countem_bench::{

@@ -19,7 +19,7 @@ use crate::{
 
 const THREADS: [usize; 3] = [1, 2, 4];
 const ROUNDS: usize = 60;
-/// How long one measurement of a round takes: shorter than the slice of time that a busy machine gives away at once.
+/// Length of one measurement: shorter than the slice of time that a busy machine gives away at once.
 const SPAN: Duration = Duration::from_millis(3);
 /// Lets the router see that several threads count, as it would in the first second of a service.
 const WARM_UP: Duration = Duration::from_millis(1500);
@@ -32,8 +32,8 @@ struct Contest {
 
 impl Contest {
     fn hold(ways: Vec<Arc<dyn Counting>>, quick: bool) -> Result<Self> {
-        let most = THREADS.into_iter().max().unwrap_or(1);
-        let crew = Crew::new(most, &names(KNOWN.into()));
+        let max = THREADS.into_iter().max().unwrap_or(1);
+        let crew = Crew::new(max, &names(KNOWN.into()));
         let entrants: Vec<_> = ways.into_iter().map(|way| Entrant::new(&crew, way)).collect();
         let times: Vec<_> = entrants.iter().map(Entrant::warm_up).collect();
         let samples = Samples::in_turns(rounds(ROUNDS, quick), THREADS.len() * entrants.len(), |thing| {
@@ -46,15 +46,15 @@ impl Contest {
         Ok(Self { ways: entrants.into_iter().map(|entrant| entrant.way).collect(), samples })
     }
 
-    /// Returns where the times of a way with `THREADS[threads]` threads are.
-    fn place(&self, way: usize, threads: usize) -> usize {
+    /// Returns the index of the samples of a way with `THREADS[threads]` threads.
+    fn index(&self, way: usize, threads: usize) -> usize {
         threads * self.ways.len() + way
     }
 
     fn compare(&self, what: &str, ours: usize, other: usize, threads: usize, means: Meaning) -> Row {
         let pair = Pair {
-            countem: self.place(ours, threads),
-            baseline: self.place(other, threads),
+            countem: self.index(ours, threads),
+            baseline: self.index(other, threads),
             against: self.ways[other].label().to_owned(),
         };
         Row::compare(format!("{what}, {}", in_words(THREADS[threads])), "ns", &self.samples, pair, means)
@@ -62,15 +62,15 @@ impl Contest {
 
     fn scaling(&self, what: &str, ours: usize) -> Row {
         let pair = Pair {
-            countem: self.place(ours, 1),
-            baseline: self.place(ours, 0),
+            countem: self.index(ours, 1),
+            baseline: self.index(ours, 0),
             against: "the same on one thread".to_owned(),
         };
         Row::scaling(format!("{what}, two threads"), &self.samples, pair, 2)
     }
 }
 
-/// One way of counting that keeps the books.
+/// One way of counting, and the number of increments made with it.
 struct Entrant<'a> {
     crew: &'a Crew,
     way: Arc<dyn Counting>,
@@ -101,7 +101,7 @@ impl<'a> Entrant<'a> {
         })
     }
 
-    /// What was timed has to be what was counted.
+    /// Checks that every timed increment was counted.
     fn check(&self) -> Result<()> {
         if let Some(before) = self.before {
             let (arrived, made) = (self.way.counted().unwrap_or(before) - before, self.made.get());
@@ -119,7 +119,7 @@ fn in_words(threads: usize) -> &'static str {
     }
 }
 
-/// Increments of a known counter against everyone.
+/// Increments of a known counter against every peer.
 pub(crate) fn increments(quick: bool) -> Result<Vec<Row>> {
     let mut ways = peers::all(&names(KNOWN.into()))?;
     let ours = ways.len();

@@ -102,7 +102,7 @@ fn count(collector: &Collector, handle: &countem::Counter, now: &str, n: i64) {
 }
 
 #[test]
-fn delta_counted_before_midnight_lands_on_that_day_in_every_zone() {
+fn delta_counted_before_midnight_lands_on_that_day() {
     for Midnight { zone, before, after, day, next } in MIDNIGHTS {
         println!("{zone}, {day}");
         let file = CounterFile::new();
@@ -136,7 +136,7 @@ fn delta_counted_before_midnight_lands_on_that_day_in_every_zone() {
 }
 
 #[test]
-fn an_hour_that_comes_twice_lies_on_one_day() {
+fn repeated_hour_lies_on_one_day() {
     let file = CounterFile::new();
     let (first, second) = ("2026-11-01T04:30:00Z", "2026-11-01T05:30:00Z");
     // It is half past midnight in Havana both times.
@@ -155,7 +155,7 @@ fn an_hour_that_comes_twice_lies_on_one_day() {
 }
 
 #[test]
-fn a_store_that_is_away_over_midnight_moves_no_count() {
+fn outage_over_midnight_moves_no_count() {
     let file = CounterFile::new();
     let clock = ManualClock::new(moment("2026-10-25T22:59:00Z"));
     let collector = start(&file, "Europe/Berlin", &clock);
@@ -190,13 +190,13 @@ fn nothing_is_lost_when_days_pass_under_load() {
     const EACH: i64 = 20_000;
     let file = CounterFile::new();
     let clock = ManualClock::new(moment("2026-03-01T12:00:00Z"));
-    let settings = EngineConfig {
+    let config = EngineConfig {
         flush_interval: Duration::from_millis(2),
         zone: TimeZone::get("Europe/Berlin").unwrap(),
         periods: vec![Period::Hour, Period::Day, Period::Week],
         ..EngineConfig::default()
     };
-    let builder = file.builder().settings(settings).clock(Clock::Manual(clock.clone()));
+    let builder = file.builder().settings(config).clock(Clock::Manual(clock.clone()));
     let collector = builder.start_blocking().unwrap();
     let mut now = moment("2026-03-01T12:00:00Z");
     thread::scope(|scope| {

@@ -7,7 +7,7 @@ use countem_testkit::{Mongod, Options, Port, require_mongod};
 use crate::support::{CounterFile, Program, counters, eventually, http_get};
 
 #[test]
-fn embedded_counts_from_several_threads_and_adds_up_over_runs() {
+fn embedded_adds_up_over_threads_and_runs() {
     let file = CounterFile::new();
     let path = file.path();
     for run in 1..=2 {
@@ -32,7 +32,7 @@ fn custom_store_keeps_every_law_and_its_counts() {
 }
 
 #[test]
-fn web_service_counts_every_request_and_stores_them_when_it_is_asked_to_end() {
+fn web_service_stores_every_request_when_terminated() {
     let file = CounterFile::new();
     let port = Port::reserve().unwrap();
     let mut command = countem_testkit::command(env!("CARGO_BIN_EXE_web_service"));
@@ -89,7 +89,7 @@ fn web_service_counts_every_request_and_stores_them_when_it_is_asked_to_end() {
 }
 
 #[tokio::test]
-async fn mongodb_adds_up_the_counts_of_two_nodes_over_runs() {
+async fn mongodb_adds_up_over_nodes_and_runs() {
     if !require_mongod() {
         return;
     }

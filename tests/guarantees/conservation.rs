@@ -11,7 +11,7 @@ use countem::{Collector, Refusal};
 use crate::support::{CounterFile, counters};
 
 #[test]
-fn the_books_balance_at_every_moment_under_load() {
+fn statistics_balance_at_every_moment_under_load() {
     let file = CounterFile::new();
     let collector = file.builder().flush_interval(Duration::from_millis(1)).start_blocking().unwrap();
     let stop = AtomicBool::new(false);
@@ -63,7 +63,7 @@ fn the_books_balance_at_every_moment_under_load() {
 }
 
 #[test]
-fn counter_that_would_overflow_in_the_file_is_quarantined_alone() {
+fn counter_that_overflows_in_file_is_quarantined_alone() {
     let file = CounterFile::new();
     let collector = file.builder().start_blocking().unwrap();
     collector.increment("c", "full", i64::MAX);

@@ -7,7 +7,7 @@ use countem::{Bucket, BucketRange, Collector, Error, Period, Refusal, Timestamp,
 
 use crate::support::{CounterFile, counters, eventually, http_get};
 
-/// What the async programs of these tests do, once they run.
+/// Counts, reads, flushes and shuts down: the body of the async programs of these tests.
 async fn count_and_read(file: &CounterFile) {
     let collector = file.builder().start().await.unwrap();
     let tasks: Vec<_> = (0..8)
@@ -40,7 +40,7 @@ async fn count_and_read(file: &CounterFile) {
 }
 
 #[test]
-fn collector_works_unchanged_under_tokio_main_with_many_threads() {
+fn collector_works_under_tokio_with_many_threads() {
     #[tokio::main]
     async fn program(file: &CounterFile) {
         count_and_read(file).await;
@@ -49,7 +49,7 @@ fn collector_works_unchanged_under_tokio_main_with_many_threads() {
 }
 
 #[test]
-fn collector_works_unchanged_under_tokio_main_with_one_thread() {
+fn collector_works_under_tokio_with_one_thread() {
     #[tokio::main(flavor = "current_thread")]
     async fn program(file: &CounterFile) {
         count_and_read(file).await;
@@ -58,7 +58,7 @@ fn collector_works_unchanged_under_tokio_main_with_one_thread() {
 }
 
 #[test]
-fn collector_works_unchanged_in_an_actix_web_service_of_many_threads() {
+fn collector_works_in_actix_web_with_many_threads() {
     const CLIENTS: i64 = 8;
     const REQUESTS: i64 = 25;
 
@@ -114,7 +114,7 @@ fn collector_works_unchanged_in_an_actix_web_service_of_many_threads() {
 }
 
 #[test]
-fn collector_works_unchanged_without_a_runtime() {
+fn collector_works_without_a_runtime() {
     let file = CounterFile::new();
     let collector = file.builder().start_blocking().unwrap();
     thread::scope(|scope| {
@@ -178,7 +178,7 @@ fn two_collectors_of_one_process_count_apart() {
 }
 
 #[test]
-fn two_collectors_of_one_process_add_up_in_one_file() {
+fn two_collectors_add_up_in_one_file() {
     let file = CounterFile::new();
     let collectors = [(), ()].map(|()| file.builder().start_blocking().unwrap());
     thread::scope(|scope| {
@@ -201,7 +201,7 @@ fn two_collectors_of_one_process_add_up_in_one_file() {
 }
 
 #[test]
-fn what_was_counted_is_stored_when_the_last_clone_is_dropped_without_shutdown() {
+fn dropping_last_clone_stores_pending_counts() {
     let file = CounterFile::new();
     let collector = file.builder().start_blocking().unwrap();
     let clone = collector.clone();
@@ -215,7 +215,7 @@ fn what_was_counted_is_stored_when_the_last_clone_is_dropped_without_shutdown() 
 }
 
 #[test]
-fn increments_after_shutdown_are_refused_and_counted_as_such() {
+fn increments_after_shutdown_are_refused_and_reported() {
     let file = CounterFile::new();
     let collector = file.builder().start_blocking().unwrap();
     let handle = collector.counter("c", "a").unwrap();

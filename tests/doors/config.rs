@@ -41,7 +41,7 @@ fn collector_does_what_file_environment_and_flags_say() {
         collector.increment("c", metric, 1);
     }
     collector.increment("once.a.month", "a", 1);
-    // Nobody asks for a flush: the interval does.
+    // No call asks for a flush: the interval does.
     eventually("a flush", || file.path().exists() && file.rows().len() == 3);
 
     let capped = counters(&[("__overflow__", 2), ("a", 1), ("b", 1)]);

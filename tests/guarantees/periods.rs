@@ -17,13 +17,13 @@ const EVENTS: [(&str, i64); 6] = [
 ];
 
 fn start(file: &CounterFile, periods: &[Period]) -> Collector {
-    let settings = EngineConfig {
+    let config = EngineConfig {
         zone: TimeZone::get("Europe/Berlin").unwrap(),
         periods: periods.to_vec(),
         ..EngineConfig::default()
     };
     let clock = ManualClock::new("2026-04-01T12:00:00Z".parse().unwrap());
-    file.builder().settings(settings).clock(Clock::Manual(clock)).start_blocking().unwrap()
+    file.builder().settings(config).clock(Clock::Manual(clock)).start_blocking().unwrap()
 }
 
 fn count(file: &CounterFile, periods: &[Period]) -> Collector {
@@ -56,7 +56,7 @@ const CIVIL: [(&str, i64); 10] = [
 ];
 
 #[test]
-fn week_month_year_and_all_follow_from_stored_days() {
+fn coarser_periods_follow_from_stored_days() {
     let file = CounterFile::new();
     let collector = count(&file, &[Period::Day]);
     assert_eq!(file.rows().len(), 4, "only days are stored");
@@ -102,7 +102,7 @@ fn all_eight_periods_can_be_stored_and_agree() {
 }
 
 #[test]
-fn day_week_month_year_and_all_follow_from_stored_hours() {
+fn coarser_periods_follow_from_stored_hours() {
     let file = CounterFile::new();
     let collector = count(&file, &[Period::Hour]);
     assert_eq!(file.rows().len(), 6, "only hours are stored");

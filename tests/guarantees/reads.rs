@@ -12,7 +12,7 @@ use crate::support::CounterFile;
 
 const METRICS: [&str; 4] = ["a", "a.b", "c", "d"];
 
-/// What counting threads say about a metric.
+/// Progress of the counting threads on a metric.
 #[derive(Default)]
 struct Tally {
     /// Raised before an increment.
@@ -55,7 +55,7 @@ async fn read_between(tallies: &[&Tally], last: &mut i64, read: impl Future<Outp
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 3)]
-async fn every_read_lies_between_what_was_counted_before_and_after_it() {
+async fn read_lies_between_counts_before_and_after() {
     let file = CounterFile::new();
     let collector = file.builder().flush_interval(Duration::from_millis(1)).start().await.unwrap();
     let tallies: [Tally; 4] = Default::default();

@@ -12,18 +12,18 @@ use rand::{Rng, SeedableRng, rngs::StdRng};
 use crate::support::{CounterFile, eventually};
 
 #[test]
-fn totals_are_exact_while_the_router_is_resized_at_random() {
+fn totals_are_exact_while_the_router_resizes() {
     const THREADS: usize = 8;
     const EACH: i64 = 30_000;
     let seed = rand::random();
     println!("seed {seed}");
     let file = CounterFile::new();
-    let settings = EngineConfig {
+    let config = EngineConfig {
         flush_interval: Duration::from_millis(2),
         collectors_max: Some(8),
         ..EngineConfig::default()
     };
-    let collector = file.builder().settings(settings).start_blocking().unwrap();
+    let collector = file.builder().settings(config).start_blocking().unwrap();
     thread::scope(|scope| {
         let workers: Vec<_> = (0..THREADS)
             .map(|worker| {
@@ -93,7 +93,7 @@ fn shutdown_under_load_accounts_for_every_accepted_increment() {
 }
 
 #[test]
-fn shutdown_while_the_store_is_away_says_what_is_not_stored() {
+fn shutdown_during_outage_reports_what_is_not_stored() {
     let file = CounterFile::new();
     let collector = file.builder().shutdown_deadline(Duration::from_millis(50)).start_blocking().unwrap();
     for _ in 0..10 {
@@ -127,11 +127,11 @@ fn shutdown_while_the_store_is_away_says_what_is_not_stored() {
 }
 
 #[test]
-fn a_store_that_is_away_costs_bounded_memory_and_no_accepted_count() {
+fn outage_costs_bounded_memory_and_no_accepted_count() {
     let file = CounterFile::new();
     let hour = Duration::from_secs(3600);
-    let settings = EngineConfig { pending_counters: 1000, flush_interval: hour, ..EngineConfig::default() };
-    let collector = file.builder().settings(settings).start_blocking().unwrap();
+    let config = EngineConfig { pending_counters: 1000, flush_interval: hour, ..EngineConfig::default() };
+    let collector = file.builder().settings(config).start_blocking().unwrap();
     let away = file.lock();
     let metrics: Vec<_> = (0..5000).map(|n| format!("m{n}")).collect();
     let (known, refused): (Vec<_>, Vec<_>) =
@@ -157,7 +157,7 @@ fn a_store_that_is_away_costs_bounded_memory_and_no_accepted_count() {
 }
 
 #[tokio::test]
-async fn shutdown_goes_on_when_its_future_is_dropped_and_every_caller_gets_the_same_report() {
+async fn dropped_shutdown_goes_on_with_one_report() {
     let file = CounterFile::new();
     let collector = file.builder().start().await.unwrap();
     collector.flush().await.unwrap();
@@ -185,7 +185,7 @@ async fn shutdown_goes_on_when_its_future_is_dropped_and_every_caller_gets_the_s
 }
 
 #[test]
-fn stored_totals_equal_what_two_producers_counted_for_two_seconds() {
+fn stored_totals_equal_counts_of_two_producers() {
     let file = CounterFile::new();
     let collector = file.builder().flush_interval(Duration::from_millis(100)).start_blocking().unwrap();
     let metrics: Vec<_> = (0..1000).map(|n| format!("metric-{n:04}.calls.ok")).collect();

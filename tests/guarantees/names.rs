@@ -42,7 +42,7 @@ fn count_all(collector: &Collector, names: &[String]) -> Counters {
 }
 
 #[test]
-fn unusual_names_are_read_back_identically_after_reopening_the_file() {
+fn unusual_names_survive_reopening_the_file() {
     let file = CounterFile::new();
     let names = unusual_names();
     let collector = file.builder().start_blocking().unwrap();
@@ -69,7 +69,7 @@ fn unusual_names_are_read_back_identically_after_reopening_the_file() {
 }
 
 #[test]
-fn impossible_names_are_refused_with_the_reason_and_nothing_else_suffers() {
+fn invalid_names_are_refused_with_the_reason() {
     let file = CounterFile::new();
     let collector = file.builder().start_blocking().unwrap();
     collector.increment("names", "good", 1);
@@ -91,7 +91,7 @@ fn impossible_names_are_refused_with_the_reason_and_nothing_else_suffers() {
 }
 
 #[test]
-fn collections_whose_names_are_alike_are_never_mixed_up() {
+fn similar_collection_names_are_never_mixed_up() {
     let file = CounterFile::new();
     let names = ["a", "a.b", "a..b", "A", "a-b", "a_b", "0", &"x".repeat(100), &"x".repeat(99)];
     let collector = file.builder().start_blocking().unwrap();

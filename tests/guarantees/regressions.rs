@@ -7,7 +7,7 @@ use countem::{Clock, EngineConfig, Error, ManualClock, ReadError};
 use crate::support::*;
 
 #[test]
-fn a_collection_counted_before_a_listing_is_in_it() {
+fn collection_counted_before_a_listing_is_in_it() {
     let file = CounterFile::new();
     let collector = file.builder().flush_interval(Duration::from_millis(1)).start_blocking().unwrap();
     for round in 0..500 {
@@ -22,7 +22,7 @@ fn a_collection_counted_before_a_listing_is_in_it() {
 }
 
 #[test]
-fn a_durable_increment_that_waits_is_told_when_the_shutdown_gives_up() {
+fn waiting_durable_increment_fails_when_shutdown_gives_up() {
     let file = CounterFile::new();
     let collector = file.builder().shutdown_deadline(Duration::from_millis(50)).start_blocking().unwrap();
     let away = file.lock();
@@ -41,7 +41,7 @@ fn a_durable_increment_that_waits_is_told_when_the_shutdown_gives_up() {
 }
 
 #[test]
-fn a_read_after_a_shutdown_says_that_the_collector_is_closed() {
+fn read_after_shutdown_reports_a_closed_collector() {
     let file = CounterFile::new();
     let collector = file.builder().start_blocking().unwrap();
     collector.increment("c", "a", 1);
@@ -53,12 +53,12 @@ fn a_read_after_a_shutdown_says_that_the_collector_is_closed() {
 }
 
 #[test]
-fn increments_that_begin_after_the_clock_was_set_are_counted_at_the_new_time() {
+fn increments_follow_a_clock_that_was_set() {
     let file = CounterFile::new();
     let days = ["2026-11-20T12:00:00Z", "2026-11-21T12:00:00Z"].map(|moment| moment.parse().unwrap());
     let clock = ManualClock::new(days[0]);
-    let settings = EngineConfig { flush_interval: Duration::from_micros(10), ..EngineConfig::default() };
-    let builder = file.builder().settings(settings).clock(Clock::Manual(clock.clone()));
+    let config = EngineConfig { flush_interval: Duration::from_micros(10), ..EngineConfig::default() };
+    let builder = file.builder().settings(config).clock(Clock::Manual(clock.clone()));
     let collector = builder.start_blocking().unwrap();
     for _ in 0..50_000 {
         for (day, metric) in days.iter().zip(["20", "21"]) {
@@ -74,12 +74,12 @@ fn increments_that_begin_after_the_clock_was_set_are_counted_at_the_new_time() {
 #[test]
 fn handles_keep_the_bound_on_pending_counters() {
     let file = CounterFile::new();
-    let settings = EngineConfig {
+    let config = EngineConfig {
         pending_counters: 1000,
         flush_interval: Duration::from_secs(3600),
         ..EngineConfig::default()
     };
-    let collector = file.builder().settings(settings).start_blocking().unwrap();
+    let collector = file.builder().settings(config).start_blocking().unwrap();
     let away = file.lock();
     for n in 0..20_000 {
         collector.counter("c", &format!("m{n}")).unwrap().increment(1);
@@ -96,13 +96,13 @@ fn handles_keep_the_bound_on_pending_counters() {
 #[test]
 fn counters_in_a_frozen_batch_are_known() {
     let file = CounterFile::new();
-    let settings = EngineConfig {
+    let config = EngineConfig {
         pending_counters: 1000,
         flush_counters: 400,
         flush_interval: Duration::from_secs(3600),
         ..EngineConfig::default()
     };
-    let collector = file.builder().settings(settings).start_blocking().unwrap();
+    let collector = file.builder().settings(config).start_blocking().unwrap();
     let away = file.lock();
     let metrics: BTreeSet<_> = (0..5000).map(|n| format!("m{n}")).collect();
     let known: Vec<_> = metrics.iter().filter(|m| collector.try_increment("c", m, 1).is_ok()).collect();
@@ -115,7 +115,7 @@ fn counters_in_a_frozen_batch_are_known() {
 }
 
 #[test]
-fn a_shutdown_leaves_one_file_and_nothing_open() {
+fn shutdown_leaves_one_file_and_nothing_open() {
     let file = CounterFile::new();
     for round in 0..5 {
         let collector = file.builder().start_blocking().unwrap();
@@ -128,7 +128,7 @@ fn a_shutdown_leaves_one_file_and_nothing_open() {
 }
 
 #[test]
-fn a_collector_with_a_journal_starts_without_any_runtime() {
+fn collector_with_journal_starts_without_a_runtime() {
     let file = CounterFile::new();
     let collector = file.builder().journal(file.folder().join("journal")).start_blocking().unwrap();
     collector.increment_durable_blocking("c", "a", 1).unwrap();

@@ -10,7 +10,7 @@ use crate::support::{CounterFile, Program, counters};
 const NODE: &str = env!("CARGO_BIN_EXE_node");
 
 #[test]
-fn processes_that_count_into_one_file_at_once_add_up() {
+fn processes_that_share_one_file_add_up() {
     const PROCESSES: i64 = 4;
     const THREADS: i64 = 2;
     const EACH: i64 = 5_000;
@@ -67,7 +67,7 @@ fn assert_exactly_once(mut stored: Counters, acknowledged: &BTreeSet<String>) ->
 }
 
 #[test]
-fn what_was_acknowledged_before_kill_9_is_in_the_file_exactly_once() {
+fn acknowledged_increment_survives_kill_9_exactly_once() {
     let file = CounterFile::new();
     let threads = THREADS.to_string();
     let acknowledged =
@@ -82,7 +82,7 @@ fn what_was_acknowledged_before_kill_9_is_in_the_file_exactly_once() {
 }
 
 #[test]
-fn what_was_acknowledged_by_the_journal_before_kill_9_is_delivered_exactly_once() {
+fn journaled_increment_survives_kill_9_exactly_once() {
     let file = CounterFile::new();
     let journal = file.folder().join("journal");
     let (threads, folder) = (THREADS.to_string(), journal.to_str().unwrap());
@@ -95,7 +95,7 @@ fn what_was_acknowledged_by_the_journal_before_kill_9_is_delivered_exactly_once(
 }
 
 #[test]
-fn one_of_several_processes_that_is_killed_costs_the_others_nothing() {
+fn killed_process_costs_the_others_nothing() {
     let file = CounterFile::new();
     let mut killed = Program::start(NODE, &["durable", &file.uri(), "killed", "2"]);
     assert!(killed.line().is_some());
@@ -114,7 +114,7 @@ fn one_of_several_processes_that_is_killed_costs_the_others_nothing() {
 }
 
 #[test]
-fn a_frozen_process_is_waited_for_and_nothing_is_counted_twice() {
+fn frozen_process_blocks_others_and_doubles_nothing() {
     let file = CounterFile::new();
     let mut frozen = Program::start(NODE, &["durable", &file.uri(), "frozen", "2"]);
     let mut acknowledged: BTreeSet<String> = (0..20).map(|_| frozen.line().unwrap()).collect();

@@ -23,7 +23,7 @@ use countem::{
 };
 use tokio::{sync::OnceCell, time::sleep};
 
-/// What the process was told: two places, and keys with values.
+/// Arguments of the process: store, journal, and keys with values.
 struct Orders {
     store: String,
     journal: String,
@@ -66,7 +66,7 @@ async fn main() -> Result<()> {
     let tick = orders.milliseconds("tick", 20)?;
     let max_bytes = orders.take("max_bytes", 1 << 30)?;
     let options = JournalConfig { max_bytes, ..JournalConfig::new(&orders.journal) };
-    let settings = EngineConfig {
+    let config = EngineConfig {
         // Every increment is stored twice in one step, so that a part of one can be told from all of it.
         periods: vec![Period::Day, Period::All],
         flush_interval: orders.milliseconds("flush", 20)?,
@@ -87,7 +87,7 @@ async fn main() -> Result<()> {
         bail!("unknown key `{unknown}`");
     }
     let clock = Clock::Manual(ManualClock::new(noon));
-    let collector = Collector::builder().settings(settings).custom_store(store).clock(clock).start().await?;
+    let collector = Collector::builder().settings(config).custom_store(store).clock(clock).start().await?;
     println!("started");
     if metrics > 0 {
         return count_much(&collector, metrics, operations).await;
@@ -109,7 +109,7 @@ const COLLECTIONS: [&str; 3] = ["own-0", "own-1", "own-2"];
 
 /// Counts operations one after the other. Each is one increment of the counter `shared` and one of a counter of its own.
 ///
-/// One that `lies` acknowledges what is not durable, as a broken journal would: somebody has to notice.
+/// One that `lies` acknowledges what is not durable, as a broken journal would: the test has to notice.
 async fn count(collector: Collector, prefix: String, operations: u64, lies: bool) {
     for (operation, collection) in (0..operations).zip(COLLECTIONS.iter().cycle()) {
         let own = format!("{prefix}.{operation}");
@@ -187,13 +187,13 @@ struct DeadlyStore {
     uri: String,
     /// Opened by the first call, so that it lives on the collector's own runtime.
     inner: OnceCell<Arc<dyn Store>>,
-    place: Option<Place>,
+    point: Option<FailPoint>,
     /// Calls that pass before the last one.
     passes: AtomicU32,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Place {
+enum FailPoint {
     BeforeApply,
     AfterApply,
 }
@@ -201,22 +201,22 @@ enum Place {
 impl DeadlyStore {
     /// `die` is empty, or `before@n` or `after@n`: at the n-th batch.
     fn new(uri: &str, die: &str) -> Result<Self> {
-        let (place, nth) = match die.split_once('@') {
+        let (point, nth) = match die.split_once('@') {
             None => (None, 1),
-            Some(("before", nth)) => (Some(Place::BeforeApply), nth.parse()?),
-            Some(("after", nth)) => (Some(Place::AfterApply), nth.parse()?),
-            Some(_) => bail!("`die={die}` names no place"),
+            Some(("before", nth)) => (Some(FailPoint::BeforeApply), nth.parse()?),
+            Some(("after", nth)) => (Some(FailPoint::AfterApply), nth.parse()?),
+            Some(_) => bail!("`die={die}` names no point"),
         };
         let passes = AtomicU32::new(nth - 1);
-        Ok(Self { uri: uri.to_owned(), inner: OnceCell::new(), place, passes })
+        Ok(Self { uri: uri.to_owned(), inner: OnceCell::new(), point, passes })
     }
 
     async fn inner(&self) -> Result<&Arc<dyn Store>, StoreError> {
         self.inner.get_or_try_init(|| countem::open_store(&self.uri)).await
     }
 
-    fn pass(&self, place: Place) {
-        if self.place != Some(place) {
+    fn pass(&self, point: FailPoint) {
+        if self.point != Some(point) {
             return;
         }
         let passed = self.passes.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| n.checked_sub(1));
@@ -231,9 +231,9 @@ impl DeadlyStore {
 impl Store for DeadlyStore {
     async fn apply(&self, batch: &Arc<Batch>) -> Result<Applied, StoreError> {
         let inner = self.inner().await?;
-        self.pass(Place::BeforeApply);
+        self.pass(FailPoint::BeforeApply);
         let applied = inner.apply(batch).await?;
-        self.pass(Place::AfterApply);
+        self.pass(FailPoint::AfterApply);
         Ok(applied)
     }
 

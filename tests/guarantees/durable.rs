@@ -1,11 +1,11 @@
-//! What was acknowledged is in the file, and nothing is acknowledged that is not.
+//! An acknowledged increment is in the file, whatever else flushes meanwhile.
 
 use std::{thread, time::Duration};
 
 use crate::support::CounterFile;
 
 #[test]
-fn flush_and_increment_durable_return_when_the_file_has_it_whoever_else_flushes() {
+fn flush_and_increment_durable_return_once_stored() {
     let file = CounterFile::new();
     let collector = file.builder().flush_interval(Duration::from_millis(2)).start_blocking().unwrap();
     thread::scope(|scope| {

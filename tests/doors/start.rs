@@ -25,7 +25,7 @@ fn folder_in_place_of_the_file_is_refused() {
 }
 
 #[test]
-fn file_in_a_folder_that_does_not_exist_is_refused() {
+fn file_in_missing_folder_is_refused() {
     let file = CounterFile::new();
     let folder = file.folder().join("missing");
     let path = folder.join("counts.db");
@@ -37,9 +37,9 @@ fn file_in_a_folder_that_does_not_exist_is_refused() {
 }
 
 #[test]
-fn file_that_is_no_database_is_refused_and_left_as_it_was() {
+fn file_without_database_is_refused_and_left_unchanged() {
     let file = CounterFile::new();
-    let text = "these are no counts, but somebody may need them\n".repeat(100);
+    let text = "these are no counts, but they may be needed\n".repeat(100);
     fs::write(file.path(), &text).unwrap();
     assert_eq!(
         refusal(&file.uri()),
@@ -50,7 +50,7 @@ fn file_that_is_no_database_is_refused_and_left_as_it_was() {
 }
 
 #[test]
-fn database_of_another_program_is_refused_and_left_as_it_was() {
+fn foreign_database_is_refused_and_left_unchanged() {
     let file = CounterFile::new();
     let other = Connection::open(file.path()).unwrap();
     // Even with a table of the same name.
@@ -65,7 +65,7 @@ fn database_of_another_program_is_refused_and_left_as_it_was() {
 }
 
 #[test]
-fn file_of_a_newer_countem_is_refused_and_left_as_it_was() {
+fn file_of_newer_countem_is_refused_and_unchanged() {
     let file = CounterFile::new();
     let collector = file.builder().start_blocking().unwrap();
     collector.increment("c", "a", 1);
@@ -81,7 +81,7 @@ fn file_of_a_newer_countem_is_refused_and_left_as_it_was() {
 }
 
 #[test]
-fn what_is_no_address_of_a_store_is_refused_with_the_choices() {
+fn invalid_store_uri_is_refused_with_the_choices() {
     for (uri, said) in [
         ("counts.db", "sqlite://PATH"),
         ("redis://localhost", "`redis://`"),
@@ -94,7 +94,7 @@ fn what_is_no_address_of_a_store_is_refused_with_the_choices() {
 }
 
 #[tokio::test]
-async fn start_that_failed_leaves_the_process_able_to_start_another_one() {
+async fn failed_start_does_not_prevent_another_one() {
     let file = CounterFile::new();
     fs::create_dir(file.path()).unwrap();
     for _ in 0..20 {

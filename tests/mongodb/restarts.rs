@@ -16,13 +16,13 @@ use super::{
     program::CommandLine,
 };
 
-/// How many processes run at once.
-const AT_ONCE: usize = 8;
+/// Number of processes that run at once.
+const PARALLEL: usize = 8;
 const METRICS: usize = 7;
 const RESTARTS: usize = 200;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn one_shot_processes_are_counted_exactly_and_leave_no_watermark() -> Result<()> {
+async fn short_processes_count_exactly_and_leave_no_watermark() -> Result<()> {
     if !require_mongod() {
         return Ok(());
     }
@@ -43,7 +43,7 @@ async fn one_shot_processes_are_counted_exactly_and_leave_no_watermark() -> Resu
                 assert_eq!((&*ran.out, &*ran.err), ("", ""));
             }
         };
-        thread::scope(|scope| (0..AT_ONCE).for_each(|_| drop(scope.spawn(run))));
+        thread::scope(|scope| (0..PARALLEL).for_each(|_| drop(scope.spawn(run))));
     });
     let took = begun.elapsed();
     println!("{processes} processes in {took:.1?}, {:.1?} each", took / u32::try_from(processes)?);
@@ -55,7 +55,7 @@ async fn one_shot_processes_are_counted_exactly_and_leave_no_watermark() -> Resu
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn service_that_is_restarted_often_is_counted_exactly_and_leaves_no_watermark() -> Result<()> {
+async fn restarted_service_counts_exactly_and_leaves_no_watermark() -> Result<()> {
     if !require_mongod() {
         return Ok(());
     }

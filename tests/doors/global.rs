@@ -5,7 +5,7 @@ use std::{io::Read, process::Stdio};
 use crate::support::{CounterFile, Program, counters};
 
 #[test]
-fn count_macro_counts_from_install_to_shutdown_and_says_what_it_does_not_count() {
+fn count_macro_counts_from_install_to_shutdown() {
     let file = CounterFile::new();
     let mut command = countem_testkit::command(env!("CARGO_BIN_EXE_node"));
     command.args(["global", &file.uri()]).stdout(Stdio::piped()).stderr(Stdio::piped());

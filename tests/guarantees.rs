@@ -1,0 +1,11 @@
+//! The guarantees of the README, on one SQLite file.
+
+mod conservation;
+mod durable;
+mod load;
+mod midnight;
+mod names;
+mod periods;
+mod processes;
+mod reads;
+mod regressions;
