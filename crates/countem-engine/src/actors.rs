@@ -24,7 +24,7 @@ use tokio::{
     task::JoinError,
 };
 
-use crate::{claim::Claim, node::Node, recorder::NotDurable, retry::Retry};
+use crate::{claim::Claim, deliver::Retry, node::Node, recorder::NotDurable};
 
 /// The thread on which actors live.
 #[derive(Debug)]

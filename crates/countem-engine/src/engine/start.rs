@@ -14,9 +14,9 @@ use crate::{
     calendar::Calendar,
     claim::Claim,
     clock::Clock,
+    deliver::Retry,
     node::Node,
     recorder::{self, Recorder},
-    retry::Retry,
     settings::{Durability, EngineConfig},
     ticker,
 };
