@@ -2,13 +2,11 @@
 
 use std::{fmt::Write as _, sync::LazyLock};
 
-use countem_core::{BatchId, Bucket, Delta};
+use countem_core::{Batch, BatchId, Bucket, Delta, Group};
 use countem_store::{Applied, Quarantined};
 use rusqlite::{
     CachedStatement, Connection, Error, OptionalExtension as _, TransactionBehavior, params, types::Type,
 };
-
-use crate::batch::{OwnedBatch, OwnedGroup};
 
 const APPLIED: &str = "SELECT seq FROM applied WHERE writer = ?1 AND lane = ?2";
 const SET_APPLIED: &str = "INSERT OR REPLACE INTO applied (writer, lane, seq) VALUES (?1, ?2, ?3)";
@@ -22,22 +20,22 @@ const QUARANTINE: &str = "INSERT OR REPLACE INTO quarantined
 const QUARANTINED: &str = "SELECT collection, metric, bucket, n, increments, reason FROM quarantined
     WHERE writer = ?1 AND lane = ?2 AND seq = ?3 ORDER BY collection, bucket, metric";
 
-/// How many counters one statement sets. Half of the time of a statement with one counter is spent on starting and ending it.
-const MANY: usize = 32;
+/// Number of counters that one statement sets. Half of the time of a statement with one counter is spent on starting and ending it.
+const PER_STATEMENT: usize = 32;
 
-static SET_MANY: LazyLock<String> = LazyLock::new(|| {
+static SET_SEVERAL: LazyLock<String> = LazyLock::new(|| {
     let mut sql = SET_ONE.to_owned();
-    for index in 1..MANY {
+    for index in 1..PER_STATEMENT {
         let (metric, value) = (3 + 2 * index, 4 + 2 * index);
         write!(sql, ", (?1, ?2, ?{metric}, ?{value})").expect("writing to a string does not fail");
     }
     sql
 });
 
-/// How many stored counters between two that are asked for are read over before the next one is looked up instead.
-const READ_OVER: usize = 6;
+/// Maximum number of stored counters between two of the batch that are read over; otherwise the next one is looked up.
+const MAX_READ_OVER: usize = 6;
 
-/// Where a batch failed.
+/// Stage at which a batch failed.
 #[derive(Debug)]
 pub(crate) enum Failure {
     /// Nothing was stored.
@@ -52,20 +50,20 @@ impl From<Error> for Failure {
     }
 }
 
-/// What became of a batch.
+/// Result of a batch that is in the file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Outcome {
-    /// It was added, and the commit waited for the disk if it was to.
+    /// It was added, and the commit waited for the disk if commits do.
     Added(Applied),
-    /// It was there already, but perhaps not yet on the disk: who committed it may have been killed while it waited for that.
+    /// It was there already, but perhaps not yet on the disk: the process that committed it may have been killed before its `fsync`.
     Found(Applied),
 }
 
 /// Adds `batch` in one transaction, unless it was added before.
 ///
-/// From the first look at `applied` to the commit this connection is the only one that can write. That makes it safe to read
-/// the counters, to add here, where overflow is seen exactly, and to set the sums: in about 60 % of the time that SQL needs to add.
-pub(crate) fn apply(connection: &mut Connection, batch: &OwnedBatch) -> Result<Outcome, Failure> {
+/// From the first read of `applied` to the commit, no other connection can write. That makes it safe to read the counters, to add
+/// here, where overflow is seen exactly, and to set the sums: in about 60 % of the time that SQL needs to add.
+pub(crate) fn apply(connection: &mut Connection, batch: &Batch) -> Result<Outcome, Failure> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let id = batch.id();
     if let Some(applied) = already_applied(&transaction, id)? {
@@ -105,45 +103,47 @@ pub(crate) fn applied_seq(connection: &Connection, id: &BatchId) -> rusqlite::Re
 
 /// Checks that every statement of a batch fits the tables.
 pub(crate) fn prepare_statements(connection: &Connection) -> rusqlite::Result<()> {
-    for sql in [APPLIED, SET_APPLIED, SET_MARK, STORED_FROM, SET_ONE, &SET_MANY, QUARANTINE, QUARANTINED] {
+    for sql in [APPLIED, SET_APPLIED, SET_MARK, STORED_FROM, SET_ONE, &SET_SEVERAL, QUARANTINE, QUARANTINED] {
         connection.prepare_cached(sql)?;
     }
     Ok(())
 }
 
-/// Adds the deltas of a group, and quarantines those that cannot be added. Returns whether there were any of these.
-fn add(connection: &Connection, id: &BatchId, group: OwnedGroup<'_>) -> rusqlite::Result<bool> {
-    let stored = stored(connection, group)?;
+/// Adds the deltas of a group, and quarantines those that cannot be added. Returns true if there were any of these.
+fn add(connection: &Connection, id: &BatchId, group: Group<'_>) -> rusqlite::Result<bool> {
+    let bucket = group.bucket().to_string();
+    let stored = stored(connection, group, &bucket)?;
     let mut any_quarantined = false;
-    let mut sums = Vec::with_capacity(group.len());
+    let mut sums = Vec::with_capacity(stored.len());
     for (delta, value) in group.deltas().zip(stored) {
         match value.checked_add(delta.n) {
             Some(sum) => sums.push((delta.metric, sum)),
             None => {
-                quarantine(connection, id, group.bucket_id(), delta, value)?;
+                quarantine(connection, id, &bucket, delta, value)?;
                 any_quarantined = true;
             }
         }
     }
-    let mut chunks = sums.chunks_exact(MANY);
+    let mut chunks = sums.chunks_exact(PER_STATEMENT);
     if chunks.len() > 0 {
-        let mut set = begin(connection, &SET_MANY, group)?;
+        let mut set = begin(connection, &SET_SEVERAL, group, &bucket)?;
         chunks.by_ref().try_for_each(|chunk| set_counters(&mut set, chunk))?;
     }
-    let mut set = begin(connection, SET_ONE, group)?;
+    let mut set = begin(connection, SET_ONE, group, &bucket)?;
     chunks.remainder().chunks(1).try_for_each(|chunk| set_counters(&mut set, chunk))?;
     Ok(any_quarantined)
 }
 
-/// Binds what all counters of a group share. SQLite keeps what is bound until something else is.
+/// Prepares a statement and binds collection and bucket, which stay bound from one execution to the next.
 fn begin<'c>(
     connection: &'c Connection,
     sql: &str,
-    group: OwnedGroup<'_>,
+    group: Group<'_>,
+    bucket: &str,
 ) -> rusqlite::Result<CachedStatement<'c>> {
     let mut statement = connection.prepare_cached(sql)?;
     statement.raw_bind_parameter(1, group.collection())?;
-    statement.raw_bind_parameter(2, group.bucket_id())?;
+    statement.raw_bind_parameter(2, bucket)?;
     Ok(statement)
 }
 
@@ -155,39 +155,40 @@ fn set_counters(set: &mut CachedStatement<'_>, counters: &[(&str, i64)]) -> rusq
     set.raw_execute().map(|_| ())
 }
 
-/// Returns what is stored of the counters of `group`, in their order; zero where nothing is.
+/// Returns the stored values of the counters of `group`, in their order; zero for a new counter.
 ///
 /// Deltas and stored counters have the same order, that of the bytes of the metric, so one walk over both finds all.
-fn stored(connection: &Connection, group: OwnedGroup<'_>) -> rusqlite::Result<Vec<i64>> {
-    let mut statement = begin(connection, STORED_FROM, group)?;
-    let mut values = Vec::with_capacity(group.len());
-    let mut asked = group.deltas().map(|delta| delta.metric).peekable();
-    'look_up: while let Some(&metric) = asked.peek() {
+fn stored(connection: &Connection, group: Group<'_>, bucket: &str) -> rusqlite::Result<Vec<i64>> {
+    let mut statement = begin(connection, STORED_FROM, group, bucket)?;
+    let deltas = group.deltas();
+    let mut values = Vec::with_capacity(deltas.len());
+    let mut wanted = deltas.clone().map(|delta| delta.metric).peekable();
+    'look_up: while let Some(&metric) = wanted.peek() {
         statement.raw_bind_parameter(3, metric)?;
         let mut rows = statement.raw_query();
         let mut read_over = 0;
-        while read_over <= READ_OVER {
+        while read_over <= MAX_READ_OVER {
             let Some(row) = rows.next()? else { break 'look_up };
             let found = row.get_ref(0)?.as_str()?;
-            while asked.next_if(|metric| *metric < found).is_some() {
+            while wanted.next_if(|metric| *metric < found).is_some() {
                 values.push(0);
             }
-            match asked.next_if(|metric| *metric == found) {
+            match wanted.next_if(|metric| *metric == found) {
                 Some(_) => {
                     values.push(row.get(1)?);
                     read_over = 0;
                 }
-                None if asked.peek().is_none() => break 'look_up,
+                None if wanted.peek().is_none() => break 'look_up,
                 None => read_over += 1,
             }
         }
     }
-    // Behind the last counter that is stored.
-    values.resize(group.len(), 0);
+    // Counters behind the last stored one are new.
+    values.resize(deltas.len(), 0);
     Ok(values)
 }
 
-/// Keeps what could not be added to `value`, and why.
+/// Keeps a delta that could not be added to `value`, with the reason.
 fn quarantine(
     connection: &Connection,
     id: &BatchId,
@@ -233,7 +234,7 @@ fn quarantined(connection: &Connection, id: &BatchId) -> rusqlite::Result<Vec<Qu
 mod tests {
     use std::{collections::BTreeMap, path::Path};
 
-    use countem_core::{Batch, Table, Writer};
+    use countem_core::{Table, Writer};
     use proptest::prelude::*;
 
     use super::{
@@ -257,13 +258,13 @@ mod tests {
         rows.unwrap().map(Result::unwrap).collect()
     }
 
-    fn batch(seq: u64, deltas: &[(&str, &str, String, i64)]) -> OwnedBatch {
+    fn batch(seq: u64, deltas: &[(&str, &str, String, i64)]) -> Batch {
         let mut table = Table::new();
         for (collection, bucket, metric, n) in deltas {
             table.fold(collection, metric, bucket.parse().unwrap(), *n).unwrap();
         }
         let id = BatchId { writer: Writer::new(1, 1), lane: 0, seq };
-        OwnedBatch::new(&Batch::new(id, table.drain()))
+        Batch::new(id, table.drain())
     }
 
     /// Metrics that are dense or sparse among each other, with characters on both sides of the digits.
@@ -276,7 +277,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_stored_is_the_sum_of_all_batches(batches in prop::collection::vec(deltas(), 1..8)) {
+        fn stored_counters_are_the_sum_of_all_batches(batches in prop::collection::vec(deltas(), 1..8)) {
             let mut connection = empty();
             let mut expected = Counters::new();
             for (seq, deltas) in (1..).zip(&batches) {
@@ -292,7 +293,7 @@ mod tests {
     }
 
     #[test]
-    fn a_few_counters_among_many_are_looked_up_and_many_are_read_over() {
+    fn sparse_counters_among_many_are_found() {
         let mut connection = empty();
         let many: Vec<_> = (0..1000).map(|i| ("a", "all", format!("{i:04}"), 1)).collect();
         apply(&mut connection, &batch(1, &many)).unwrap();
@@ -316,7 +317,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_quarantined_stays_and_is_told_for_its_own_batch_only() {
+    fn quarantine_is_reported_for_its_own_batch() {
         let mut connection = empty();
         let add = |connection: &mut Connection, seq, n| match apply(
             connection,
@@ -336,7 +337,7 @@ mod tests {
     }
 
     #[test]
-    fn a_sequence_number_beyond_i64_is_still_newer() {
+    fn sequence_number_beyond_i64_is_still_newer() {
         let mut connection = empty();
         let one = [("a", "all", "m".to_owned(), 1)];
         for seq in [1, u64::MAX - 1, u64::MAX, 2] {

@@ -6,12 +6,9 @@ mod schema;
 mod store;
 
 mod apply;
-mod batch;
-mod connection;
+mod open;
 mod read;
-mod reader;
-mod turn;
-mod writer;
+mod write;
 
 pub use config::{SqliteConfig, Synchronous};
 pub use schema::{APPLICATION_ID, SCHEMA_VERSION};

@@ -7,21 +7,19 @@ use countem_store::{Applied, Query, Rows, Store, StoreError, async_trait, overla
 
 use crate::{
     SqliteConfig,
-    batch::OwnedBatch,
-    read,
-    reader::ReadThreads,
-    writer::{Session, WriteWorker},
+    read::{self, ReadThreads},
+    write::WriteThread,
 };
 
 /// Keeps counters in one SQLite file.
 ///
-/// Dropping the store finishes what was asked and closes the file; it blocks for that long.
+/// Dropping the store finishes outstanding calls and closes the file; it blocks for that long.
 #[derive(Debug)]
 pub struct SqliteStore {
     location: String,
     // Dropped in this order: the connection that writes closes last, because it tidies up.
     readers: ReadThreads,
-    writer: WriteWorker,
+    writer: WriteThread,
 }
 
 impl SqliteStore {
@@ -33,35 +31,29 @@ impl SqliteStore {
     /// # Errors
     /// The file cannot be used: it belongs to another program, is damaged, read-only or newer than this countem, or its folder
     /// is missing. It is then left as it was.
-    pub fn open(options: SqliteConfig) -> Result<Self, StoreError> {
-        let location = format!("sqlite://{}", options.path.display());
-        let writer = WriteWorker::start(options.clone())?;
-        Ok(Self { location, readers: ReadThreads::new(options), writer })
+    pub fn open(config: SqliteConfig) -> Result<Self, StoreError> {
+        let location = format!("sqlite://{}", config.path.display());
+        let writer = WriteThread::start(config.clone())?;
+        Ok(Self { location, readers: ReadThreads::new(config), writer })
     }
 }
 
 #[async_trait]
 impl Store for SqliteStore {
     async fn apply(&self, batch: &Arc<Batch>) -> Result<Applied, StoreError> {
-        let copy = OwnedBatch::new(batch);
-        self.writer.ask(move |session| session.apply(&copy)).await
+        let batch = Arc::clone(batch);
+        self.writer.ask(move |connection| connection.apply(&batch)).await
     }
 
     async fn forget(&self, writer: &Writer) -> Result<(), StoreError> {
         let writer = writer.clone();
-        let retire = move |session: &mut Session| {
-            if let Err(error) = session.forget(&writer) {
-                tracing::debug!(%error, %writer, "the bookkeeping of a writer stays in the store");
-            }
-        };
-        // Without waiting: a thread may then close the file in the same turn.
-        self.writer.tell(retire).await
+        self.writer.ask(move |connection| connection.forget(&writer)).await
     }
 
     async fn read(&self, query: &Query, in_flight: Option<&Batch>) -> Result<Rows, StoreError> {
-        let (asked, id) = (query.clone(), in_flight.map(|batch| batch.id().clone()));
+        let (query_copy, id) = (query.clone(), in_flight.map(|batch| batch.id().clone()));
         let snapshot =
-            self.readers.ask(move |connection| read::snapshot(connection, &asked, id.as_ref())).await?;
+            self.readers.ask(move |connection| read::snapshot(connection, &query_copy, id.as_ref())).await?;
         let mut rows = snapshot.rows;
         if let Some(batch) = in_flight.filter(|_| !snapshot.is_applied) {
             overlay(&mut rows, query, batch.deltas());
@@ -77,14 +69,14 @@ impl Store for SqliteStore {
         let key = key.to_owned();
         let found = self.readers.ask(move |connection| read::mark(connection, &key)).await?;
         if found.is_some() {
-            // What is marked as counted may be deleted next.
-            self.writer.ask(|session| session.keep_found()).await?;
+            // The caller may delete next what the mark says is counted.
+            self.writer.ask(|connection| connection.sync_found()).await?;
         }
         Ok(found)
     }
 
     async fn check(&self) -> Result<(), StoreError> {
-        self.writer.ask(|session| session.check()).await
+        self.writer.ask(|connection| connection.check()).await
     }
 
     fn location(&self) -> String {

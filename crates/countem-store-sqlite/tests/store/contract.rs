@@ -5,7 +5,6 @@ use std::{
     pin::pin,
     sync::Arc,
     task::{Context, Waker},
-    time::Duration,
 };
 
 use countem_core::Writer;
@@ -27,19 +26,6 @@ async fn without_waiting_for_the_disk_and_with_one_reader_it_keeps_the_contract_
     let options = SqliteConfig {
         synchronous: Synchronous::Normal,
         readers: NonZeroUsize::MIN,
-        ..SqliteConfig::new(folder.path().join("countem.db"))
-    };
-    let laws = conformance::run(async || SqliteStore::open(options.clone()).unwrap()).await;
-    assert_eq!(laws, conformance::LAWS);
-}
-
-#[tokio::test]
-async fn written_by_the_thread_that_asks_it_keeps_the_contract_too() {
-    let folder = tempfile::tempdir().unwrap();
-    let options = SqliteConfig {
-        one_shot: true,
-        // Where a law opens the file twice, the second store waits in vain for the first one's turn to end.
-        busy_timeout: Duration::from_millis(50),
         ..SqliteConfig::new(folder.path().join("countem.db"))
     };
     let laws = conformance::run(async || SqliteStore::open(options.clone()).unwrap()).await;

@@ -7,7 +7,6 @@ use std::sync::{
 
 use countem_core::Writer;
 use countem_store::Store as _;
-use countem_store_sqlite::{SqliteConfig, SqliteStore};
 
 use crate::{
     process::{Task, start},
@@ -46,9 +45,7 @@ fn eight_processes_that_create_one_file_and_write_to_it_at_once_all_count() {
 fn one_shot_processes_leave_the_count_and_nothing_else() {
     const PROCESSES: u64 = 48;
     if let Some(Task { folder, number }) = Task::given() {
-        // Every third one works as if it were to stay.
-        let options = SqliteConfig { one_shot: number % 3 != 0, ..SqliteConfig::new(file(&folder)) };
-        let store = SqliteStore::open(options).unwrap();
+        let store = open(&folder);
         let writer = Writer::new(number, 1);
         block_on(store.apply(&batch(&writer, 1, &[("a", 1)]))).unwrap();
         block_on(store.forget(&writer)).unwrap();

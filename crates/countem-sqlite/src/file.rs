@@ -1,0 +1,285 @@
+//! An open database file.
+
+use std::{
+    fs::{self, File, TryLockError},
+    io,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use rusqlite::{Connection, Error, OpenFlags, Result, config::DbConfig, ffi, wal::CheckpointMode};
+
+use crate::{cause::Cause, wait::wait_for_others};
+
+/// A connection and the file that it was opened on. Belongs to one thread at a time.
+#[derive(Debug)]
+pub struct OpenFile {
+    /// The connection.
+    pub connection: Connection,
+    /// Path of the write-ahead log.
+    pub log: PathBuf,
+    path: PathBuf,
+    identity: Option<FileIdentity>,
+    busy_timeout: Duration,
+    /// Held while the connection closes; the last field, so that it is dropped after the connection.
+    closing: Option<File>,
+}
+
+impl OpenFile {
+    /// Opens the file at the absolute `path` for writing, and creates it when it is missing. Writes nothing.
+    ///
+    /// Calls on the connection wait for locks of others for up to `busy_timeout`.
+    ///
+    /// # Errors
+    /// The file cannot be opened. Most other problems, such as damage, are met by the first statement.
+    pub fn for_writing(path: &Path, busy_timeout: Duration) -> Result<Self> {
+        Self::open(path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE, busy_timeout)
+    }
+
+    /// Opens the file at the absolute `path`, which exists, for reading.
+    ///
+    /// # Errors
+    /// As for [`for_writing`](Self::for_writing).
+    pub fn for_reading(path: &Path, busy_timeout: Duration) -> Result<Self> {
+        Self::open(path, OpenFlags::SQLITE_OPEN_READ_ONLY, busy_timeout)
+    }
+
+    fn open(path: &Path, access: OpenFlags, busy_timeout: Duration) -> Result<Self> {
+        // A connection stays on one thread at a time, so SQLite need not lock it.
+        let mut connection = Connection::open_with_flags(path, access | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+        connection.busy_handler(Some(wait_for_others(busy_timeout)))?;
+        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true)?;
+        connection.pragma_update(None, "cell_size_check", true)?;
+        let (log, identity) = (log_of(path), FileIdentity::of(path));
+        Ok(Self { connection, log, path: path.to_owned(), identity, busy_timeout, closing: None })
+    }
+
+    /// Makes every commit wait for one `fsync` of the write-ahead log, and reads wait for nothing.
+    ///
+    /// The log is a property of the file, so this writes to a new file, or to a copy that a tool made without one.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn prepare_writing(&self) -> Result<()> {
+        // SQLite does not ask its busy handler about this lock.
+        let mut wait = wait_for_others(self.busy_timeout);
+        let mut attempt = 0;
+        while let Err(error) = self.connection.query_row("PRAGMA journal_mode = WAL", [], |_| Ok(())) {
+            if Cause::of(&error) != Cause::Busy || !wait(attempt) {
+                return Err(error);
+            }
+            attempt += 1;
+        }
+        self.connection.pragma_update(None, "synchronous", "FULL")?;
+        // On macOS, an `fsync` that reaches the disk.
+        self.connection.pragma_update(None, "fullfsync", true)?;
+        self.connection.pragma_update(None, "checkpoint_fullfsync", true)
+    }
+
+    /// Tells whether the path still leads to the open file. Counts written after the file was moved or deleted would be lost.
+    pub fn is_current(&self) -> bool {
+        FileIdentity::of(&self.path) == self.identity
+    }
+
+    /// Returns the length of the write-ahead log in bytes.
+    pub fn log_len(&self) -> u64 {
+        bytes_of(&self.log).unwrap_or(0)
+    }
+
+    /// Waits until the log is on the disk: before a transaction that was found in the file is relied on.
+    ///
+    /// # Errors
+    /// The log cannot be synced. The failure is one of `fsync`, which is not repeated.
+    pub fn sync_log(&self) -> Result<()> {
+        let log = File::options().read(true).write(true).open(&self.log);
+        log.and_then(|log| log.sync_data()).map_err(|error| {
+            Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_IOERR_FSYNC), Some(error.to_string()))
+        })
+    }
+
+    /// Moves the log into the file and empties it. Afterwards, transactions that this connection sees are durable, and those that
+    /// it does not see cannot come back.
+    ///
+    /// # Errors
+    /// Nothing is known about the transactions in the log. [`Cause::Busy`]: another connection still reads it.
+    pub fn empty_log(&self) -> Result<()> {
+        self.connection.wal_checkpoint_v2::<&str>(None, CheckpointMode::TRUNCATE).map(|_| ())
+    }
+
+    /// Closes the connection, and neither moves the log into the file nor deletes it.
+    pub fn close_untouched(self) {
+        self.connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).ok();
+    }
+}
+
+/// The last connection to close moves the log into the file and deletes it. Two that close at the same moment each see the
+/// other and would both leave the log behind, so a lock on the log lets one close at a time.
+impl Drop for OpenFile {
+    fn drop(&mut self) {
+        if self.is_current() {
+            self.closing = lock(&self.log, self.busy_timeout);
+        }
+    }
+}
+
+/// Locks the log for up to `limit`. Without the lock, closing may leave the log for the next process.
+fn lock(log: &Path, limit: Duration) -> Option<File> {
+    if !cfg!(unix) {
+        // Elsewhere, a locked file cannot be read or written by others.
+        return None;
+    }
+    let log = File::open(log).ok()?;
+    let mut wait = wait_for_others(limit);
+    for attempt in 0.. {
+        match log.try_lock() {
+            Ok(()) => return Some(log),
+            Err(TryLockError::WouldBlock) if wait(attempt) => {}
+            Err(_) => break,
+        }
+    }
+    None
+}
+
+/// Returns the path of the log of the file at `path`: beside the file itself, also when the path is a link to it.
+pub fn log_of(path: &Path) -> PathBuf {
+    let mut log = path.canonicalize().unwrap_or_else(|_| path.to_owned()).into_os_string();
+    log.push("-wal");
+    log.into()
+}
+
+/// Returns the length in bytes of the file at `path`, zero when there is none.
+///
+/// # Errors
+/// The file may not be looked at.
+pub fn bytes_of(path: &Path) -> io::Result<u64> {
+    match fs::metadata(path) {
+        Ok(found) => Ok(found.len()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(0),
+        Err(error) => Err(error),
+    }
+}
+
+/// Stays the same as long as a path leads to the same file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct FileIdentity(u64, u64);
+
+impl FileIdentity {
+    #[cfg(unix)]
+    fn of(path: &Path) -> Option<Self> {
+        use std::os::unix::fs::MetadataExt as _;
+        path.metadata().ok().map(|found| Self(found.dev(), found.ino()))
+    }
+
+    /// Elsewhere an open file can be neither moved nor deleted.
+    #[cfg(not(unix))]
+    fn of(_: &Path) -> Option<Self> {
+        Some(Self(0, 0))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use super::*;
+    use crate::Header;
+
+    const TIMEOUT: Duration = Duration::from_millis(20);
+
+    fn path(folder: &tempfile::TempDir) -> PathBuf {
+        folder.path().join("countem.db")
+    }
+
+    fn open(folder: &tempfile::TempDir) -> OpenFile {
+        let file = OpenFile::for_writing(&path(folder), TIMEOUT).unwrap();
+        file.prepare_writing().unwrap();
+        file
+    }
+
+    fn with_table(folder: &tempfile::TempDir) -> OpenFile {
+        let file = open(folder);
+        file.connection.execute_batch("CREATE TABLE t (x)").unwrap();
+        file
+    }
+
+    #[test]
+    fn commits_wait_for_the_disk() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = open(&folder);
+        let mode: String =
+            file.connection.pragma_query_value(None, "journal_mode", |row| row.get(0)).unwrap();
+        let pragma =
+            |name| file.connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0)).unwrap();
+        assert_eq!((mode.as_str(), pragma("synchronous")), ("wal", 2), "FULL");
+        assert_eq!((pragma("fullfsync"), pragma("checkpoint_fullfsync")), (1, 1));
+    }
+
+    #[test]
+    fn emptying_the_log_waits_for_readers_in_vain() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = with_table(&folder);
+        let mut reader = OpenFile::for_reading(&path(&folder), TIMEOUT).unwrap();
+        let reading = reader.connection.transaction().unwrap();
+        assert!(!Header::read(&reading).unwrap().is_empty());
+        file.connection.execute_batch("INSERT INTO t VALUES (1)").unwrap();
+        assert_eq!(Cause::of(&file.empty_log().unwrap_err()), Cause::Busy);
+        drop(reading);
+        file.empty_log().unwrap();
+        assert_eq!(file.log_len(), 0);
+    }
+
+    #[test]
+    fn unsynced_log_is_a_failed_fsync() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut file = with_table(&folder);
+        file.sync_log().unwrap();
+        // The system refuses to sync this one.
+        file.log = "/dev/null".into();
+        assert_eq!(
+            file.sync_log().unwrap_err().sqlite_error().unwrap().extended_code,
+            ffi::SQLITE_IOERR_FSYNC
+        );
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn connections_close_one_at_a_time() {
+        let folder = tempfile::tempdir().unwrap();
+        let (first, second) = (with_table(&folder), open(&folder));
+        let closing = lock(&first.log, TIMEOUT).unwrap();
+        let began = Instant::now();
+        drop(first);
+        assert!(began.elapsed() >= TIMEOUT, "another connection was closing");
+        drop(closing);
+        drop(second);
+        assert!(!log_of(&path(&folder)).exists(), "the last one tidies up");
+    }
+
+    #[test]
+    fn closing_untouched_leaves_the_log() {
+        let folder = tempfile::tempdir().unwrap();
+        with_table(&folder).close_untouched();
+        assert!(bytes_of(&log_of(&path(&folder))).unwrap() > 0);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn moved_file_is_not_current() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = open(&folder);
+        assert!(file.is_current());
+        fs::rename(path(&folder), folder.path().join("old.db")).unwrap();
+        assert!(!file.is_current());
+        drop(open(&folder));
+        assert!(!file.is_current(), "a new file has its path");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn log_lies_beside_the_file_behind_a_link() {
+        let folder = tempfile::tempdir().unwrap();
+        std::os::unix::fs::symlink(folder.path().join("real.db"), path(&folder)).unwrap();
+        let file = with_table(&folder);
+        assert!(file.log.ends_with("real.db-wal") && file.log.exists(), "{}", file.log.display());
+    }
+}

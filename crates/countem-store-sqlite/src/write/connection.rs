@@ -1,0 +1,168 @@
+//! The connection that writes.
+
+use countem_core::{Batch, BatchId, Writer};
+use countem_sqlite::{Cause, OpenFile, is_clean};
+use countem_store::{Applied, ErrorKind, StoreError};
+use rusqlite::{Connection, Error, TransactionBehavior};
+
+use crate::{
+    SqliteConfig, Synchronous,
+    apply::{self, Failure, Outcome},
+    error::store_error,
+    open::{self, LOG_LIMIT},
+};
+
+/// State of the writing connection.
+#[derive(Debug)]
+pub(crate) struct WriteConnection {
+    pub(super) config: SqliteConfig,
+    /// `None` after a failure: the next call opens the file anew.
+    pub(super) file: Option<OpenFile>,
+    /// A commit or an `fsync` failed: what can be read may not be on the disk.
+    pub(super) in_doubt: bool,
+    /// Length of the log in bytes from which on it is made shorter.
+    pub(super) log_limit: u64,
+}
+
+impl WriteConnection {
+    pub(super) fn open(config: SqliteConfig) -> Result<Self, StoreError> {
+        let mut connection = Self { config, file: None, in_doubt: false, log_limit: LOG_LIMIT };
+        connection.file()?;
+        Ok(connection)
+    }
+
+    /// Returns the file; opens it if need be.
+    fn file(&mut self) -> Result<&mut OpenFile, StoreError> {
+        if let Some(moved) = self.file.take_if(|file| !file.is_current()) {
+            tracing::warn!(path = %self.config.path.display(), "the database file was moved or deleted");
+            // Moves the log into the old file, so that the file is whole wherever it is now. A failure cannot be helped.
+            moved.connection.execute_batch("PRAGMA wal_checkpoint(PASSIVE)").ok();
+            // The log of a new file would have the name that closing deletes.
+            moved.close_untouched();
+        }
+        let file = match self.file.take() {
+            Some(file) => file,
+            None => open::for_writing(&self.config)?,
+        };
+        if self.in_doubt {
+            file.empty_log().map_err(|error| match Cause::of(&error) {
+                Cause::Busy => self.doubt("other connections do not let its log be emptied"),
+                _ => self.doubt("its log cannot be emptied").with_source(error),
+            })?;
+            self.in_doubt = false;
+        }
+        Ok(self.file.insert(file))
+    }
+
+    /// Returns the connection; opens the file if need be.
+    pub(super) fn connection(&mut self) -> Result<&mut Connection, StoreError> {
+        self.file().map(|file| &mut file.connection)
+    }
+
+    /// Drops the connection, and relies on nothing in the file before the log has been emptied.
+    pub(super) fn distrust(&mut self) {
+        self.file = None;
+        self.in_doubt = true;
+    }
+
+    fn doubt(&self, why: &str) -> StoreError {
+        let path = self.config.path.display();
+        StoreError::new(ErrorKind::InDoubt, format!("a commit to `{path}` failed and {why}"))
+    }
+
+    /// Describes a failure after which nothing is in doubt.
+    fn failed(&mut self, attempt: &str, error: Error) -> StoreError {
+        if !is_clean(&error) {
+            self.file = None;
+        }
+        store_error(&self.config.path, attempt, error)
+    }
+
+    /// Adds a batch exactly once.
+    pub(crate) fn apply(&mut self, batch: &Batch) -> Result<Applied, StoreError> {
+        match apply::apply(self.connection()?, batch) {
+            Ok(Outcome::Added(applied)) => Ok(applied),
+            Ok(Outcome::Found(applied)) => match self.sync_log() {
+                Ok(()) => Ok(applied),
+                Err(error) => self.decide(batch.id(), error),
+            },
+            Err(Failure::Commit(error)) if !is_clean(&error) => self.decide(batch.id(), error),
+            Err(Failure::BeforeCommit(error) | Failure::Commit(error)) => Err(self.failed("write to", error)),
+        }
+    }
+
+    /// Syncs the log, if commits do.
+    fn sync_log(&self) -> rusqlite::Result<()> {
+        match (&self.file, self.config.synchronous) {
+            (Some(file), Synchronous::Full) => file.sync_log(),
+            _ => Ok(()),
+        }
+    }
+
+    /// Makes a mark that was found in the file durable, before it is relied on.
+    pub(crate) fn sync_found(&mut self) -> Result<(), StoreError> {
+        self.file()?;
+        self.sync_log().map_err(|error| {
+            self.distrust();
+            store_error(&self.config.path, "read", error)
+        })
+    }
+
+    /// Finds out with a new connection whether a commit that failed with `error` took place.
+    pub(super) fn decide(&mut self, id: &BatchId, error: Error) -> Result<Applied, StoreError> {
+        tracing::warn!(path = %self.config.path.display(), batch = %id, %error, "a commit failed");
+        self.distrust();
+        let found = match self.connection() {
+            Ok(connection) => apply::already_applied(connection, id)
+                .map_err(|cause| self.doubt("it cannot be known whether it took place").with_source(cause)),
+            Err(cause) => Err(self.doubt("it cannot be known whether it took place").with_source(cause)),
+        };
+        match found? {
+            Some(applied) => Ok(applied),
+            None => Err(store_error(&self.config.path, "write to", error)),
+        }
+    }
+
+    /// Deletes the bookkeeping of `writer`.
+    pub(crate) fn forget(&mut self, writer: &Writer) -> Result<(), StoreError> {
+        let delete = "DELETE FROM applied WHERE writer = ?1";
+        self.connection()?.execute(delete, [writer.as_str()]).map(|_| ()).map_err(|error| {
+            // The commit may be what failed.
+            if !is_clean(&error) {
+                self.distrust();
+            }
+            store_error(&self.config.path, "write to", error)
+        })
+    }
+
+    /// Checks that the tables are there and can be written.
+    pub(crate) fn check(&mut self) -> Result<(), StoreError> {
+        let connection = self.connection()?;
+        let checked = connection.transaction_with_behavior(TransactionBehavior::Immediate).and_then(|it| {
+            apply::prepare_statements(&it)?;
+            it.rollback()
+        });
+        checked.map_err(|error| self.failed("write to", error))
+    }
+
+    /// Starts the log from its beginning when it has become too long.
+    ///
+    /// Commits do that by themselves as long as there is a moment without a reader. Where readers follow each other without a
+    /// gap, a writer has to wait until those that still need the log have finished.
+    pub(super) fn shorten_log(&mut self) {
+        let Some(file) = &self.file else { return };
+        let length = file.log_len();
+        if length <= self.log_limit {
+            return;
+        }
+        let restart = "PRAGMA wal_checkpoint(RESTART)";
+        let is_busy = file.connection.query_row(restart, [], |row| row.get::<_, bool>(0));
+        tracing::debug!(path = %self.config.path.display(), length, ?is_busy, "tried to shorten the log");
+        // A transaction that stays open for hours must not cost every batch the busy timeout.
+        self.log_limit = if is_busy == Ok(false) { LOG_LIMIT } else { length * 2 };
+        if is_busy.is_err_and(|error| Cause::of(&error) == Cause::Io) {
+            // The next `fsync` may succeed without having written what this one did not.
+            self.distrust();
+        }
+    }
+}
