@@ -33,7 +33,7 @@ fn collector_does_what_file_environment_and_flags_say() {
     let clock = ManualClock::new("2026-11-30T18:30:00Z".parse().unwrap());
     let collector = Collector::builder()
         .settings(config.to_engine_config())
-        .store(config.store().uri.expose())
+        .store(config.store_uri().expose())
         .clock(Clock::Manual(clock))
         .start_blocking()
         .unwrap();

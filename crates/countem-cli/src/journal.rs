@@ -54,16 +54,7 @@ impl JournalFlag {
         // Never makes one.
         drop(self.read(effective)?);
         let settings = &effective.settings;
-        let mut options = match &settings.durability {
-            Durability::Journal { options, .. } => options.clone(),
-            Durability::Memory => {
-                let section = effective.config.durability();
-                let mut options = JournalConfig::new(&section.dir);
-                options.max_bytes = section.max_bytes.get();
-                options.resolved_retention = section.keep_resolved;
-                options
-            }
-        };
+        let mut options = effective.config.durability().to_journal_config();
         options.dir = self.dir(effective).to_owned();
         options.lanes = settings.lanes;
         options.resolved_retention = options.resolved_retention.max(keep);

@@ -5,7 +5,6 @@ mod courier;
 mod exit;
 mod ingest;
 mod journal;
-mod nearest;
 mod output;
 mod presence;
 mod stop;

@@ -7,11 +7,10 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-use countem::{
-    Calendar, EngineConfig, Reader,
-    config::{Config, Sources},
-};
+use countem::{Calendar, EngineConfig, Reader};
+use countem_config::{Config, Sources};
 use countem_store::Store;
+use countem_stores::open_store_with;
 use jiff::Timestamp;
 
 use crate::{
@@ -50,13 +49,13 @@ impl Effective {
     /// # Errors
     /// What is wrong with the store.
     pub(crate) async fn open(&self) -> Result<Arc<dyn Store>> {
-        Ok(countem::open_store_with(&self.config.store().uri, self.config.mongodb()).await?)
+        Ok(open_store_with(self.config.store_uri(), self.config.mongodb()).await?)
     }
 
     /// Returns since when the store is sure to know every batch that it has: whether it has an older one, neither reading
     /// nor sending it again can tell.
     pub(crate) fn remembered_since(&self) -> SystemTime {
-        match self.config.store().uri.scheme() {
+        match self.config.store_uri().scheme() {
             // For ever.
             "sqlite" | "memory" => UNIX_EPOCH,
             _ => SystemTime::now() - REMEMBERED,
@@ -65,7 +64,7 @@ impl Effective {
 
     /// Tells whether the store is a file that does not exist.
     pub(crate) fn lacks_store(&self) -> bool {
-        let path = self.config.store().uri.expose().strip_prefix("sqlite://");
+        let path = self.config.store_uri().expose().strip_prefix("sqlite://");
         path.is_some_and(|path| !Path::new(path).exists())
     }
 
@@ -75,7 +74,7 @@ impl Effective {
     /// [`NotFound`] when there is no such file; else what is wrong with the store.
     pub(crate) async fn open_reader(&self) -> Result<Reader> {
         if self.lacks_store() {
-            let uri = &self.config.store().uri;
+            let uri = self.config.store_uri();
             let advice = "count something first, or name another store with `--store`";
             return Err(NotFound::new(format!("there is no store `{uri}`: {advice}")).into());
         }

@@ -7,7 +7,7 @@ use countem_engine::{Clock, Durability, Engine, EngineConfig, StartError};
 use countem_journal::JournalConfig;
 use countem_store::{ErrorKind, Store, StoreError};
 
-use crate::{Collector, MongodbConfig, StoreUri, StoreUriError, open::open_store_with};
+use crate::{Collector, MongodbConfig, StoreUri, StoreUriError, open_store_with};
 
 /// Collects what a [`Collector`] needs to start. Everything has a default: a SQLite file `countem.db`, flushed every ten seconds.
 #[derive(Debug, Clone)]

@@ -29,11 +29,6 @@ mod error;
 mod global;
 #[cfg(feature = "metrics")]
 mod metrics;
-mod open;
-mod uri;
-
-#[cfg(feature = "config")]
-pub mod config;
 
 pub use builder::Builder;
 pub use collector::Collector;
@@ -41,12 +36,12 @@ pub use error::Error;
 pub use global::{InstallError, install, installed};
 #[cfg(feature = "metrics")]
 pub use metrics::METRICS_CONTENT_TYPE;
-pub use open::{MongodbConfig, open_store, open_store_with};
-pub use uri::{StoreUri, StoreUriError};
 
 #[doc(hidden)]
 pub use global::CallSite;
 
+#[cfg(feature = "config")]
+pub use countem_config as config;
 pub use countem_core::{
     Batch, BatchId, Bucket, BucketRange, CollectionName, Delta, Mark, MetricName, NameError, OVERFLOW_METRIC,
     Period, Schedule, Table, Writer,
@@ -59,3 +54,4 @@ pub use countem_engine::{
 pub use countem_journal::{self as journal, JournalConfig};
 pub use countem_query::{ReadError, Reader, When};
 pub use countem_store::{self as store, Counters, Quarantined, Store, StoreError};
+pub use countem_stores::{MongodbConfig, StoreUri, StoreUriError, open_store, open_store_with};

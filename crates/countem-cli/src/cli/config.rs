@@ -31,7 +31,7 @@ Examples:
 impl Config {
     pub(super) fn run(self, global: &Global) -> Result<Exit> {
         if self.default {
-            io::stdout().write_all(countem::config::Config::default_toml().as_bytes())?;
+            io::stdout().write_all(countem_config::Config::default_toml().as_bytes())?;
             return Ok(Exit::Ok);
         }
         let config = load_config(global)?;

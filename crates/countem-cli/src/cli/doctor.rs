@@ -9,10 +9,8 @@ use std::{
 
 use anyhow::Result;
 use clap::Args;
-use countem::{
-    config::DurabilityLevel,
-    journal::{JournalReader, ResolvedBatch},
-};
+use countem::journal::{JournalReader, ResolvedBatch};
+use countem_config::DurabilityLevel;
 use countem_store::Store;
 use serde::Serialize;
 
@@ -156,7 +154,7 @@ impl Doctor {
                 return None;
             }
         };
-        let most = effective.config.durability().max_bytes.get();
+        let most = effective.config.durability().max_bytes;
         if let Err(error) = examine_contents(&reader, user.is_some(), most, findings) {
             findings.fail("journal", error);
         }
@@ -166,7 +164,7 @@ impl Doctor {
 
 async fn examine_store(effective: &Effective, findings: &mut Findings) -> Option<std::sync::Arc<dyn Store>> {
     if effective.lacks_store() {
-        findings.warn("store", format!("there is no `{}` yet", effective.config.store().uri));
+        findings.warn("store", format!("there is no `{}` yet", effective.config.store_uri()));
         return None;
     }
     let store = match effective.open().await {

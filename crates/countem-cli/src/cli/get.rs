@@ -5,6 +5,7 @@ use std::io::{self, Write};
 use anyhow::Result;
 use clap::Args;
 use countem::Reader;
+use countem_config::similar;
 use countem_core::{Bucket, CollectionName, MetricName};
 use countem_store::Counters;
 use jiff::Timestamp;
@@ -13,7 +14,6 @@ use serde::Serialize;
 use crate::{
     cli::{Global, when::When},
     exit::{Exit, NotFound},
-    nearest,
     output::{Format, Listing, say},
     store::{Effective, block_on},
 };
@@ -73,7 +73,7 @@ impl Get {
         }
         if let Some(metric) = metric.as_ref().filter(|_| counters.is_empty()) {
             let others = reader.get_counters(collection, bucket).await?;
-            let near = nearest::among(metric.as_str(), others.keys().map(String::as_str));
+            let near = similar(metric.as_str(), others.keys().map(String::as_str));
             return Err(not_found(
                 &format!("`{metric}` was not counted in `{collection}` on {bucket}"),
                 near,
@@ -112,7 +112,7 @@ pub(super) async fn require(reader: &Reader, collection: &CollectionName) -> Res
     if known.contains(collection) {
         return Ok(());
     }
-    let near = nearest::among(collection.as_str(), known.iter().map(CollectionName::as_str));
+    let near = similar(collection.as_str(), known.iter().map(CollectionName::as_str));
     Err(not_found(&format!("there is no collection `{collection}`"), near).into())
 }
 

@@ -90,7 +90,7 @@ impl Replay {
         let effective = Effective::load(global)?;
         let since = self.since(&effective)?;
         if self.dry_run && effective.lacks_store() {
-            return Err(NotFound::new(format!("there is no store `{}`", effective.config.store().uri)).into());
+            return Err(NotFound::new(format!("there is no store `{}`", effective.config.store_uri())).into());
         }
         // A dry run takes no lock and changes nothing.
         let journal = match self.dry_run {

@@ -154,7 +154,7 @@ impl Format {
 
 /// Says that a format has no field `name`, and which it has.
 fn unknown_field(name: &str, available: &[&str]) -> UsageError {
-    let near = crate::nearest::among(name, available.iter().copied());
+    let near = countem_config::similar(name, available.iter().copied());
     let hint = near.map(|near| format!("; did you mean `{{{near}}}`?")).unwrap_or_default();
     let list: Vec<_> = available.iter().map(|name| format!("{{{name}}}")).collect();
     UsageError::new(format!("there is no field `{{{name}}}`{hint} available: {}", list.join(" ")))

@@ -92,7 +92,7 @@ fn the_configuration_comes_in_layers_and_all_mistakes_are_told_at_once() {
     let sandbox = Sandbox::new();
     let config = |args: &[&str]| sandbox.run(&[&["config"], args].concat());
     let default = config(&["--default"]).expect(0).out;
-    assert_eq!(default, countem::config::Config::default_toml());
+    assert_eq!(default, countem_config::Config::default_toml());
     sandbox.write(
         "countem.toml",
         "[time]\nzone = \"Europe/Berlin\"\n[store]\nuri = \"mongodb://a:secret@h/d\"\n",

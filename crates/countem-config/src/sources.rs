@@ -1,34 +1,34 @@
-//! Where a configuration may come from.
+//! Sources of a configuration.
 
 use std::{
     ffi::OsString,
     path::{Path, PathBuf},
 };
 
-/// Says where [`Config::load`](super::Config::load) looks for values.
+/// The places where [`Config::load`](crate::Config::load) looks for values.
 ///
-/// The default is nowhere: no file, no environment, no flags. That is what a test and a library want; a program
-/// begins with [`of_process`](Self::of_process).
+/// The default has none: no file, no environment, no flags, as tests and libraries need it; a program begins with
+/// [`of_process`](Self::of_process).
 #[derive(Clone, Default)]
 pub struct Sources {
-    pub(super) file: Option<PathBuf>,
-    pub(super) directory: Option<PathBuf>,
-    pub(super) environment: Vec<(OsString, OsString)>,
-    pub(super) flags: Vec<Flag>,
+    pub(crate) file: Option<PathBuf>,
+    pub(crate) directory: Option<PathBuf>,
+    pub(crate) environment: Vec<(OsString, OsString)>,
+    pub(crate) flags: Vec<Flag>,
 }
 
 /// One value from the command line.
 #[derive(Clone)]
-pub(super) struct Flag {
+pub(crate) struct Flag {
     /// The flag as the user wrote it, such as `--store`.
-    pub(super) name: String,
+    pub(crate) name: String,
     /// The key; none when a text that should have been `section.key=value` has no `=`.
-    pub(super) key: Option<String>,
-    pub(super) value: String,
+    pub(crate) key: Option<String>,
+    pub(crate) value: String,
 }
 
 impl Sources {
-    /// Looks for `countem.toml` in the working directory and at the environment of this process.
+    /// Reads `countem.toml` in the working directory, if it is there, and the environment of this process.
     pub fn of_process() -> Self {
         Self::default().directory("").environment(std::env::vars_os())
     }
@@ -60,14 +60,14 @@ impl Sources {
         self
     }
 
-    /// Sets `key`, such as `store.uri`, to what the flag `name`, such as `--store`, was given. The last one wins.
+    /// Sets `key`, such as `store.uri`, to the value of the flag `name`, such as `--store`. The last one wins.
     #[must_use]
     pub fn flag(mut self, name: &str, key: &str, value: &str) -> Self {
         self.flags.push(Flag { name: name.to_owned(), key: Some(key.to_owned()), value: value.to_owned() });
         self
     }
 
-    /// Takes the text `section.key=value` that the flag `name`, such as `--set`, was given. The last one wins.
+    /// Takes the text `section.key=value` of the flag `name`, such as `--set`. The last one wins.
     #[must_use]
     pub fn assignment(mut self, name: &str, text: &str) -> Self {
         let (key, value) = match text.split_once('=') {

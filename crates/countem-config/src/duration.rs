@@ -1,19 +1,18 @@
-//! Durations as people write them: `250ms`, `10s`, `1h 30m`, `7d`.
+//! Durations in words: `250ms`, `10s`, `1h 30m`, `7d`.
 
 use std::time::Duration;
 
 use countem_core::jiff::{Span, SpanRelativeTo, fmt::friendly};
-use serde::Serializer;
 
 /// Reads a duration in jiff's friendly format (or ISO 8601). A day has 24 hours; months and years have no length.
-pub(super) fn parse(text: &str) -> Option<Duration> {
+pub(crate) fn parse(text: &str) -> Option<Duration> {
     let span: Span = text.trim().parse().ok()?;
     let duration = span.to_duration(SpanRelativeTo::days_are_24_hours()).ok()?;
     duration.try_into().ok()
 }
 
 /// Writes a duration so that [`parse`] reads the same one.
-pub(super) fn text(duration: Duration) -> String {
+pub(crate) fn text(duration: Duration) -> String {
     let days = duration.as_secs() / DAY.as_secs();
     let rest = Duration::new(duration.as_secs() % DAY.as_secs(), duration.subsec_nanos());
     let rest_text = || friendly::SpanPrinter::new().unsigned_duration_to_string(&rest);
@@ -24,11 +23,7 @@ pub(super) fn text(duration: Duration) -> String {
     }
 }
 
-const DAY: Duration = Duration::from_secs(24 * 3600);
-
-pub(super) fn serialize<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_str(&text(*duration))
-}
+pub(crate) const DAY: Duration = Duration::from_secs(24 * 3600);
 
 #[cfg(test)]
 mod tests {
@@ -37,7 +32,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn durations_are_read_and_written_as_people_write_them() {
+    fn durations_are_read_and_written_in_words() {
         for (written, millis, canonical) in [
             ("10s", 10_000, "10s"),
             ("250ms", 250, "250ms"),
@@ -57,7 +52,7 @@ mod tests {
     }
 
     #[test]
-    fn what_has_no_length_is_refused() {
+    fn text_without_a_length_is_refused() {
         for bad in ["", "10", "-10s", "10s ago", "1 month", "1y", "soon", "10s10", "99999999999999999999s"] {
             assert_eq!(parse(bad), None, "`{bad}` was accepted");
         }

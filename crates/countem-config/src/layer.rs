@@ -7,35 +7,40 @@ use std::{fs, io, path::PathBuf};
 
 use config::{FileFormat, Map, Source, Value, ValueKind};
 
-use crate::uri::shown;
+use countem_stores::shown;
 
-use super::{Origin, Problem, Sources, given::Given, problem::shown_path, schema};
+use crate::{
+    Origin, Problem, Sources,
+    keys::{is_key, key_text},
+    problem::shown_path,
+    raw::RawValue,
+};
 
-/// What one layer says.
+/// The entries of one layer.
 #[derive(Default)]
-pub(super) struct Layer {
+pub(crate) struct Layer {
     /// The file that was read.
-    pub(super) file: Option<PathBuf>,
-    pub(super) entries: Vec<Entry>,
-    /// What made entries unreadable.
-    pub(super) problems: Vec<Problem>,
+    pub(crate) file: Option<PathBuf>,
+    pub(crate) entries: Vec<Entry>,
+    /// Problems that made entries unreadable.
+    pub(crate) problems: Vec<Problem>,
 }
 
-/// One value and the key it is for.
-pub(super) struct Entry {
+/// One value and its key.
+pub(crate) struct Entry {
     /// The segments of the key: `["flush", "interval"]`.
-    pub(super) path: Vec<String>,
-    pub(super) value: Given,
-    pub(super) origin: Origin,
+    pub(crate) path: Vec<String>,
+    pub(crate) value: RawValue,
+    pub(crate) origin: Origin,
 }
 
-/// Beginning of the environment variables that are ours.
-pub(super) const PREFIX: &str = "COUNTEM__";
+/// Beginning of the environment variables of countem.
+pub(crate) const PREFIX: &str = "COUNTEM__";
 
 const FILE: &str = "countem.toml";
 
 /// Returns the file that was named, or `countem.toml` if it is there.
-pub(super) fn file(sources: &Sources) -> Layer {
+pub(crate) fn file(sources: &Sources) -> Layer {
     let (path, named) = match (&sources.file, &sources.directory) {
         (Some(path), _) => (path.clone(), true),
         (None, Some(directory)) => (directory.join(FILE), false),
@@ -56,14 +61,14 @@ pub(super) fn file(sources: &Sources) -> Layer {
         Ok(table) => flatten(table, &mut Vec::new(), &origin, &mut layer.entries),
         Err(error) => layer.problems.push(syntax_problem(&text, &origin, &error)),
     }
-    // A table has no order; messages should not change from run to run.
+    // A table has no order; messages must not change from run to run.
     layer.entries.sort_by(|a, b| a.path.cmp(&b.path));
     layer.file = Some(path);
     layer
 }
 
 /// Returns the variables that begin with `COUNTEM__`.
-pub(super) fn environment(sources: &Sources) -> Layer {
+pub(crate) fn environment(sources: &Sources) -> Layer {
     let mut layer = Layer::default();
     for (name, value) in &sources.environment {
         let name = name.to_string_lossy();
@@ -71,9 +76,9 @@ pub(super) fn environment(sources: &Sources) -> Layer {
         let origin = Origin::Variable(name.to_string());
         let path = path_of_variable(key);
         match value.to_str() {
-            Some(text) => layer.entries.push(Entry { path, value: Given::Text(text.to_owned()), origin }),
+            Some(text) => layer.entries.push(Entry { path, value: RawValue::Text(text.to_owned()), origin }),
             None => {
-                let key = schema::key_text(&path);
+                let key = key_text(&path);
                 let text = format!("`{}` in {origin} is not UTF-8", shown(&key));
                 layer.problems.push(Problem::of_key(&key, &origin, text));
             }
@@ -83,14 +88,14 @@ pub(super) fn environment(sources: &Sources) -> Layer {
     layer
 }
 
-/// Returns the flags in the order in which they were given.
-pub(super) fn flags(sources: &Sources) -> Layer {
+/// Returns the flags in the order of the command line.
+pub(crate) fn flags(sources: &Sources) -> Layer {
     let mut layer = Layer::default();
     for flag in &sources.flags {
         let origin = Origin::Flag(flag.name.clone());
         match &flag.key {
             Some(key) => {
-                let value = Given::Text(flag.value.clone());
+                let value = RawValue::Text(flag.value.clone());
                 layer.entries.push(Entry { path: path_of_key(key), value, origin });
             }
             None => {
@@ -108,18 +113,20 @@ fn flatten(table: Map<String, Value>, path: &mut Vec<String>, origin: &Origin, e
     for (name, value) in table {
         path.push(name);
         match value.kind {
-            ValueKind::Table(table) if !table.is_empty() && !schema::is_key(path) => {
+            ValueKind::Table(table) if !table.is_empty() && !is_key(path) => {
                 flatten(table, path, origin, entries);
             }
-            kind => {
-                entries.push(Entry { path: path.clone(), value: Given::Typed(kind), origin: origin.clone() })
-            }
+            kind => entries.push(Entry {
+                path: path.clone(),
+                value: RawValue::Typed(kind),
+                origin: origin.clone(),
+            }),
         }
         path.pop();
     }
 }
 
-/// Splits `flush.interval`. A collection's name may have dots: it ends before the last one.
+/// Splits `flush.interval`. The name of a collection may have dots: it ends before the last one.
 fn path_of_key(key: &str) -> Vec<String> {
     let collection = key.strip_prefix("collections.").and_then(|rest| rest.rsplit_once('.'));
     match collection {
@@ -131,7 +138,7 @@ fn path_of_key(key: &str) -> Vec<String> {
     }
 }
 
-/// Splits `FLUSH__INTERVAL`. A collection's name may have underscores and is kept as it is.
+/// Splits `FLUSH__INTERVAL`. The name of a collection may have underscores and is kept as it is.
 fn path_of_variable(key: &str) -> Vec<String> {
     let collection = key.strip_prefix("COLLECTIONS__").and_then(|rest| rest.rsplit_once("__"));
     match collection {
@@ -140,7 +147,7 @@ fn path_of_variable(key: &str) -> Vec<String> {
     }
 }
 
-/// Says what is wrong with the syntax and where, without the line itself, which may hold a password.
+/// Describes a syntax error and its position, without the line itself, which may hold a password.
 fn syntax_problem(text: &str, origin: &Origin, error: &config::ConfigError) -> Problem {
     // The `config` crate does not say where a number is that is too large.
     let said = match text.parse::<toml::Table>() {

@@ -1,17 +1,17 @@
-//! What is wrong with a configuration, in words a user can act on.
+//! Problems of a configuration, in words a user can act on.
 
 use std::{
     fmt,
     path::{Path, PathBuf},
 };
 
-use crate::uri::{escaped, shown};
+use countem_stores::{escaped, shown};
 
-/// Says where a value came from.
+/// Origin of a value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Origin {
-    /// Nobody set it.
+    /// Not set.
     Default,
     /// This file.
     File(PathBuf),
@@ -21,7 +21,7 @@ pub enum Origin {
     Flag(String),
 }
 
-/// One thing that is wrong. Displays as one line, without passwords.
+/// One problem of a configuration. Displays as one line, without passwords.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
     key: Option<String>,
@@ -29,29 +29,29 @@ pub struct Problem {
     text: String,
 }
 
-/// Everything that is wrong with a configuration, one line each.
+/// Every problem of a configuration, one line each.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConfigError {
     problems: Vec<Problem>,
 }
 
 impl ConfigError {
-    pub(super) fn new(problems: Vec<Problem>) -> Self {
+    pub(crate) fn new(problems: Vec<Problem>) -> Self {
         Self { problems }
     }
 
-    /// Returns what is wrong: first the file, then the environment, then the flags. There is at least one.
+    /// Returns the problems: first the file, then the environment, then the flags. There is at least one.
     pub fn problems(&self) -> &[Problem] {
         &self.problems
     }
 }
 
 impl Problem {
-    pub(super) fn of_key(key: &str, origin: &Origin, text: String) -> Self {
+    pub(crate) fn of_key(key: &str, origin: &Origin, text: String) -> Self {
         Self { key: Some(shown(key)), origin: origin.clone(), text }
     }
 
-    pub(super) fn of_layer(origin: &Origin, text: String) -> Self {
+    pub(crate) fn of_layer(origin: &Origin, text: String) -> Self {
         Self { key: None, origin: origin.clone(), text }
     }
 
@@ -60,7 +60,7 @@ impl Problem {
         self.key.as_deref()
     }
 
-    /// Returns where the problem is.
+    /// Returns the origin of the value, or the layer, that has the problem.
     pub fn origin(&self) -> &Origin {
         &self.origin
     }
@@ -95,7 +95,7 @@ impl fmt::Display for ConfigError {
 
 impl std::error::Error for ConfigError {}
 
-/// Longest text of a user that is repeated in a message, in characters.
-pub(super) fn shown_path(path: &Path) -> String {
+/// Returns a path as a message may repeat it: on one line, and as a whole.
+pub(crate) fn shown_path(path: &Path) -> String {
     escaped(&path.to_string_lossy()).collect()
 }

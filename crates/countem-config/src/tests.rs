@@ -1,4 +1,4 @@
-//! What holds for the configuration as a whole.
+//! Laws of the configuration as a whole.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use countem_core::Period;
 use countem_engine::EngineConfig;
 use proptest::prelude::*;
 
-use super::{schema::KEYS, *};
+use crate::{keys::KEYS, *};
 
 fn from_text(toml: &str) -> Result<Config, ConfigError> {
     let folder = tempfile::tempdir().unwrap();
@@ -41,13 +41,19 @@ fn leaves(table: &toml::Table) -> Vec<String> {
 }
 
 #[test]
-fn the_default_file_is_exactly_the_default() {
-    let loaded = from_text(Config::default_toml()).unwrap();
+fn default_file_is_exactly_the_default() {
+    let loaded = from_text(&Config::default_toml()).unwrap();
     assert_eq!(loaded, Config::default());
 }
 
 #[test]
-fn the_default_file_shows_every_key_and_no_other() {
+fn checked_in_file_is_the_default_file() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../config/countem.toml");
+    assert_eq!(fs::read_to_string(path).unwrap(), Config::default_toml());
+}
+
+#[test]
+fn default_file_shows_every_key_and_no_other() {
     let shown = leaves(&Config::default_toml().parse().unwrap());
     let exist = leaves(&toml::Table::try_from(Config::default()).unwrap());
     let mut known: Vec<_> = KEYS.iter().map(|key| key.name.to_owned()).collect();
@@ -57,8 +63,9 @@ fn the_default_file_shows_every_key_and_no_other() {
 }
 
 #[test]
-fn every_key_in_the_default_file_is_explained_on_the_line_above_it() {
-    let lines: Vec<_> = Config::default_toml().lines().collect();
+fn every_key_of_the_default_file_is_explained() {
+    let text = Config::default_toml();
+    let lines: Vec<_> = text.lines().collect();
     for pair in lines.windows(2) {
         let is_key = !pair[1].starts_with('#') && pair[1].contains(" = ");
         assert!(!is_key || pair[0].starts_with("# "), "`{}` has no comment", pair[1]);
@@ -67,15 +74,16 @@ fn every_key_in_the_default_file_is_explained_on_the_line_above_it() {
 }
 
 #[test]
-fn the_commented_example_of_a_collection_works() {
-    let (_, example) = Config::default_toml().split_once("# [coll").unwrap();
+fn commented_example_of_a_collection_works() {
+    let text = Config::default_toml();
+    let (_, example) = text.split_once("# [coll").unwrap();
     let config = from_text(&format!("[coll{}", example.replace("\n# ", "\n"))).unwrap();
     let periods = &config.to_engine_config().collection_periods["app-events"];
     assert_eq!(*periods, [Period::Hour, Period::Day]);
 }
 
 #[test]
-fn the_default_tells_the_engine_its_own_defaults() {
+fn default_is_the_default_of_the_engine() {
     assert_eq!(
         format!("{:#?}", Config::default().to_engine_config()),
         format!("{:#?}", EngineConfig::default())
@@ -83,7 +91,7 @@ fn the_default_tells_the_engine_its_own_defaults() {
 }
 
 #[test]
-fn every_key_reaches_its_setting() {
+fn every_key_reaches_its_field() {
     let cases = [
         ("store.lanes", "7", "lanes: 7,"),
         ("store.required", "true", "store_required: true,"),
@@ -106,8 +114,8 @@ fn every_key_reaches_its_setting() {
         ("collections.a.b.periods", "all", "collection_periods: {\"a.b\": [All]},"),
     ];
     for (key, value, told) in cases {
-        let settings = format!("{:?}", from_flag(key, value).unwrap().to_engine_config());
-        assert!(settings.contains(told), "`{key}` does not tell the engine `{told}`: {settings}");
+        let config = format!("{:?}", from_flag(key, value).unwrap().to_engine_config());
+        assert!(config.contains(told), "`{key}` does not tell the engine `{told}`: {config}");
     }
     let covered: Vec<_> = cases.iter().map(|&(key, ..)| key).collect();
     for key in KEYS.iter().filter(|key| {
@@ -117,7 +125,7 @@ fn every_key_reaches_its_setting() {
     }
     let journal = |key, value| {
         let mut config = from_flag(key, value).unwrap();
-        config.durability.level = super::DurabilityLevel::Journal;
+        config.durability.level = DurabilityLevel::Journal;
         format!("{:?}", config.to_engine_config().durability)
     };
     assert!(journal("durability.dir", "/var/j").contains("dir: \"/var/j\""));
@@ -132,11 +140,11 @@ fn every_key_reaches_its_setting() {
     assert_eq!(mongodb("mongodb.deadline", "5s").deadline, Duration::from_secs(5));
     assert!(from_flag("mongodb.retention", "3h").is_err());
     let config = from_flag("store.uri", "memory://").unwrap();
-    assert_eq!((config.store().uri.expose(), config.store().uri.scheme()), ("memory://", "memory"));
+    assert_eq!((config.store_uri().expose(), config.store_uri().scheme()), ("memory://", "memory"));
 }
 
 #[test]
-fn later_layers_win_and_say_so() {
+fn later_layers_win_and_are_the_origin() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("countem.toml");
     fs::write(&file, "[flush]\ninterval = \"1s\"\njitter = 0.5\ncounters = 10\n").unwrap();
@@ -146,8 +154,11 @@ fn later_layers_win_and_say_so() {
         .assignment("--set", "flush.counters=30")
         .assignment("--set", "flush.counters=40");
     let config = Config::load(&sources).unwrap();
-    let flush = config.flush();
-    assert_eq!((flush.interval.as_millis(), flush.jitter, flush.counters.get()), (1000, 0.6, 40));
+    let engine = config.to_engine_config();
+    assert_eq!(
+        (engine.flush_interval.as_millis(), engine.flush_jitter, engine.flush_counters),
+        (1000, 0.6, 40)
+    );
     assert_eq!(config.file(), Some(file.as_path()));
     assert_eq!(*config.origin("flush.interval"), Origin::File(file));
     assert_eq!(config.origin("flush.jitter").to_string(), "environment variable `COUNTEM__FLUSH__JITTER`");
@@ -156,7 +167,7 @@ fn later_layers_win_and_say_so() {
 }
 
 #[test]
-fn a_file_that_is_named_has_to_exist_and_one_that_is_looked_for_does_not() {
+fn only_a_named_file_has_to_exist() {
     let folder = tempfile::tempdir().unwrap();
     let config = Config::load(&Sources::default().directory(folder.path())).unwrap();
     assert_eq!((config.file(), &config), (None, &Config::default()));
@@ -174,21 +185,22 @@ fn a_file_that_is_named_has_to_exist_and_one_that_is_looked_for_does_not() {
 }
 
 #[test]
-fn text_from_outside_is_read_as_what_the_key_wants() {
+fn text_is_read_as_the_type_of_its_key() {
     let sources = Sources::default().environment([
         ("COUNTEM__STORE__URI", "mongodb://anna:007@host/"),
         ("COUNTEM__STORE__LANES", "04"),
         ("COUNTEM__COLLECTIONS__App.Events__x__PERIODS", " day , hour,day"),
     ]);
     let config = Config::load(&sources).unwrap();
-    assert_eq!(config.store().uri.expose(), "mongodb://anna:007@host/");
-    assert_eq!(config.store().lanes.get(), 4);
-    let (name, collection) = config.collections().iter().next().unwrap();
-    assert_eq!((name.as_str(), &*collection.periods), ("App.Events__x", &[Period::Hour, Period::Day][..]));
+    let engine = config.to_engine_config();
+    assert_eq!(config.store_uri().expose(), "mongodb://anna:007@host/");
+    assert_eq!(engine.lanes, 4);
+    let (name, periods) = engine.collection_periods.iter().next().unwrap();
+    assert_eq!((name.as_str(), &**periods), ("App.Events__x", &[Period::Hour, Period::Day][..]));
 }
 
 #[test]
-fn everything_that_is_wrong_is_said_at_once() {
+fn all_problems_are_reported_at_once() {
     assert_eq!(
         said_of(
             r#"
@@ -246,7 +258,7 @@ fn everything_that_is_wrong_is_said_at_once() {
 }
 
 #[test]
-fn a_mistake_that_a_later_layer_hides_is_still_said() {
+fn mistake_hidden_by_later_layer_is_reported() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("my.toml");
     fs::write(&file, "flush = 3\n[store]\nlanes = 0\n").unwrap();
@@ -263,7 +275,7 @@ fn a_mistake_that_a_later_layer_hides_is_still_said() {
 }
 
 #[test]
-fn values_that_contradict_each_other_name_both_sides() {
+fn contradiction_names_both_sides() {
     let sources = Sources::default()
         .environment([("COUNTEM__COLLECTORS__MIN", "8"), ("COUNTEM__FLUSH__RETRY_FIRST", "1m")])
         .flag("--collectors", "collectors.max", "4");
@@ -280,7 +292,7 @@ fn values_that_contradict_each_other_name_both_sides() {
 }
 
 #[test]
-fn an_unknown_variable_is_told_the_right_one() {
+fn unknown_variable_leads_to_the_right_one() {
     let sources = Sources::default().environment([
         ("COUNTEM__FLUSH__INTERVALL", "1s"),
         ("COUNTEM__COLLECTIONS__Web__PERIOD", "day"),
@@ -297,7 +309,7 @@ fn an_unknown_variable_is_told_the_right_one() {
 
 #[cfg(unix)]
 #[test]
-fn a_variable_that_is_not_text_is_refused() {
+fn variable_that_is_not_text_is_refused() {
     use std::{ffi::OsString, os::unix::ffi::OsStringExt};
     let value = OsString::from_vec(vec![0x31, 0xff]);
     let sources =
@@ -332,7 +344,7 @@ fn no_text_shows_a_password() {
 }
 
 #[test]
-fn a_broken_file_says_the_line_and_the_other_layers_are_still_checked() {
+fn broken_file_names_its_line() {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("countem.toml"), "[store]\nlanes = 2\nlanes = 3\n").unwrap();
     let sources = Sources::default().directory(folder.path()).flag("--set", "store.lanes", "many");
@@ -346,7 +358,7 @@ fn a_broken_file_says_the_line_and_the_other_layers_are_still_checked() {
 }
 
 #[test]
-fn the_configuration_in_effect_can_be_loaded_again() {
+fn configuration_in_effect_can_be_loaded_again() {
     let sources = Sources::default()
         .environment([
             ("COUNTEM__FLUSH__INTERVAL", "90s"),
@@ -370,15 +382,15 @@ fn the_configuration_in_effect_can_be_loaded_again() {
 }
 
 #[test]
-fn the_default_in_effect_is_the_default_file_but_for_its_head() {
+fn default_in_effect_is_the_default_file() {
     let body = |text: &str| text.split_once("\n\n").unwrap().1.to_owned();
-    assert_eq!(body(&Config::default().to_toml()), body(Config::default_toml()));
+    assert_eq!(body(&Config::default().to_toml()), body(&Config::default_toml()));
 }
 
 proptest! {
-    /// One wrong letter somewhere in a key, in any layer, and the answer names a key as near as the right one.
+    /// One wrong letter in a key, in any layer: the answer names a key as near as the right one.
     #[test]
-    fn a_mistyped_key_is_told_a_key_that_exists(
+    fn mistyped_key_leads_to_one_that_exists(
         which in 0..KEYS.len(), at in any::<prop::sample::Index>(), edit in 0..4, letter in prop::char::range('a', 'z'),
     ) {
         let mut letters: Vec<char> = KEYS[which].name.chars().collect();
@@ -411,9 +423,9 @@ proptest! {
         }
     }
 
-    /// Whatever the text, it is taken or refused in one line; nothing panics.
+    /// Any text is accepted or refused in one line; nothing panics.
     #[test]
-    fn any_value_is_taken_or_refused_in_one_line(which in 0..KEYS.len(), value in "\\PC{0,20}|[0-9.\n-]{0,30}[a-z]{0,2}") {
+    fn any_value_is_accepted_or_refused_in_one_line(which in 0..KEYS.len(), value in "\\PC{0,20}|[0-9.\n-]{0,30}[a-z]{0,2}") {
         match from_flag(KEYS[which].name, &value) {
             Ok(config) => prop_assert_eq!(from_text(&config.to_toml()).unwrap(), config),
             Err(error) => prop_assert_eq!(error.to_string().lines().count(), 1),
@@ -422,7 +434,7 @@ proptest! {
 }
 
 #[test]
-fn a_file_can_be_named_relative_to_the_working_directory() {
+fn file_is_relative_to_the_working_directory() {
     let here = Path::new("../../config/countem.toml");
     let config = Config::load(&Sources::default().file(here)).unwrap();
     assert_eq!((config.file(), &config), (Some(here), &Config::default()));

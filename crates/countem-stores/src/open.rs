@@ -10,16 +10,16 @@ use countem_store::{ErrorKind, MemoryStore, Store, StoreError};
 
 use crate::StoreUri;
 
-/// How documents are kept in MongoDB; other stores have nothing to choose.
+/// Layout of documents and limits of requests in MongoDB. Other stores ignore it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MongodbConfig {
-    /// About how many metrics one document holds.
+    /// Approximate number of metrics in one document.
     pub metrics_per_document: NonZeroUsize,
-    /// Over how many documents the writers of one metric are spread.
+    /// Number of documents that the writers of one metric are spread over.
     pub writer_shards: NonZeroU16,
-    /// How long after its end a bucket is kept, at least; `None` keeps it for ever.
+    /// Minimum time that a bucket is kept after its end; `None` keeps it for ever.
     pub retention: Option<Duration>,
-    /// How long one request may take.
+    /// Maximum duration of one request.
     pub deadline: Duration,
 }
 
@@ -38,14 +38,15 @@ impl Default for MongodbConfig {
 ///
 /// | URI | store |
 /// |---|---|
-/// | `sqlite://PATH` | one SQLite file, made if it is missing; `sqlite:///var/lib/x.db` is an absolute path |
+/// | `sqlite://PATH` | one SQLite file (feature `sqlite`), made if it is missing; `sqlite:///var/lib/x.db` is an absolute path |
 /// | `mongodb://…` | MongoDB (feature `mongodb`); the database in the path, default `countem` |
-/// | `memory://` | this process, for trying things |
+/// | `mongodb+srv://…` | the same, its hosts found by DNS (feature `srv`) |
+/// | `memory://` | memory of this process; for tests |
 ///
 /// Call it on the runtime on which the store will be used.
 ///
 /// # Errors
-/// [`StoreError`] says in one line what is wrong; no secret of the URI is in it.
+/// [`StoreError`]: an unusable URI or store, in one line without passwords.
 pub async fn open_store(uri: &str) -> Result<Arc<dyn Store>, StoreError> {
     match StoreUri::new(uri) {
         Ok(uri) => open_store_with(&uri, &MongodbConfig::default()).await,
@@ -53,7 +54,7 @@ pub async fn open_store(uri: &str) -> Result<Arc<dyn Store>, StoreError> {
     }
 }
 
-/// Does what [`open_store`] does, with settings of the store's own.
+/// Does what [`open_store`] does, with the configuration of MongoDB.
 ///
 /// # Errors
 /// As [`open_store`].
@@ -61,32 +62,39 @@ pub async fn open_store_with(uri: &StoreUri, mongodb: &MongodbConfig) -> Result<
     match uri.scheme() {
         "memory" => Ok(Arc::new(MemoryStore::new())),
         "sqlite" => open_sqlite(&uri.expose()["sqlite://".len()..]),
+        #[cfg(not(feature = "srv"))]
+        "mongodb+srv" => Err(missing("srv")),
         _ => open_mongodb(uri.expose(), mongodb),
     }
 }
 
 #[cfg(feature = "sqlite")]
 fn open_sqlite(path: &str) -> Result<Arc<dyn Store>, StoreError> {
-    let options = countem_store_sqlite::SqliteConfig::new(path);
-    Ok(Arc::new(countem_store_sqlite::SqliteStore::open(options)?))
+    let config = countem_store_sqlite::SqliteConfig::new(path);
+    Ok(Arc::new(countem_store_sqlite::SqliteStore::open(config)?))
 }
 
 #[cfg(not(feature = "sqlite"))]
 fn open_sqlite(_: &str) -> Result<Arc<dyn Store>, StoreError> {
-    Err(StoreError::new(ErrorKind::Unsupported, "built without the feature `sqlite`"))
+    Err(missing("sqlite"))
 }
 
 #[cfg(feature = "mongodb")]
-fn open_mongodb(uri: &str, settings: &MongodbConfig) -> Result<Arc<dyn Store>, StoreError> {
-    let mut options = countem_store_mongodb::MongoConfig::new(uri);
-    options.metrics_per_document = settings.metrics_per_document;
-    options.writer_shards = settings.writer_shards;
-    options.retention = settings.retention;
-    options.deadline = settings.deadline;
-    Ok(Arc::new(countem_store_mongodb::MongoStore::connect(options)?))
+fn open_mongodb(uri: &str, mongodb: &MongodbConfig) -> Result<Arc<dyn Store>, StoreError> {
+    let mut config = countem_store_mongodb::MongoConfig::new(uri);
+    config.metrics_per_document = mongodb.metrics_per_document;
+    config.writer_shards = mongodb.writer_shards;
+    config.retention = mongodb.retention;
+    config.deadline = mongodb.deadline;
+    Ok(Arc::new(countem_store_mongodb::MongoStore::connect(config)?))
 }
 
 #[cfg(not(feature = "mongodb"))]
 fn open_mongodb(_: &str, _: &MongodbConfig) -> Result<Arc<dyn Store>, StoreError> {
-    Err(StoreError::new(ErrorKind::Unsupported, "built without the feature `mongodb`"))
+    Err(missing("mongodb"))
+}
+
+#[cfg(not(all(feature = "sqlite", feature = "srv")))]
+fn missing(feature: &str) -> StoreError {
+    StoreError::new(ErrorKind::Unsupported, format!("built without the feature `{feature}`"))
 }

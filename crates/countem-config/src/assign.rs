@@ -1,0 +1,122 @@
+//! Assigning entries of a layer to a configuration.
+
+use config::ValueKind;
+use countem_core::CollectionName;
+use countem_stores::shown;
+use toml::Value;
+
+use crate::{
+    Config, Origin, Problem,
+    keys::{self, COLLECTION_KEYS, KEYS, ORDERED, key_text, section_keys},
+    kind::{Kind, Periods},
+    layer::{Entry, PREFIX},
+    nearest::nearest,
+    raw::{RawValue, Refusal},
+};
+
+/// Assigns one entry.
+///
+/// # Errors
+/// The problem with its key or its value; the configuration keeps what it had.
+pub(crate) fn assign(config: &mut Config, entry: &Entry) -> Result<(), Problem> {
+    let key = key_text(&entry.path);
+    let problem = |text: String| Problem::of_key(&key, &entry.origin, text);
+    let refused = |refusal| problem(format!("`{}` in {} {refusal}", shown(&key), entry.origin));
+    let is_section = matches!(entry.value, RawValue::Typed(ValueKind::Table(_)));
+    let path: Vec<_> = entry.path.iter().map(String::as_str).collect();
+    match path[..] {
+        ["collections"] if is_section => return Ok(()),
+        ["collections", name] if is_section => {
+            return collection_name(name).map(drop).map_err(refused);
+        }
+        ["collections"] | ["collections", _] => {
+            return Err(refused(entry.value.refuse("a section [collections.NAME]")));
+        }
+        ["collections", name, "periods"] => {
+            let name = collection_name(name).map_err(refused)?;
+            let periods = Periods.read(&entry.value).map_err(refused)?;
+            config.engine.collection_periods.insert(name, periods);
+        }
+        [section] if is_section && section_keys(section).next().is_some() => return Ok(()),
+        [section] if section_keys(section).next().is_some() => {
+            let keys: Vec<_> = section_keys(section).map(|key| format!("`{}`", key.key)).collect();
+            return Err(refused(entry.value.refuse(&format!("a section with the keys {}", keys.join(", ")))));
+        }
+        _ => match keys::find(&path.join(".")) {
+            Some(known) => (known.set)(config, &entry.value).map_err(refused)?,
+            None => return Err(problem(unknown_key(&key, entry))),
+        },
+    }
+    config.origins.insert(key, entry.origin.clone());
+    Ok(())
+}
+
+/// Adds the problems of values that are each allowed but contradict each other.
+pub(crate) fn check_order(config: &Config, problems: &mut Vec<Problem>) {
+    for (less, more, holds) in ORDERED {
+        // A value that was refused left the default in place, which is not to be compared.
+        let is_refused = problems.iter().any(|problem| [Some(less), Some(more)].contains(&problem.key()));
+        if is_refused || holds(config) {
+            continue;
+        }
+        let side = |name| {
+            let value = match keys::find(name).map(|key| (key.get)(config)) {
+                Some(Value::String(text)) => text,
+                value => value.map(|value| value.to_string()).unwrap_or_default(),
+            };
+            format!("`{name}` is {value} ({})", config.origin(name))
+        };
+        let text = format!("{} and {}; allowed: `{less}` up to `{more}`", side(less), side(more));
+        problems.push(Problem::of_key(less, config.origin(less), text));
+    }
+}
+
+fn collection_name(name: &str) -> Result<CollectionName, Refusal> {
+    CollectionName::new(name).map_err(|error| format!("is refused: {error}"))
+}
+
+fn unknown_key(key: &str, entry: &Entry) -> String {
+    let candidates = candidates(entry);
+    let dotted = candidates.iter().map(|path| path.join("."));
+    let near = nearest(&entry.path.join("."), dotted, '.', 1).concat();
+    let path = candidates.into_iter().find(|path| path.join(".") == near).unwrap_or_default();
+    let mut text = format!(
+        "unknown key `{}` in {}; did you mean `{}`",
+        shown(key),
+        entry.origin,
+        shown(&key_text(&path))
+    );
+    if matches!(entry.origin, Origin::Variable(_)) {
+        text += &format!(", set by `{}`", shown(&variable(&path)));
+    }
+    text + "?"
+}
+
+/// Returns the paths that an unknown one may have meant.
+fn candidates(entry: &Entry) -> Vec<Vec<String>> {
+    let keys = KEYS.iter().map(|key| vec![key.section.to_owned(), key.key.to_owned()]);
+    match (&*entry.path, &entry.value) {
+        ([_], RawValue::Typed(ValueKind::Table(_))) => {
+            let mut sections: Vec<_> = keys.map(|path| path[..1].to_vec()).collect();
+            sections.push(vec!["collections".to_owned()]);
+            sections.sort_unstable();
+            sections.dedup();
+            sections
+        }
+        // A name with dots that is not quoted has become several segments.
+        ([_, name @ .., _], _) if !name.is_empty() => {
+            let collection = |key: &str| vec!["collections".to_owned(), name.join("."), key.to_owned()];
+            COLLECTION_KEYS.map(collection).into_iter().chain(keys).collect()
+        }
+        _ => keys.collect(),
+    }
+}
+
+/// Returns the environment variable of a key.
+fn variable(path: &[String]) -> String {
+    let segments = match path {
+        [collections, name, key] => vec![collections.to_uppercase(), name.clone(), key.to_uppercase()],
+        _ => path.iter().map(|segment| segment.to_uppercase()).collect(),
+    };
+    PREFIX.to_owned() + &segments.join("__")
+}

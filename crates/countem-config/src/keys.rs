@@ -1,0 +1,169 @@
+//! The keys. Each is declared once: its comment in the file, its name, the field that holds it and its kind.
+//!
+//! The default of a key is what its field has in `Config::default`. A new key is one more entry of [`KEYS`].
+
+use std::{
+    num::{NonZeroU16, NonZeroUsize},
+    ops::RangeInclusive,
+    time::Duration,
+};
+
+use toml::Value;
+
+use crate::{
+    Config,
+    duration::DAY,
+    kind::{Address, Directory, Fraction, Kind, Level, Periods, Span, Switch, Whole, WordOr, Zone},
+    raw::{RawValue, Refusal},
+};
+
+/// A key outside `[collections]`.
+pub(crate) struct Key {
+    pub(crate) section: &'static str,
+    /// Name inside the section.
+    pub(crate) key: &'static str,
+    /// `section.key`.
+    pub(crate) name: &'static str,
+    /// Comment in the configuration file, line by line.
+    pub(crate) comment: &'static [&'static str],
+    pub(crate) set: fn(&mut Config, &RawValue) -> Result<(), Refusal>,
+    pub(crate) get: fn(&Config) -> Value,
+}
+
+macro_rules! keys {
+    ($($(#[doc = $comment:literal])+ $section:ident.$key:ident => $($field:ident).+: $kind:expr;)*) => {
+        /// Every key outside `[collections]`, in the order of the file.
+        pub(crate) const KEYS: &[Key] = &[$(Key {
+            section: stringify!($section),
+            key: stringify!($key),
+            name: concat!(stringify!($section), ".", stringify!($key)),
+            comment: &[$($comment),+],
+            set: |config, raw| {
+                config.$($field).+ = $kind.read(raw)?;
+                Ok(())
+            },
+            get: |config| $kind.write(&config.$($field).+),
+        },)*];
+    };
+}
+
+keys! {
+    /// Where counters live: sqlite://PATH, mongodb://HOST/DATABASE or memory:// (gone when the process ends).
+    store.uri => store_uri: Address;
+    /// Storage actors, each with one batch under way; collections are spread over them. Raise it when one is always busy.
+    store.lanes => engine.lanes: Whole(1..=1024);
+    /// true: refuse to start while the store cannot be used. false: start, count in memory, and deliver once it can.
+    store.required => engine.store_required: Switch;
+
+    /// Approximate number of metrics in one document. More: fewer documents to read. Fewer: cheaper updates.
+    mongodb.metrics_per_document => mongodb.metrics_per_document: Whole(NonZeroUsize::MIN..=MAX_METRICS);
+    /// Number of documents that the writers of one counter are spread over. Raise it when many nodes flush the same
+    /// counters.
+    mongodb.writer_shards => mongodb.writer_shards: Whole(NonZeroU16::MIN..=MAX_SHARDS);
+    /// Time that a day (or other bucket) is kept after its end: "forever", or such as "400d". Applies to new documents.
+    mongodb.retention => mongodb.retention: WordOr("forever", Span(RETENTION));
+    /// Maximum duration of one request, waiting for the majority included.
+    mongodb.deadline => mongodb.deadline: Span(TIMER);
+
+    /// Minimum number of in-memory tables. Raise it when many threads start counting at the same moment.
+    collectors.min => engine.collectors_min: Whole(1..=1024);
+    /// Maximum number of in-memory tables, or "auto" for twice the number of cores. Lower it to save memory.
+    collectors.max => engine.collectors_max: WordOr("auto", Whole(1..=1024));
+
+    /// Time that counts gather before they go to the store. Longer: fewer writes, more to lose when the process is killed.
+    flush.interval => engine.flush_interval: Span(TIMER);
+    /// Fraction of the interval, 0 to 1, by which a flush may come earlier. Raise it when many nodes share one store.
+    flush.jitter => engine.flush_jitter: Fraction;
+    /// Number of pending counters that starts a flush before its time. Lower it to save memory.
+    flush.counters => engine.flush_counters: Whole(1..=MAX_COUNTERS);
+    /// Maximum number of counters in one batch. Lower it when single writes take the store too long.
+    flush.batch_counters => engine.batch_counters: Whole(1..=MAX_COUNTERS);
+    /// First wait after the store refused or did not answer; it grows from one attempt to the next.
+    flush.retry_first => engine.retry_first: Span(TIMER);
+    /// Longest wait between two attempts to store. Lower it to deliver sooner after an outage.
+    flush.retry_longest => engine.retry_longest: Span(TIMER);
+
+    /// IANA time zone of days, weeks, months and years; hours and finer are UTC. Choose it before the first count.
+    time.zone => engine.zone: Zone;
+    /// Stored periods: second, minute, hour, day, week, month, year, all. Coarser ones than stored are added up on read.
+    /// Choose them before the first count, and the same on every node: a period that is stored later begins at zero.
+    time.periods => engine.periods: Periods;
+    /// Maximum age of the time of an increment. Raise it to take in older logs.
+    time.past_window => engine.past_window: Span(WINDOW);
+    /// Maximum lead of the time of an increment over this node's clock. Raise it for senders with bad clocks.
+    time.future_window => engine.future_window: Span(WINDOW);
+
+    /// Maximum number of metrics of a collection in one bucket; further ones are counted as `__overflow__`.
+    limits.metrics_per_bucket => engine.metrics_per_bucket: Whole(1..=MAX_COUNTERS);
+    /// Maximum number of counters pending on this node; further ones are refused. About 160 bytes of memory each.
+    limits.pending_counters => engine.pending_counters: Whole(1..=MAX_COUNTERS);
+
+    /// Loss when the process is killed. "memory": what is not flushed. "journal": nothing acknowledged, else one tick.
+    durability.level => durability.level: Level;
+    /// Folder of the journal, on a local disk; it belongs to one process at a time.
+    durability.dir => durability.dir: Directory;
+    /// Time that increments gather before they are recorded. Shorter: less to lose, more disk writes.
+    durability.tick => durability.tick: Span(TIMER);
+    /// Maximum size of the journal in bytes. When it is full, increments are refused until the store took some.
+    durability.max_bytes => durability.max_bytes: Whole(1..=1 << 50);
+    /// Time that stored batches are kept for `countem replay` into a restored store, at most "2d". "0s": not at all.
+    durability.keep_resolved => durability.keep_resolved: Span(REPLAY);
+
+    /// Time that a shutdown tries to store what is pending. Keep it under the time the service manager grants.
+    shutdown.deadline => engine.shutdown_deadline: Span(WINDOW);
+}
+
+/// Keys of a section `[collections.NAME]`.
+pub(crate) const COLLECTION_KEYS: [&str; 1] = ["periods"];
+
+const MAX_SHARDS: NonZeroU16 = NonZeroU16::new(1024).expect("1024 is not zero");
+const MAX_METRICS: NonZeroUsize = NonZeroUsize::new(4096).expect("4096 is not zero");
+const MAX_COUNTERS: usize = u32::MAX as usize;
+
+/// A century is for ever and still a moment that a clock can show.
+const CENTURY: Duration = Duration::from_secs(36_525 * 24 * 3600);
+/// Timers tick in milliseconds.
+const TIMER: RangeInclusive<Duration> = Duration::from_millis(1)..=CENTURY;
+const WINDOW: RangeInclusive<Duration> = Duration::ZERO..=CENTURY;
+/// Two days after the end of a writer, stores may forget its bookkeeping, which a replay needs.
+const REPLAY: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(2 * 24 * 3600);
+/// With less, a document could be removed on the day that it is made.
+const RETENTION: RangeInclusive<Duration> = DAY..=CENTURY;
+
+/// Pairs of keys with a rule for their values: the first must not exceed the second.
+pub(crate) const ORDERED: [(&str, &str, fn(&Config) -> bool); 2] = [
+    ("collectors.min", "collectors.max", |config| {
+        config.engine.collectors_max.is_none_or(|max| config.engine.collectors_min <= max)
+    }),
+    ("flush.retry_first", "flush.retry_longest", |config| {
+        config.engine.retry_first <= config.engine.retry_longest
+    }),
+];
+
+/// Finds a key outside `[collections]` by its name.
+pub(crate) fn find(name: &str) -> Option<&'static Key> {
+    KEYS.iter().find(|key| key.name == name)
+}
+
+pub(crate) fn section_keys(section: &str) -> impl Iterator<Item = &'static Key> {
+    KEYS.iter().filter(move |key| key.section == section)
+}
+
+/// Tells whether `path` is a key.
+pub(crate) fn is_key(path: &[String]) -> bool {
+    match path {
+        [collections, _, key] if collections == "collections" => COLLECTION_KEYS.contains(&key.as_str()),
+        [section, key] => section_keys(section).any(|known| known.key == key),
+        _ => false,
+    }
+}
+
+/// Returns the key of a path as TOML has it.
+pub(crate) fn key_text<T: AsRef<str>>(path: &[T]) -> String {
+    let bare = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-');
+    let segment = |text: &str| match !text.is_empty() && text.chars().all(bare) {
+        true => text.to_owned(),
+        false => format!("\"{text}\""),
+    };
+    path.iter().map(|text| segment(text.as_ref())).collect::<Vec<_>>().join(".")
+}

@@ -1,0 +1,280 @@
+//! Kinds of values: how a key's value is read, written and described.
+//!
+//! A kind also decides what is shown of a value: [`Address`] hides passwords.
+
+use std::{fmt::Display, ops::RangeInclusive, path::PathBuf, str::FromStr, time::Duration};
+
+use config::ValueKind;
+use countem_core::{
+    Period,
+    jiff::tz::{self, TimeZone},
+};
+use countem_stores::{StoreUri, shown};
+use serde::Serialize;
+use toml::Value;
+
+use crate::{
+    DurabilityLevel, duration, nearest,
+    raw::{RawValue, Refusal},
+};
+
+pub(crate) trait Kind {
+    /// Type of the field that holds the value.
+    type Target;
+
+    /// Describes the allowed values, for messages.
+    fn allowed(&self) -> String;
+
+    fn read(&self, raw: &RawValue) -> Result<Self::Target, Refusal>;
+
+    /// Returns the value as the configuration file has it, without passwords.
+    fn write(&self, value: &Self::Target) -> Value;
+}
+
+/// Address of a store.
+pub(crate) struct Address;
+
+impl Kind for Address {
+    type Target = StoreUri;
+
+    fn allowed(&self) -> String {
+        "text such as \"sqlite://countem.db\"".to_owned()
+    }
+
+    fn read(&self, raw: &RawValue) -> Result<StoreUri, Refusal> {
+        let text = raw.text().ok_or_else(|| raw.refuse(&self.allowed()))?;
+        StoreUri::new(text).map_err(|error| format!("is refused: {error}"))
+    }
+
+    fn write(&self, uri: &StoreUri) -> Value {
+        Value::String(uri.to_string())
+    }
+}
+
+/// Whole number in a range.
+pub(crate) struct Whole<T>(pub(crate) RangeInclusive<T>);
+
+impl<T: FromStr + PartialOrd + Display + Serialize + Copy> Kind for Whole<T> {
+    type Target = T;
+
+    fn allowed(&self) -> String {
+        format!("a whole number from {} to {}", self.0.start(), self.0.end())
+    }
+
+    fn read(&self, raw: &RawValue) -> Result<T, Refusal> {
+        let number =
+            raw.integer().and_then(|text| text.parse().ok()).filter(|number| self.0.contains(number));
+        number.ok_or_else(|| raw.refuse(&self.allowed()))
+    }
+
+    fn write(&self, number: &T) -> Value {
+        Value::try_from(*number).expect("the range of a key fits into i64")
+    }
+}
+
+/// Number from 0 to 1.
+pub(crate) struct Fraction;
+
+impl Kind for Fraction {
+    type Target = f64;
+
+    fn allowed(&self) -> String {
+        "a number from 0 to 1".to_owned()
+    }
+
+    fn read(&self, raw: &RawValue) -> Result<f64, Refusal> {
+        let number = match raw {
+            RawValue::Typed(ValueKind::Float(number)) => Some(*number),
+            _ => raw.integer().and_then(|text| text.parse().ok()),
+        };
+        number.filter(|number| (0.0..=1.0).contains(number)).ok_or_else(|| raw.refuse(&self.allowed()))
+    }
+
+    fn write(&self, number: &f64) -> Value {
+        Value::Float(*number)
+    }
+}
+
+/// `true` or `false`.
+pub(crate) struct Switch;
+
+impl Kind for Switch {
+    type Target = bool;
+
+    fn allowed(&self) -> String {
+        "true or false".to_owned()
+    }
+
+    fn read(&self, raw: &RawValue) -> Result<bool, Refusal> {
+        match raw {
+            RawValue::Typed(ValueKind::Boolean(value)) => Ok(*value),
+            RawValue::Text(text) if text.trim() == "true" => Ok(true),
+            RawValue::Text(text) if text.trim() == "false" => Ok(false),
+            _ => Err(raw.refuse(&self.allowed())),
+        }
+    }
+
+    fn write(&self, value: &bool) -> Value {
+        Value::Boolean(*value)
+    }
+}
+
+/// Duration in a range.
+pub(crate) struct Span(pub(crate) RangeInclusive<Duration>);
+
+impl Kind for Span {
+    type Target = Duration;
+
+    fn allowed(&self) -> String {
+        let (min, max) = (duration::text(*self.0.start()), duration::text(*self.0.end()));
+        let examples = match *self.0.start() < duration::DAY {
+            true => "\"250ms\", \"10s\" or \"1h 30m\"",
+            false => "\"400d\"",
+        };
+        format!("text such as {examples}, from {min} to {max}")
+    }
+
+    fn read(&self, raw: &RawValue) -> Result<Duration, Refusal> {
+        let duration = raw.text().and_then(duration::parse).filter(|duration| self.0.contains(duration));
+        duration.ok_or_else(|| raw.refuse(&self.allowed()))
+    }
+
+    fn write(&self, duration: &Duration) -> Value {
+        Value::String(duration::text(*duration))
+    }
+}
+
+/// A word that stands for `None`, or a value of another kind.
+pub(crate) struct WordOr<K>(pub(crate) &'static str, pub(crate) K);
+
+impl<K: Kind> Kind for WordOr<K> {
+    type Target = Option<K::Target>;
+
+    fn allowed(&self) -> String {
+        format!("\"{}\" or {}", self.0, self.1.allowed())
+    }
+
+    fn read(&self, raw: &RawValue) -> Result<Self::Target, Refusal> {
+        if raw.text() == Some(self.0) {
+            return Ok(None);
+        }
+        self.1.read(raw).map(Some).map_err(|_| raw.refuse(&self.allowed()))
+    }
+
+    fn write(&self, value: &Self::Target) -> Value {
+        value.as_ref().map_or_else(|| Value::String(self.0.to_owned()), |value| self.1.write(value))
+    }
+}
+
+/// Path of a directory.
+pub(crate) struct Directory;
+
+impl Kind for Directory {
+    type Target = PathBuf;
+
+    fn allowed(&self) -> String {
+        "the path of a folder".to_owned()
+    }
+
+    fn read(&self, raw: &RawValue) -> Result<PathBuf, Refusal> {
+        let path = raw.text().filter(|path| !path.is_empty() && !path.chars().any(char::is_control));
+        path.map(PathBuf::from).ok_or_else(|| raw.refuse(&self.allowed()))
+    }
+
+    fn write(&self, path: &PathBuf) -> Value {
+        Value::String(path.to_string_lossy().into_owned())
+    }
+}
+
+/// Durability level.
+pub(crate) struct Level;
+
+impl Kind for Level {
+    type Target = DurabilityLevel;
+
+    fn allowed(&self) -> String {
+        "\"memory\" or \"journal\"".to_owned()
+    }
+
+    fn read(&self, raw: &RawValue) -> Result<DurabilityLevel, Refusal> {
+        match raw.text().map(str::trim) {
+            Some("memory") => Ok(DurabilityLevel::Memory),
+            Some("journal") => Ok(DurabilityLevel::Journal),
+            _ => Err(raw.refuse(&self.allowed())),
+        }
+    }
+
+    fn write(&self, level: &DurabilityLevel) -> Value {
+        let name = match level {
+            DurabilityLevel::Memory => "memory",
+            DurabilityLevel::Journal => "journal",
+        };
+        Value::String(name.to_owned())
+    }
+}
+
+/// IANA time zone.
+pub(crate) struct Zone;
+
+impl Kind for Zone {
+    type Target = TimeZone;
+
+    fn allowed(&self) -> String {
+        "an IANA time zone such as \"UTC\" or \"Europe/Berlin\"".to_owned()
+    }
+
+    fn read(&self, raw: &RawValue) -> Result<TimeZone, Refusal> {
+        let refused = || raw.refuse(&self.allowed());
+        let name = raw.text().ok_or_else(refused)?.trim();
+        if let Ok(zone) = tz::db().get(name)
+            && !zone.is_unknown()
+        {
+            return Ok(zone);
+        }
+        let names: Vec<_> = tz::db().available().map(|name| name.to_string()).collect();
+        let near: Vec<_> =
+            nearest(name, &names, '/', 3).into_iter().map(|name| format!("`{name}`")).collect();
+        Err(format!("{}; did you mean {}?", refused(), near.join(", ")))
+    }
+
+    fn write(&self, zone: &TimeZone) -> Value {
+        Value::String(zone.iana_name().unwrap_or("Etc/Unknown").to_owned())
+    }
+}
+
+/// Set of periods, ordered from fine to coarse.
+pub(crate) struct Periods;
+
+impl Kind for Periods {
+    type Target = Vec<Period>;
+
+    fn allowed(&self) -> String {
+        format!("one or more of {}", Period::ALL.map(Period::name).join(", "))
+    }
+
+    fn read(&self, raw: &RawValue) -> Result<Vec<Period>, Refusal> {
+        let form = match raw {
+            RawValue::Text(_) => "separated by commas",
+            RawValue::Typed(_) => "in a list such as [\"hour\", \"day\"]",
+        };
+        let allowed = format!("{} {form}", self.allowed());
+        let names = raw.list().ok_or_else(|| raw.refuse(&allowed))?;
+        if names.is_empty() {
+            return Err(format!("is empty; allowed: {allowed}"));
+        }
+        let mut periods = Vec::with_capacity(names.len());
+        for name in names {
+            periods.push(name.parse().map_err(|_| {
+                let near = nearest(name, Period::ALL.map(Period::name), ' ', 1).concat();
+                format!("names the period `{}`; did you mean `{near}`? allowed: {allowed}", shown(name))
+            })?);
+        }
+        periods.sort_unstable();
+        periods.dedup();
+        Ok(periods)
+    }
+
+    fn write(&self, periods: &Vec<Period>) -> Value {
+        Value::Array(periods.iter().map(|period| Value::from(period.name())).collect())
+    }
+}

@@ -1,0 +1,93 @@
+//! User text in messages: one line, bounded, without passwords.
+
+/// Replacement of a password.
+pub(crate) const MASK: &str = "****";
+
+const MAX_SHOWN: usize = 100;
+
+/// Returns `text` as a message may repeat it: one line, at most 100 characters, no password.
+pub fn shown(text: &str) -> String {
+    let mut shown: String = escaped(&redact(text)).take(MAX_SHOWN + 1).collect();
+    if let Some((at, _)) = shown.char_indices().nth(MAX_SHOWN) {
+        shown.truncate(at);
+        shown.push('…');
+    }
+    shown
+}
+
+/// Escapes characters that break a line or are invisible. Quotes and backslashes stay, for keys and Windows paths.
+pub fn escaped(text: &str) -> impl Iterator<Item = char> {
+    text.chars().flat_map(|c| match c {
+        '"' | '\'' | '\\' => vec![c],
+        _ => c.escape_debug().collect(),
+    })
+}
+
+/// Replaces passwords in an address, also in a malformed one. In doubt it hides too much.
+pub fn redact(text: &str) -> String {
+    let (scheme, rest) = split_scheme(text);
+    let start = &text[..text.len() - rest.len()];
+    if scheme == "sqlite" {
+        return text.to_owned();
+    }
+    // A password that is not percent-encoded may itself have `@`, `:`, `/` or `?`, hence the last and the first.
+    let mut shown = match rest.rsplit_once('@') {
+        Some((user, host)) => match user.split_once(':') {
+            Some((user, _)) => format!("{start}{user}:{MASK}@{host}"),
+            None => text.to_owned(),
+        },
+        None => text.to_owned(),
+    };
+    if let Some((before, query)) = shown.split_once('?') {
+        let pairs: Vec<_> = query.split('&').map(redact_pair).collect();
+        shown = format!("{before}?{}", pairs.join("&"));
+    }
+    shown
+}
+
+fn redact_pair(pair: &str) -> String {
+    const SECRET: [&str; 4] = ["password", "secret", "token", "authmechanismproperties"];
+    match pair.split_once('=') {
+        Some((name, _)) if SECRET.iter().any(|word| name.to_lowercase().contains(word)) => {
+            format!("{name}={MASK}")
+        }
+        _ => pair.to_owned(),
+    }
+}
+
+/// Splits `mongodb://host` into `mongodb` and `host`; the scheme is empty where there is none.
+pub(crate) fn split_scheme(text: &str) -> (&str, &str) {
+    match text.split_once("://") {
+        Some((scheme, rest))
+            if scheme.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'-' | b'.')) =>
+        {
+            (scheme, rest)
+        }
+        _ => ("", text),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn password_is_replaced_and_the_rest_shown() {
+        for (uri, shown) in [
+            ("mongodb://user:pass@host/", "mongodb://user:****@host/"),
+            ("mongodb://user:p@ss:/?w@a:1,b:2/db", "mongodb://user:****@a:1,b:2/db"),
+            ("mongodb+srv://user:@host", "mongodb+srv://user:****@host"),
+            ("mongodb://user@host:27017/db", "mongodb://user@host:27017/db"),
+            ("mongodb://host:27017/db?replicaSet=rs0", "mongodb://host:27017/db?replicaSet=rs0"),
+            (
+                "mongodb://h/?tlsCertificateKeyFilePassword=x&a=b",
+                "mongodb://h/?tlsCertificateKeyFilePassword=****&a=b",
+            ),
+            ("sqlite://me:1@home/count.db", "sqlite://me:1@home/count.db"),
+            ("user:pass@host", "user:****@host"),
+            ("user:a://b@host", "user:****@host"),
+        ] {
+            assert_eq!(redact(uri), shown);
+        }
+    }
+}
