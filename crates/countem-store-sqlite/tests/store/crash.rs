@@ -1,8 +1,6 @@
-//! Processes that end in the middle of their work, and a disk that does not take any more.
+//! Processes that are killed, and a full disk.
 
-use std::sync::Arc;
-
-use std::path::Path;
+use std::{path::Path, sync::Arc};
 
 use countem_core::{Batch, Writer};
 use countem_store::{ErrorKind, Store as _};
@@ -31,35 +29,39 @@ fn whole_batches(folder: &Path, round: u64) -> u64 {
     let connection = rusqlite::Connection::open(file(folder)).unwrap();
     let applied = "SELECT coalesce(max(seq), 0) FROM applied WHERE writer = ?1";
     let seq: i64 = connection.query_row(applied, [Writer::new(1, round).as_str()], |row| row.get(0)).unwrap();
-    assert_eq!(seq, of_round[0], "what is known of the batches differs from what was counted");
+    assert_eq!(seq, of_round[0], "the bookkeeping of the batches differs from the counts");
     u64::try_from(seq).unwrap()
 }
 
 #[test]
-fn a_killed_process_leaves_every_batch_it_was_told_of_and_no_torn_one() {
-    if let Some(Task { folder, number }) = Task::given() {
+fn killed_process_leaves_acknowledged_and_whole_batches() {
+    if let Some(Task { folder, number }) = Task::of_this_process() {
         let store = open(&folder);
         for seq in 1.. {
             block_on(store.apply(&ones(number, seq))).unwrap();
-            Task::tell(&seq.to_string());
+            Task::report(&seq.to_string());
         }
     }
     let folder = tempfile::tempdir().unwrap();
-    let this = "crash::a_killed_process_leaves_every_batch_it_was_told_of_and_no_torn_one";
+    let this = "crash::killed_process_leaves_acknowledged_and_whole_batches";
     for round in 0..8 {
-        // Without another connection the next one to open the file has to recover the log.
+        // Without another connection, the next process to open the file has to recover the log.
         let other = (round % 2 == 0).then(|| open(folder.path()));
         let mut process = start(this, folder.path(), round);
-        let mut told = 0;
-        while told < 3 + 7 * round {
-            told = process.next_told().expect("the process goes on for ever").parse().unwrap();
+        let mut acknowledged = 0;
+        while acknowledged < 3 + 7 * round {
+            acknowledged =
+                process.next_report().expect("the process runs until it is killed").parse().unwrap();
         }
         process.kill();
-        while let Some(last) = process.next_told() {
-            told = last.parse().unwrap();
+        while let Some(line) = process.next_report() {
+            acknowledged = line.parse().unwrap();
         }
         let applied = whole_batches(folder.path(), round);
-        assert!(applied == told || applied == told + 1, "told of {told}, found {applied}");
+        assert!(
+            applied == acknowledged || applied == acknowledged + 1,
+            "acknowledged {acknowledged}, found {applied}"
+        );
         drop(other);
 
         // A new process does not know how far the old one came, and sends everything once more.
@@ -74,8 +76,8 @@ fn a_killed_process_leaves_every_batch_it_was_told_of_and_no_torn_one() {
 
 #[cfg(unix)]
 #[test]
-fn a_disk_that_takes_no_more_costs_no_count_and_doubles_none() {
-    if let Some(Task { folder, .. }) = Task::given() {
+fn full_disk_loses_and_doubles_no_count() {
+    if let Some(Task { folder, .. }) = Task::of_this_process() {
         let store = open(&folder);
         let (mut failures, mut in_a_row) = (0, 0);
         let mut seq = 1;
@@ -83,7 +85,7 @@ fn a_disk_that_takes_no_more_costs_no_count_and_doubles_none() {
             // Every batch needs room for new counters.
             match block_on(store.apply(&ones(seq, 1))) {
                 Ok(_) => {
-                    Task::tell(&format!("{failures} {seq}"));
+                    Task::report(&format!("{failures} {seq}"));
                     (seq, in_a_row) = (seq + 1, 0);
                 }
                 Err(error) => {
@@ -96,7 +98,7 @@ fn a_disk_that_takes_no_more_costs_no_count_and_doubles_none() {
         return;
     }
     let folder = tempfile::tempdir().unwrap();
-    let this = "crash::a_disk_that_takes_no_more_costs_no_count_and_doubles_none";
+    let this = "crash::full_disk_loses_and_doubles_no_count";
     let program = std::env::current_exe().unwrap();
     let limited = command(&program, this, folder.path(), 0);
     let mut shell = std::process::Command::new("sh");
@@ -105,19 +107,19 @@ fn a_disk_that_takes_no_more_costs_no_count_and_doubles_none() {
     shell.args(limited.get_args());
     shell.envs(limited.get_envs().filter_map(|(key, value)| Some((key, value?))));
     let last = Process::start(&mut shell).finish().expect("some batches fit");
-    let (failures, told) = last.split_once(' ').unwrap();
-    let (failures, told): (u64, u64) = (failures.parse().unwrap(), told.parse().unwrap());
-    assert!(failures > 0, "a failure was got over, because emptying the log makes room");
+    let (failures, acknowledged) = last.split_once(' ').unwrap();
+    let (failures, acknowledged): (u64, u64) = (failures.parse().unwrap(), acknowledged.parse().unwrap());
+    assert!(failures > 0, "at least one failure was temporary, because emptying the log makes room");
 
-    for seq in 1..=told {
-        assert_eq!(whole_batches(folder.path(), seq), 1, "batch {seq} of {told}");
+    for seq in 1..=acknowledged {
+        assert_eq!(whole_batches(folder.path(), seq), 1, "batch {seq} of {acknowledged}");
     }
     let store = open(folder.path());
-    for seq in 1..=told + 2 {
+    for seq in 1..=acknowledged + 2 {
         block_on(store.apply(&ones(seq, 1))).unwrap();
     }
     drop(store);
-    for seq in 1..=told + 2 {
-        assert_eq!(whole_batches(folder.path(), seq), 1, "batch {seq} of {told} and two more");
+    for seq in 1..=acknowledged + 2 {
+        assert_eq!(whole_batches(folder.path(), seq), 1, "batch {seq} of {acknowledged} and two more");
     }
 }

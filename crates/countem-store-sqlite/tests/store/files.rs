@@ -1,4 +1,4 @@
-//! Files that the store must not touch.
+//! Files that the store uses, and files that it must not touch.
 
 use std::{
     io::{Seek as _, SeekFrom, Write as _},
@@ -12,11 +12,11 @@ use rusqlite::Connection;
 
 use crate::support::{batch, block_on, contents, counters, expected, file, open};
 
-/// Returns why the file in `folder` is refused, having checked that nothing was written to it.
+/// Returns the reason for which the file in `folder` is refused, having checked that nothing was written to it.
 pub(crate) fn refusal(folder: &Path) -> String {
     let without_index = |folder| {
         let mut contents = contents(folder);
-        // The index of the log is memory that connections share; it is made anew by whoever opens the file.
+        // The index of the log is memory that connections share; every process that opens the file makes it anew.
         contents.retain(|name, _| !name.ends_with("-shm"));
         contents
     };
@@ -41,10 +41,10 @@ fn with_counters(folder: &Path) {
 }
 
 #[test]
-fn what_is_no_database_is_refused_and_left_alone() {
+fn file_that_is_no_database_is_refused_untouched() {
     let folder = tempfile::tempdir().unwrap();
     for content in
-        ["a text that somebody wrote\n".repeat(1000), "x".to_owned(), "SQLite format 4\0".repeat(600)]
+        ["a text of another program\n".repeat(1000), "x".to_owned(), "SQLite format 4\0".repeat(600)]
     {
         std::fs::write(file(folder.path()), content).unwrap();
         assert_eq!(refusal(folder.path()), "cannot open `PATH`: it is no SQLite database");
@@ -52,7 +52,7 @@ fn what_is_no_database_is_refused_and_left_alone() {
 }
 
 #[test]
-fn a_database_of_another_program_is_refused_and_left_alone() {
+fn database_of_another_program_is_refused_untouched() {
     let refused = "cannot open `PATH`: it is a database of another program";
     for sql in [
         "CREATE TABLE people (name TEXT); INSERT INTO people VALUES ('Ada')",
@@ -68,7 +68,7 @@ fn a_database_of_another_program_is_refused_and_left_alone() {
 }
 
 #[test]
-fn the_log_of_another_program_is_left_alone_too() {
+fn log_of_another_program_is_left_alone() {
     let (theirs, folder) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let connection = Connection::open(file(theirs.path())).unwrap();
     connection.execute_batch("PRAGMA journal_mode = WAL; CREATE TABLE people (name TEXT)").unwrap();
@@ -82,7 +82,7 @@ fn the_log_of_another_program_is_left_alone_too() {
 }
 
 #[test]
-fn a_file_of_a_newer_countem_is_refused() {
+fn file_of_newer_countem_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     drop(open(folder.path()));
     with_sql(folder.path(), "PRAGMA user_version = 99");
@@ -95,15 +95,16 @@ fn a_file_of_a_newer_countem_is_refused() {
 }
 
 #[test]
-fn a_folder_and_a_missing_folder_are_named() {
+fn folder_and_missing_folder_are_named() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::create_dir(file(folder.path())).unwrap();
     assert_eq!(refusal(folder.path()), "cannot open `PATH`: it is a folder");
 
     let missing = folder.path().join("missing");
     let error = SqliteStore::open(SqliteConfig::new(missing.join("countem.db"))).unwrap_err();
-    let told = format!("cannot open `{0}/countem.db`: the folder `{0}` does not exist", missing.display());
-    assert_eq!((error.kind(), error.to_string()), (ErrorKind::Refused, told));
+    let expected_error =
+        format!("cannot open `{0}/countem.db`: the folder `{0}` does not exist", missing.display());
+    assert_eq!((error.kind(), error.to_string()), (ErrorKind::Refused, expected_error));
     assert!(!missing.exists());
 
     std::fs::write(&missing, "no folder").unwrap();
@@ -113,7 +114,7 @@ fn a_folder_and_a_missing_folder_are_named() {
 
 #[cfg(unix)]
 #[test]
-fn what_is_no_ordinary_file_is_refused() {
+fn special_file_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     std::os::unix::fs::symlink("/dev/null", file(folder.path())).unwrap();
     let error = SqliteStore::open(SqliteConfig::new(file(folder.path()))).unwrap_err();
@@ -122,7 +123,7 @@ fn what_is_no_ordinary_file_is_refused() {
 }
 
 #[test]
-fn a_damaged_file_is_refused_and_not_made_worse() {
+fn damaged_file_is_refused_and_kept_unchanged() {
     let whole = tempfile::tempdir().unwrap();
     with_counters(whole.path());
     let bytes = std::fs::read(file(whole.path())).unwrap();
@@ -159,14 +160,14 @@ fn a_damaged_file_is_refused_and_not_made_worse() {
 }
 
 #[test]
-fn an_empty_file_is_taken() {
+fn empty_file_is_taken() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(file(folder.path()), "").unwrap();
     block_on(open(folder.path()).check()).unwrap();
 }
 
 #[test]
-fn a_copy_without_a_log_is_used_as_it_is() {
+fn copy_without_log_is_used_as_it_is() {
     let (whole, folder) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let writer = Writer::new(1, 1);
     let store = open(whole.path());
@@ -181,7 +182,7 @@ fn a_copy_without_a_log_is_used_as_it_is() {
 }
 
 #[test]
-fn a_missing_table_is_refused_by_name() {
+fn missing_table_is_refused_by_name() {
     let folder = tempfile::tempdir().unwrap();
     drop(open(folder.path()));
     with_sql(folder.path(), "DROP TABLE mark");
@@ -202,7 +203,7 @@ fn names_that_sqlite_reserves_are_ordinary_files() {
 }
 
 #[test]
-fn the_file_can_be_read_by_anybody_with_sqlite() {
+fn file_is_readable_with_plain_sqlite() {
     let folder = tempfile::tempdir().unwrap();
     block_on(open(folder.path()).apply(&batch(&Writer::new(1, 1), 1, &[("GET 200", 3)]))).unwrap();
     let connection = Connection::open(file(folder.path())).unwrap();
@@ -216,7 +217,7 @@ fn the_file_can_be_read_by_anybody_with_sqlite() {
 
 #[cfg(unix)]
 mod rights {
-    //! Root may write everywhere, so as root these tests run once more as nobody.
+    //! Root may write everywhere, so as root these tests start a process of an unprivileged user.
 
     use std::{
         fs::{Permissions, set_permissions},
@@ -229,54 +230,57 @@ mod rights {
     use super::*;
     use crate::process::{Process, Task, command};
 
-    const NOBODY: u32 = 65534;
+    const UNPRIVILEGED: u32 = 65534;
 
-    /// Returns why the file in `folder` is refused to a user without special rights.
+    /// Returns the reason for which the file in `folder` is refused to an unprivileged user.
     fn refusal_to_a_user(test: &str, folder: &Path) -> String {
-        let effective_user = std::fs::metadata("/proc/self").map_or(NOBODY, |own| own.uid());
+        let effective_user = std::fs::metadata("/proc/self").map_or(UNPRIVILEGED, |own| own.uid());
         if effective_user != 0 {
             return refusal(folder);
         }
-        // Where the program lies may be closed to nobody, so it takes a copy of it along.
-        let place = tempfile::tempdir().unwrap();
-        set_permissions(place.path(), Permissions::from_mode(0o755)).unwrap();
-        let program = place.path().join("test");
+        // The folder of the program may be closed to that user, so the process runs a copy.
+        let copy = tempfile::tempdir().unwrap();
+        set_permissions(copy.path(), Permissions::from_mode(0o755)).unwrap();
+        let program = copy.path().join("test");
         std::fs::copy(std::env::current_exe().unwrap(), &program).unwrap();
-        let mut nobody = command(&program, test, folder, 0);
-        nobody.uid(NOBODY).gid(NOBODY).current_dir(place.path());
-        Process::start(&mut nobody).finish().expect("the refusal")
+        let mut unprivileged = command(&program, test, folder, 0);
+        unprivileged.uid(UNPRIVILEGED).gid(UNPRIVILEGED).current_dir(copy.path());
+        Process::start(&mut unprivileged).finish().expect("the refusal")
     }
 
     #[test]
-    fn a_read_only_file_is_refused() {
-        if let Some(task) = Task::given() {
-            return Task::tell(&refusal(&task.folder));
+    fn read_only_file_is_refused() {
+        if let Some(task) = Task::of_this_process() {
+            return Task::report(&refusal(&task.folder));
         }
         let folder = tempfile::tempdir().unwrap();
         with_counters(folder.path());
         set_permissions(folder.path(), Permissions::from_mode(0o777)).unwrap();
         set_permissions(file(folder.path()), Permissions::from_mode(0o444)).unwrap();
-        let told = refusal_to_a_user("files::rights::a_read_only_file_is_refused", folder.path());
-        assert_eq!(told, "cannot open `PATH`: the file is read-only");
+        let refused = refusal_to_a_user("files::rights::read_only_file_is_refused", folder.path());
+        assert_eq!(refused, "cannot open `PATH`: the file is read-only");
     }
 
     #[test]
-    fn a_read_only_folder_is_refused() {
-        if let Some(task) = Task::given() {
-            return Task::tell(&refusal(&task.folder));
+    fn read_only_folder_is_refused() {
+        if let Some(task) = Task::of_this_process() {
+            return Task::report(&refusal(&task.folder));
         }
         let folder = tempfile::tempdir().unwrap();
         with_counters(folder.path());
         set_permissions(file(folder.path()), Permissions::from_mode(0o666)).unwrap();
         set_permissions(folder.path(), Permissions::from_mode(0o555)).unwrap();
-        let this = "files::rights::a_read_only_folder_is_refused";
-        let told = refusal_to_a_user(this, folder.path());
-        assert_eq!(told, "cannot open `PATH`: the file or its folder is read-only");
+        let this = "files::rights::read_only_folder_is_refused";
+        let refused = refusal_to_a_user(this, folder.path());
+        assert_eq!(refused, "cannot open `PATH`: the file or its folder is read-only");
         set_permissions(folder.path(), Permissions::from_mode(0o755)).unwrap();
         std::fs::remove_file(file(folder.path())).unwrap();
         set_permissions(folder.path(), Permissions::from_mode(0o555)).unwrap();
-        let told = refusal_to_a_user(this, folder.path());
-        assert_eq!(told, "cannot open `PATH`: the file or its folder may not be opened; check their rights");
+        let refused = refusal_to_a_user(this, folder.path());
+        assert_eq!(
+            refused,
+            "cannot open `PATH`: the file or its folder may not be opened; check their rights"
+        );
         set_permissions(folder.path(), Permissions::from_mode(0o755)).unwrap();
     }
 }

@@ -2,7 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-mod contract;
+mod calls;
+mod conformance;
 mod crash;
 mod files;
 mod process;

@@ -1,4 +1,4 @@
-//! Other processes: this test program once more, in one of its tests.
+//! Child processes: this test program again, running one of its tests.
 
 use std::{
     io::{BufRead as _, BufReader, Lines},
@@ -9,30 +9,30 @@ use std::{
 const FOLDER: &str = "COUNTEM_TEST_FOLDER";
 const NUMBER: &str = "COUNTEM_TEST_NUMBER";
 
-/// What a test finds when it was started by itself.
+/// Task of a test in a child process.
 pub(crate) struct Task {
-    /// The folder that the parent wants it to use.
+    /// Folder to work in.
     pub(crate) folder: PathBuf,
-    /// A number that tells the children of one parent apart.
+    /// Distinguishes the children of one parent.
     pub(crate) number: u64,
 }
 
 impl Task {
-    /// Returns the task, `None` in a test that was started by a person.
-    pub(crate) fn given() -> Option<Self> {
+    /// Returns the task, `None` in the parent process.
+    pub(crate) fn of_this_process() -> Option<Self> {
         let folder = std::env::var_os(FOLDER)?.into();
         let number = std::env::var(NUMBER).unwrap().parse().unwrap();
         Some(Self { folder, number })
     }
 
-    /// Tells the parent something.
-    pub(crate) fn tell(what: &str) {
+    /// Sends a line to the parent.
+    pub(crate) fn report(line: &str) {
         // The test harness has begun a line of its own.
-        println!("\ntold: {what}");
+        println!("\nreported: {line}");
     }
 }
 
-/// Returns the command that runs `test`, of which only that much is true: a [`Task`] is given.
+/// Returns the command that runs `test` of `program` with a [`Task`].
 pub(crate) fn command(program: &Path, test: &str, folder: &Path, number: u64) -> Command {
     let mut command = Command::new(program);
     command.args([test, "--exact", "--nocapture", "--test-threads=1"]);
@@ -45,7 +45,7 @@ pub(crate) fn start(test: &str, folder: &Path, number: u64) -> Process {
     Process::start(&mut command(&std::env::current_exe().unwrap(), test, folder, number))
 }
 
-/// A process that ends with its test.
+/// A process that is killed when its test ends.
 pub(crate) struct Process {
     child: Child,
     lines: Lines<BufReader<ChildStdout>>,
@@ -58,9 +58,9 @@ impl Process {
         Self { child, lines }
     }
 
-    /// Waits for what the process tells next, `None` when it has ended.
-    pub(crate) fn next_told(&mut self) -> Option<String> {
-        self.lines.find_map(|line| line.unwrap().strip_prefix("told: ").map(str::to_owned))
+    /// Waits for the next line that the process reports, `None` when it has ended.
+    pub(crate) fn next_report(&mut self) -> Option<String> {
+        self.lines.find_map(|line| line.unwrap().strip_prefix("reported: ").map(str::to_owned))
     }
 
     /// Ends the process with SIGKILL.
@@ -69,21 +69,21 @@ impl Process {
         self.child.wait().unwrap();
     }
 
-    /// Waits for the end of the process, and returns the last thing it told.
+    /// Waits for the end of the process, and returns its last line.
     pub(crate) fn finish(mut self) -> Option<String> {
         let mut last = None;
-        while let Some(told) = self.next_told() {
-            last = Some(told);
+        while let Some(line) = self.next_report() {
+            last = Some(line);
         }
         let status: ExitStatus = self.child.wait().unwrap();
-        assert!(status.success(), "{status}, last told: {last:?}");
+        assert!(status.success(), "{status}, last line: {last:?}");
         last
     }
 }
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // Both fail when the process has ended, as it should have.
+        // Both fail when the process has ended by itself.
         self.child.kill().ok();
         self.child.wait().ok();
     }

@@ -1,12 +1,17 @@
 //! Several processes on one file.
 
-use std::sync::{
-    Barrier,
-    atomic::{AtomicU64, Ordering},
+use std::{
+    path::Path,
+    sync::{
+        Barrier,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
 };
 
 use countem_core::Writer;
 use countem_store::Store as _;
+use countem_store_sqlite::{SqliteConfig, SqliteStore};
 
 use crate::{
     process::{Task, start},
@@ -14,10 +19,10 @@ use crate::{
 };
 
 #[test]
-fn eight_processes_that_create_one_file_and_write_to_it_at_once_all_count() {
+fn eight_processes_on_one_new_file_all_count() {
     const BATCHES: u64 = 25;
-    if let Some(Task { folder, number }) = Task::given() {
-        let store = open(&folder);
+    if let Some(Task { folder, number }) = Task::of_this_process() {
+        let store = open_for_long(&folder);
         let writer = Writer::new(number, 1);
         let own = format!("own {number}");
         for seq in 1..=BATCHES {
@@ -28,7 +33,7 @@ fn eight_processes_that_create_one_file_and_write_to_it_at_once_all_count() {
         return;
     }
     let folder = tempfile::tempdir().unwrap();
-    let this = "several_processes::eight_processes_that_create_one_file_and_write_to_it_at_once_all_count";
+    let this = "several_processes::eight_processes_on_one_new_file_all_count";
     let processes: Vec<_> = (0..8).map(|number| start(this, folder.path(), number)).collect();
     for process in processes {
         process.finish();
@@ -38,21 +43,21 @@ fn eight_processes_that_create_one_file_and_write_to_it_at_once_all_count() {
     assert_eq!(counters.len(), 9);
     assert!(counters.iter().all(|(metric, value)| metric == "shared" || *value == 25), "{counters:?}");
     let known = known_writers(folder.path());
-    assert_eq!(known, 8, "none of them retired");
+    assert_eq!(known, 8, "none of them was forgotten");
 }
 
 #[test]
-fn one_shot_processes_leave_the_count_and_nothing_else() {
+fn one_shot_processes_leave_only_the_count() {
     const PROCESSES: u64 = 48;
-    if let Some(Task { folder, number }) = Task::given() {
-        let store = open(&folder);
+    if let Some(Task { folder, number }) = Task::of_this_process() {
+        let store = open_for_long(&folder);
         let writer = Writer::new(number, 1);
         block_on(store.apply(&batch(&writer, 1, &[("a", 1)]))).unwrap();
         block_on(store.forget(&writer)).unwrap();
         return;
     }
     let folder = tempfile::tempdir().unwrap();
-    let this = "several_processes::one_shot_processes_leave_the_count_and_nothing_else";
+    let this = "several_processes::one_shot_processes_leave_only_the_count";
     let next = AtomicU64::new(0);
     std::thread::scope(|scope| {
         for _ in 0..8 {
@@ -72,7 +77,7 @@ fn one_shot_processes_leave_the_count_and_nothing_else() {
 }
 
 #[test]
-fn a_file_that_many_create_at_the_same_moment_is_created_once() {
+fn file_created_concurrently_is_created_once() {
     for _ in 0..40 {
         let folder = tempfile::tempdir().unwrap();
         let together = Barrier::new(8);
@@ -81,7 +86,7 @@ fn a_file_that_many_create_at_the_same_moment_is_created_once() {
                 let (together, folder) = (&together, folder.path());
                 scope.spawn(move || {
                     together.wait();
-                    let store = open(folder);
+                    let store = open_for_long(folder);
                     block_on(store.apply(&batch(&Writer::new(node, 1), 1, &[("a", 1)]))).unwrap();
                 });
             }
@@ -90,7 +95,13 @@ fn a_file_that_many_create_at_the_same_moment_is_created_once() {
     }
 }
 
-fn known_writers(folder: &std::path::Path) -> i64 {
+/// Opens the file with a timeout that is out of reach: these tests are about counts, and SQLite's lock on writing has no queue.
+fn open_for_long(folder: &Path) -> SqliteStore {
+    let busy_timeout = Duration::from_secs(120);
+    SqliteStore::open(SqliteConfig { busy_timeout, ..SqliteConfig::new(file(folder)) }).unwrap()
+}
+
+fn known_writers(folder: &Path) -> i64 {
     let connection = rusqlite::Connection::open(file(folder)).unwrap();
     connection.query_row("SELECT count(*) FROM applied", [], |row| row.get(0)).unwrap()
 }

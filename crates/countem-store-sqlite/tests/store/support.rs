@@ -1,4 +1,4 @@
-//! What the tests share.
+//! Helpers of the tests: batches, reads and files.
 
 use std::{
     collections::BTreeMap,
@@ -43,13 +43,13 @@ pub(crate) fn day() -> Bucket {
     DAY.parse().unwrap()
 }
 
-/// Returns what the store has for [`DAY`].
+/// Reads the counters of [`DAY`].
 pub(crate) async fn counters(store: &impl Store) -> Counters {
     let query = Query::bucket(CollectionName::new(COLLECTION).unwrap(), day());
     store.read(&query, None).await.unwrap().remove(&day()).unwrap_or_default()
 }
 
-/// Returns counters as a store returns them.
+/// Builds the counters that a read is expected to return.
 pub(crate) fn expected(of: &[(&str, i64)]) -> Counters {
     of.iter().map(|(metric, value)| ((*metric).to_owned(), *value)).collect()
 }

@@ -1,39 +1,18 @@
-//! The laws of the contract, for every way to open the store.
+//! Calls on one store: at any time, from any program, and several at once.
 
 use std::{
-    num::NonZeroUsize,
     pin::pin,
     sync::Arc,
     task::{Context, Waker},
 };
 
 use countem_core::Writer;
-use countem_store::{Store as _, conformance};
-use countem_store_sqlite::{SqliteConfig, SqliteStore, Synchronous};
+use countem_store::Store as _;
 
 use crate::support::{batch, block_on, counters, expected, file, file_names, open};
 
 #[tokio::test]
-async fn the_sqlite_store_keeps_the_contract() {
-    let folder = tempfile::tempdir().unwrap();
-    let laws = conformance::run(async || open(folder.path())).await;
-    assert_eq!(laws, conformance::LAWS);
-}
-
-#[tokio::test]
-async fn without_waiting_for_the_disk_and_with_one_reader_it_keeps_the_contract_too() {
-    let folder = tempfile::tempdir().unwrap();
-    let options = SqliteConfig {
-        synchronous: Synchronous::Normal,
-        readers: NonZeroUsize::MIN,
-        ..SqliteConfig::new(folder.path().join("countem.db"))
-    };
-    let laws = conformance::run(async || SqliteStore::open(options.clone()).unwrap()).await;
-    assert_eq!(laws, conformance::LAWS);
-}
-
-#[tokio::test]
-async fn a_file_that_is_opened_again_has_its_counts_and_knows_its_batches() {
+async fn reopened_file_knows_counts_and_batches() {
     let folder = tempfile::tempdir().unwrap();
     let writer = Writer::new(1, 1);
     let first = batch(&writer, 1, &[("a", 1), ("b", 2)]);
@@ -61,14 +40,14 @@ fn no_async_runtime_is_needed() {
 }
 
 #[test]
-fn what_was_asked_before_the_store_is_dropped_is_done() {
+fn outstanding_calls_finish_before_drop_returns() {
     let folder = tempfile::tempdir().unwrap();
     let store = open(folder.path());
     let batches: Vec<_> = (1..=10).map(|epoch| batch(&Writer::new(1, epoch), 1, &[("a", 1)])).collect();
     for batch in &batches {
-        let asked = store.apply(batch);
+        let call = store.apply(batch);
         // The first poll hands the batch over.
-        assert!(pin!(asked).poll(&mut Context::from_waker(Waker::noop())).is_pending());
+        assert!(pin!(call).poll(&mut Context::from_waker(Waker::noop())).is_pending());
     }
     drop(store);
     assert_eq!(block_on(counters(&open(folder.path()))), expected(&[("a", 10)]));
