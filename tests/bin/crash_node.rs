@@ -61,6 +61,7 @@ impl Orders {
 
 #[tokio::main(worker_threads = 2)]
 async fn main() -> Result<()> {
+    let _fail_points = fail::FailScenario::setup();
     let mut orders = Orders::read()?;
     let noon = orders.take("now", "2026-11-20T12:00:00Z".parse().context("noon is a time")?)?;
     let tick = orders.milliseconds("tick", 20)?;

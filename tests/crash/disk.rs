@@ -138,7 +138,7 @@ fn acknowledgements_go_on_as_soon_as_disk_does() {
     let journal = file.folder().join("journal");
     // The storage actors try again in an hour.
     let start = start(&file, &journal).with("retry_first", 3_600_000).with("retry", 3_600_000);
-    let mut node = start.failing("freeze.before=error*1").start();
+    let mut node = start.failing("freeze.before", "1*return(error)").start();
     node.wait_for_acknowledgements(500);
     check(&file, &journal, node.kill());
 }

@@ -57,7 +57,8 @@ pub(super) fn die_at(point: FailPoint, nth: u32, store: &str, journal: &Path, na
         .with("max_bytes", 1 << 20);
     let lines = match point {
         FailPoint::Journal(point) => {
-            start.failing(&format!("{point}=abort@{nth}")).start().wait_for_death(point)
+            let actions = format!("{}*off->return(abort)", nth - 1);
+            start.failing(point, &actions).start().wait_for_death(point)
         }
         FailPoint::Store("") => {
             let mut node = start.start();

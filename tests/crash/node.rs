@@ -82,9 +82,9 @@ impl Start {
         self
     }
 
-    /// Lets its journal fail, or the process die in it, at fail points.
-    pub(super) fn failing(self, fail: &str) -> Self {
-        Self { fail: fail.to_owned(), ..self }
+    /// Lets its journal fail, or the process die in it, at a fail point.
+    pub(super) fn failing(self, point: &str, actions: &str) -> Self {
+        Self { fail: format!("{}/{point}={actions}", self.journal), ..self }
     }
 
     /// Lets writes beyond a file size limit fail with an error instead of a signal.
@@ -102,7 +102,7 @@ impl Start {
         };
         command.args([&self.store, &self.journal]).args(&self.arguments);
         if !self.fail.is_empty() {
-            command.env("COUNTEM_JOURNAL_FAIL", &self.fail);
+            command.env("FAILPOINTS", &self.fail);
         }
         Node::spawn(command)
     }

@@ -1,10 +1,10 @@
-//! What went wrong in the journal, and what is known afterwards.
+//! Errors, and what is known after one.
 
 use std::{fmt, io, path::Path};
 
 use rusqlite::{Error, ErrorCode, ffi};
 
-/// Says what is known after a failed call. Kinds exist only where a caller acts differently.
+/// State of the journal after a failed call. Kinds exist only where a caller acts differently.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {
@@ -14,13 +14,13 @@ pub enum ErrorKind {
     Corrupt,
     /// The directory or the file cannot be used until a person acts: rights, a newer countem, another program's file.
     Refused,
-    /// There is no room, in the configured bound or on the disk. Nothing was changed; the same may succeed later.
+    /// There is no room, in the configured bound or on the disk. Nothing was changed; the same call may succeed later.
     Full,
-    /// Reading or writing failed. Nothing was changed; the same may succeed later.
+    /// Reading or writing failed. Nothing was changed; the same call may succeed later.
     Unavailable,
-    /// A pending amount would leave the range of `i64`. Nothing was changed; freeze the lane, then ask again.
+    /// A pending amount would leave the range of `i64`. Nothing was changed; freeze the lane, then call again.
     Overflow,
-    /// The journal ended before it was known whether the call took effect. The next opening tells.
+    /// The journal was closed before it was known whether the call took effect. The next opening tells.
     InDoubt,
 }
 
@@ -39,7 +39,7 @@ impl ErrorKind {
     }
 }
 
-/// Says what the journal was asked, why it failed and what is known afterwards. One readable line.
+/// A failed call: one readable line that names the attempt and the reason, and the kind.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub struct JournalError {
@@ -52,7 +52,7 @@ impl JournalError {
         Self { kind, message: message.into() }
     }
 
-    /// Returns what is known after the failure.
+    /// Returns the state of the journal after the failure.
     pub fn kind(&self) -> ErrorKind {
         self.kind
     }
@@ -77,7 +77,7 @@ impl JournalError {
         Self::new(kind, format!("cannot {attempt} `{}`: {error}", path.display()))
     }
 
-    /// Describes a failure of SQLite while the journal was in use.
+    /// Describes a failure of SQLite while the journal is in use.
     pub(crate) fn sqlite(path: &Path, attempt: &str, error: &Error) -> Self {
         let path = path.display();
         if is_corrupt(error) {
@@ -107,7 +107,62 @@ impl JournalError {
     }
 }
 
-/// SQLite's own words and its code, which says more than they do.
+/// A failure to read the content of a journal.
+#[derive(Debug)]
+pub(crate) enum ReadError {
+    /// SQLite failed.
+    Sqlite(Error),
+    /// The content is not what was written.
+    Damaged(String),
+    /// The content is not for this version of countem.
+    Refused(String),
+}
+
+impl From<Error> for ReadError {
+    fn from(error: Error) -> Self {
+        Self::Sqlite(error)
+    }
+}
+
+impl ReadError {
+    pub(crate) fn damaged(why: impl Into<String>) -> Self {
+        Self::Damaged(why.into())
+    }
+
+    /// Names the journal that could not be read.
+    pub(crate) fn of(self, path: &Path) -> JournalError {
+        match self {
+            // While a journal is read, SQLite's general error has no other reason than the content of the file.
+            Self::Sqlite(error)
+                if is_corrupt(&error) || error.sqlite_error_code() == Some(ErrorCode::Unknown) =>
+            {
+                JournalError::corrupt(path, error)
+            }
+            Self::Sqlite(error) => JournalError::sqlite(path, "open the journal", &error),
+            Self::Damaged(why) => JournalError::corrupt(path, why),
+            Self::Refused(why) => JournalError::refused(path, why),
+        }
+    }
+}
+
+/// The reason why a request has no part in a transaction.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// SQLite failed, and the whole transaction with it.
+    Sqlite(Error),
+    /// The journal would grow beyond its bound. The rest of the transaction is not affected.
+    NoRoom,
+    /// The request cannot be executed. The rest of the transaction is not affected.
+    Refused(JournalError),
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self::Sqlite(error)
+    }
+}
+
+/// Returns SQLite's message and its extended code, which is more precise.
 fn words(error: &Error) -> String {
     match error.sqlite_error() {
         Some(code) => format!("{error} (SQLite code {})", code.extended_code),
@@ -115,15 +170,15 @@ fn words(error: &Error) -> String {
     }
 }
 
-/// Tells whether the content of the file is wrong, in contrast to our access to it.
-pub(crate) fn is_corrupt(error: &Error) -> bool {
+/// Tells whether the content of the file is wrong, in contrast to the access to it.
+fn is_corrupt(error: &Error) -> bool {
     match error.sqlite_error_code() {
         Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => true,
         Some(_) => matches!(
             extended_code(error),
             Some(ffi::SQLITE_IOERR_SHORT_READ | ffi::SQLITE_IOERR_CORRUPTFS | ffi::SQLITE_IOERR_DATA)
         ),
-        // What SQLite gave out does not have the form that the tables promise.
+        // A value does not have the form that the tables promise.
         None => matches!(
             error,
             Error::FromSqlConversionFailure(..)
@@ -135,14 +190,7 @@ pub(crate) fn is_corrupt(error: &Error) -> bool {
     }
 }
 
-/// Tells whether a statement that reads a journal failed because of what is in the file.
-///
-/// While the journal is opened, no statement can fail with SQLite's general error for any other reason.
-pub(crate) fn is_corrupt_at_open(error: &Error) -> bool {
-    is_corrupt(error) || error.sqlite_error_code() == Some(ErrorCode::Unknown)
-}
-
-/// Tells whether the sum left the range of `i64`, after which the statement, and nothing else, had no effect.
+/// Tells whether a sum left the range of `i64`, after which the statement, and nothing else, had no effect.
 ///
 /// SQLite turns an overflowing sum into a float, which the column of a STRICT table refuses.
 pub(crate) fn is_overflow(error: &Error) -> bool {
@@ -151,8 +199,8 @@ pub(crate) fn is_overflow(error: &Error) -> bool {
 
 /// Tells whether a commit that failed with `error` left no valid commit record, not even an unsynced one.
 ///
-/// The record is the last thing written, so these failures came before it. After any other failure, such as one of
-/// `fsync`, the record may be there and the transaction may come back with the next recovery of the log.
+/// The record is written last, so these failures came before it. After any other failure, such as one of `fsync`, the
+/// record may be in the log, and the next recovery of the log may bring the transaction back.
 pub(crate) fn is_clean_commit_failure(error: &Error) -> bool {
     matches!(
         error.sqlite_error_code(),
@@ -178,23 +226,23 @@ mod tests {
     }
 
     #[test]
-    fn an_error_is_one_sentence_with_the_path() {
-        let told = |code| JournalError::sqlite(Path::new("/data/journal.db"), "write to", &failure(code));
-        let full = told(ffi::SQLITE_FULL);
+    fn error_is_one_sentence_with_the_path() {
+        let error = |code| JournalError::sqlite(Path::new("/data/journal.db"), "write to", &failure(code));
+        let full = error(ffi::SQLITE_FULL);
         assert_eq!(full.kind(), ErrorKind::Full);
         assert_eq!(
             full.to_string(),
             "cannot write to `/data/journal.db`: there is no space left on the disk"
         );
-        assert_eq!(told(ffi::SQLITE_IOERR_WRITE).kind(), ErrorKind::Unavailable);
-        assert_eq!(told(ffi::SQLITE_READONLY).kind(), ErrorKind::Refused);
+        assert_eq!(error(ffi::SQLITE_IOERR_WRITE).kind(), ErrorKind::Unavailable);
+        assert_eq!(error(ffi::SQLITE_READONLY).kind(), ErrorKind::Refused);
         for code in [ffi::SQLITE_NOTADB, ffi::SQLITE_CORRUPT_VTAB, ffi::SQLITE_IOERR_SHORT_READ] {
-            assert_eq!(told(code).kind(), ErrorKind::Corrupt, "{code}");
+            assert_eq!(error(code).kind(), ErrorKind::Corrupt, "{code}");
         }
     }
 
     #[test]
-    fn a_commit_whose_fsync_failed_is_in_doubt() {
+    fn commit_whose_fsync_failed_is_in_doubt() {
         assert!(!is_clean_commit_failure(&failure(ffi::SQLITE_IOERR_FSYNC)));
         assert!(!is_clean_commit_failure(&failure(ffi::SQLITE_IOERR_WRITE)));
         assert!(is_clean_commit_failure(&failure(ffi::SQLITE_FULL)));

@@ -1,39 +1,45 @@
 //! The handle.
 
-use std::sync::Arc;
+mod blocking;
+
+use std::{path::PathBuf, sync::Arc};
 
 use countem_core::{Batch, BatchId, Writer};
 
 use crate::{
-    JournalConfig, JournalReader,
-    batch::Encoded,
-    error::JournalError,
-    freeze::{FreezeTask, ResolveTask},
-    open,
-    quarantine::{QuarantineEntry, Quarantined, Selection},
-    record::{Record, RecordTask, Recorded, Refused},
+    config::JournalConfig,
+    error::{Failure, JournalError},
+    reader::JournalReader,
     recovered::Recovered,
-    request::{DropTask, IdentityTask, QuarantinePendingTask, Retried, RetryTask, SyncTask},
     status::{Shared, Status},
-    writer::WriteThread,
+    tables::{
+        batches::Encoded,
+        quarantine::{QuarantineEntry, Quarantined, Selection},
+    },
+    thread::{
+        JournalThread, open,
+        record::{Record, RecordRequest, Recorded, Refused},
+        request::{Call, Urgency},
+        transaction::{Retried, Transaction},
+    },
 };
 
 /// A journal that is open for writing. Its directory belongs to this process until it is dropped.
 ///
-/// Requests are carried out in the order in which they are asked. None of them waits: each takes a callback `done`, which
-/// is called exactly once, on the journal's own thread, and has to return soon. Requests that are asked while a commit is
-/// under way share the next one.
+/// Requests are executed in the order in which they are made, and no call waits: each takes a callback `done`, which is
+/// called exactly once, on the journal's own thread, and has to return soon. Requests that are made during a commit share
+/// the next one.
 ///
-/// Dropping the journal carries out what was asked, which may wait for the disk, and closes the file.
+/// Dropping the journal executes what was requested, which may wait for the disk, and closes the file.
 #[derive(Debug)]
 pub struct Journal {
-    thread: WriteThread,
+    thread: JournalThread,
     shared: Arc<Shared>,
-    options: JournalConfig,
+    dir: PathBuf,
 }
 
 impl Journal {
-    /// Opens the journal in `options.dir`, or creates it, and raises its epoch.
+    /// Opens the journal in `config.dir`, or creates it, and raises its epoch.
     ///
     /// When this returns, the epoch is durable: no earlier and no later process freezes under the same
     /// [`writer`](Self::writer), whatever the clock says. Blocks on the disk.
@@ -41,10 +47,11 @@ impl Journal {
     /// # Errors
     /// [`Locked`](crate::ErrorKind::Locked), [`Corrupt`](crate::ErrorKind::Corrupt) and [`Refused`](crate::ErrorKind::Refused) need a
     /// person; [`Full`](crate::ErrorKind::Full) and [`Unavailable`](crate::ErrorKind::Unavailable) may pass. In no case is a count lost.
-    pub fn open(options: JournalConfig) -> Result<(Self, Recovered), JournalError> {
-        let (session, recovered) = open::open(options.clone())?;
-        let shared = Arc::clone(&session.shared);
-        Ok((Self { thread: WriteThread::start(session)?, shared, options }, recovered))
+    pub fn open(config: JournalConfig) -> Result<(Self, Recovered), JournalError> {
+        let dir = config.dir.clone();
+        let (transactions, recovered) = open::open(config)?;
+        let shared = Arc::clone(&transactions.shared);
+        Ok((Self { thread: JournalThread::start(transactions)?, shared, dir }, recovered))
     }
 
     /// Returns the identity under which batches are to be frozen.
@@ -52,52 +59,48 @@ impl Journal {
         self.shared.writer()
     }
 
-    /// Returns how the journal fares.
+    /// Returns health and counters.
     pub fn status(&self) -> Status {
         self.shared.status().clone()
     }
 
-    /// Returns the options with which it was opened.
-    pub fn options(&self) -> &JournalConfig {
-        &self.options
-    }
-
-    /// Opens the journal for reading beside itself.
+    /// Opens a reader of this journal.
     ///
     /// # Errors
     /// The file cannot be read.
     pub fn reader(&self) -> Result<JournalReader, JournalError> {
-        JournalReader::open(&self.options.dir)
+        JournalReader::open(&self.dir)
     }
 
-    /// Adds accepted deltas to what is pending, durably and as a whole.
+    /// Adds accepted deltas to the pending ones, durably and as a whole.
     ///
-    /// `done` gets the record back when it did not take place. While it is not known whether a commit took place, `done`
-    /// is not called; the journal finds out by itself as soon as the disk lets it.
+    /// After a failure `done` gets the record back. While it is unknown whether a commit took effect, `done` is not
+    /// called; the journal finds out by itself as soon as the disk works.
     pub fn record(&self, record: Record, done: impl FnOnce(Result<Recorded, Refused>) + Send + 'static) {
-        self.thread.ask(Box::new(RecordTask { record, done: Box::new(done) }));
+        self.thread.send(Box::new(RecordRequest { record, done: Box::new(done) }));
     }
 
-    /// Puts `batches` in the place of all that is pending in `lane`, durably and as a whole.
+    /// Replaces all pending deltas of `lane` by `batches`, durably and as a whole.
     ///
-    /// The batches have to contain everything that was recorded for the lane, and what was accepted since and never
-    /// recorded. After success they may be sent, and not before. After a failure nothing has changed, and the same
-    /// batches may be frozen again or given up. May exceed the journal's bound for a moment.
+    /// The batches have to contain everything that was recorded for the lane, and may contain deltas that were accepted
+    /// since and never recorded. They may be sent after success, and not before. After a failure nothing has changed, and
+    /// the same batches may be frozen again or given up. May exceed the journal's bound for a moment.
     pub fn freeze<'a>(
         &self,
         lane: u16,
         batches: impl IntoIterator<Item = &'a Batch>,
         done: impl FnOnce(Result<(), JournalError>) + Send + 'static,
     ) {
-        let batches = batches.into_iter().map(Encoded::new).collect();
-        self.thread.ask(Box::new(FreezeTask { lane, batches, done: Box::new(done) }));
+        let batches: Vec<_> = batches.into_iter().map(Encoded::new).collect();
+        let freeze = move |transaction: &mut Transaction<'_>| transaction.freeze(lane, &batches);
+        self.thread.send(Call::new("freeze", Urgency::Now, freeze, done));
     }
 
-    /// Notes that the store has the batch `id`, all but what is `quarantined`.
+    /// Records that the store has the batch `id`, except for `quarantined`.
     ///
     /// Without anything quarantined this is lazy: it goes along with the next commit, at most a second later, and after a
-    /// crash the batch is sent once more. With something quarantined it is carried out at once; the next batch of the
-    /// lane must not be sent before `done`, because the store reports what is quarantined of the newest batch only. Either
+    /// crash the batch is sent once more. With something quarantined it is executed at once; the next batch of the
+    /// lane must not be sent before `done`, because the store reports quarantined deltas of the newest batch only. Either
     /// way it is repeated until it succeeds, and an unknown or resolved batch is no error.
     pub fn resolve(
         &self,
@@ -105,43 +108,45 @@ impl Journal {
         quarantined: Vec<Quarantined>,
         done: impl FnOnce(Result<(), JournalError>) + Send + 'static,
     ) {
-        self.thread.ask(Box::new(ResolveTask { id: id.clone(), quarantined, done: Box::new(done) }));
+        let id = id.clone();
+        let urgency = if quarantined.is_empty() { Urgency::Lazy } else { Urgency::Insistent };
+        let resolve = move |transaction: &mut Transaction<'_>| transaction.resolve(&id, &quarantined);
+        self.thread.send(Call::new("resolve", urgency, resolve, done));
     }
 
-    /// Makes quarantined deltas pending again, each in the lane that `lane_of` gives its collection.
+    /// Makes quarantined deltas pending again, each in the lane that `lane_of` returns for its collection.
     ///
     /// They are in the journal when `done` is called, so the caller counts them as pending without recording them, and
-    /// before it freezes any of these lanes. What even pending deltas cannot take stays in quarantine.
+    /// before it freezes any of these lanes. A delta that would overflow its pending counter stays in quarantine.
     pub fn retry_quarantined(
         &self,
         selection: Selection,
         lane_of: impl Fn(&str) -> u16 + Send + 'static,
         done: impl FnOnce(Result<Vec<Retried>, JournalError>) + Send + 'static,
     ) {
-        let (lane_of, done) = (Box::new(lane_of), Box::new(done));
-        self.thread.ask(Box::new(RetryTask { selection, lane_of, retried: Vec::new(), done }));
+        self.send(move |transaction| transaction.retry_quarantined(&selection, &lane_of), done);
     }
 
-    /// Gives quarantined deltas up for good, and returns them.
+    /// Deletes quarantined deltas, and returns them.
     pub fn drop_quarantined(
         &self,
         selection: Selection,
         done: impl FnOnce(Result<Vec<QuarantineEntry>, JournalError>) + Send + 'static,
     ) {
-        self.thread.ask(Box::new(DropTask { selection, dropped: Vec::new(), done: Box::new(done) }));
+        self.send(move |transaction| transaction.drop_quarantined(&selection), done);
     }
 
-    /// Quarantines everything that is pending, for `reason`, and returns how many deltas that are.
+    /// Quarantines all pending deltas for `reason`, and returns their number.
     ///
-    /// For a node whose identity turns out to be in use by another one: what it has recovered as pending, the other one
-    /// has recovered, too. The caller forgets what it holds as pending, so it has to ask before it accepts anything.
+    /// For a node whose identity turns out to be in use by another one: both have recovered the same pending deltas. The
+    /// caller forgets its own pending deltas, so it has to call this before it accepts anything.
     pub fn quarantine_pending(
         &self,
         reason: impl Into<String>,
         done: impl FnOnce(Result<usize, JournalError>) + Send + 'static,
     ) {
-        let (reason, done) = (reason.into(), Box::new(done));
-        self.thread.ask(Box::new(QuarantinePendingTask { reason, moved: 0, done }));
+        let reason = reason.into();
+        self.send(move |transaction| transaction.quarantine_pending(&reason), done);
     }
 
     /// Gives this journal a new node identity, durably, and returns the new [`writer`](Self::writer).
@@ -149,11 +154,27 @@ impl Journal {
     /// Batches that are frozen already keep the old one.
     pub fn fresh_identity(&self, done: impl FnOnce(Result<Writer, JournalError>) + Send + 'static) {
         let shared = Arc::clone(&self.shared);
-        self.thread.ask(Box::new(IdentityTask { shared, writer: None, done: Box::new(done) }));
+        self.send(
+            |transaction| Ok(transaction.renew_identity()),
+            move |outcome| {
+                if let Ok(writer) = &outcome {
+                    shared.set_writer(writer.clone());
+                }
+                done(outcome);
+            },
+        );
     }
 
-    /// Calls `done` when everything that was asked before is durable, what is lazy included.
+    /// Calls `done` when all earlier requests are durable, including lazy ones.
     pub fn sync(&self, done: impl FnOnce(Result<(), JournalError>) + Send + 'static) {
-        self.thread.ask(Box::new(SyncTask { done: Box::new(done) }));
+        self.send(|_| Ok(()), done);
+    }
+
+    fn send<T: Send + 'static>(
+        &self,
+        execute: impl FnMut(&mut Transaction<'_>) -> Result<T, Failure> + Send + 'static,
+        done: impl FnOnce(Result<T, JournalError>) + Send + 'static,
+    ) {
+        self.thread.send(Call::new("other", Urgency::Now, execute, done));
     }
 }

@@ -1,4 +1,4 @@
-//! Looking into a journal without changing it, also while another process writes to it.
+//! Reading a journal without changing it, also while another process writes to it.
 
 use std::{
     path::{Path, PathBuf},
@@ -9,14 +9,15 @@ use countem_core::{Batch, BatchId, Deltas, Writer};
 use rusqlite::Connection;
 
 use crate::{
-    batch,
-    connection::{JOURNAL, OpenFile, sizes},
-    error::JournalError,
-    ledger::Contents,
-    open::check_structure,
-    pending,
-    quarantine::{self, QuarantineEntry},
-    schema::{Recognised, at_open, recognise},
+    disk::connection::{JOURNAL, OpenFile, sizes},
+    error::{JournalError, ReadError},
+    tables::{
+        batches,
+        contents::Contents,
+        pending,
+        quarantine::{self, QuarantineEntry},
+        schema::{Recognised, check_structure, recognise},
+    },
 };
 
 /// A journal that is open for reading only. Each call sees the journal as of one moment.
@@ -26,33 +27,33 @@ pub struct JournalReader {
     path: PathBuf,
 }
 
-/// Where the counts of a journal are.
+/// Statistics: how many counts of a journal are pending, frozen, quarantined and resolved.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Summary {
     /// The identity under which batches are frozen, or were when it was last open.
     pub writer: Writer,
-    /// The number of lanes with which everything in it was recorded.
+    /// Number of lanes with which the content was recorded.
     pub lanes: u16,
     /// Number of the newest transaction.
     pub tick: u64,
-    /// What was accepted and is in no batch yet.
+    /// Deltas accepted and in no batch yet.
     pub pending: Part,
-    /// What is frozen and not known to be in the store.
+    /// Batches frozen and not known to be in the store.
     pub frozen: Part,
-    /// What could not be added to its counter.
+    /// Deltas that could not be added to their counter.
     pub quarantined: Part,
-    /// What is in the store and kept for a while.
+    /// Batches in the store that are kept for a while.
     pub resolved: Part,
-    /// Bytes of the file.
+    /// Size of the file in bytes.
     pub file_bytes: u64,
-    /// Bytes of the write-ahead log.
+    /// Size of the write-ahead log in bytes.
     pub log_bytes: u64,
 }
 
 /// One part of a journal's content.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Part {
-    /// Number of batches; zero where there are none by nature.
+    /// Number of batches; zero for pending and quarantined deltas.
     pub batches: u64,
     /// Number of deltas.
     pub counters: u64,
@@ -65,7 +66,7 @@ pub struct Part {
 pub struct ResolvedBatch {
     /// Its identity.
     pub id: BatchId,
-    /// When it was resolved, by the clock of that moment.
+    /// Wall-clock time at which it was resolved.
     pub at: SystemTime,
     /// Number of its deltas.
     pub counters: u64,
@@ -85,38 +86,41 @@ impl JournalReader {
         if !path.exists() {
             return Err(JournalError::refused(&path, "there is none"));
         }
-        let file = OpenFile::open_read_only(&path).map_err(|error| at_open(&path, &error))?;
-        match recognise(&file.connection, &path)? {
-            Recognised::Journal => Ok(Self { connection: file.connection, path }),
-            Recognised::Empty => Err(JournalError::refused(&path, "it is empty")),
+        let open = || -> Result<_, ReadError> {
+            let connection = OpenFile::open_read_only(&path)?.connection;
+            Ok((recognise(&connection)?, connection))
+        };
+        match open().map_err(|error| error.of(&path))? {
+            (Recognised::Journal, connection) => Ok(Self { connection, path }),
+            (Recognised::Empty, _) => Err(JournalError::refused(&path, "it is empty")),
         }
     }
 
-    /// Says where the counts are.
+    /// Returns how many counts are pending, frozen, quarantined and resolved.
     ///
     /// # Errors
-    /// The file cannot be read, or not be believed.
+    /// The file cannot be read, or is damaged.
     pub fn summary(&self) -> Result<Summary, JournalError> {
         self.at_one_moment(|| {
-            let contents = Contents::read(&self.connection, &self.path)?;
-            let ledger = &contents.ledger;
+            let contents = Contents::read(&self.connection)?;
+            let state = &contents.state;
             let resolved = self.read_resolved(0)?;
             let (file_bytes, log_bytes) = sizes(&self.path);
             let pending = contents.pending.iter().map(|(_, deltas)| deltas.len() as u64).sum();
             Ok(Summary {
-                writer: ledger.writer(),
-                lanes: ledger.lanes,
-                tick: ledger.tick,
-                pending: Part { batches: 0, counters: pending, increments: ledger.pending_increments() },
+                writer: state.writer(),
+                lanes: state.lanes,
+                tick: state.tick,
+                pending: Part { batches: 0, counters: pending, increments: state.pending_increments() },
                 frozen: Part {
-                    batches: ledger.frozen.items,
+                    batches: state.frozen.items,
                     counters: contents.frozen.iter().map(|frozen| frozen.batch.len() as u64).sum(),
-                    increments: ledger.frozen.increments,
+                    increments: state.frozen.increments,
                 },
                 quarantined: Part {
                     batches: 0,
-                    counters: ledger.quarantined.items,
-                    increments: ledger.quarantined.increments,
+                    counters: state.quarantined.items,
+                    increments: state.quarantined.increments,
                 },
                 resolved: Part {
                     batches: resolved.len() as u64,
@@ -129,45 +133,45 @@ impl JournalReader {
         })
     }
 
-    /// Checks everything: the structure of the file, every number, every batch, resolved ones included.
+    /// Checks the structure of the file, every number and every batch, including resolved ones.
     ///
     /// # Errors
-    /// Something is not as it was written.
+    /// The content differs from what was written.
     pub fn verify(&self) -> Result<(), JournalError> {
         self.at_one_moment(|| {
-            check_structure(&self.connection, &self.path)?;
-            Contents::read(&self.connection, &self.path)?;
+            check_structure(&self.connection)?;
+            Contents::read(&self.connection)?;
             for resolved in self.read_resolved(0)? {
-                batch::read_one(&self.connection, &self.path, &resolved.id)?;
+                batches::read_one(&self.connection, &resolved.id)?;
             }
             Ok(())
         })
     }
 
-    /// Lists what was accepted and is in no batch yet, by lane.
+    /// Lists the deltas that were accepted and are in no batch yet, by lane.
     ///
     /// # Errors
-    /// The file cannot be read, or not be believed.
+    /// The file cannot be read, or is damaged.
     pub fn pending(&self) -> Result<Vec<(u16, Deltas)>, JournalError> {
-        let pending = self.at_one_moment(|| pending::read(&self.connection, &self.path))?;
+        let pending = self.at_one_moment(|| pending::read(&self.connection))?;
         Ok(pending.into_iter().map(|(lane, deltas, _)| (lane, deltas)).collect())
     }
 
     /// Lists the batches that are not known to be in the store, in the order of (epoch, lane, seq).
     ///
     /// # Errors
-    /// The file cannot be read, or not be believed.
+    /// The file cannot be read, or is damaged.
     pub fn frozen(&self) -> Result<Vec<Batch>, JournalError> {
-        let frozen = self.at_one_moment(|| batch::read_frozen(&self.connection, &self.path))?;
+        let frozen = self.at_one_moment(|| batches::read_frozen(&self.connection))?;
         Ok(frozen.into_iter().map(|frozen| frozen.batch).collect())
     }
 
-    /// Lists what could not be added to its counter, oldest first.
+    /// Lists the deltas that could not be added to their counter, oldest first.
     ///
     /// # Errors
-    /// The file cannot be read, or not be believed.
+    /// The file cannot be read, or is damaged.
     pub fn quarantined(&self) -> Result<Vec<QuarantineEntry>, JournalError> {
-        self.at_one_moment(|| quarantine::read(&self.connection, &self.path))
+        self.at_one_moment(|| quarantine::read(&self.connection))
     }
 
     /// Lists the kept batches that were resolved at `since` or later, in the order in which they were frozen.
@@ -184,33 +188,30 @@ impl JournalReader {
     /// # Errors
     /// The file cannot be read, or the batch is not as it was frozen.
     pub fn batch(&self, id: &BatchId) -> Result<Option<Batch>, JournalError> {
-        self.at_one_moment(|| batch::read_one(&self.connection, &self.path, id))
+        self.at_one_moment(|| batches::read_one(&self.connection, id))
     }
 
-    fn read_resolved(&self, since: i64) -> Result<Vec<ResolvedBatch>, JournalError> {
+    fn read_resolved(&self, since: i64) -> Result<Vec<ResolvedBatch>, ReadError> {
         const LIST: &str = "SELECT node, epoch, lane, seq, at, counters, increments FROM resolved
             JOIN batch ON id = batch WHERE at >= ?1 ORDER BY epoch, lane, seq, id";
-        let list = || -> rusqlite::Result<Vec<ResolvedBatch>> {
-            let mut statement = self.connection.prepare_cached(LIST)?;
-            let rows = statement.query_map([since], |row| {
-                let number = |at: usize| row.get::<_, i64>(at).map(i64::cast_unsigned);
-                Ok(ResolvedBatch {
-                    id: batch::read_id(row)?,
-                    at: UNIX_EPOCH + Duration::from_millis(row.get::<_, i64>(4)?.max(0).cast_unsigned()),
-                    counters: number(5)?,
-                    increments: number(6)?,
-                })
-            })?;
-            rows.collect()
-        };
-        list().map_err(|error| at_open(&self.path, &error))
+        let mut statement = self.connection.prepare_cached(LIST)?;
+        let rows = statement.query_map([since], |row| {
+            let number = |at: usize| row.get::<_, i64>(at).map(i64::cast_unsigned);
+            Ok(ResolvedBatch {
+                id: batches::read_id(row)?,
+                at: UNIX_EPOCH + Duration::from_millis(row.get::<_, i64>(4)?.max(0).cast_unsigned()),
+                counters: number(5)?,
+                increments: number(6)?,
+            })
+        })?;
+        Ok(rows.collect::<rusqlite::Result<_>>()?)
     }
 
-    fn at_one_moment<T>(&self, read: impl FnOnce() -> Result<T, JournalError>) -> Result<T, JournalError> {
-        let moment = self.connection.unchecked_transaction().map_err(|error| at_open(&self.path, &error))?;
-        let found = read();
-        // It changed nothing, so there is nothing to end but the reading.
-        drop(moment);
-        found
+    fn at_one_moment<T>(&self, read: impl FnOnce() -> Result<T, ReadError>) -> Result<T, JournalError> {
+        let read = || {
+            let _moment = self.connection.unchecked_transaction()?;
+            read()
+        };
+        read().map_err(|error| error.of(&self.path))
     }
 }

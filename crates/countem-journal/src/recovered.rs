@@ -1,30 +1,33 @@
-//! What an earlier process left in the journal.
+//! Content that an earlier process left in the journal.
 
 use std::fmt;
 
 use countem_core::{Batch, Deltas, Totals};
 
-use crate::{aside::SetAside, place::Origin, quarantine::QuarantineEntry};
+use crate::{
+    disk::{provenance::Origin, set_aside::SetAside},
+    tables::quarantine::QuarantineEntry,
+};
 
-/// What an earlier process left in the journal. All of it stays there until it is resolved or frozen.
+/// Content that an earlier process left in the journal. It stays there until it is resolved or frozen.
 #[derive(Debug)]
-#[must_use = "what was recovered has to be sent to the store"]
+#[must_use = "recovered batches and deltas have to be sent to the store"]
 pub struct Recovered {
-    /// How the journal came to be where it is.
+    /// Relation to the journal that was last used.
     pub origin: Origin,
-    /// The number of lanes to work with: what was recovered keeps the number with which it was recorded, because a
-    /// collection must not change its lane while a batch of it may be on its way.
+    /// Number of lanes to work with: recovered counts keep the number with which they were recorded, because a collection
+    /// must not change its lane while a batch of it may be on its way.
     pub lanes: u16,
-    /// Batches that are not known to be in the store, in the order of (epoch, lane, seq). To be sent again as they are,
-    /// before anything newer of their lane.
+    /// Batches not known to be in the store, in the order of (epoch, lane, seq). To be sent again unchanged, before
+    /// anything newer of their lane.
     pub frozen: Vec<Batch>,
-    /// What was accepted and never frozen, by lane. To be counted as pending without being recorded again.
+    /// Deltas that were accepted and never frozen, by lane. To be counted as pending without being recorded again.
     pub pending: Vec<(u16, Deltas)>,
-    /// What could not be added to its counter and waits for a person.
+    /// Deltas that could not be added to their counter and wait for a person.
     pub quarantined: Vec<QuarantineEntry>,
-    /// How many of the quarantined deltas this opening has put there, because the journal is a copy.
+    /// Number of the quarantined deltas that this opening has moved there, because the journal is a copy.
     pub quarantined_now: usize,
-    /// The damaged journal that was renamed to make place for this one.
+    /// The damaged journal that was renamed to make way for this one.
     pub set_aside: Option<SetAside>,
 }
 
@@ -48,7 +51,7 @@ impl Recovered {
         }))
     }
 
-    /// Tells whether there is anything to send.
+    /// Returns true when there is nothing to send.
     pub fn is_empty(&self) -> bool {
         self.frozen.is_empty() && self.pending.is_empty()
     }

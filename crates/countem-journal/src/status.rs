@@ -1,4 +1,4 @@
-//! How a running journal fares.
+//! Health and counters of an open journal.
 
 use std::{
     sync::{Mutex, MutexGuard, PoisonError},
@@ -7,22 +7,22 @@ use std::{
 
 use countem_core::Writer;
 
-use crate::ledger::Ledger;
+use crate::tables::state::JournalState;
 
-/// How a running journal fares.
+/// Health and counters of an open journal.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Status {
-    /// Whether it makes counts durable now.
+    /// Ability to make counts durable now.
     pub health: Health,
     /// Number of the newest transaction.
     pub tick: u64,
-    /// Transactions since it was opened.
+    /// Transactions committed since it was opened.
     pub commits: u64,
-    /// Requests that these transactions carried out.
+    /// Requests executed by these transactions.
     pub requests: u64,
-    /// How long the newest transaction took, the wait for the disk included.
+    /// Duration of the newest transaction, including the wait for the disk.
     pub last_commit: Duration,
-    /// How long all transactions together took.
+    /// Duration of all transactions together.
     pub all_commits: Duration,
     /// Increments that are pending in the journal.
     pub pending_increments: u64,
@@ -34,37 +34,37 @@ pub struct Status {
     pub quarantined: u64,
     /// Increments in these deltas.
     pub quarantined_increments: u64,
-    /// Batches that are resolved and kept.
+    /// Resolved batches that are kept.
     pub resolved_batches: u64,
     /// Bytes of these batches.
     pub resolved_bytes: u64,
-    /// Bytes of the file.
+    /// Size of the file in bytes.
     pub file_bytes: u64,
-    /// Bytes of the write-ahead log.
+    /// Size of the write-ahead log in bytes.
     pub log_bytes: u64,
 }
 
-/// Whether a journal makes counts durable now, and if not, why.
+/// Ability of a journal to make counts durable now, or the reason why it cannot.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum Health {
-    /// All is well.
+    /// Records are made durable.
     #[default]
     Ready,
-    /// The last record found no room. The next one is tried again.
+    /// The last record found no room. The next one is tried nevertheless.
     Full(String),
-    /// The last transaction failed. The journal repairs itself as soon as the disk lets it.
+    /// The last transaction failed. The journal recovers by itself as soon as the disk works.
     Unavailable(String),
-    /// The file is damaged. Nothing is recorded until a person has acted and the process was started anew.
+    /// The file is damaged. Nothing is recorded until a person has acted and the process was restarted.
     Corrupt(String),
 }
 
 impl Health {
-    /// Tells whether counts are made durable now.
+    /// Returns true when counts are made durable now.
     pub fn is_ready(&self) -> bool {
         *self == Self::Ready
     }
 
-    /// Returns what is wrong.
+    /// Returns the problem, if there is one.
     pub fn problem(&self) -> Option<&str> {
         match self {
             Self::Ready => None,
@@ -74,19 +74,19 @@ impl Health {
 }
 
 impl Status {
-    pub(crate) fn of_ledger(&mut self, ledger: &Ledger) {
-        self.tick = ledger.tick;
-        self.pending_increments = ledger.pending_increments();
-        self.frozen_batches = ledger.frozen.items;
-        self.frozen_increments = ledger.frozen.increments;
-        self.quarantined = ledger.quarantined.items;
-        self.quarantined_increments = ledger.quarantined.increments;
-        self.resolved_batches = ledger.resolved.batches;
-        self.resolved_bytes = ledger.resolved.bytes;
+    pub(crate) fn set_state(&mut self, state: &JournalState) {
+        self.tick = state.tick;
+        self.pending_increments = state.pending_increments();
+        self.frozen_batches = state.frozen.items;
+        self.frozen_increments = state.frozen.increments;
+        self.quarantined = state.quarantined.items;
+        self.quarantined_increments = state.quarantined.increments;
+        self.resolved_batches = state.resolved.batches;
+        self.resolved_bytes = state.resolved.bytes;
     }
 }
 
-/// What the handle sees of the writing thread.
+/// State shared by the handle and the journal thread.
 #[derive(Debug)]
 pub(crate) struct Shared {
     writer: Mutex<Writer>,
@@ -107,7 +107,7 @@ impl Shared {
     }
 
     pub(crate) fn status(&self) -> MutexGuard<'_, Status> {
-        // Plain numbers: there is no state in which a panic could leave them half done.
+        // Plain numbers, which a panic cannot leave inconsistent.
         self.status.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

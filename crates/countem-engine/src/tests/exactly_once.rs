@@ -57,15 +57,15 @@ enum Event {
 /// Where the journal's disk fails: before a commit takes place, after it did and nobody could tell, and while that is found
 /// out.
 const PLACES: [&str; 9] = [
-    "record.before=error*1",
-    "record.before=full*1",
-    "record.after=error*1",
-    "freeze.before=error*1",
-    "freeze.before=full*1",
-    "freeze.after=error*1",
-    "resolve.before=error*1",
-    "resolve.after=error*1",
-    "record.after=error*1,settle=error*1",
+    "record.before=1*return(error)",
+    "record.before=1*return(full)",
+    "record.after=1*return(error)",
+    "freeze.before=1*return(error)",
+    "freeze.before=1*return(full)",
+    "freeze.after=1*return(error)",
+    "resolve.before=1*return(error)",
+    "resolve.after=1*return(error)",
+    "record.after=1*return(error);outcome=1*return(error)",
 ];
 
 /// A rule of ours that is broken.

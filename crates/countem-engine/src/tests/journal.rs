@@ -3,7 +3,7 @@
 use std::{path::Path, time::Duration};
 
 use countem_core::Bucket;
-use countem_journal::{FailPoints, JournalConfig, JournalReader};
+use countem_journal::{JournalConfig, JournalReader, fail_points};
 use countem_store::Fault;
 
 use super::{counters, quiet, start, start_on};
@@ -163,14 +163,13 @@ async fn what_is_quarantined_while_it_is_pending_is_in_the_journal_when_it_is_ac
 #[tokio::test]
 async fn a_shutdown_ends_though_the_disk_of_the_journal_answers_nothing() {
     let dir = tempfile::tempdir().unwrap();
-    let fail_points = FailPoints::default();
-    let options = JournalConfig { fail_points: fail_points.clone(), ..JournalConfig::new(dir.path()) };
+    let options = JournalConfig::new(dir.path());
     let durability = Durability::Journal { options, tick: Duration::from_secs(3600) };
     let setup = start(EngineConfig { durability, ..journaled(dir.path()) }).await;
     setup.faults.otherwise(Fault::Fail);
     setup.engine.increment("c", "recorded", 1).unwrap();
     setup.engine.durable().await.unwrap();
-    fail_points.arm("record.after=error,settle=error");
+    fail_points::arm(dir.path(), "record.after=return(error);outcome=return(error)");
     setup.engine.increment("c", "in-doubt", 1).unwrap();
     assert!(setup.engine.durable().await.is_err());
     setup.engine.increment("c", "later", 1).unwrap();

@@ -16,7 +16,7 @@ fn remembers_creation(dir: &std::path::Path) -> bool {
 }
 
 #[test]
-fn a_copy_counts_under_an_identity_of_its_own() {
+fn copy_counts_under_its_own_identity() {
     let dir = tempfile::tempdir().unwrap();
     let (original, copy) = (dir.path().join("original"), dir.path().join("copy"));
     let (journal, _) = open(&original);
@@ -56,7 +56,7 @@ fn a_copy_counts_under_an_identity_of_its_own() {
 }
 
 #[test]
-fn a_moved_directory_is_no_copy() {
+fn moved_directory_is_no_copy() {
     let dir = tempfile::tempdir().unwrap();
     let (from, to) = (dir.path().join("from"), dir.path().join("to"));
     let (journal, _) = open(&from);
@@ -71,21 +71,21 @@ fn a_moved_directory_is_no_copy() {
 }
 
 #[test]
-fn who_knows_that_the_original_is_gone_may_count_what_was_pending() {
+fn pending_deltas_of_a_copy_can_be_counted() {
     let dir = tempfile::tempdir().unwrap();
     let (original, copy) = (dir.path().join("original"), dir.path().join("copy"));
     let (journal, _) = open(&original);
     journal.record_blocking(record(0, [("pending", 5)])).unwrap();
     drop(journal);
     crash_copy(&original, &copy);
-    let counting = JournalConfig { copied_pending: CopiedPending::Count, ..options(&copy) };
+    let counting = JournalConfig { copied_pending: CopiedPending::Count, ..config(&copy) };
     let (_journal, recovered) = Journal::open(counting).unwrap();
     assert_eq!(recovered_counts(&recovered), counts([("pending", 5, 1)]));
     assert!(recovered.quarantined.is_empty());
 }
 
 #[test]
-fn a_fresh_identity_is_durable() {
+fn fresh_identity_is_durable() {
     let dir = tempfile::tempdir().unwrap();
     let (journal, _) = open(dir.path());
     let before = journal.writer();

@@ -1,4 +1,4 @@
-//! Processes that are killed, at random and at every interesting moment, and a store that keeps the books.
+//! Processes killed at random and at every fail point, and a store that checks what arrives.
 
 use std::{
     collections::BTreeMap,
@@ -10,12 +10,13 @@ use std::{
 };
 
 use countem_core::{Batch, BatchId, Deltas, Table};
-use countem_journal::{Journal, Record};
+use countem_journal::{Journal, Record, fail_points::arm};
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
 
 use crate::support::*;
 
 const DIR: &str = "COUNTEM_JOURNAL_TEST_CRASH";
+const POINTS: &str = "COUNTEM_JOURNAL_TEST_FAIL_POINTS";
 
 /// A process that is killed when the guard is dropped.
 pub(crate) struct Child(pub(crate) process::Child);
@@ -34,22 +35,26 @@ impl Drop for Child {
 }
 
 /// Starts a process that counts, freezes, sends and resolves in `dir` until it is killed or dies at a fail point.
-pub(crate) fn spawn(dir: &Path, fail: &str, stdout: Stdio) -> Child {
+pub(crate) fn spawn(dir: &Path, points: &str, stdout: Stdio) -> Child {
     let mut command = Command::new(env::current_exe().unwrap());
     command
-        .args(["crash::a_counting_process_delivers_everything", "--exact", "--nocapture"])
+        .args(["crash::counting_process_delivers_everything", "--exact", "--nocapture"])
         .env(DIR, dir)
-        .env("COUNTEM_JOURNAL_FAIL", fail)
+        .env(POINTS, points)
         .stdout(stdout)
         .stderr(Stdio::null());
     Child::spawn(&mut command)
 }
 
-/// Runs as an ordinary test of a process that nobody kills, and as the process that others kill.
+/// Runs as an ordinary test, and as the process that other tests kill.
 #[test]
-fn a_counting_process_delivers_everything() {
+fn counting_process_delivers_everything() {
     if let Some(dir) = env::var_os(DIR) {
-        return count(Path::new(&dir), u64::MAX);
+        let (dir, points) = (Path::new(&dir), env::var(POINTS).unwrap());
+        if !points.is_empty() {
+            arm(dir, &points);
+        }
+        return count(dir, u64::MAX);
     }
     let dir = tempfile::tempdir().unwrap();
     count(dir.path(), 300);
@@ -62,7 +67,7 @@ fn a_counting_process_delivers_everything() {
 /// Counts `operations`, each on a counter of its own and on a shared one, and prints the acknowledged ones.
 fn count(dir: &Path, operations: u64) {
     let mut random = StdRng::seed_from_u64(process::id().into());
-    let (journal, recovered) = Journal::open(options(dir)).unwrap();
+    let (journal, recovered) = Journal::open(config(dir)).unwrap();
     let writer = journal.writer();
     let mut pending = Table::new();
     for batch in recovered.frozen {
@@ -92,7 +97,7 @@ fn count(dir: &Path, operations: u64) {
     }
 }
 
-/// The store: every batch that arrives is written down, whole, with its length. What is written survives a kill.
+/// The store: a log of the batches that arrive, each with its length. It survives a kill.
 fn send(dir: &Path, batch: &Batch) {
     let body = batch.encode();
     let mut message = u64::try_from(body.len()).unwrap().to_le_bytes().to_vec();
@@ -103,7 +108,7 @@ fn send(dir: &Path, batch: &Batch) {
 
 /// Opens what the dead have left, delivers it, and returns what the store has then, each identity counted once.
 fn deliver(dir: &Path) -> BTreeMap<String, i64> {
-    let (journal, recovered) = Journal::open(options(dir)).unwrap();
+    let (journal, recovered) = Journal::open(config(dir)).unwrap();
     recovered.frozen.iter().for_each(|batch| send(dir, batch));
     for (lane, deltas) in recovered.pending {
         let id = BatchId { writer: journal.writer(), lane, seq: 1 };
@@ -139,7 +144,7 @@ fn deliver(dir: &Path) -> BTreeMap<String, i64> {
     stored
 }
 
-/// What a process said before it died.
+/// The lines that a process printed before it died.
 #[derive(Default)]
 struct Said {
     tried: Vec<String>,
@@ -148,7 +153,7 @@ struct Said {
 
 impl Said {
     fn hear(&mut self, line: &str) {
-        // Before the first line, the test harness says a word of its own on the same line.
+        // The test harness prints on the same line before the first one.
         if let Some((_, name)) = line.split_once("try ") {
             self.tried.push(name.to_owned());
         } else if let Some((_, name)) = line.split_once("ack ") {
@@ -157,10 +162,10 @@ impl Said {
     }
 }
 
-/// Lets a process run until it has acknowledged `operations`, or until it dies by itself, and kills it then.
-fn run(dir: &Path, fail: &str, operations: usize, said: &mut Said) {
+/// Runs a process until it has acknowledged `operations` or dies by itself, and kills it.
+fn run(dir: &Path, points: &str, operations: usize, said: &mut Said) {
     let goal = said.acknowledged.len() + operations;
-    let mut child = spawn(dir, fail, Stdio::piped());
+    let mut child = spawn(dir, points, Stdio::piped());
     let mut lines = BufReader::new(child.0.stdout.take().unwrap()).lines();
     while said.acknowledged.len() < goal {
         match lines.next() {
@@ -170,7 +175,7 @@ fn run(dir: &Path, fail: &str, operations: usize, said: &mut Said) {
     }
     child.0.kill().unwrap();
     child.0.wait().unwrap();
-    // What it said before the kill reached it counts as well.
+    // Lines printed before the kill arrived count as well.
     lines.map_while(Result::ok).for_each(|line| said.hear(&line));
 }
 
@@ -187,7 +192,7 @@ fn check(dir: &Path, said: &Said) {
 }
 
 #[test]
-fn killed_at_random_moments_every_acknowledged_operation_is_stored_once() {
+fn random_kills_store_every_acknowledged_operation_once() {
     let dir = tempfile::tempdir().unwrap();
     let seed = env::var("COUNTEM_SEED").map_or_else(|_| rand::random(), |seed| seed.parse().unwrap());
     eprintln!("COUNTEM_SEED={seed}");
@@ -203,8 +208,8 @@ fn killed_at_random_moments_every_acknowledged_operation_is_stored_once() {
 }
 
 #[test]
-fn killed_at_every_commit_every_acknowledged_operation_is_stored_once() {
-    for place in [
+fn kills_at_commits_store_every_acknowledged_operation_once() {
+    for point in [
         "open.before",
         "open.after",
         "record.before",
@@ -217,11 +222,11 @@ fn killed_at_every_commit_every_acknowledged_operation_is_stored_once() {
         let dir = tempfile::tempdir().unwrap();
         let mut said = Said::default();
         run(dir.path(), "", 10, &mut said);
-        for nth in [1, 2, 5] {
-            run(dir.path(), &format!("{place}=abort@{nth}"), 40, &mut said);
+        for passes in [0, 1, 4] {
+            run(dir.path(), &format!("{point}={passes}*off->1*return(abort)"), 40, &mut said);
             // And again while it recovers from that.
-            run(dir.path(), "open.before=abort@1", 1, &mut said);
-            run(dir.path(), "open.after=abort@1", 1, &mut said);
+            run(dir.path(), "open.before=return(abort)", 1, &mut said);
+            run(dir.path(), "open.after=return(abort)", 1, &mut said);
         }
         run(dir.path(), "", 10, &mut said);
         check(dir.path(), &said);
@@ -229,11 +234,11 @@ fn killed_at_every_commit_every_acknowledged_operation_is_stored_once() {
 }
 
 #[test]
-fn killed_while_the_log_is_moved_into_the_file() {
+fn kill_during_checkpoint_loses_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let mut said = Said::default();
     // With commits of a few pages each, the log is moved after some hundred operations.
-    run(dir.path(), "checkpoint=abort@1", 1000, &mut said);
+    run(dir.path(), "checkpoint=return(abort)", 1000, &mut said);
     assert!(said.acknowledged.len() < 1000, "the log was never moved");
     fs::metadata(file(dir.path())).unwrap();
     check(dir.path(), &said);

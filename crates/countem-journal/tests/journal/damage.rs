@@ -16,8 +16,8 @@ struct Content {
     node: u64,
 }
 
-fn content(options: JournalConfig) -> Result<(Content, u64), countem_journal::JournalError> {
-    let (journal, recovered) = Journal::open(options)?;
+fn content(config: JournalConfig) -> Result<(Content, u64), countem_journal::JournalError> {
+    let (journal, recovered) = Journal::open(config)?;
     let pending = recovered.pending.iter().map(|(lane, deltas)| {
         let mut counts = Counts::new();
         add(&mut counts, deltas.iter());
@@ -86,7 +86,7 @@ fn rounds(few: u64) -> u64 {
 }
 
 #[test]
-fn a_flipped_bit_is_noticed_or_harmless() {
+fn flipped_bit_is_noticed_or_harmless() {
     let dir = tempfile::tempdir().unwrap();
     let (crashed, closed) = fill(dir.path());
     let seed: u64 =
@@ -101,15 +101,15 @@ fn a_flipped_bit_is_noticed_or_harmless() {
         for round in 0..rounds(100) {
             noticed += u64::from(try_damaged(whole, &expected, |dir| {
                 let mut bytes = fs::read(dir.join(name)).unwrap();
-                // Every third time in a header, where the most depends on a byte.
-                let most = if round % 3 == 0 { 100 } else { bytes.len() };
-                let (at, bit) = (random.random_range(0..most), random.random_range(0..8));
+                // Every third time in a header, whose bytes matter more.
+                let end = if round % 3 == 0 { 100 } else { bytes.len() };
+                let (at, bit) = (random.random_range(0..end), random.random_range(0..8));
                 bytes[at] ^= 1 << bit;
                 fs::write(dir.join(name), bytes).unwrap();
                 format!("bit {bit} of byte {at} of `{name}`")
             }));
         }
-        // What stands in the log replaces nearly all of the file beneath it.
+        // The pages in the log replace nearly all of the file.
         assert!(
             noticed > 0 || (whole, name) == (&crashed, "journal.db"),
             "`{name}`: nothing was ever noticed"
@@ -118,7 +118,7 @@ fn a_flipped_bit_is_noticed_or_harmless() {
 }
 
 #[test]
-fn a_file_that_was_cut_is_noticed_or_harmless() {
+fn cut_file_is_noticed_or_harmless() {
     let dir = tempfile::tempdir().unwrap();
     let (crashed, closed) = fill(dir.path());
     let mut random = StdRng::seed_from_u64(rand::random());
@@ -206,7 +206,7 @@ fn unexpected() -> (Content, u64) {
 }
 
 #[test]
-fn a_page_in_use_that_is_said_to_be_free_is_noticed_before_it_is_overwritten() {
+fn used_page_in_free_list_is_noticed() {
     let dir = tempfile::tempdir().unwrap();
     let (_, closed) = fill(dir.path());
     let noticed = try_damaged(&closed, &unexpected(), |dir| {
@@ -221,7 +221,7 @@ fn a_page_in_use_that_is_said_to_be_free_is_noticed_before_it_is_overwritten() {
 }
 
 #[test]
-fn a_log_that_is_missing_is_noticed() {
+fn missing_log_is_noticed() {
     let dir = tempfile::tempdir().unwrap();
     let (crashed, _) = fill(dir.path());
     fs::remove_file(crashed.join("journal.db-wal")).unwrap();
@@ -231,7 +231,7 @@ fn a_log_that_is_missing_is_noticed() {
 }
 
 #[test]
-fn a_file_that_is_missing_or_empty_is_not_begun_anew() {
+fn missing_or_empty_file_is_not_created_anew() {
     let dir = tempfile::tempdir().unwrap();
     let (crashed, closed) = fill(dir.path());
     fs::remove_file(file(&closed)).unwrap();
@@ -244,16 +244,16 @@ fn a_file_that_is_missing_or_empty_is_not_begun_anew() {
 }
 
 #[test]
-fn another_programs_file_is_left_alone() {
+fn file_of_another_program_is_left_unchanged() {
     let dir = tempfile::tempdir().unwrap();
     fs::write(file(dir.path()), "this is a diary, no journal").unwrap();
-    let error = Journal::open(options(dir.path())).unwrap_err();
+    let error = Journal::open(config(dir.path())).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Corrupt);
     assert_eq!(fs::read(file(dir.path())).unwrap(), b"this is a diary, no journal");
 }
 
 #[test]
-fn a_witness_that_is_gone_or_damaged_stops_nobody() {
+fn journal_opens_without_a_readable_witness() {
     let dir = tempfile::tempdir().unwrap();
     let (crashed, closed) = fill(dir.path());
     fs::remove_file(crashed.join("journal.witness")).unwrap();
@@ -263,7 +263,7 @@ fn a_witness_that_is_gone_or_damaged_stops_nobody() {
 }
 
 #[test]
-fn a_damaged_journal_is_set_aside_only_when_asked_and_nothing_of_it_is_lost() {
+fn damaged_journal_is_set_aside_whole_on_request() {
     let dir = tempfile::tempdir().unwrap();
     let (crashed, _) = fill(dir.path());
     let mut bytes = fs::read(crashed.join("journal.db-wal")).unwrap();
@@ -298,12 +298,12 @@ fn a_damaged_journal_is_set_aside_only_when_asked_and_nothing_of_it_is_lost() {
 }
 
 #[test]
-fn a_new_journal_after_a_damaged_one_has_a_fresh_identity() {
+fn journal_after_a_damaged_one_has_fresh_identity() {
     let dir = tempfile::tempdir().unwrap();
     let (journal, _) = open(dir.path());
     let node = journal.writer().node();
     drop(journal);
     fs::write(file(dir.path()), "x").unwrap();
-    let aside = JournalConfig { set_aside_corrupt: true, ..options(dir.path()) };
+    let aside = JournalConfig { set_aside_corrupt: true, ..config(dir.path()) };
     assert_ne!(Journal::open(aside).unwrap().0.writer().node(), node);
 }

@@ -16,7 +16,7 @@ const LIMIT: u64 = 300 * 1024;
 
 /// Runs as an ordinary test, and once more in a process whose files may not grow.
 #[test]
-fn a_write_that_the_system_refuses_is_an_error_and_the_journal_recovers() {
+fn journal_recovers_from_refused_writes() {
     if let Some(dir) = env::var_os(DIR) {
         return write_until_refused(Path::new(&dir));
     }
@@ -26,11 +26,7 @@ fn a_write_that_the_system_refuses_is_an_error_and_the_journal_recovers() {
     command
         .args(["-c", r#"trap "" XFSZ; exec "$0" "$@""#])
         .arg(env::current_exe().unwrap())
-        .args([
-            "disk::a_write_that_the_system_refuses_is_an_error_and_the_journal_recovers",
-            "--exact",
-            "--nocapture",
-        ])
+        .args(["disk::journal_recovers_from_refused_writes", "--exact", "--nocapture"])
         .env(DIR, dir.path());
     let mut child = Child::spawn(&mut command);
     assert!(child.0.wait().unwrap().success());
@@ -41,7 +37,7 @@ fn a_write_that_the_system_refuses_is_an_error_and_the_journal_recovers() {
 }
 
 fn write_until_refused(dir: &Path) {
-    let (journal, _) = Journal::open(options(dir)).unwrap();
+    let (journal, _) = Journal::open(config(dir)).unwrap();
     let mut recorded = 0;
     let mut rounds = 0;
     for _ in 0..5 {
@@ -59,7 +55,7 @@ fn write_until_refused(dir: &Path) {
             assert_eq!(refused.error.kind(), ErrorKind::Unavailable, "{refused}");
             assert!(!journal.status().health.is_ready());
             match journal.record_blocking(refused.record) {
-                // What was not written yet may fit where the last attempt was taken back.
+                // A record may fit where the last attempt was rolled back.
                 Ok(_) => {
                     recorded += 1;
                     refused = loop {
@@ -77,7 +73,7 @@ fn write_until_refused(dir: &Path) {
         while let Err(refused) = journal.record_blocking(record) {
             assert_eq!(refused.error.kind(), ErrorKind::Unavailable, "{refused}");
             record = refused.record;
-            // The truth about the last commit is looked for now and then.
+            // The outcome of the last commit is looked up now and then.
             std::thread::yield_now();
         }
         recorded += 1;

@@ -7,7 +7,7 @@ use countem_journal::Record;
 use crate::support::*;
 
 #[test]
-fn a_thousand_records_that_wait_are_acknowledged_by_one_commit() {
+fn thousand_waiting_records_share_one_commit() {
     let dir = tempfile::tempdir().unwrap();
     let (journal, _) = open(dir.path());
     let (release, held) = mpsc::channel::<()>();
@@ -40,7 +40,7 @@ fn a_thousand_records_that_wait_are_acknowledged_by_one_commit() {
 }
 
 #[test]
-fn one_bad_record_spoils_no_other_of_its_group() {
+fn overflowing_record_fails_alone_in_its_group() {
     let dir = tempfile::tempdir().unwrap();
     let (journal, _) = open(dir.path());
     journal.record_blocking(record(0, [("full", i64::MAX)])).unwrap();
@@ -74,7 +74,7 @@ fn one_bad_record_spoils_no_other_of_its_group() {
 }
 
 #[test]
-fn too_many_waiting_requests_are_refused_and_lose_nothing() {
+fn requests_beyond_the_queue_are_refused_without_loss() {
     let dir = tempfile::tempdir().unwrap();
     let (journal, _) = open(dir.path());
     let (release, held) = mpsc::channel::<()>();
@@ -103,7 +103,7 @@ fn too_many_waiting_requests_are_refused_and_lose_nothing() {
 }
 
 #[test]
-fn an_empty_record_is_acknowledged() {
+fn empty_record_is_acknowledged() {
     let dir = tempfile::tempdir().unwrap();
     let (journal, _) = open(dir.path());
     journal.record_blocking(Record::default()).unwrap();

@@ -10,10 +10,10 @@ use countem_journal::{ErrorKind, Journal};
 use crate::{crash, support::*};
 
 #[test]
-fn a_second_opening_is_told_who_uses_the_directory() {
+fn second_opening_names_the_process_with_the_lock() {
     let dir = tempfile::tempdir().unwrap();
     let (journal, _) = open(dir.path());
-    let error = Journal::open(options(dir.path())).unwrap_err();
+    let error = Journal::open(config(dir.path())).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Locked);
     let expected = format!(
         "the journal directory `{}` is in use by process {}",
@@ -26,13 +26,13 @@ fn a_second_opening_is_told_who_uses_the_directory() {
 }
 
 #[test]
-fn the_lock_of_a_killed_process_vanishes_with_it() {
+fn lock_of_a_killed_process_is_released() {
     let dir = tempfile::tempdir().unwrap();
     let mut child = crash::spawn(dir.path(), "", Stdio::piped());
     let mut lines = BufReader::new(child.0.stdout.take().unwrap()).lines();
     // The first line comes when the journal is open.
     while !lines.next().unwrap().unwrap().contains("ack") {}
-    let error = Journal::open(options(dir.path())).unwrap_err();
+    let error = Journal::open(config(dir.path())).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Locked);
     assert!(error.to_string().contains(&format!("process {}", child.0.id())), "{error}");
     child.0.kill().unwrap();

@@ -1,4 +1,4 @@
-//! The journal as its users see it: opened, used, killed, damaged and opened again.
+//! The public interface of the journal: opened, used, killed, damaged and opened again.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 

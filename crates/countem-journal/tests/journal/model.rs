@@ -3,7 +3,10 @@
 use std::{collections::BTreeMap, path::PathBuf};
 
 use countem_core::{Batch, BatchId, Delta, Table, Writer};
-use countem_journal::{FailPoints, Journal, JournalConfig, Quarantined, Record, Recovered, Selection};
+use countem_journal::{
+    Journal, Quarantined, Record, Recovered, Selection,
+    fail_points::{arm, disarm},
+};
 use proptest::prelude::*;
 use tempfile::TempDir;
 
@@ -22,11 +25,11 @@ enum Action {
 }
 
 fn action() -> impl Strategy<Value = Action> {
-    let places = ["record", "freeze", "resolve", "other"];
-    let kinds = ["before=error*1", "after=error*1", "before=full*1"];
-    let fails: Vec<&'static str> = places
+    let requests = ["record", "freeze", "resolve", "other"];
+    let points = ["before=1*return(error)", "after=1*return(error)", "before=1*return(full)"];
+    let fails: Vec<&'static str> = requests
         .iter()
-        .flat_map(|place| kinds.iter().map(move |kind| &*format!("{place}.{kind}").leak()))
+        .flat_map(|request| points.iter().map(move |point| &*format!("{request}.{point}").leak()))
         .collect();
     prop_oneof![
         8 => (0..2_u16, prop::collection::vec((0..12_u8, -5..6_i64), 0..8))
@@ -42,7 +45,7 @@ fn action() -> impl Strategy<Value = Action> {
     ]
 }
 
-/// What the journal has to hold.
+/// Content that the journal has to hold.
 #[derive(Debug, Default)]
 struct Model {
     pending: BTreeMap<u16, Table>,
@@ -56,20 +59,13 @@ struct Rig {
     root: TempDir,
     dirs: usize,
     journal: Option<Journal>,
-    fail_points: FailPoints,
     model: Model,
 }
 
 impl Rig {
     fn new() -> Self {
         let root = tempfile::tempdir().unwrap();
-        let mut rig = Self {
-            root,
-            dirs: 0,
-            journal: None,
-            fail_points: FailPoints::default(),
-            model: Model::default(),
-        };
+        let mut rig = Self { root, dirs: 0, journal: None, model: Model::default() };
         rig.open();
         rig
     }
@@ -83,9 +79,7 @@ impl Rig {
     }
 
     fn open(&mut self) {
-        self.fail_points.disarm();
-        let options = JournalConfig { fail_points: self.fail_points.clone(), ..as_original(&self.dir()) };
-        let (journal, recovered) = Journal::open(options).unwrap();
+        let (journal, recovered) = Journal::open(as_original(&self.dir())).unwrap();
         assert!(!self.model.writers.contains(&journal.writer()), "an identity was used twice");
         self.model.writers.push(journal.writer());
         self.model.seqs.clear();
@@ -126,7 +120,7 @@ impl Rig {
                     self.model.quarantined.remove(0);
                 }
             }
-            Action::Fail(point) => self.fail_points.arm(point),
+            Action::Fail(point) => arm(&self.dir(), point),
             Action::Crash => {
                 let before = self.dir();
                 self.dirs += 1;
@@ -134,7 +128,7 @@ impl Rig {
                 self.open();
             }
             Action::Reopen => {
-                self.fail_points.disarm();
+                disarm(&self.dir());
                 self.journal = None;
                 self.open();
             }
@@ -196,7 +190,7 @@ impl Rig {
             return;
         };
         let quarantined = if quarantines { vec![bad(1, 2)] } else { Vec::new() };
-        // The resolution is repeated until it succeeds; `sync` tells when only if it does not fail along with it.
+        // The resolution is repeated until it succeeds; `sync` may fail along with it.
         self.journal().resolve(&id, quarantined, drop);
         while self.journal().sync_blocking().is_err() {}
         self.model.frozen.remove(&id);
@@ -226,7 +220,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 60, ..ProptestConfig::default() })]
 
     #[test]
-    fn a_journal_holds_what_a_plain_model_holds(actions in prop::collection::vec(action(), 1..40)) {
+    fn journal_matches_plain_model_through_crashes_and_failures(actions in prop::collection::vec(action(), 1..40)) {
         let mut rig = Rig::new();
         for action in actions {
             rig.act(action);

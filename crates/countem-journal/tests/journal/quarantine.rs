@@ -1,4 +1,4 @@
-//! What could not be counted waits for a person, and is neither lost nor counted twice.
+//! Deltas that could not be added to their counter wait for a person, neither lost nor counted twice.
 
 use countem_core::Delta;
 use countem_journal::{Journal, Quarantined, Record, Selection};
@@ -16,7 +16,7 @@ fn ids(journal: &Journal) -> Vec<(i64, String)> {
 }
 
 #[test]
-fn quarantined_deltas_of_a_batch_are_kept_with_its_resolution() {
+fn batch_resolution_keeps_its_quarantined_deltas() {
     let dir = tempfile::tempdir().unwrap();
     let (journal, _) = open(dir.path());
     let one = batch(&journal.writer(), 0, 1, deltas([("a", 1), ("bad", 5)]));
@@ -35,7 +35,7 @@ fn quarantined_deltas_of_a_batch_are_kept_with_its_resolution() {
 }
 
 #[test]
-fn what_never_was_in_a_batch_is_quarantined_with_a_record() {
+fn record_can_carry_quarantined_deltas() {
     let dir = tempfile::tempdir().unwrap();
     let (journal, _) = open(dir.path());
     let record = Record { quarantined: vec![bad("x", 1)], ..record(0, [("a", 1)]) };
@@ -47,7 +47,7 @@ fn what_never_was_in_a_batch_is_quarantined_with_a_record() {
 }
 
 #[test]
-fn a_retried_delta_is_pending_again_and_quarantined_no_more() {
+fn retried_delta_moves_from_quarantine_to_pending() {
     let dir = tempfile::tempdir().unwrap();
     let (journal, _) = open(dir.path());
     let quarantined = vec![bad("x", 1), bad("y", 10), bad("x", 100)];
@@ -74,7 +74,7 @@ fn a_retried_delta_is_pending_again_and_quarantined_no_more() {
 }
 
 #[test]
-fn a_retry_that_even_pending_cannot_take_stays_quarantined() {
+fn overflowing_retry_stays_quarantined() {
     let dir = tempfile::tempdir().unwrap();
     let (journal, _) = open(dir.path());
     let quarantined = vec![bad("x", 1), bad("y", 1)];

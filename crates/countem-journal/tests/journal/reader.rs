@@ -1,11 +1,11 @@
-//! Looking into a journal from outside.
+//! Reading a journal from outside.
 
 use countem_journal::{ErrorKind, JournalReader, Part, Quarantined, Record};
 
 use crate::support::*;
 
 #[test]
-fn a_summary_says_where_the_counts_are_while_the_journal_is_in_use() {
+fn summary_reads_a_journal_in_use() {
     let dir = tempfile::tempdir().unwrap();
     let (journal, _) = open(dir.path());
     journal.record_blocking(record(0, [("a", 5), ("b", 1)])).unwrap();
@@ -38,11 +38,11 @@ fn a_summary_says_where_the_counts_are_while_the_journal_is_in_use() {
     );
     reader.verify().unwrap();
 
-    // A reader sees what is recorded later, and keeps nobody from recording it.
+    // A reader sees later records, and does not block them.
     journal.record_blocking(record(0, [("a", 5)])).unwrap();
     assert_eq!(reader.summary().unwrap().pending.increments, 3);
     drop(journal);
-    // Also when nobody writes any more.
+    // Also after the journal was closed.
     assert_eq!(reader.summary().unwrap().pending.increments, 3);
     drop(reader);
     let reader = JournalReader::open(dir.path()).unwrap();
@@ -52,7 +52,7 @@ fn a_summary_says_where_the_counts_are_while_the_journal_is_in_use() {
 }
 
 #[test]
-fn a_reader_creates_nothing() {
+fn reader_creates_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let error = JournalReader::open(dir.path()).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Refused);
@@ -60,7 +60,7 @@ fn a_reader_creates_nothing() {
 }
 
 #[test]
-fn a_flipped_bit_in_a_resolved_batch_is_found_by_a_check() {
+fn verify_finds_flipped_bit_in_resolved_batch() {
     let dir = tempfile::tempdir().unwrap();
     let (journal, _) = open(dir.path());
     let one = batch(&journal.writer(), 0, 1, deltas([("metric-to-find", 1)]));

@@ -1,4 +1,4 @@
-//! What is in the journal is there when it is opened again.
+//! Content of a journal that is opened again.
 
 use std::{fs::File, time::SystemTime};
 
@@ -8,7 +8,7 @@ use countem_journal::{Journal, JournalConfig, Origin, Record};
 use crate::support::*;
 
 #[test]
-fn pending_deltas_are_merged_and_come_back() {
+fn pending_deltas_are_merged_and_recovered() {
     let dir = tempfile::tempdir().unwrap();
     let (journal, recovered) = open(dir.path());
     assert!(recovered.is_empty());
@@ -31,7 +31,7 @@ fn pending_deltas_are_merged_and_come_back() {
 }
 
 #[test]
-fn names_and_buckets_come_back_as_they_were() {
+fn names_and_buckets_are_recovered_unchanged() {
     let dir = tempfile::tempdir().unwrap();
     let (journal, _) = open(dir.path());
     let long = "x".repeat(512);
@@ -60,7 +60,7 @@ fn names_and_buckets_come_back_as_they_were() {
 }
 
 #[test]
-fn frozen_batches_take_the_place_of_pending_deltas_of_their_lane_only() {
+fn freeze_replaces_pending_deltas_of_its_lane_only() {
     let dir = tempfile::tempdir().unwrap();
     let (journal, _) = open(dir.path());
     journal.record_blocking(record(0, [("a", 1)])).unwrap();
@@ -81,7 +81,7 @@ fn frozen_batches_take_the_place_of_pending_deltas_of_their_lane_only() {
 }
 
 #[test]
-fn an_identity_never_stands_for_two_contents() {
+fn identity_never_stands_for_two_contents() {
     let dir = tempfile::tempdir().unwrap();
     let (journal, _) = open(dir.path());
     let writer = journal.writer();
@@ -95,7 +95,7 @@ fn an_identity_never_stands_for_two_contents() {
 }
 
 #[test]
-fn frozen_batches_come_back_in_the_order_of_epoch_lane_and_seq() {
+fn frozen_batches_are_recovered_in_order() {
     let dir = tempfile::tempdir().unwrap();
     for _ in 0..11 {
         let (journal, _) = open(dir.path());
@@ -118,7 +118,7 @@ fn frozen_batches_come_back_in_the_order_of_epoch_lane_and_seq() {
 }
 
 #[test]
-fn a_resolved_batch_is_forgotten_and_kept_for_replay() {
+fn resolved_batch_is_kept_for_replay_only() {
     let dir = tempfile::tempdir().unwrap();
     let (journal, _) = open(dir.path());
     let before = SystemTime::now();
@@ -147,7 +147,7 @@ fn open_id(journal: &Journal, seq: u64) -> countem_core::BatchId {
 #[test]
 fn retention_is_bounded_by_time_and_by_size() {
     let dir = tempfile::tempdir().unwrap();
-    let none = JournalConfig { resolved_retention: std::time::Duration::ZERO, ..options(dir.path()) };
+    let none = JournalConfig { resolved_retention: std::time::Duration::ZERO, ..config(dir.path()) };
     let (journal, _) = Journal::open(none).unwrap();
     let stored = |journal: &Journal, seq| {
         journal.freeze_blocking(0, &[batch(&journal.writer(), 0, seq, deltas([("a", 1)]))]).unwrap();
@@ -157,7 +157,7 @@ fn retention_is_bounded_by_time_and_by_size() {
     assert_eq!(journal.reader().unwrap().resolved(SystemTime::UNIX_EPOCH).unwrap().len(), 0);
     drop(journal);
 
-    let (journal, _) = Journal::open(JournalConfig { resolved_bytes: 250, ..options(dir.path()) }).unwrap();
+    let (journal, _) = Journal::open(JournalConfig { resolved_bytes: 250, ..config(dir.path()) }).unwrap();
     (1..=5).for_each(|seq| stored(&journal, seq));
     let kept = journal.reader().unwrap().resolved(SystemTime::UNIX_EPOCH).unwrap();
     assert_eq!(kept.iter().map(|batch| batch.id.seq).collect::<Vec<_>>(), [4, 5]);
@@ -165,7 +165,7 @@ fn retention_is_bounded_by_time_and_by_size() {
 }
 
 #[test]
-fn no_identity_is_used_twice_whatever_the_clock_says() {
+fn identity_is_fresh_whatever_the_clock_says() {
     let dir = tempfile::tempdir().unwrap();
     let mut epochs = Vec::new();
     let mut nodes = Vec::new();
@@ -188,9 +188,9 @@ fn no_identity_is_used_twice_whatever_the_clock_says() {
 }
 
 #[test]
-fn the_number_of_lanes_stays_until_the_journal_is_empty() {
+fn lane_count_stays_until_journal_is_empty() {
     let dir = tempfile::tempdir().unwrap();
-    let with = |lanes| Journal::open(JournalConfig { lanes, ..options(dir.path()) }).unwrap();
+    let with = |lanes| Journal::open(JournalConfig { lanes, ..config(dir.path()) }).unwrap();
     let (journal, recovered) = with(4);
     assert_eq!(recovered.lanes, 4);
     journal.record_blocking(record(3, [("a", 1)])).unwrap();
@@ -208,7 +208,7 @@ fn the_number_of_lanes_stays_until_the_journal_is_empty() {
 }
 
 #[test]
-fn what_was_lazy_is_carried_out_when_the_journal_is_dropped() {
+fn dropping_the_journal_executes_lazy_requests() {
     let dir = tempfile::tempdir().unwrap();
     let (journal, _) = open(dir.path());
     let one = batch(&journal.writer(), 0, 1, deltas([("a", 1)]));

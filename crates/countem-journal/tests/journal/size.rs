@@ -1,4 +1,4 @@
-//! A journal is as large as what it holds, never as what went through it, and never larger than its bound.
+//! A journal is as large as its content, whatever went through it, and never larger than its bound.
 
 use countem_core::{BatchId, Deltas, Table};
 use countem_journal::{ErrorKind, Health, Journal, JournalConfig, Record};
@@ -22,27 +22,27 @@ fn of(lane: u16, deltas: Deltas) -> Record {
 }
 
 #[test]
-fn ten_million_increments_of_a_thousand_counters_take_less_than_five_megabytes() {
+fn size_follows_counters_not_increments() {
     let dir = tempfile::tempdir().unwrap();
     let (journal, _) = open(dir.path());
     let frozen = batch(&journal.writer(), 0, 1, many(0, 1000, 1, 1));
     journal.freeze_blocking(0, std::slice::from_ref(&frozen)).unwrap();
-    let mut most = 0;
+    let mut max = 0;
     for _ in 0..500 {
         journal.record_blocking(of(0, many(0, 1000, 20, 20))).unwrap();
-        most = most.max(bytes(dir.path()));
+        max = max.max(bytes(dir.path()));
     }
-    assert!(most < 5_000_000, "{most} bytes");
+    assert!(max < 5_000_000, "{max} bytes");
     drop(journal);
     assert!(bytes(dir.path()) < 500_000, "{} bytes", bytes(dir.path()));
     assert_eq!(open(dir.path()).1.pending_totals().increments, 10_000_000);
 }
 
 #[test]
-fn a_full_journal_refuses_records_changes_nothing_and_goes_on_when_there_is_room() {
+fn full_journal_refuses_records_until_there_is_room() {
     let dir = tempfile::tempdir().unwrap();
     let max_bytes = 1_000_000;
-    let (journal, _) = Journal::open(JournalConfig { max_bytes, ..options(dir.path()) }).unwrap();
+    let (journal, _) = Journal::open(JournalConfig { max_bytes, ..config(dir.path()) }).unwrap();
     let mut taken = 0;
     let refused = loop {
         match journal.record_blocking(of(0, many(taken, 100, 1, 1))) {
@@ -82,9 +82,9 @@ fn a_full_journal_refuses_records_changes_nothing_and_goes_on_when_there_is_room
 }
 
 #[test]
-fn known_counters_go_on_when_there_is_no_room_for_new_ones() {
+fn full_journal_still_records_known_counters() {
     let dir = tempfile::tempdir().unwrap();
-    let (journal, _) = Journal::open(JournalConfig { max_bytes: 1_000_000, ..options(dir.path()) }).unwrap();
+    let (journal, _) = Journal::open(JournalConfig { max_bytes: 1_000_000, ..config(dir.path()) }).unwrap();
     let mut taken = 0;
     while journal.record_blocking(of(0, many(taken, 1000, 1, 1))).is_ok() {
         taken += 1000;
@@ -95,9 +95,9 @@ fn known_counters_go_on_when_there_is_no_room_for_new_ones() {
 }
 
 #[test]
-fn space_is_given_back_after_an_outage() {
+fn space_is_returned_after_an_outage() {
     let dir = tempfile::tempdir().unwrap();
-    let none = JournalConfig { resolved_bytes: 0, ..options(dir.path()) };
+    let none = JournalConfig { resolved_bytes: 0, ..config(dir.path()) };
     let (journal, _) = Journal::open(none).unwrap();
     journal.record_blocking(of(0, many(0, 50_000, 1, 1))).unwrap();
     let frozen = batch(&journal.writer(), 0, 1, many(0, 50_000, 1, 1));

@@ -1,4 +1,4 @@
-//! What the tests share.
+//! Shared by the tests.
 
 use std::{
     collections::BTreeMap,
@@ -10,19 +10,19 @@ use std::{
 use countem_core::{Batch, BatchId, Bucket, Delta, Deltas, Table, Writer};
 use countem_journal::{CopiedPending, Journal, JournalConfig, Record, Recovered};
 
-/// The sum of a set of deltas: (collection, metric, bucket) to (n, increments).
+/// Sums over a set of deltas: (collection, metric, bucket) to (n, increments).
 pub(crate) type Counts = BTreeMap<(String, String, String), (i64, u64)>;
 
 pub(crate) fn day() -> Bucket {
     "2026-11-20".parse().unwrap()
 }
 
-pub(crate) fn options(dir: &Path) -> JournalConfig {
+pub(crate) fn config(dir: &Path) -> JournalConfig {
     JournalConfig::new(dir)
 }
 
 pub(crate) fn open(dir: &Path) -> (Journal, Recovered) {
-    Journal::open(options(dir)).unwrap()
+    Journal::open(config(dir)).unwrap()
 }
 
 /// Deltas of collection `web`, one increment each.
@@ -51,7 +51,7 @@ pub(crate) fn add<'a>(counts: &mut Counts, deltas: impl Iterator<Item = Delta<'a
     }
 }
 
-/// Everything that a journal gave back and that is to reach the store.
+/// Sums over everything recovered that has to reach the store.
 pub(crate) fn recovered_counts(recovered: &Recovered) -> Counts {
     let mut counts = Counts::new();
     recovered.frozen.iter().for_each(|batch| add(&mut counts, batch.deltas()));
@@ -64,29 +64,29 @@ pub(crate) fn counts<'a>(counters: impl IntoIterator<Item = (&'a str, i64, u64)>
     counters.into_iter().map(|(metric, n, increments)| (key(metric), (n, increments))).collect()
 }
 
-/// Copies the files of a journal as the death of its process at this moment would leave them. Nothing may be under way.
+/// Copies the files of a journal as the death of its process would leave them now. No request may be outstanding.
 pub(crate) fn crash_copy(from: &Path, to: &Path) {
     fs::create_dir_all(to).unwrap();
     for entry in fs::read_dir(from).unwrap() {
         let path = entry.unwrap().path();
         let name = path.file_name().unwrap();
-        // The index of the log belongs to the dead process; SQLite makes it anew.
+        // The index of the log belongs to the dead process; SQLite recreates it.
         if name != "journal.db-shm" {
             fs::copy(&path, to.join(name)).unwrap();
         }
     }
 }
 
-/// Opens a crash copy as if it lay where its original was.
+/// Configuration that opens a crash copy as if it were the original.
 pub(crate) fn as_original(dir: &Path) -> JournalConfig {
-    JournalConfig { copied_pending: CopiedPending::Count, ..options(dir) }
+    JournalConfig { copied_pending: CopiedPending::Count, ..config(dir) }
 }
 
 pub(crate) fn file(dir: &Path) -> PathBuf {
     dir.join("journal.db")
 }
 
-/// Bytes of the file and its log.
+/// Size of the file and its log in bytes.
 pub(crate) fn bytes(dir: &Path) -> u64 {
     ["journal.db", "journal.db-wal"]
         .iter()
@@ -94,11 +94,11 @@ pub(crate) fn bytes(dir: &Path) -> u64 {
         .sum()
 }
 
-/// Waits for what another thread is about to bring about.
+/// Waits until a condition holds that another thread brings about.
 pub(crate) fn until(mut holds: impl FnMut() -> bool) {
     let deadline = Instant::now() + Duration::from_secs(20);
     while !holds() {
-        assert!(Instant::now() < deadline, "it did not come about in time");
+        assert!(Instant::now() < deadline, "the condition did not hold in time");
         std::thread::yield_now();
     }
 }

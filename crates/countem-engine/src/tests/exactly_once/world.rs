@@ -9,7 +9,7 @@ use std::{
 };
 
 use countem_core::{Batch, BatchId, Deltas, Table, Writer};
-use countem_journal::{FailPoints, Journal, JournalConfig, Recovered};
+use countem_journal::{Journal, JournalConfig, Recovered, fail_points};
 use countem_store::Applied;
 use proptest::{prelude::*, sample::Index};
 use tempfile::TempDir;
@@ -48,7 +48,6 @@ pub(super) struct World {
     not_durable: [BTreeMap<Key, i64>; LANES],
     /// What of it is in frozen batches that the journal does not have yet.
     not_saved: [Option<BTreeMap<Key, i64>>; LANES],
-    disk: FailPoints,
     broken: Broken,
 }
 
@@ -85,7 +84,6 @@ impl World {
             expected: BTreeMap::new(),
             not_durable: Default::default(),
             not_saved: Default::default(),
-            disk: FailPoints::default(),
             broken: Broken::default(),
         };
         world.start();
@@ -102,7 +100,6 @@ impl World {
             lanes: u16::try_from(LANES).unwrap(),
             // Otherwise the journal itself would notice some of the broken rules.
             resolved_retention: Duration::ZERO,
-            fail_points: self.disk.clone(),
             ..JournalConfig::new(self.dir.path())
         };
         let (journal, mut recovered) = Journal::open(options).unwrap();
@@ -177,7 +174,7 @@ impl World {
                 self.recorder().close();
                 self.end();
             }
-            Event::FailDisk { place } => self.disk.arm(place),
+            Event::FailDisk { place } => fail_points::arm(self.dir.path(), place),
         }
         Ok(())
     }
@@ -340,14 +337,14 @@ impl World {
         }
         self.replies.clear();
         self.broken.thawed.iter_mut().for_each(Table::clear);
-        self.disk.disarm();
+        fail_points::disarm(self.dir.path());
         self.node = None;
         self.start();
     }
 
     /// Lets everything be delivered: nothing goes wrong any more. Old copies of requests arrive last.
     pub(super) fn settle(&mut self) -> Result<(), TestCaseError> {
-        self.disk.disarm();
+        fail_points::disarm(self.dir.path());
         let late = std::mem::take(&mut self.requests);
         for _ in 0..ROUNDS {
             for lane in 0..LANES {

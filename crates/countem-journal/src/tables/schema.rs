@@ -1,19 +1,17 @@
-//! The tables, and how a journal is recognised and created.
-
-use std::path::Path;
+//! The tables, and recognising the file that has them.
 
 use rusqlite::Connection;
 
-use crate::error::JournalError;
+use crate::{error::ReadError, tables::state::JournalState};
 
-/// Stands in the header of every journal: `cnTj`. `file` and `sqlite3` show it.
+/// Application id in the header of every journal: `cnTj`. `file` and `sqlite3` show it.
 pub const APPLICATION_ID: i32 = i32::from_be_bytes(*b"cnTj");
 
-/// The version of the tables that this countem writes: `PRAGMA user_version`.
+/// Version of the tables that this countem writes: `PRAGMA user_version`.
 pub const SCHEMA_VERSION: i32 = 1;
 
 /// The tables. The columns are described in the crate's documentation.
-pub(crate) const TABLES: &str = "
+const TABLES: &str = "
 CREATE TABLE state ( -- one row, written anew by every transaction
     one INTEGER PRIMARY KEY CHECK (one = 1),
     node TEXT NOT NULL, -- 16 hexadecimal digits
@@ -70,66 +68,63 @@ CREATE TABLE quarantined ( -- what could not be added, and why; kept until a per
 ) STRICT;
 ";
 
-/// What the header of a file says about it.
+/// Kind of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Recognised {
-    /// An empty database, to which nobody has laid claim.
+    /// An empty database of no application.
     Empty,
     /// A journal with the tables of this version.
     Journal,
 }
 
-/// Reads whose file this is, without writing to it.
+/// Reads the kind of a file, without writing to it.
 ///
 /// # Errors
 /// A version that this countem does not know is refused; anything else is damage, because the name of the file is ours.
-pub(crate) fn recognise(connection: &Connection, path: &Path) -> Result<Recognised, JournalError> {
+pub(crate) fn recognise(connection: &Connection) -> Result<Recognised, ReadError> {
     let pragma = |name| connection.pragma_query_value(None, name, |row| row.get::<_, i32>(0));
-    let read = || -> rusqlite::Result<_> {
-        let tables =
-            connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get::<_, i64>(0))?;
-        Ok((pragma("application_id")?, pragma("user_version")?, tables))
-    };
-    let found = read().map_err(|error| at_open(path, &error))?;
-    match found {
+    let tables =
+        connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get::<_, i64>(0))?;
+    match (pragma("application_id")?, pragma("user_version")?, tables) {
+        (APPLICATION_ID, SCHEMA_VERSION, _) if has_our_tables(connection)? => Ok(Recognised::Journal),
         (APPLICATION_ID, SCHEMA_VERSION, _) => {
-            check_tables(connection, path)?;
-            Ok(Recognised::Journal)
+            Err(ReadError::damaged("its tables are not those of a countem journal"))
         }
-        (APPLICATION_ID, version, _) => Err(JournalError::refused(
-            path,
-            format_args!("its tables are of version {version}, this countem knows version {SCHEMA_VERSION}"),
-        )),
+        (APPLICATION_ID, version, _) => Err(ReadError::Refused(format!(
+            "its tables are of version {version}, this countem knows version {SCHEMA_VERSION}"
+        ))),
         (0, 0, 0) => Ok(Recognised::Empty),
-        _ => Err(JournalError::corrupt(path, "it does not say that it is a countem journal")),
+        _ => Err(ReadError::damaged("it does not say that it is a countem journal")),
     }
 }
 
-/// Describes a failure of reading a journal that nobody uses yet.
-pub(crate) fn at_open(path: &Path, error: &rusqlite::Error) -> JournalError {
-    if crate::error::is_corrupt_at_open(error) {
-        return JournalError::corrupt(path, error);
-    }
-    JournalError::sqlite(path, "open the journal", error)
+/// Creates the tables in an empty database, and saves `state` in them.
+pub(crate) fn create_tables(connection: &Connection, state: &JournalState) -> rusqlite::Result<()> {
+    connection.execute_batch("BEGIN IMMEDIATE")?;
+    connection.execute_batch(TABLES)?;
+    state.save(connection)?;
+    connection.pragma_update(None, "application_id", APPLICATION_ID)?;
+    connection.pragma_update(None, "user_version", SCHEMA_VERSION)?;
+    connection.execute_batch("COMMIT")
 }
 
-/// Checks that the tables are, to the letter, those of this version.
-fn check_tables(connection: &Connection, path: &Path) -> Result<(), JournalError> {
-    let expected = || {
-        let model = Connection::open_in_memory()?;
-        model.execute_batch(TABLES)?;
-        tables_of(&model)
-    };
-    let expected = expected().map_err(|error| JournalError::sqlite(path, "check the tables of", &error))?;
-    let found = tables_of(connection).map_err(|error| at_open(path, &error))?;
-    if found != expected {
-        return Err(JournalError::corrupt(path, "its tables are not those of a countem journal"));
+/// Lets SQLite check the structure of every page.
+pub(crate) fn check_structure(connection: &Connection) -> Result<(), ReadError> {
+    match connection.query_row("PRAGMA quick_check(1)", [], |row| row.get::<_, String>(0))? {
+        found if found == "ok" => Ok(()),
+        found => Err(ReadError::damaged(found.replace('\n', " "))),
     }
-    Ok(())
+}
+
+/// Tells whether the tables are, to the letter, those of this version.
+fn has_our_tables(connection: &Connection) -> rusqlite::Result<bool> {
+    let model = Connection::open_in_memory()?;
+    model.execute_batch(TABLES)?;
+    Ok(tables_of(connection)? == tables_of(&model)?)
 }
 
 fn tables_of(connection: &Connection) -> rusqlite::Result<Vec<(String, String, Option<String>)>> {
-    // What `ANALYZE` adds harms nobody.
+    // `ANALYZE` may have added its own tables.
     let mut statement = connection.prepare(
         "SELECT type, name, sql FROM sqlite_schema WHERE name NOT LIKE 'sqlite_stat%' ORDER BY type, name",
     )?;
@@ -139,13 +134,15 @@ fn tables_of(connection: &Connection) -> rusqlite::Result<Vec<(String, String, O
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
     use crate::ErrorKind;
 
     fn recognised(sql: &str) -> Result<Recognised, ErrorKind> {
         let connection = Connection::open_in_memory().unwrap();
         connection.execute_batch(sql).unwrap();
-        recognise(&connection, Path::new("journal.db")).map_err(|error| error.kind())
+        recognise(&connection).map_err(|error| error.of(Path::new("journal.db")).kind())
     }
 
     #[test]

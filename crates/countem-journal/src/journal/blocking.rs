@@ -1,27 +1,32 @@
-//! The same requests for callers that may wait: programs without a runtime, and tests.
+//! Requests for callers that may wait: programs without a runtime, and tests.
 
-use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::mpsc::sync_channel;
 
 use countem_core::{Batch, BatchId, Writer};
 
 use crate::{
-    Journal, JournalError, QuarantineEntry, Quarantined, Record, Recorded, Refused, Retried, Selection,
+    error::JournalError,
+    journal::Journal,
+    tables::quarantine::{QuarantineEntry, Quarantined, Selection},
+    thread::{
+        record::{Record, Recorded, Refused},
+        transaction::Retried,
+    },
 };
 
-/// Asks, and waits for the answer.
-fn wait<T: Send + 'static>(ask: impl FnOnce(Box<dyn FnOnce(T) + Send>)) -> T {
-    let (answer, answered): (SyncSender<T>, _) = sync_channel(1);
-    // Nobody but this function waits for the answer, and it does.
-    ask(Box::new(move |outcome| drop(answer.send(outcome))));
-    answered.recv().expect("the journal answers every request")
+/// Makes a request and waits for its outcome.
+fn wait<T: Send + 'static>(request: impl FnOnce(Box<dyn FnOnce(T) + Send>)) -> T {
+    let (sender, outcome) = sync_channel::<T>(1);
+    request(Box::new(move |outcome| sender.send(outcome).expect("the caller waits")));
+    outcome.recv().expect("the journal answers every request")
 }
 
-/// Twins of the requests that wait for their answer. Not for asynchronous code, and not for a `done`.
+/// Twins of the requests that wait for the outcome. Not for asynchronous code, and not for a `done` callback.
 impl Journal {
     /// See [`record`](Self::record).
     ///
     /// # Errors
-    /// The record, given back with the reason.
+    /// The record is given back with the reason.
     #[allow(clippy::result_large_err, reason = "the error gives the record back")]
     pub fn record_blocking(&self, record: Record) -> Result<Recorded, Refused> {
         wait(|done| self.record(record, done))
@@ -42,7 +47,7 @@ impl Journal {
     /// See [`resolve`](Self::resolve); waits until it is durable.
     ///
     /// # Errors
-    /// The journal was closed or damaged before it was.
+    /// The journal was closed or damaged before that.
     pub fn resolve_blocking(&self, id: &BatchId, quarantined: Vec<Quarantined>) -> Result<(), JournalError> {
         self.resolve(id, quarantined, drop);
         self.sync_blocking()
@@ -74,7 +79,7 @@ impl Journal {
     /// See [`quarantine_pending`](Self::quarantine_pending).
     ///
     /// # Errors
-    /// All of it is still pending.
+    /// All of them are still pending.
     pub fn quarantine_pending_blocking(&self, reason: impl Into<String>) -> Result<usize, JournalError> {
         wait(|done| self.quarantine_pending(reason, done))
     }
@@ -82,7 +87,7 @@ impl Journal {
     /// See [`fresh_identity`](Self::fresh_identity).
     ///
     /// # Errors
-    /// The identity is the old one.
+    /// The identity has not changed.
     pub fn fresh_identity_blocking(&self) -> Result<Writer, JournalError> {
         wait(|done| self.fresh_identity(done))
     }
@@ -90,7 +95,7 @@ impl Journal {
     /// See [`sync`](Self::sync).
     ///
     /// # Errors
-    /// Something that was asked before may not be durable yet.
+    /// An earlier request may not be durable yet.
     pub fn sync_blocking(&self) -> Result<(), JournalError> {
         wait(|done| self.sync(done))
     }

@@ -1,21 +1,26 @@
-//! Recording what was accepted.
+//! Recording accepted deltas.
 
 use countem_core::Deltas;
 
 use crate::{
-    error::JournalError,
-    pending,
-    quarantine::{self, Quarantined},
-    task::{Books, Done, Failure, Place, Task},
+    error::{Failure, JournalError},
+    tables::{
+        pending,
+        quarantine::{self, Quarantined},
+    },
+    thread::{
+        request::{Done, Request, Urgency},
+        transaction::Transaction,
+    },
 };
 
-/// What was accepted since the last record: one transaction makes all of it durable, or none.
+/// Deltas accepted since the last record. One transaction makes all of it durable, or none.
 #[derive(Debug, Default)]
 #[must_use = "a record that is dropped is a count that is not durable"]
 pub struct Record {
     /// The new deltas of each lane.
     pub lanes: Vec<(u16, Deltas)>,
-    /// What the caller itself could not add to what is pending.
+    /// Deltas that the caller could not add to its own pending ones.
     pub quarantined: Vec<Quarantined>,
 }
 
@@ -26,37 +31,43 @@ pub struct Recorded {
     pub tick: u64,
 }
 
-/// A record that did not take place, given back with the reason.
+/// A record that was not made durable, given back with the reason.
 ///
 /// Nothing of it is in the journal, unless the kind of the error is [`InDoubt`](crate::ErrorKind::InDoubt).
 #[derive(Debug, thiserror::Error)]
 #[error("{error}")]
 pub struct Refused {
-    /// What was to be recorded.
+    /// The record.
     pub record: Record,
-    /// Why it was not.
+    /// The reason.
     pub error: JournalError,
 }
 
-pub(crate) struct RecordTask {
+/// Unlike a [`Call`](super::request::Call), gives the record back when it fails.
+pub(crate) struct RecordRequest {
     pub(crate) record: Record,
     pub(crate) done: Done<Result<Recorded, Refused>>,
 }
 
-impl Task for RecordTask {
-    fn place(&self) -> Place {
-        Place::Record
+impl Request for RecordRequest {
+    fn point(&self) -> &'static str {
+        "record"
     }
 
-    fn execute(&mut self, books: &mut Books<'_>) -> Result<(), Failure> {
+    fn urgency(&self) -> Urgency {
+        Urgency::Now
+    }
+
+    fn execute(&mut self, transaction: &mut Transaction<'_>) -> Result<(), Failure> {
+        let connection = &transaction.file.connection;
         for (lane, deltas) in &self.record.lanes {
-            books.rows += pending::add(&books.file.connection, books.ledger, *lane, deltas.iter())?;
+            transaction.rows += pending::add(connection, transaction.state, *lane, deltas.iter())?;
         }
         for quarantined in &self.record.quarantined {
-            quarantine::add(&books.file.connection, books.ledger, None, quarantined)?;
-            books.rows += 1;
+            quarantine::add(connection, transaction.state, None, quarantined)?;
+            transaction.rows += 1;
         }
-        if books.has_room()? { Ok(()) } else { Err(Failure::NoRoom) }
+        transaction.check_room()
     }
 
     fn finish(self: Box<Self>, outcome: Result<u64, JournalError>) {

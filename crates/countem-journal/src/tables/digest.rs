@@ -1,21 +1,22 @@
-//! Checksums: how a damaged journal is told from a sound one.
+//! Digests that tell a damaged journal from a sound one.
 //!
-//! SQLite checks the structure of its pages, not what stands in them: a flipped bit in a number is a wrong count that no
-//! integrity check sees. So every batch has a digest, and every set of rows has one that is a *sum* over its rows: it can
-//! be brought up to date from what a transaction adds, without reading what was there before.
+//! SQLite checks the structure of its pages, not the values in them: a flipped bit in a number is a wrong count that no
+//! integrity check sees. So every batch has a digest, and every set of rows has one that is a *sum* over its rows: a
+//! transaction brings it up to date from what it adds, without reading the other rows.
 
-/// A 64-bit FNV-1a hash, mixed at the end. Two inputs that differ in one byte always have different digests.
+use countem_core::hash::{Fnv64, splitmix64};
+
+/// A 64-bit hash of a row. Two inputs that differ in one byte always have different digests.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Digest(u64);
+pub(crate) struct Digest(Fnv64);
 
 impl Digest {
     pub(crate) fn new() -> Self {
-        Self(0xcbf2_9ce4_8422_2325)
+        Self(Fnv64::new())
     }
 
     pub(crate) fn bytes(self, bytes: &[u8]) -> Self {
-        let step = |hash: u64, byte: &u8| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
-        Self(bytes.iter().fold(self.0, step))
+        Self(self.0.bytes(bytes))
     }
 
     /// Adds a text and its end: `ab` and `c` differ from `a` and `bc`.
@@ -29,25 +30,18 @@ impl Digest {
     }
 
     pub(crate) fn finish(self) -> u64 {
-        mix(self.0)
+        splitmix64(self.0.finish())
     }
 
-    /// Returns what `n` and `increments` of the counter that was hashed contribute to the digest of its set.
+    /// Returns the share of `n` and `increments` of the hashed counter in the digest of its set.
     ///
-    /// Linear in both: the contributions of two deltas of one counter add up to the contribution of their sum. The
-    /// factors are odd, so no change of one of the numbers leaves the product as it was.
+    /// Linear in both: the shares of two deltas of one counter add up to the share of their sum. The factors are odd, so
+    /// that any change of one of the numbers changes the product.
     pub(crate) fn weigh(self, n: i64, increments: u64) -> u64 {
-        let of_n = mix(self.0) | 1;
-        let of_increments = mix(self.0 ^ 0x9e37_79b9_7f4a_7c15) | 1;
+        let of_n = self.finish() | 1;
+        let of_increments = splitmix64(self.0.finish() ^ 0x9e37_79b9_7f4a_7c15) | 1;
         of_n.wrapping_mul(n.cast_unsigned()).wrapping_add(of_increments.wrapping_mul(increments))
     }
-}
-
-/// The finaliser of splitmix64: every bit of the input reaches every bit of the output.
-fn mix(mut z: u64) -> u64 {
-    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    z ^ (z >> 31)
 }
 
 #[cfg(test)]
@@ -56,6 +50,14 @@ mod tests {
 
     use super::*;
 
+    /// A change of these values would make every existing journal look damaged.
+    #[test]
+    fn digests_are_those_of_stored_journals() {
+        let digest = Digest::new().text("web").number(7);
+        assert_eq!(digest.finish(), 0x1a46_0c2c_6028_70bd);
+        assert_eq!(digest.weigh(-5, 3), 0xcdef_7b9d_9fb9_a0ee);
+    }
+
     #[test]
     fn texts_keep_their_borders() {
         assert_ne!(Digest::new().text("ab").text("c").finish(), Digest::new().text("a").text("bc").finish());
@@ -63,7 +65,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn contributions_of_one_counter_add_up(name in ".{1,20}", a: i64, b: i64, i: u32, j: u32) {
+        fn shares_of_one_counter_add_up(name in ".{1,20}", a: i64, b: i64, i: u32, j: u32) {
             let counter = Digest::new().text(&name);
             let apart = counter.weigh(a, i.into()).wrapping_add(counter.weigh(b, j.into()));
             prop_assert_eq!(apart, counter.weigh(a.wrapping_add(b), u64::from(i) + u64::from(j)));

@@ -1,4 +1,4 @@
-//! The file: opening it, and how large it is.
+//! The journal file: opening it, its size and its log.
 
 use std::{
     fs::{self, File},
@@ -18,10 +18,10 @@ pub(crate) const PAGE_BYTES: u64 = 4096;
 /// Bytes that a page takes in the write-ahead log.
 pub(crate) const FRAME_BYTES: u64 = PAGE_BYTES + 24;
 
-/// Memory for pages of the writing connection, in KiB.
+/// Page cache of the writing connection, in KiB.
 const CACHE_KIB: i64 = 16 * 1024;
 
-/// How long to wait for somebody who reads the journal from outside. Nobody else ever writes to it.
+/// Maximum wait for a reader in another process. No other process writes to the journal.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A connection and the file that it was opened on.
@@ -45,14 +45,14 @@ impl OpenFile {
         Ok(Self { connection, path: path.to_owned(), identity: identity(path) })
     }
 
-    /// Gives a new file its form. Nothing else was written to it yet.
-    pub(crate) fn give_form(&self) -> rusqlite::Result<()> {
+    /// Sets the page size and vacuum mode of a new file, before anything else is written to it.
+    pub(crate) fn format(&self) -> rusqlite::Result<()> {
         self.connection.pragma_update(None, "page_size", PAGE_BYTES.cast_signed())?;
-        // Lets a journal that an outage has filled give its space back.
+        // So that a journal that an outage has filled can return its space.
         self.connection.pragma_update(None, "auto_vacuum", "INCREMENTAL")
     }
 
-    /// Makes the connection write as a journal has to.
+    /// Switches to a write-ahead log that is synced by every commit and moved into the file only on request.
     pub(crate) fn prepare_writing(&self) -> rusqlite::Result<()> {
         let pragma = |name: &str, value: &str| self.connection.pragma_update(None, name, value);
         self.connection.query_row("PRAGMA journal_mode = WAL", [], |_| Ok(()))?;
@@ -60,27 +60,27 @@ impl OpenFile {
         pragma("synchronous", "FULL")?;
         pragma("fullfsync", "ON")?;
         pragma("checkpoint_fullfsync", "ON")?;
-        // The log is moved into the file after callers have their answer, and errors of that are seen.
+        // The log is moved into the file after callers have their answer, and errors of that are handled.
         self.connection.query_row("PRAGMA wal_autocheckpoint = 0", [], |_| Ok(()))?;
         pragma("temp_store", "MEMORY")?;
         self.connection.pragma_update(None, "cache_size", -CACHE_KIB)
     }
 
-    /// Moves what the log holds into the file, as far as nobody reads it; the next commit begins the log anew if that
-    /// was all of it. Waits for nobody. Returns whether it was all.
+    /// Moves the log into the file as far as no reader uses it, without waiting for readers. Returns whether all of it was
+    /// moved, after which the next commit overwrites the log from its beginning.
     pub(crate) fn checkpoint(&self) -> rusqlite::Result<bool> {
         let (pages, moved) = self.connection.wal_checkpoint_v2::<&str>(None, CheckpointMode::PASSIVE)?;
         Ok(moved >= pages)
     }
 
-    /// Moves all that the log holds into the file and empties the log.
+    /// Moves the whole log into the file and empties the log.
     ///
-    /// Afterwards what this connection sees is durable, and what it does not see cannot come back.
+    /// Afterwards every transaction that this connection sees is durable, and no other one can come back.
     pub(crate) fn empty_log(&self) -> rusqlite::Result<()> {
         self.connection.wal_checkpoint_v2::<&str>(None, CheckpointMode::TRUNCATE).map(|_| ())
     }
 
-    /// Empties the log if nobody reads it at this moment. Waits for nobody.
+    /// Empties the log unless a reader uses it at this moment.
     pub(crate) fn try_to_empty_log(&self) -> rusqlite::Result<()> {
         self.connection.busy_timeout(Duration::ZERO)?;
         let emptied = self.empty_log();
@@ -94,36 +94,36 @@ impl OpenFile {
         Ok(u64::try_from(pages).unwrap_or(0))
     }
 
-    /// Returns the number of pages of the file, in the transaction that runs now.
+    /// Returns the number of pages of the file as of the current transaction.
     pub(crate) fn pages(&self) -> rusqlite::Result<u64> {
-        // Asked for every record, so it is prepared once.
+        // Prepared once, because every record asks.
         let mut statement = self.connection.prepare_cached("PRAGMA page_count")?;
         statement.query_row([], |row| row.get(0)).map(i64::cast_unsigned)
     }
 
-    /// Returns the number of pages of the file that hold nothing.
+    /// Returns the number of free pages in the file.
     pub(crate) fn free_pages(&self) -> rusqlite::Result<u64> {
         let pages: i64 = self.connection.pragma_query_value(None, "freelist_count", |row| row.get(0))?;
         Ok(pages.cast_unsigned())
     }
 
-    /// Gives back up to `pages` pages that hold nothing.
+    /// Returns up to `pages` free pages to the file system.
     pub(crate) fn vacuum(&self, pages: u64) -> rusqlite::Result<()> {
         let mut statement = self.connection.prepare(&format!("PRAGMA incremental_vacuum({pages})"))?;
         let mut rows = statement.query([])?;
-        // Each step gives back one page.
+        // Each step returns one page.
         while rows.next()?.is_some() {}
         Ok(())
     }
 
-    /// Tells whether the path still leads to the file of this connection. What is written after the file was moved or
-    /// deleted would be found by nobody.
+    /// Tells whether the path still leads to the file of this connection. Writes to a file that was moved or deleted are
+    /// lost to the next process.
     pub(crate) fn is_current(&self) -> bool {
         identity(&self.path) == self.identity
     }
 
-    /// Closes the connection without touching the file or its log: evidence stays as it is.
-    pub(crate) fn leave_untouched(self) {
+    /// Closes the connection without touching a damaged file or its log.
+    pub(crate) fn close_untouched(self) {
         self.connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).ok();
     }
 }
@@ -137,14 +137,19 @@ fn connect(path: &Path, access: OpenFlags) -> rusqlite::Result<Connection> {
     Ok(connection)
 }
 
-/// Returns the path of the log of the file `path`.
-pub(crate) fn log_of(path: &Path) -> PathBuf {
-    let mut log = path.as_os_str().to_owned();
-    log.push("-wal");
-    log.into()
+/// Returns `path` with `suffix` appended to its file name.
+pub(crate) fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
 }
 
-/// Returns the bytes of the file at `path`, zero when there is none.
+/// Returns the path of the write-ahead log of the file `path`.
+pub(crate) fn log_of(path: &Path) -> PathBuf {
+    with_suffix(path, "-wal")
+}
+
+/// Returns the size in bytes of the file at `path`, zero when there is none.
 pub(crate) fn bytes_of(path: &Path) -> io::Result<u64> {
     match fs::metadata(path) {
         Ok(found) => Ok(found.len()),
@@ -153,12 +158,12 @@ pub(crate) fn bytes_of(path: &Path) -> io::Result<u64> {
     }
 }
 
-/// Returns the bytes of the file at `path` and of its log, as far as they can be known.
+/// Returns the sizes in bytes of the file at `path` and of its log, zero for one that cannot be read.
 pub(crate) fn sizes(path: &Path) -> (u64, u64) {
     (bytes_of(path).unwrap_or(0), bytes_of(&log_of(path)).unwrap_or(0))
 }
 
-/// Makes the names in `dir` durable.
+/// Makes the file names in `dir` durable.
 pub(crate) fn sync_directory(dir: &Path) -> io::Result<()> {
     if cfg!(unix) { File::open(dir)?.sync_all() } else { Ok(()) }
 }
@@ -169,7 +174,7 @@ fn identity(path: &Path) -> Option<(u64, u64)> {
     path.metadata().ok().map(|found| (found.dev(), found.ino()))
 }
 
-/// Elsewhere an open file can be neither moved nor deleted.
+/// On other systems an open file can be neither moved nor deleted.
 #[cfg(not(unix))]
 fn identity(_: &Path) -> Option<(u64, u64)> {
     Some((0, 0))
@@ -180,10 +185,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_commit_waits_for_the_disk_and_the_log_is_moved_only_when_told() {
+    fn commits_sync_and_checkpoints_are_explicit() {
         let dir = tempfile::tempdir().unwrap();
         let file = OpenFile::open(&dir.path().join(JOURNAL)).unwrap();
-        file.give_form().unwrap();
+        file.format().unwrap();
         file.prepare_writing().unwrap();
         let pragma =
             |name| file.connection.pragma_query_value(None, name, |row| row.get::<_, i64>(0)).unwrap();
@@ -197,10 +202,10 @@ mod tests {
     }
 
     #[test]
-    fn free_pages_are_given_back() {
+    fn free_pages_are_returned() {
         let dir = tempfile::tempdir().unwrap();
         let file = OpenFile::open(&dir.path().join(JOURNAL)).unwrap();
-        file.give_form().unwrap();
+        file.format().unwrap();
         file.prepare_writing().unwrap();
         let run = |sql| file.connection.execute_batch(sql).unwrap();
         run("CREATE TABLE t (x BLOB); INSERT INTO t VALUES (zeroblob(400000)); DELETE FROM t");

@@ -1,18 +1,17 @@
-//! The tables `batch` and `resolved`: what is or was on its way to the store.
-
-use std::path::Path;
+//! The tables `batch` and `resolved`: frozen batches, and which of them the store has.
 
 use countem_core::{Batch, BatchId, Writer};
 use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
 use crate::{
-    digest::Digest,
-    error::JournalError,
-    ledger::{Ledger, Resolved, Sum},
-    schema::at_open,
+    error::ReadError,
+    tables::{
+        digest::Digest,
+        state::{JournalState, Resolved, Sum},
+    },
 };
 
-/// A batch as bytes, on its way into the journal.
+/// A batch in the form in which it is frozen.
 #[derive(Debug)]
 pub(crate) struct Encoded {
     id: BatchId,
@@ -21,7 +20,7 @@ pub(crate) struct Encoded {
     body: Vec<u8>,
 }
 
-/// A batch out of the journal.
+/// A batch read from the journal, and its digest.
 #[derive(Debug)]
 pub(crate) struct Frozen {
     pub(crate) batch: Batch,
@@ -29,13 +28,13 @@ pub(crate) struct Frozen {
 }
 
 impl Encoded {
-    pub(crate) fn id(&self) -> &BatchId {
-        &self.id
-    }
-
     pub(crate) fn new(batch: &Batch) -> Self {
         let increments = batch.totals().increments;
         Self { id: batch.id().clone(), counters: batch.len(), increments, body: batch.encode() }
+    }
+
+    pub(crate) fn id(&self) -> &BatchId {
+        &self.id
     }
 }
 
@@ -82,10 +81,10 @@ fn find(connection: &Connection, id: &BatchId) -> rusqlite::Result<Option<Found>
     found.optional()
 }
 
-/// Freezes a batch. Returns false, with nothing done, when the identity was used for something else.
+/// Freezes a batch. Returns false, and changes nothing, when the identity stands for other content.
 pub(crate) fn freeze(
     connection: &Connection,
-    ledger: &mut Ledger,
+    state: &mut JournalState,
     batch: &Encoded,
 ) -> rusqlite::Result<bool> {
     let Encoded { id, counters, increments, body } = batch;
@@ -103,14 +102,14 @@ pub(crate) fn freeze(
         digest.cast_signed(),
         body,
     ])?;
-    ledger.frozen.add(Sum { digest, items: 1, increments: *increments });
+    state.frozen.add(Sum { digest, items: 1, increments: *increments });
     Ok(true)
 }
 
-/// Notes that the store has the batch `id`. Returns whether it was unresolved until now.
+/// Marks the batch `id` as resolved. Returns whether it was unresolved until now.
 pub(crate) fn resolve(
     connection: &Connection,
-    ledger: &mut Ledger,
+    state: &mut JournalState,
     id: &BatchId,
     at: i64,
 ) -> rusqlite::Result<bool> {
@@ -118,90 +117,76 @@ pub(crate) fn resolve(
     connection
         .prepare_cached("INSERT INTO resolved (batch, at) VALUES (?1, ?2)")?
         .execute(params![found.row, at])?;
-    ledger.frozen.subtract(found.sum);
-    ledger.resolved.batches += 1;
-    ledger.resolved.bytes += found.bytes;
+    state.frozen.subtract(found.sum);
+    state.resolved.batches += 1;
+    state.resolved.bytes += found.bytes;
     Ok(true)
 }
 
-/// Deletes the oldest resolved batches as long as `dispensable` says so of their age and of all that is kept.
+/// Deletes the oldest resolved batches as long as `dispensable` holds for the time of the oldest and the size of all.
 pub(crate) fn prune(
     connection: &Connection,
-    ledger: &mut Ledger,
+    state: &mut JournalState,
     mut dispensable: impl FnMut(i64, &Resolved) -> bool,
 ) -> rusqlite::Result<()> {
     const OLDEST: &str =
         "SELECT batch, at, length(body) FROM resolved JOIN batch ON id = batch ORDER BY batch LIMIT 1";
-    while ledger.resolved.batches > 0 {
+    while state.resolved.batches > 0 {
         let mut statement = connection.prepare_cached(OLDEST)?;
         let oldest = statement.query_row([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?))).optional()?;
         let Some((row, at, bytes)): Option<(i64, i64, i64)> = oldest else { return Ok(()) };
-        if !dispensable(at, &ledger.resolved) {
+        if !dispensable(at, &state.resolved) {
             return Ok(());
         }
         connection.prepare_cached("DELETE FROM resolved WHERE batch = ?1")?.execute([row])?;
         connection.prepare_cached("DELETE FROM batch WHERE id = ?1")?.execute([row])?;
-        ledger.resolved.batches = ledger.resolved.batches.saturating_sub(1);
-        ledger.resolved.bytes = ledger.resolved.bytes.saturating_sub(bytes.cast_unsigned());
+        state.resolved.batches = state.resolved.batches.saturating_sub(1);
+        state.resolved.bytes = state.resolved.bytes.saturating_sub(bytes.cast_unsigned());
     }
     Ok(())
 }
 
+const COLUMNS: &str = "node, epoch, lane, seq, digest, body, counters, increments";
+
 /// Reads the unresolved batches in the order in which they were frozen: by epoch, lane and seq.
 ///
 /// # Errors
-/// One of them is not as it was written. Whether any is missing is the ledger's business.
-pub(crate) fn read_frozen(connection: &Connection, path: &Path) -> Result<Vec<Frozen>, JournalError> {
-    let failed = |error: rusqlite::Error| at_open(path, &error);
-    let mut statement = connection
-        .prepare(&format!(
-            "SELECT {COLUMNS} FROM batch WHERE id NOT IN (SELECT batch FROM resolved) ORDER BY epoch, lane, seq, id"
-        ))
-        .map_err(failed)?;
-    let mut rows = statement.query([]).map_err(failed)?;
+/// One of them is not as it was written. Missing ones are found by the digest of the state.
+pub(crate) fn read_frozen(connection: &Connection) -> Result<Vec<Frozen>, ReadError> {
+    let mut statement = connection.prepare(&format!(
+        "SELECT {COLUMNS} FROM batch WHERE id NOT IN (SELECT batch FROM resolved) ORDER BY epoch, lane, seq, id"
+    ))?;
+    let mut rows = statement.query([])?;
     let mut frozen = Vec::new();
-    while let Some(row) = rows.next().map_err(failed)? {
-        frozen.push(read(row, path)?);
+    while let Some(row) = rows.next()? {
+        frozen.push(read(row)?);
     }
     Ok(frozen)
 }
 
 /// Reads one batch, resolved or not.
-pub(crate) fn read_one(
-    connection: &Connection,
-    path: &Path,
-    id: &BatchId,
-) -> Result<Option<Batch>, JournalError> {
-    let failed = |error: rusqlite::Error| at_open(path, &error);
-    let mut statement = connection
-        .prepare_cached(&format!(
-            "SELECT {COLUMNS} FROM batch WHERE node = ?1 AND epoch = ?2 AND lane = ?3 AND seq = ?4"
-        ))
-        .map_err(failed)?;
+pub(crate) fn read_one(connection: &Connection, id: &BatchId) -> Result<Option<Batch>, ReadError> {
+    let mut statement = connection.prepare_cached(&format!(
+        "SELECT {COLUMNS} FROM batch WHERE node = ?1 AND epoch = ?2 AND lane = ?3 AND seq = ?4"
+    ))?;
     let key = params![node(&id.writer), id.writer.epoch().cast_signed(), id.lane, id.seq.cast_signed()];
-    let mut rows = statement.query(key).map_err(failed)?;
-    match rows.next().map_err(failed)? {
-        Some(row) => Ok(Some(read(row, path)?.batch)),
-        None => Ok(None),
-    }
+    let mut rows = statement.query(key)?;
+    rows.next()?.map(|row| Ok(read(row)?.batch)).transpose()
 }
 
-const COLUMNS: &str = "node, epoch, lane, seq, digest, body, counters, increments";
-
-fn read(row: &Row<'_>, path: &Path) -> Result<Frozen, JournalError> {
-    let failed = |error: rusqlite::Error| at_open(path, &error);
-    let id = read_id(row).map_err(failed)?;
-    let corrupt = || JournalError::corrupt(path, format_args!("batch `{id}` is not as it was frozen"));
-    let expected = row.get::<_, i64>(4).map_err(failed)?.cast_unsigned();
-    let body = row.get_ref(5).and_then(|value| Ok(value.as_blob()?)).map_err(failed)?;
+fn read(row: &Row<'_>) -> Result<Frozen, ReadError> {
+    let id = read_id(row)?;
+    let damaged = || ReadError::damaged(format!("batch `{id}` is not as it was frozen"));
+    let number = |at: usize| row.get::<_, i64>(at).map(i64::cast_unsigned);
+    let expected = number(4)?;
+    let body = row.get_ref(5)?.as_blob().map_err(rusqlite::Error::from)?;
     if digest(&id, body) != expected {
-        return Err(corrupt());
+        return Err(damaged());
     }
-    let batch = Batch::decode(body).map_err(|_| corrupt())?;
-    let number = |at: usize| row.get::<_, i64>(at).map(i64::cast_unsigned).map_err(failed);
+    let batch = Batch::decode(body).map_err(|_| damaged())?;
     let (counters, increments) = (number(6)?, number(7)?);
     if *batch.id() != id || batch.len() as u64 != counters || batch.totals().increments != increments {
-        return Err(corrupt());
+        return Err(damaged());
     }
     Ok(Frozen { batch, digest: expected })
 }
@@ -217,7 +202,7 @@ pub(crate) fn read_id(row: &Row<'_>) -> rusqlite::Result<BatchId> {
     Ok(BatchId { writer: Writer::new(node, epoch), lane: row.get(2)?, seq })
 }
 
-/// Reads how much is kept of resolved batches.
+/// Reads the number and the size of the resolved batches.
 pub(crate) fn read_resolved_size(connection: &Connection) -> rusqlite::Result<Resolved> {
     const SIZE: &str =
         "SELECT count(*), coalesce(sum(length(body)), 0) FROM resolved JOIN batch ON id = batch";

@@ -1,36 +1,36 @@
-//! The table `quarantined`: what could not be added to its counter, until a person decides.
-
-use std::path::Path;
-
-use countem_core::BatchId;
+//! The table `quarantined`: deltas that could not be added to their counter, until a person retries or drops them.
 
 pub use countem_core::Quarantined;
+
+use countem_core::{BatchId, Deltas};
 use rusqlite::{Connection, Row, params};
 
 use crate::{
-    digest::Digest,
-    error::JournalError,
-    ledger::{Ledger, Sum},
-    schema::at_open,
+    error::ReadError,
+    tables::{
+        digest::Digest,
+        pending,
+        state::{JournalState, Sum},
+    },
 };
 
 /// A quarantined delta in the journal.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct QuarantineEntry {
-    /// Names the entry. Never used twice in one journal.
+    /// Id of the entry. Never used twice in one journal.
     pub id: i64,
-    /// The batch of which it is the only part that is not in the store; `None` when it never was in a batch.
+    /// The batch of which it is the only part that is not in the store; `None` when it was in no batch.
     pub batch: Option<BatchId>,
     /// The delta and the reason.
     pub quarantined: Quarantined,
 }
 
-/// Says which quarantined deltas are meant.
+/// A choice of quarantined deltas.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Selection {
-    /// Every one that is there when the call is carried out.
+    /// Every entry that exists when the call is executed.
     All,
-    /// Those with these ids, as far as they are still there.
+    /// The entries with these ids, as far as they exist.
     Ids(Vec<i64>),
 }
 
@@ -46,10 +46,10 @@ impl Selection {
 const INSERT: &str = "INSERT INTO quarantined
     (writer, lane, seq, collection, bucket, metric, n, increments, reason) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)";
 
-/// Keeps a delta that could not be added.
+/// Adds a delta, and the batch of which it was a part.
 pub(crate) fn add(
     connection: &Connection,
-    ledger: &mut Ledger,
+    state: &mut JournalState,
     batch: Option<&BatchId>,
     quarantined: &Quarantined,
 ) -> rusqlite::Result<()> {
@@ -65,51 +65,49 @@ pub(crate) fn add(
         increments.cast_signed(),
         reason,
     ])?;
-    ledger.quarantined.add(sum_of(id, batch, quarantined));
+    state.quarantined.add(sum_of(id, batch, quarantined));
     Ok(())
 }
 
-/// Takes the selected deltas out of quarantine.
-pub(crate) fn take(
+/// Moves the `pending` deltas, which are all that the journal holds, into quarantine, and returns their number.
+pub(crate) fn add_pending<'a>(
     connection: &Connection,
-    ledger: &mut Ledger,
-    path: &Path,
-    selection: &Selection,
-) -> Result<Vec<QuarantineEntry>, JournalError> {
-    let mut taken = read(connection, path)?;
-    taken.retain(|entry| selection.includes(entry));
-    for entry in &taken {
-        remove(connection, ledger, entry)
-            .map_err(|error| JournalError::sqlite(path, "take out of quarantine in", &error))?;
+    state: &mut JournalState,
+    pending: impl Iterator<Item = (u16, &'a Deltas)>,
+    reason: &str,
+) -> rusqlite::Result<usize> {
+    let mut moved = 0;
+    for (lane, deltas) in pending {
+        for delta in deltas.iter() {
+            add(connection, state, None, &Quarantined::new(delta, reason))?;
+        }
+        pending::clear(connection, state, lane)?;
+        moved += deltas.len();
     }
-    Ok(taken)
+    Ok(moved)
 }
 
-/// Takes one delta, which is there, out of quarantine.
+/// Removes an entry, which exists.
 pub(crate) fn remove(
     connection: &Connection,
-    ledger: &mut Ledger,
+    state: &mut JournalState,
     entry: &QuarantineEntry,
 ) -> rusqlite::Result<()> {
     connection.prepare_cached("DELETE FROM quarantined WHERE id = ?1")?.execute([entry.id])?;
-    ledger.quarantined.subtract(sum(entry));
+    state.quarantined.subtract(sum(entry));
     Ok(())
 }
 
 /// Reads all quarantined deltas, oldest first.
-pub(crate) fn read(connection: &Connection, path: &Path) -> Result<Vec<QuarantineEntry>, JournalError> {
-    let failed = |error: rusqlite::Error| at_open(path, &error);
-    let mut statement = connection
-        .prepare_cached(
-            "SELECT id, writer, lane, seq, collection, bucket, metric, n, increments, reason FROM quarantined ORDER BY id",
-        )
-        .map_err(failed)?;
-    let mut rows = statement.query([]).map_err(failed)?;
+pub(crate) fn read(connection: &Connection) -> Result<Vec<QuarantineEntry>, ReadError> {
+    let mut statement = connection.prepare_cached(
+        "SELECT id, writer, lane, seq, collection, bucket, metric, n, increments, reason FROM quarantined ORDER BY id",
+    )?;
+    let mut rows = statement.query([])?;
     let mut entries = Vec::new();
-    while let Some(row) = rows.next().map_err(failed)? {
-        let entry = read_entry(row).map_err(failed)?;
-        entries
-            .push(entry.ok_or_else(|| JournalError::corrupt(path, "a quarantined count is not readable"))?);
+    while let Some(row) = rows.next()? {
+        let entry = read_entry(row)?;
+        entries.push(entry.ok_or_else(|| ReadError::damaged("a quarantined count is not readable"))?);
     }
     Ok(entries)
 }
@@ -137,7 +135,7 @@ fn read_entry(row: &Row<'_>) -> rusqlite::Result<Option<QuarantineEntry>> {
     Ok(Some(QuarantineEntry { id: row.get(0)?, batch, quarantined }))
 }
 
-/// Returns what an entry contributes to the sum of its table.
+/// Returns the share of an entry in the sum of its table.
 pub(crate) fn sum(entry: &QuarantineEntry) -> Sum {
     sum_of(entry.id, entry.batch.as_ref(), &entry.quarantined)
 }

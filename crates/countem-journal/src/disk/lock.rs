@@ -8,10 +8,10 @@ use std::{
 
 use crate::error::{ErrorKind, JournalError};
 
-/// Name of the lock file. It stays when the process ends; the lock does not, however the process ends.
+/// Name of the lock file. The file stays when the process ends, in whatever way; the lock does not.
 pub(crate) const LOCK: &str = "journal.lock";
 
-/// Keeps every other process out of a directory until it is dropped.
+/// Exclusive lock on a directory, held until it is dropped.
 #[derive(Debug)]
 pub(crate) struct DirectoryLock {
     _file: File,
@@ -30,24 +30,24 @@ impl DirectoryLock {
             .map_err(|error| JournalError::io(&path, "open the lock file", &error))?;
         match file.try_lock() {
             Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return Err(locked(dir, &mut file)),
+            Err(TryLockError::WouldBlock) => return Err(in_use(dir, &mut file)),
             Err(TryLockError::Error(error)) => {
                 return Err(JournalError::io(&path, "lock", &error));
             }
         }
-        // For the message of whoever comes second. The lock holds without it, even on a full disk.
+        // For the error message of a second process. The lock holds without it, even on a full disk.
         file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id())).ok();
         Ok(Self { _file: file })
     }
 }
 
-fn locked(dir: &Path, file: &mut File) -> JournalError {
+fn in_use(dir: &Path, file: &mut File) -> JournalError {
     let mut text = String::new();
-    // Some systems do not let anybody read a locked file.
+    // Some systems refuse to read a locked file.
     let pid: Option<u32> = file.read_to_string(&mut text).ok().and_then(|_| text.trim().parse().ok());
-    let who = pid.map_or_else(|| "another process".to_owned(), |pid| format!("process {pid}"));
+    let holder = pid.map_or_else(|| "another process".to_owned(), |pid| format!("process {pid}"));
     JournalError::new(
         ErrorKind::Locked,
-        format!("the journal directory `{}` is in use by {who}", dir.display()),
+        format!("the journal directory `{}` is in use by {holder}", dir.display()),
     )
 }

@@ -1,4 +1,4 @@
-//! Where a journal lives: how a copy of one is noticed.
+//! Provenance of a journal file: how a copy is recognised.
 
 use std::{
     fs, io,
@@ -6,22 +6,22 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-/// What stays the same as long as a journal is neither copied nor taken to another machine.
+/// Birth time and host of a journal file: unchanged as long as it is neither copied nor taken to another machine.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct Place {
-    /// When the file was created, in nanoseconds since 1970, where the file system remembers. Copying a file creates one.
+pub(crate) struct Provenance {
+    /// Creation time of the file in nanoseconds since 1970, where the file system records it. A copy has a later one.
     pub(crate) born: Option<i64>,
-    /// The machine's id, else its name.
+    /// Id of the machine, else its name.
     pub(crate) host: Option<String>,
 }
 
-/// How a journal came to be where it is.
+/// Relation of an opened journal to the one that was last used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Origin {
     /// It was created by this opening.
     Created,
-    /// It was used here before, as far as can be seen from here.
+    /// It was last used at the same place, as far as file system and host tell.
     Same,
     /// It is a copy of a file, such as a cloned directory or a restored backup. Its node has a fresh identity.
     Copied,
@@ -30,20 +30,20 @@ pub enum Origin {
     OtherHost,
 }
 
-impl Place {
-    /// Looks around at the file `path`.
+impl Provenance {
+    /// Reads the provenance of the file at `path`.
     pub(crate) fn of(path: &Path) -> Self {
         let created = fs::metadata(path).and_then(|found| found.created());
         Self { born: created.ok().and_then(nanoseconds), host: host() }
     }
 
-    /// Tells how a journal that was at `self` came to be at `here`. What either does not know is no difference: a false
-    /// alarm would be worse, and the store's registry of nodes catches what cannot be seen here.
-    pub(crate) fn origin(&self, here: &Self) -> Origin {
+    /// Compares the recorded provenance with the one found now. A value missing on either side counts as equal: a false
+    /// alarm would quarantine good counts, and the store's registry of writers notices the remaining copies.
+    pub(crate) fn origin(&self, now: &Self) -> Origin {
         let differs = |was: bool, is: bool, equal: bool| was && is && !equal;
-        if differs(self.born.is_some(), here.born.is_some(), self.born == here.born) {
+        if differs(self.born.is_some(), now.born.is_some(), self.born == now.born) {
             Origin::Copied
-        } else if differs(self.host.is_some(), here.host.is_some(), self.host == here.host) {
+        } else if differs(self.host.is_some(), now.host.is_some(), self.host == now.host) {
             Origin::OtherHost
         } else {
             Origin::Same
@@ -71,33 +71,33 @@ fn host() -> Option<String> {
 mod tests {
     use super::*;
 
-    fn place(born: Option<i64>, host: Option<&str>) -> Place {
-        Place { born, host: host.map(str::to_owned) }
+    fn provenance(born: Option<i64>, host: Option<&str>) -> Provenance {
+        Provenance { born, host: host.map(str::to_owned) }
     }
 
     #[test]
-    fn a_copied_file_is_noticed() {
+    fn copied_file_is_noticed() {
         let dir = tempfile::tempdir().unwrap();
         let (original, copy) = (dir.path().join("a"), dir.path().join("b"));
         fs::write(&original, "x").unwrap();
-        let before = Place::of(&original);
+        let before = Provenance::of(&original);
         fs::write(&original, "written again").unwrap();
-        assert_eq!(before.origin(&Place::of(&original)), Origin::Same);
+        assert_eq!(before.origin(&Provenance::of(&original)), Origin::Same);
         fs::copy(&original, &copy).unwrap();
         if before.born.is_some() {
-            assert_eq!(before.origin(&Place::of(&copy)), Origin::Copied);
+            assert_eq!(before.origin(&Provenance::of(&copy)), Origin::Copied);
         }
         fs::rename(&original, dir.path().join("c")).unwrap();
-        assert_eq!(before.origin(&Place::of(&dir.path().join("c"))), Origin::Same);
+        assert_eq!(before.origin(&Provenance::of(&dir.path().join("c"))), Origin::Same);
     }
 
     #[test]
-    fn what_is_not_known_is_no_difference() {
-        let known = place(Some(1), Some("a"));
-        assert_eq!(known.origin(&place(None, None)), Origin::Same);
-        assert_eq!(place(None, None).origin(&known), Origin::Same);
-        assert_eq!(known.origin(&place(Some(1), Some("b"))), Origin::OtherHost);
-        assert_eq!(known.origin(&place(Some(2), Some("b"))), Origin::Copied);
+    fn unknown_provenance_counts_as_equal() {
+        let known = provenance(Some(1), Some("a"));
+        assert_eq!(known.origin(&provenance(None, None)), Origin::Same);
+        assert_eq!(provenance(None, None).origin(&known), Origin::Same);
+        assert_eq!(known.origin(&provenance(Some(1), Some("b"))), Origin::OtherHost);
+        assert_eq!(known.origin(&provenance(Some(2), Some("b"))), Origin::Copied);
         assert_eq!(known.origin(&known), Origin::Same);
     }
 }

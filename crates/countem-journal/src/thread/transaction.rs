@@ -1,0 +1,156 @@
+//! The running transaction: what requests read and write.
+
+use std::{
+    path::Path,
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use countem_core::{BatchId, Writer};
+
+use crate::{
+    config::JournalConfig,
+    disk::connection::{FRAME_BYTES, OpenFile, PAGE_BYTES},
+    error::{ErrorKind, Failure, JournalError, ReadError},
+    tables::{
+        batches::{self, Encoded},
+        pending,
+        quarantine::{self, QuarantineEntry, Quarantined, Selection},
+        state::JournalState,
+    },
+};
+
+/// An entry that [`retry_quarantined`](crate::Journal::retry_quarantined) made pending again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[must_use = "the caller has to count this delta as pending, too"]
+pub struct Retried {
+    /// The lane in which it is pending now. It is in the journal already.
+    pub lane: u16,
+    /// The entry, which is not in quarantine any more.
+    pub entry: QuarantineEntry,
+}
+
+/// The running transaction.
+pub(crate) struct Transaction<'a> {
+    pub(crate) file: &'a OpenFile,
+    pub(crate) path: &'a Path,
+    /// State after the transaction.
+    pub(crate) state: &'a mut JournalState,
+    pub(crate) config: &'a JournalConfig,
+    /// Pages in the log before this transaction.
+    pub(crate) log_pages: u64,
+    /// Bytes of the log before this transaction.
+    pub(crate) log_bytes: u64,
+    /// Rows of the table `pending` that the transaction has changed so far.
+    pub(crate) rows: u64,
+}
+
+/// Pages that a transaction writes beside those of its rows: the state and the upper levels of trees.
+const SPARE_PAGES: u64 = 8;
+
+impl Transaction<'_> {
+    /// Replaces all pending deltas of `lane` by `batches`.
+    pub(crate) fn freeze(&mut self, lane: u16, batches: &[Encoded]) -> Result<(), Failure> {
+        let connection = &self.file.connection;
+        // First, so that the batches use the pages that this frees.
+        pending::clear(connection, self.state, lane)?;
+        for batch in batches {
+            if !batches::freeze(connection, self.state, batch)? {
+                return Err(Failure::Refused(JournalError::new(
+                    ErrorKind::Refused,
+                    format!("cannot freeze batch `{}`: its identity was used for something else", batch.id()),
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    /// Marks the batch `id` as resolved except for `quarantined`, and deletes batches that were resolved long ago.
+    pub(crate) fn resolve(&mut self, id: &BatchId, quarantined: &[Quarantined]) -> Result<(), Failure> {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let now = i64::try_from(now.as_millis()).unwrap_or(i64::MAX);
+        let connection = &self.file.connection;
+        if batches::resolve(connection, self.state, id, now)? {
+            for quarantined in quarantined {
+                quarantine::add(connection, self.state, Some(id), quarantined)?;
+            }
+        }
+        let retention = i64::try_from(self.config.resolved_retention.as_millis()).unwrap_or(i64::MAX);
+        let max_bytes = self.config.resolved_bytes;
+        batches::prune(connection, self.state, |at, kept| {
+            now.saturating_sub(at) >= retention || kept.bytes > max_bytes
+        })?;
+        Ok(())
+    }
+
+    /// Makes the selected quarantined deltas pending in the lanes of their collections.
+    pub(crate) fn retry_quarantined(
+        &mut self,
+        selection: &Selection,
+        lane_of: &dyn Fn(&str) -> u16,
+    ) -> Result<Vec<Retried>, Failure> {
+        let mut retried = Vec::new();
+        for entry in self.quarantined(selection)? {
+            let lane = lane_of(&entry.quarantined.collection);
+            match pending::add(&self.file.connection, self.state, lane, [entry.quarantined.delta()]) {
+                Ok(_) => {}
+                // It overflows even its pending counter, and stays in quarantine.
+                Err(Failure::Refused(_)) => continue,
+                Err(failure) => return Err(failure),
+            }
+            quarantine::remove(&self.file.connection, self.state, &entry)?;
+            retried.push(Retried { lane, entry });
+        }
+        Ok(retried)
+    }
+
+    /// Deletes the selected quarantined deltas, and returns them.
+    pub(crate) fn drop_quarantined(
+        &mut self,
+        selection: &Selection,
+    ) -> Result<Vec<QuarantineEntry>, Failure> {
+        let dropped = self.quarantined(selection)?;
+        for entry in &dropped {
+            quarantine::remove(&self.file.connection, self.state, entry)?;
+        }
+        Ok(dropped)
+    }
+
+    /// Moves all pending deltas into quarantine, and returns their number.
+    pub(crate) fn quarantine_pending(&mut self, reason: &str) -> Result<usize, Failure> {
+        let connection = &self.file.connection;
+        let pending = pending::read(connection).map_err(|error| self.unreadable(error))?;
+        let pending = pending.iter().map(|(lane, deltas, _)| (*lane, deltas));
+        Ok(quarantine::add_pending(connection, self.state, pending, reason)?)
+    }
+
+    /// Draws a new node identity.
+    pub(crate) fn renew_identity(&mut self) -> Writer {
+        self.state.node = rand::random();
+        // Raised, so that batches frozen before are still recognised as older.
+        self.state.epoch += 1;
+        self.state.writer()
+    }
+
+    /// Checks that the files would keep within their bound if the transaction were committed now.
+    ///
+    /// # Errors
+    /// [`Failure::NoRoom`] when they would not.
+    pub(crate) fn check_room(&self) -> Result<(), Failure> {
+        let pages = self.file.pages()?;
+        // Every row changes at most one page of the table, and a new one now and then the pages above it; and however many
+        // rows there are, no page is written twice.
+        let written = (self.rows + SPARE_PAGES).min(pages);
+        let log = self.log_bytes.max((self.log_pages + written) * FRAME_BYTES);
+        if pages * PAGE_BYTES + log <= self.config.max_bytes { Ok(()) } else { Err(Failure::NoRoom) }
+    }
+
+    fn quarantined(&self, selection: &Selection) -> Result<Vec<QuarantineEntry>, Failure> {
+        let mut entries = quarantine::read(&self.file.connection).map_err(|error| self.unreadable(error))?;
+        entries.retain(|entry| selection.includes(entry));
+        Ok(entries)
+    }
+
+    fn unreadable(&self, error: ReadError) -> Failure {
+        Failure::Refused(error.of(self.path))
+    }
+}
