@@ -36,7 +36,7 @@ impl WriteConnection {
         if let Some(moved) = self.file.take_if(|file| !file.is_current()) {
             tracing::warn!(path = %self.config.path.display(), "the database file was moved or deleted");
             // Moves the log into the old file, so that the file is whole wherever it is now. A failure cannot be helped.
-            moved.connection.execute_batch("PRAGMA wal_checkpoint(PASSIVE)").ok();
+            moved.checkpoint().ok();
             // The log of a new file would have the name that closing deletes.
             moved.close_untouched();
         }
