@@ -1,4 +1,4 @@
-//! What it costs to make counts durable, beside the cost of the disk alone.
+//! Cost of making counts durable, beside the cost of the disk alone.
 
 use std::{
     fs::File,
@@ -42,9 +42,9 @@ fn durable(criterion: &mut Criterion) {
         };
         (0..256).for_each(|_| write(&mut file));
         let mut at = 0;
-        // In place, as a log is written that has reached its size.
+        // In place, as a log is overwritten that has reached its size.
         bencher.iter(|| {
-            file.seek(SeekFrom::Start(at % 256 * 8192)).expect("a place");
+            file.seek(SeekFrom::Start(at % 256 * 8192)).expect("the offset");
             write(&mut file);
             at += 1;
         });
@@ -87,7 +87,7 @@ fn durable(criterion: &mut Criterion) {
                 for record in records {
                     let done = done.clone();
                     journal
-                        .record(record, move |outcome| done.send(outcome.is_ok()).expect("somebody waits"));
+                        .record(record, move |outcome| done.send(outcome.is_ok()).expect("the bench waits"));
                 }
                 drop(done);
                 assert!(waiting.iter().all(black_box));

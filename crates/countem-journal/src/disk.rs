@@ -1,6 +1,6 @@
 //! The directory of a journal and the files in it.
 
-pub(crate) mod connection;
+pub(crate) mod file;
 pub(crate) mod lock;
 pub(crate) mod provenance;
 pub(crate) mod reserve;

@@ -2,6 +2,7 @@
 
 use std::{fmt, io, path::Path};
 
+use countem_sqlite::Cause;
 use rusqlite::{Error, ErrorCode, ffi};
 
 /// State of the journal after a failed call. Kinds exist only where a caller acts differently.
@@ -79,31 +80,18 @@ impl JournalError {
 
     /// Describes a failure of SQLite while the journal is in use.
     pub(crate) fn sqlite(path: &Path, attempt: &str, error: &Error) -> Self {
-        let path = path.display();
-        if is_corrupt(error) {
-            return Self::new(
-                ErrorKind::Corrupt,
-                format!("cannot {attempt} `{path}`: it is damaged: {error}"),
-            );
-        }
-        let (kind, why) = match error.sqlite_error_code() {
-            Some(ErrorCode::DiskFull) => (ErrorKind::Full, "there is no space left on the disk".to_owned()),
-            Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
-                (ErrorKind::Unavailable, "another process keeps it locked".to_owned())
+        let cause = Cause::of(error);
+        let (kind, why) = match cause {
+            Cause::Corrupt | Cause::NotADatabase => (ErrorKind::Corrupt, format!("it is damaged: {error}")),
+            Cause::Full => (ErrorKind::Full, cause.why().to_owned()),
+            Cause::ReadOnly | Cause::CannotOpen => (ErrorKind::Refused, cause.why().to_owned()),
+            Cause::Busy => (ErrorKind::Unavailable, cause.why().to_owned()),
+            Cause::Io | Cause::Interrupted | Cause::Other => {
+                let code = error.sqlite_error().map_or(0, |failure| failure.extended_code);
+                (ErrorKind::Unavailable, format!("{}: {error} (SQLite code {code})", cause.why()))
             }
-            Some(ErrorCode::ReadOnly) => {
-                (ErrorKind::Refused, "the file or its folder is read-only".to_owned())
-            }
-            Some(ErrorCode::CannotOpen | ErrorCode::PermissionDenied) => (
-                ErrorKind::Refused,
-                "the file or its folder may not be opened; check their rights".to_owned(),
-            ),
-            Some(ErrorCode::SystemIoFailure) => {
-                (ErrorKind::Unavailable, format!("input or output failed: {}", words(error)))
-            }
-            _ => (ErrorKind::Unavailable, words(error)),
         };
-        Self::new(kind, format!("cannot {attempt} `{path}`: {why}"))
+        Self::new(kind, format!("cannot {attempt} `{}`: {why}", path.display()))
     }
 }
 
@@ -133,12 +121,13 @@ impl ReadError {
     pub(crate) fn of(self, path: &Path) -> JournalError {
         match self {
             // While a journal is read, SQLite's general error has no other reason than the content of the file.
-            Self::Sqlite(error)
-                if is_corrupt(&error) || error.sqlite_error_code() == Some(ErrorCode::Unknown) =>
-            {
+            Self::Sqlite(error) if error.sqlite_error_code() == Some(ErrorCode::Unknown) => {
                 JournalError::corrupt(path, error)
             }
-            Self::Sqlite(error) => JournalError::sqlite(path, "open the journal", &error),
+            Self::Sqlite(error) => match JournalError::sqlite(path, "open the journal", &error) {
+                described if described.kind() == ErrorKind::Corrupt => JournalError::corrupt(path, error),
+                described => described,
+            },
             Self::Damaged(why) => JournalError::corrupt(path, why),
             Self::Refused(why) => JournalError::refused(path, why),
         }
@@ -162,72 +151,23 @@ impl From<Error> for Failure {
     }
 }
 
-/// Returns SQLite's message and its extended code, which is more precise.
-fn words(error: &Error) -> String {
-    match error.sqlite_error() {
-        Some(code) => format!("{error} (SQLite code {})", code.extended_code),
-        None => error.to_string(),
-    }
-}
-
-/// Tells whether the content of the file is wrong, in contrast to the access to it.
-fn is_corrupt(error: &Error) -> bool {
-    match error.sqlite_error_code() {
-        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => true,
-        Some(_) => matches!(
-            extended_code(error),
-            Some(ffi::SQLITE_IOERR_SHORT_READ | ffi::SQLITE_IOERR_CORRUPTFS | ffi::SQLITE_IOERR_DATA)
-        ),
-        // A value does not have the form that the tables promise.
-        None => matches!(
-            error,
-            Error::FromSqlConversionFailure(..)
-                | Error::IntegralValueOutOfRange(..)
-                | Error::InvalidColumnType(..)
-                | Error::QueryReturnedNoRows
-                | Error::Utf8Error(..)
-        ),
-    }
-}
-
 /// Tells whether a sum left the range of `i64`, after which the statement, and nothing else, had no effect.
 ///
 /// SQLite turns an overflowing sum into a float, which the column of a STRICT table refuses.
 pub(crate) fn is_overflow(error: &Error) -> bool {
-    extended_code(error) == Some(ffi::SQLITE_CONSTRAINT_DATATYPE)
-}
-
-/// Tells whether a commit that failed with `error` left no valid commit record, not even an unsynced one.
-///
-/// The record is written last, so these failures came before it. After any other failure, such as one of `fsync`, the
-/// record may be in the log, and the next recovery of the log may bring the transaction back.
-pub(crate) fn is_clean_commit_failure(error: &Error) -> bool {
-    matches!(
-        error.sqlite_error_code(),
-        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked | ErrorCode::DiskFull)
-    )
-}
-
-/// Tells whether the disk had no space left.
-pub(crate) fn is_disk_full(error: &Error) -> bool {
-    error.sqlite_error_code() == Some(ErrorCode::DiskFull)
-}
-
-fn extended_code(error: &Error) -> Option<i32> {
-    error.sqlite_error().map(|error| error.extended_code)
+    error.sqlite_error().is_some_and(|failure| failure.extended_code == ffi::SQLITE_CONSTRAINT_DATATYPE)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn failure(code: i32) -> Error {
-        Error::SqliteFailure(ffi::Error::new(code), None)
-    }
-
     #[test]
     fn error_is_one_sentence_with_the_path() {
-        let error = |code| JournalError::sqlite(Path::new("/data/journal.db"), "write to", &failure(code));
+        let error = |code| {
+            let failure = Error::SqliteFailure(ffi::Error::new(code), None);
+            JournalError::sqlite(Path::new("/data/journal.db"), "write to", &failure)
+        };
         let full = error(ffi::SQLITE_FULL);
         assert_eq!(full.kind(), ErrorKind::Full);
         assert_eq!(
@@ -239,12 +179,5 @@ mod tests {
         for code in [ffi::SQLITE_NOTADB, ffi::SQLITE_CORRUPT_VTAB, ffi::SQLITE_IOERR_SHORT_READ] {
             assert_eq!(error(code).kind(), ErrorKind::Corrupt, "{code}");
         }
-    }
-
-    #[test]
-    fn commit_whose_fsync_failed_is_in_doubt() {
-        assert!(!is_clean_commit_failure(&failure(ffi::SQLITE_IOERR_FSYNC)));
-        assert!(!is_clean_commit_failure(&failure(ffi::SQLITE_IOERR_WRITE)));
-        assert!(is_clean_commit_failure(&failure(ffi::SQLITE_FULL)));
     }
 }

@@ -93,7 +93,7 @@ impl Journal {
     ) {
         let batches: Vec<_> = batches.into_iter().map(Encoded::new).collect();
         let freeze = move |transaction: &mut Transaction<'_>| transaction.freeze(lane, &batches);
-        self.thread.send(Call::new("freeze", Urgency::Now, freeze, done));
+        self.thread.send(Call::boxed("freeze", Urgency::Now, freeze, done));
     }
 
     /// Records that the store has the batch `id`, except for `quarantined`.
@@ -111,7 +111,7 @@ impl Journal {
         let id = id.clone();
         let urgency = if quarantined.is_empty() { Urgency::Lazy } else { Urgency::Insistent };
         let resolve = move |transaction: &mut Transaction<'_>| transaction.resolve(&id, &quarantined);
-        self.thread.send(Call::new("resolve", urgency, resolve, done));
+        self.thread.send(Call::boxed("resolve", urgency, resolve, done));
     }
 
     /// Makes quarantined deltas pending again, each in the lane that `lane_of` returns for its collection.
@@ -175,6 +175,6 @@ impl Journal {
         execute: impl FnMut(&mut Transaction<'_>) -> Result<T, Failure> + Send + 'static,
         done: impl FnOnce(Result<T, JournalError>) + Send + 'static,
     ) {
-        self.thread.send(Call::new("other", Urgency::Now, execute, done));
+        self.thread.send(Call::boxed("other", Urgency::Now, execute, done));
     }
 }

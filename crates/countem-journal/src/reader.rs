@@ -6,10 +6,10 @@ use std::{
 };
 
 use countem_core::{Batch, BatchId, Deltas, Writer};
-use rusqlite::Connection;
+use countem_sqlite::OpenFile;
 
 use crate::{
-    disk::connection::{JOURNAL, OpenFile, sizes},
+    disk::file::{BUSY_TIMEOUT, JOURNAL, sizes},
     error::{JournalError, ReadError},
     tables::{
         batches,
@@ -23,7 +23,7 @@ use crate::{
 /// A journal that is open for reading only. Each call sees the journal as of one moment.
 #[derive(Debug)]
 pub struct JournalReader {
-    connection: Connection,
+    file: OpenFile,
     path: PathBuf,
 }
 
@@ -87,11 +87,11 @@ impl JournalReader {
             return Err(JournalError::refused(&path, "there is none"));
         }
         let open = || -> Result<_, ReadError> {
-            let connection = OpenFile::open_read_only(&path)?.connection;
-            Ok((recognise(&connection)?, connection))
+            let file = OpenFile::for_reading(&path, BUSY_TIMEOUT)?;
+            Ok((recognise(&file.connection)?, file))
         };
         match open().map_err(|error| error.of(&path))? {
-            (Recognised::Journal, connection) => Ok(Self { connection, path }),
+            (Recognised::Journal, file) => Ok(Self { file, path }),
             (Recognised::Empty, _) => Err(JournalError::refused(&path, "it is empty")),
         }
     }
@@ -102,7 +102,7 @@ impl JournalReader {
     /// The file cannot be read, or is damaged.
     pub fn summary(&self) -> Result<Summary, JournalError> {
         self.at_one_moment(|| {
-            let contents = Contents::read(&self.connection)?;
+            let contents = Contents::read(&self.file.connection)?;
             let state = &contents.state;
             let resolved = self.read_resolved(0)?;
             let (file_bytes, log_bytes) = sizes(&self.path);
@@ -139,10 +139,10 @@ impl JournalReader {
     /// The content differs from what was written.
     pub fn verify(&self) -> Result<(), JournalError> {
         self.at_one_moment(|| {
-            check_structure(&self.connection)?;
-            Contents::read(&self.connection)?;
+            check_structure(&self.file.connection)?;
+            Contents::read(&self.file.connection)?;
             for resolved in self.read_resolved(0)? {
-                batches::read_one(&self.connection, &resolved.id)?;
+                batches::read_one(&self.file.connection, &resolved.id)?;
             }
             Ok(())
         })
@@ -153,7 +153,7 @@ impl JournalReader {
     /// # Errors
     /// The file cannot be read, or is damaged.
     pub fn pending(&self) -> Result<Vec<(u16, Deltas)>, JournalError> {
-        let pending = self.at_one_moment(|| pending::read(&self.connection))?;
+        let pending = self.at_one_moment(|| pending::read(&self.file.connection))?;
         Ok(pending.into_iter().map(|(lane, deltas, _)| (lane, deltas)).collect())
     }
 
@@ -162,7 +162,7 @@ impl JournalReader {
     /// # Errors
     /// The file cannot be read, or is damaged.
     pub fn frozen(&self) -> Result<Vec<Batch>, JournalError> {
-        let frozen = self.at_one_moment(|| batches::read_frozen(&self.connection))?;
+        let frozen = self.at_one_moment(|| batches::read_frozen(&self.file.connection))?;
         Ok(frozen.into_iter().map(|frozen| frozen.batch).collect())
     }
 
@@ -171,7 +171,7 @@ impl JournalReader {
     /// # Errors
     /// The file cannot be read, or is damaged.
     pub fn quarantined(&self) -> Result<Vec<QuarantineEntry>, JournalError> {
-        self.at_one_moment(|| quarantine::read(&self.connection))
+        self.at_one_moment(|| quarantine::read(&self.file.connection))
     }
 
     /// Lists the kept batches that were resolved at `since` or later, in the order in which they were frozen.
@@ -188,13 +188,13 @@ impl JournalReader {
     /// # Errors
     /// The file cannot be read, or the batch is not as it was frozen.
     pub fn batch(&self, id: &BatchId) -> Result<Option<Batch>, JournalError> {
-        self.at_one_moment(|| batches::read_one(&self.connection, id))
+        self.at_one_moment(|| batches::read_one(&self.file.connection, id))
     }
 
     fn read_resolved(&self, since: i64) -> Result<Vec<ResolvedBatch>, ReadError> {
         const LIST: &str = "SELECT node, epoch, lane, seq, at, counters, increments FROM resolved
             JOIN batch ON id = batch WHERE at >= ?1 ORDER BY epoch, lane, seq, id";
-        let mut statement = self.connection.prepare_cached(LIST)?;
+        let mut statement = self.file.connection.prepare_cached(LIST)?;
         let rows = statement.query_map([since], |row| {
             let number = |at: usize| row.get::<_, i64>(at).map(i64::cast_unsigned);
             Ok(ResolvedBatch {
@@ -209,7 +209,7 @@ impl JournalReader {
 
     fn at_one_moment<T>(&self, read: impl FnOnce() -> Result<T, ReadError>) -> Result<T, JournalError> {
         let read = || {
-            let _moment = self.connection.unchecked_transaction()?;
+            let _moment = self.file.connection.unchecked_transaction()?;
             read()
         };
         read().map_err(|error| error.of(&self.path))

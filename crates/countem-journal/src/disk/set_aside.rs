@@ -7,7 +7,7 @@ use std::{
 
 use crate::{
     disk::{
-        connection::{sync_directory, with_suffix},
+        file::{sync_directory, with_suffix},
         witness::WITNESS,
     },
     error::JournalError,

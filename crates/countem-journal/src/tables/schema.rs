@@ -1,5 +1,6 @@
 //! The tables, and recognising the file that has them.
 
+use countem_sqlite::Header;
 use rusqlite::Connection;
 
 use crate::{error::ReadError, tables::state::JournalState};
@@ -82,18 +83,16 @@ pub(crate) enum Recognised {
 /// # Errors
 /// A version that this countem does not know is refused; anything else is damage, because the name of the file is ours.
 pub(crate) fn recognise(connection: &Connection) -> Result<Recognised, ReadError> {
-    let pragma = |name| connection.pragma_query_value(None, name, |row| row.get::<_, i32>(0));
-    let tables =
-        connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get::<_, i64>(0))?;
-    match (pragma("application_id")?, pragma("user_version")?, tables) {
-        (APPLICATION_ID, SCHEMA_VERSION, _) if has_our_tables(connection)? => Ok(Recognised::Journal),
-        (APPLICATION_ID, SCHEMA_VERSION, _) => {
+    let header = Header::read(connection)?;
+    match (header.application_id, header.user_version) {
+        (APPLICATION_ID, SCHEMA_VERSION) if has_our_tables(connection)? => Ok(Recognised::Journal),
+        (APPLICATION_ID, SCHEMA_VERSION) => {
             Err(ReadError::damaged("its tables are not those of a countem journal"))
         }
-        (APPLICATION_ID, version, _) => Err(ReadError::Refused(format!(
+        (APPLICATION_ID, version) => Err(ReadError::Refused(format!(
             "its tables are of version {version}, this countem knows version {SCHEMA_VERSION}"
         ))),
-        (0, 0, 0) => Ok(Recognised::Empty),
+        _ if header.is_empty() => Ok(Recognised::Empty),
         _ => Err(ReadError::damaged("it does not say that it is a countem journal")),
     }
 }

@@ -8,7 +8,7 @@ use std::{
 };
 
 use crate::{
-    disk::connection::sizes,
+    disk::file::sizes,
     error::{ErrorKind, Failure, JournalError},
     status::Health,
     thread::{
@@ -307,7 +307,7 @@ fn probe() -> Box<dyn Request> {
         transaction.rows += 1;
         transaction.check_room()
     };
-    Call::new("other", Urgency::Now, execute, drop)
+    Call::boxed("other", Urgency::Now, execute, drop)
 }
 
 /// Answers a request of a transaction that was committed as `tick`, if it was.

@@ -2,10 +2,12 @@
 
 use std::{fs, path::Path, sync::Arc};
 
+use countem_sqlite::{OpenFile, bytes_of, log_of};
+
 use crate::{
     config::{CopiedPending, JournalConfig},
     disk::{
-        connection::{JOURNAL, OpenFile, bytes_of, log_of, sync_directory},
+        file::{BUSY_TIMEOUT, JOURNAL, format, prepare_writing, sync_directory},
         lock::DirectoryLock,
         provenance::{Origin, Provenance},
         reserve::Reserve,
@@ -90,10 +92,10 @@ fn find(dir: &Path, path: &Path, lanes: u16) -> Result<Found, JournalError> {
         let why = format!("{what}, but there was a journal here (`{WITNESS}` or a log is left of it)");
         return Err(JournalError::corrupt(path, why));
     }
-    let file = OpenFile::open(path).map_err(|error| ReadError::from(error).of(path))?;
+    let file = OpenFile::for_writing(path, BUSY_TIMEOUT).map_err(|error| ReadError::from(error).of(path))?;
     let checked = check(&file, witnessed, lanes).map_err(|error| error.of(path)).and_then(|checked| {
         // Only now may anything be written: every transaction that was seen becomes durable, see `Transactions::reopen`.
-        let prepared = file.prepare_writing().and_then(|()| file.empty_log());
+        let prepared = prepare_writing(&file).and_then(|()| file.empty_log());
         prepared.map_err(|error| JournalError::sqlite(path, "open the journal", &error))?;
         Ok(checked)
     });
@@ -111,8 +113,8 @@ fn check(file: &OpenFile, witnessed: Witnessed, lanes: u16) -> Result<(Contents,
     let is_new = match recognise(connection)? {
         Recognised::Journal => false,
         Recognised::Empty if witnessed == Witnessed::Absent => {
-            file.format()?;
-            file.prepare_writing()?;
+            format(connection)?;
+            prepare_writing(file)?;
             create_tables(connection, &JournalState::new(rand::random(), lanes))?;
             true
         }

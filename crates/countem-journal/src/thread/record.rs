@@ -59,7 +59,7 @@ impl Request for RecordRequest {
     }
 
     fn execute(&mut self, transaction: &mut Transaction<'_>) -> Result<(), Failure> {
-        let connection = &transaction.file.connection;
+        let connection = transaction.connection;
         for (lane, deltas) in &self.record.lanes {
             transaction.rows += pending::add(connection, transaction.state, *lane, deltas.iter())?;
         }

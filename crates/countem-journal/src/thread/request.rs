@@ -48,7 +48,7 @@ where
     T: Send + 'static,
     F: FnMut(&mut Transaction<'_>) -> Result<T, Failure> + Send + 'static,
 {
-    pub(crate) fn new(
+    pub(crate) fn boxed(
         point: &'static str,
         urgency: Urgency,
         execute: F,

@@ -1,8 +1,9 @@
 //! Space of the files: moving the log into the file, returning free pages, and making room when there is none.
 
+use countem_sqlite::{Cause, bytes_of, is_clean};
+
 use crate::{
-    disk::connection::{FRAME_BYTES, PAGE_BYTES, bytes_of, log_of},
-    error::{is_clean_commit_failure, is_disk_full},
+    disk::file::{self, FRAME_BYTES, PAGE_BYTES},
     tables::{batches, state::Resolved},
     thread::{
         fail_point,
@@ -28,26 +29,28 @@ impl Transactions {
     pub(crate) fn maintain(&mut self) {
         let Some(file) = &self.file else { return };
         let limit = CHECKPOINT_PAGES.min(self.config.max_bytes / (4 * FRAME_BYTES)).max(1);
-        let maintained = file.log_pages().and_then(|pages| {
+        let connection = &file.connection;
+        let maintained = file::log_pages(connection).and_then(|pages| {
             self.log_pages = pages;
             // The log must not hold many pages by which the file has to grow, or a full disk could keep it for ever.
-            let growth = file.pages()?.saturating_sub(bytes_of(&self.path).unwrap_or(0) / PAGE_BYTES);
+            let growth =
+                file::pages(connection)?.saturating_sub(bytes_of(&self.path).unwrap_or(0) / PAGE_BYTES);
             if pages < limit && growth < GROWTH_PAGES {
                 return Ok(());
             }
             fail_point::hit(&self.path, format_args!("checkpoint"))?;
-            if file.checkpoint()? {
+            if file::checkpoint(connection)? {
                 self.log_pages = 0;
             }
             // A log is overwritten from its beginning, which is much faster than growing it again. One that a large
             // transaction has left behind is too large to keep, though.
-            if bytes_of(&log_of(&self.path)).unwrap_or(0) > 2 * limit * FRAME_BYTES {
-                file.try_to_empty_log()?;
+            if file.log_len() > 2 * limit * FRAME_BYTES {
+                file::try_to_empty_log(file)?;
             }
-            let (pages, free) = (file.pages()?, file.free_pages()?);
+            let (pages, free) = (file::pages(connection)?, file::free_pages(connection)?);
             if free > KEPT_FREE_PAGES && free > pages / 4 {
                 // In portions, so that no request waits for long.
-                file.vacuum((free - KEPT_FREE_PAGES).min(CHECKPOINT_PAGES))?;
+                file::vacuum(connection, (free - KEPT_FREE_PAGES).min(CHECKPOINT_PAGES))?;
             }
             Ok(())
         });
@@ -58,10 +61,11 @@ impl Transactions {
     pub(crate) fn make_room(&mut self) -> bool {
         let Some(file) = &self.file else { return false };
         // The log holds mostly older versions of the same pages.
-        if bytes_of(&log_of(&self.path)).unwrap_or(0) > 0 {
+        if file.log_len() > 0 {
             let mut emptied =
                 fail_point::hit(&self.path, format_args!("room")).and_then(|()| file.empty_log());
-            if emptied.as_ref().is_err_and(is_disk_full) && self.reserve.release() {
+            if emptied.as_ref().is_err_and(|error| Cause::of(error) == Cause::Full) && self.reserve.release()
+            {
                 emptied = file.empty_log();
             }
             return self.made_room(&emptied);
@@ -69,18 +73,21 @@ impl Transactions {
         let Resolved { batches, bytes } = self.state.resolved;
         if batches > 0 {
             let keep = if bytes > SMALL_HISTORY { bytes / 2 } else { 0 };
-            let prune = Call::new(
+            let prune = Call::boxed(
                 "resolve",
                 Urgency::Now,
                 move |transaction| {
-                    let connection = &transaction.file.connection;
-                    Ok(batches::prune(connection, transaction.state, |_, kept| kept.bytes > keep)?)
+                    Ok(batches::prune(transaction.connection, transaction.state, |_, kept| {
+                        kept.bytes > keep
+                    })?)
                 },
                 drop,
             );
             return matches!(self.run(&mut [Entry::new(prune)]), Outcome::Committed(_));
         }
-        let vacuumed = file.free_pages().and_then(|free| file.vacuum(free).map(|()| free));
+        let connection = &file.connection;
+        let vacuumed =
+            file::free_pages(connection).and_then(|free| file::vacuum(connection, free).map(|()| free));
         let any = vacuumed.as_ref().is_ok_and(|free| *free > 0);
         any && self.made_room(&vacuumed)
     }
@@ -95,7 +102,7 @@ impl Transactions {
 
     /// Closes the file after a failure after which the connection cannot be trusted.
     fn keep_connection<T>(&mut self, outcome: &rusqlite::Result<T>) {
-        if outcome.as_ref().is_err_and(|error| !is_clean_commit_failure(error)) {
+        if outcome.as_ref().is_err_and(|error| !is_clean(error)) {
             self.file = None;
         }
     }

@@ -6,10 +6,11 @@ use std::{
 };
 
 use countem_core::{BatchId, Writer};
+use rusqlite::Connection;
 
 use crate::{
     config::JournalConfig,
-    disk::connection::{FRAME_BYTES, OpenFile, PAGE_BYTES},
+    disk::file::{FRAME_BYTES, PAGE_BYTES, pages},
     error::{ErrorKind, Failure, JournalError, ReadError},
     tables::{
         batches::{self, Encoded},
@@ -31,7 +32,7 @@ pub struct Retried {
 
 /// The running transaction.
 pub(crate) struct Transaction<'a> {
-    pub(crate) file: &'a OpenFile,
+    pub(crate) connection: &'a Connection,
     pub(crate) path: &'a Path,
     /// State after the transaction.
     pub(crate) state: &'a mut JournalState,
@@ -50,7 +51,7 @@ const SPARE_PAGES: u64 = 8;
 impl Transaction<'_> {
     /// Replaces all pending deltas of `lane` by `batches`.
     pub(crate) fn freeze(&mut self, lane: u16, batches: &[Encoded]) -> Result<(), Failure> {
-        let connection = &self.file.connection;
+        let connection = self.connection;
         // First, so that the batches use the pages that this frees.
         pending::clear(connection, self.state, lane)?;
         for batch in batches {
@@ -68,7 +69,7 @@ impl Transaction<'_> {
     pub(crate) fn resolve(&mut self, id: &BatchId, quarantined: &[Quarantined]) -> Result<(), Failure> {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let now = i64::try_from(now.as_millis()).unwrap_or(i64::MAX);
-        let connection = &self.file.connection;
+        let connection = self.connection;
         if batches::resolve(connection, self.state, id, now)? {
             for quarantined in quarantined {
                 quarantine::add(connection, self.state, Some(id), quarantined)?;
@@ -91,13 +92,13 @@ impl Transaction<'_> {
         let mut retried = Vec::new();
         for entry in self.quarantined(selection)? {
             let lane = lane_of(&entry.quarantined.collection);
-            match pending::add(&self.file.connection, self.state, lane, [entry.quarantined.delta()]) {
+            match pending::add(self.connection, self.state, lane, [entry.quarantined.delta()]) {
                 Ok(_) => {}
                 // It overflows even its pending counter, and stays in quarantine.
                 Err(Failure::Refused(_)) => continue,
                 Err(failure) => return Err(failure),
             }
-            quarantine::remove(&self.file.connection, self.state, &entry)?;
+            quarantine::remove(self.connection, self.state, &entry)?;
             retried.push(Retried { lane, entry });
         }
         Ok(retried)
@@ -110,14 +111,14 @@ impl Transaction<'_> {
     ) -> Result<Vec<QuarantineEntry>, Failure> {
         let dropped = self.quarantined(selection)?;
         for entry in &dropped {
-            quarantine::remove(&self.file.connection, self.state, entry)?;
+            quarantine::remove(self.connection, self.state, entry)?;
         }
         Ok(dropped)
     }
 
     /// Moves all pending deltas into quarantine, and returns their number.
     pub(crate) fn quarantine_pending(&mut self, reason: &str) -> Result<usize, Failure> {
-        let connection = &self.file.connection;
+        let connection = self.connection;
         let pending = pending::read(connection).map_err(|error| self.unreadable(error))?;
         let pending = pending.iter().map(|(lane, deltas, _)| (*lane, deltas));
         Ok(quarantine::add_pending(connection, self.state, pending, reason)?)
@@ -136,7 +137,7 @@ impl Transaction<'_> {
     /// # Errors
     /// [`Failure::NoRoom`] when they would not.
     pub(crate) fn check_room(&self) -> Result<(), Failure> {
-        let pages = self.file.pages()?;
+        let pages = pages(self.connection)?;
         // Every row changes at most one page of the table, and a new one now and then the pages above it; and however many
         // rows there are, no page is written twice.
         let written = (self.rows + SPARE_PAGES).min(pages);
@@ -145,7 +146,7 @@ impl Transaction<'_> {
     }
 
     fn quarantined(&self, selection: &Selection) -> Result<Vec<QuarantineEntry>, Failure> {
-        let mut entries = quarantine::read(&self.file.connection).map_err(|error| self.unreadable(error))?;
+        let mut entries = quarantine::read(self.connection).map_err(|error| self.unreadable(error))?;
         entries.retain(|entry| selection.includes(entry));
         Ok(entries)
     }

@@ -2,15 +2,17 @@
 
 use std::{path::PathBuf, sync::Arc};
 
+use countem_sqlite::{OpenFile, is_clean};
+
 use crate::{
     config::JournalConfig,
     disk::{
-        connection::{OpenFile, bytes_of, log_of},
+        file::{BUSY_TIMEOUT, prepare_writing},
         lock::DirectoryLock,
         reserve::Reserve,
         witness::Witness,
     },
-    error::{ErrorKind, Failure, JournalError, is_clean_commit_failure},
+    error::{ErrorKind, Failure, JournalError},
     status::Shared,
     tables::{contents::Contents, state::JournalState},
     thread::{fail_point, request::Request, transaction::Transaction},
@@ -29,7 +31,7 @@ pub(crate) struct Transactions {
     pub(crate) file: Option<OpenFile>,
     /// Pages in the log that are not in the file yet.
     pub(crate) log_pages: u64,
-    /// Whether the transaction after the newest known one may have been committed.
+    /// True while the transaction after the newest known one may have been committed.
     pub(crate) in_doubt: bool,
     /// The damage after which nothing is recorded any more.
     pub(crate) broken: Option<JournalError>,
@@ -98,7 +100,7 @@ impl Transactions {
                 self.witness.write(self.state.tick).ok();
                 Outcome::Committed(self.state.tick)
             }
-            Err(error) if is_clean_commit_failure(&error) => Outcome::Failed(self.roll_back(&error)),
+            Err(error) if is_clean(&error) => Outcome::Failed(self.roll_back(&error)),
             Err(error) => {
                 self.in_doubt = true;
                 Outcome::InDoubt(JournalError::sqlite(&self.path, "commit to", &error))
@@ -115,14 +117,14 @@ impl Transactions {
     ) -> rusqlite::Result<bool> {
         let connection = &file.connection;
         connection.execute_batch("BEGIN IMMEDIATE")?;
-        let log_bytes = bytes_of(&log_of(&self.path)).unwrap_or(0);
+        let log_bytes = file.log_len();
         let mut rows = 0;
         let mut any = false;
         for entry in entries.iter_mut() {
             let before = next.clone();
             connection.prepare_cached("SAVEPOINT part")?.raw_execute()?;
             let mut transaction = Transaction {
-                file,
+                connection,
                 path: &self.path,
                 state: next,
                 config: &self.config,
@@ -158,7 +160,7 @@ impl Transactions {
     fn roll_back(&mut self, error: &rusqlite::Error) -> JournalError {
         let described = JournalError::sqlite(&self.path, "write to", error);
         self.note_damage(&described);
-        let keeps_connection = is_clean_commit_failure(error);
+        let keeps_connection = is_clean(error);
         self.file = self.file.take().filter(|file| {
             // SQLite may have rolled back by itself.
             let ended = file.connection.is_autocommit() || file.connection.execute_batch("ROLLBACK").is_ok();
@@ -192,15 +194,14 @@ impl Transactions {
 
     /// Opens the file after a failure, and makes every transaction that is seen in it durable.
     ///
-    /// An `fsync` that failed once may succeed the second time without having written anything. So it is not repeated:
-    /// the pages are written again, to the main file, and the log is emptied.
+    /// The `fsync` is not repeated: the pages are written again, to the main file, and the log is emptied.
     fn reopen(&mut self) -> Result<Contents, JournalError> {
         if !self.path.exists() {
             return Err(self.moved());
         }
         let failed = |error: rusqlite::Error| JournalError::sqlite(&self.path, "open the journal", &error);
-        let file = OpenFile::open(&self.path).map_err(failed)?;
-        file.prepare_writing().map_err(failed)?;
+        let file = OpenFile::for_writing(&self.path, BUSY_TIMEOUT).map_err(failed)?;
+        prepare_writing(&file).map_err(failed)?;
         file.empty_log().map_err(failed)?;
         let contents = self.read(&file)?;
         self.file = Some(file);

@@ -50,7 +50,7 @@ fn fill(dir: &Path) -> (std::path::PathBuf, std::path::PathBuf) {
     journal.resolve_blocking(&id, bad).unwrap();
     journal.record_blocking(record(0, of(1_000))).unwrap();
     journal.record_blocking(record(1, of(77))).unwrap();
-    let bad = deltas([("worse", 1)]).iter().map(|delta| Quarantined::new(delta, "another")).collect();
+    let bad = deltas([("unbatched", 1)]).iter().map(|delta| Quarantined::new(delta, "another")).collect();
     journal.record_blocking(Record { quarantined: bad, ..record(1, of(1)) }).unwrap();
     crash_copy(&live, &crashed);
     drop(journal);
@@ -184,9 +184,9 @@ fn every_number_is_covered_by_a_digest() {
         "UPDATE quarantined SET increments = increments + 1 WHERE metric = 'bad'",
         "UPDATE quarantined SET seq = seq + 1 WHERE metric = 'bad'",
         "UPDATE quarantined SET writer = NULL, lane = NULL, seq = NULL",
-        "UPDATE quarantined SET reason = '' WHERE metric = 'worse'",
-        "UPDATE quarantined SET id = id + 10 WHERE metric = 'worse'",
-        "DELETE FROM quarantined WHERE metric = 'worse'",
+        "UPDATE quarantined SET reason = '' WHERE metric = 'unbatched'",
+        "UPDATE quarantined SET id = id + 10 WHERE metric = 'unbatched'",
+        "DELETE FROM quarantined WHERE metric = 'unbatched'",
         "DROP TABLE quarantined",
     ];
     for change in changes {
@@ -277,8 +277,8 @@ fn damaged_journal_is_set_aside_whole_on_request() {
     // The first free name is taken, by a journal that was damaged earlier.
     let earlier = crashed.join("journal.db.damaged-1-wal");
     fs::write(&earlier, "earlier").unwrap();
-    let aside = JournalConfig { set_aside_corrupt: true, ..as_original(&crashed) };
-    let (journal, recovered) = Journal::open(aside.clone()).unwrap();
+    let with_set_aside = JournalConfig { set_aside_corrupt: true, ..as_original(&crashed) };
+    let (journal, recovered) = Journal::open(with_set_aside.clone()).unwrap();
     assert!(recovered.is_empty());
     let set_aside = recovered.set_aside.unwrap();
     assert_eq!(set_aside.moved_to, crashed.join("journal.db.damaged-2"));
@@ -291,7 +291,7 @@ fn damaged_journal_is_set_aside_whole_on_request() {
     drop(journal);
 
     // The new one is as good as any, and a sound one is never set aside.
-    let (journal, recovered) = Journal::open(aside).unwrap();
+    let (journal, recovered) = Journal::open(with_set_aside).unwrap();
     assert_eq!(recovered.set_aside, None);
     assert_eq!(journal.writer().node(), node);
     assert_eq!(recovered_counts(&recovered), counts([("new", 1, 1)]));
@@ -304,6 +304,6 @@ fn journal_after_a_damaged_one_has_fresh_identity() {
     let node = journal.writer().node();
     drop(journal);
     fs::write(file(dir.path()), "x").unwrap();
-    let aside = JournalConfig { set_aside_corrupt: true, ..config(dir.path()) };
-    assert_ne!(Journal::open(aside).unwrap().0.writer().node(), node);
+    let with_set_aside = JournalConfig { set_aside_corrupt: true, ..config(dir.path()) };
+    assert_ne!(Journal::open(with_set_aside).unwrap().0.writer().node(), node);
 }

@@ -54,7 +54,7 @@ fn overflowing_record_fails_alone_in_its_group() {
     inside.recv().unwrap();
     let (answers, answered) = mpsc::channel();
     let bad = Record {
-        lanes: vec![(1, deltas([("aside", 1)])), (0, deltas([("before", 1), ("full", 1)]))],
+        lanes: vec![(1, deltas([("other", 1)])), (0, deltas([("before", 1), ("full", 1)]))],
         quarantined: Vec::new(),
     };
     for record in [record(0, [("good", 1)]), bad, record(0, [("good", 1)])] {
