@@ -311,8 +311,7 @@ mod tests {
     }
 
     fn courier(store: Arc<dyn Store>, settings: &EngineConfig) -> Courier {
-        let own = &settings.collection_periods;
-        let calendar = Calendar::new(&settings.zone, &settings.periods, own, Timestamp::now()).unwrap();
+        let calendar = Calendar::new(Arc::new(settings.schedules().unwrap()), Timestamp::now());
         Courier::new(store, Arc::new(calendar), settings, Some(Duration::from_secs(60)))
     }
 

@@ -38,9 +38,8 @@ impl Effective {
     pub(crate) fn load(global: &Global) -> Result<Self> {
         let config = load_config(global)?;
         let settings = config.to_engine_config();
-        let (zone, own) = (&settings.zone, &settings.collection_periods);
-        let calendar = Calendar::new(zone, &settings.periods, own, Timestamp::now())
-            .map_err(|error| UsageError::new(error.to_string()))?;
+        let schedules = settings.schedules().map_err(|error| UsageError::new(error.to_string()))?;
+        let calendar = Calendar::new(Arc::new(schedules), Timestamp::now());
         Ok(Self { config, settings, calendar: Arc::new(calendar) })
     }
 

@@ -1,5 +1,7 @@
 //! What increments add to counters.
 
+use std::ops::Range;
+
 use crate::{Bucket, Schedule};
 
 /// What one increment, or many merged, adds to one counter.
@@ -103,6 +105,14 @@ impl Deltas {
     /// Lists the deltas.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = Delta<'_>> + DoubleEndedIterator + Clone {
         self.entries.iter().map(|entry| entry.delta(&self.names))
+    }
+
+    /// Lists the deltas at the positions `range`, in the order of [`iter`](Self::iter).
+    ///
+    /// # Panics
+    /// When the range ends beyond the last delta.
+    pub fn range(&self, range: Range<usize>) -> impl ExactSizeIterator<Item = Delta<'_>> {
+        self.entries[range].iter().map(|entry| entry.delta(&self.names))
     }
 
     /// Returns the sums.

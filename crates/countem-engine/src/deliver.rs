@@ -1,7 +1,24 @@
-//! From deltas to the store: freezing batches, sending them in order, and trying again.
+//! From deltas to the store: lanes with what is pending, batches in order, the journal's record, and trying again.
+//!
+//! Everything that decides is a plain type without a runtime. The shells that wait are [`deliver`], [`Recorder`] and
+//! [`Register`].
 
+mod cardinality;
+mod journal_backlog;
+mod lane;
+mod lanes;
 mod outbox;
+mod pending;
+mod recorder;
+mod register;
 mod retry;
 
+pub use lanes::lane_of;
 pub use outbox::{Outbox, Resolved};
+pub use recorder::NotDurable;
 pub use retry::{Retry, deliver};
+
+pub(crate) use lane::Lane;
+pub(crate) use lanes::{LaneLimits, Lanes};
+pub(crate) use recorder::{Recorder, Upstream};
+pub(crate) use register::Register;

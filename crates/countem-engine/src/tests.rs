@@ -1,6 +1,5 @@
-//! The engine as a whole, on a store that misbehaves.
+//! The engine as a whole, on a store with injected faults.
 
-mod claim;
 mod exactly_once;
 mod flush;
 mod journal;
@@ -8,6 +7,7 @@ mod model;
 mod panic;
 mod read;
 mod refuse;
+mod register;
 mod time;
 
 use std::{sync::Arc, time::Duration};
@@ -19,7 +19,7 @@ use crate::{Clock, Engine, EngineConfig, ManualClock};
 
 type TestStore = Arc<FaultyStore<MemoryStore>>;
 
-/// An engine on a memory store, with a clock that stands still and no flush but those that a test asks for.
+/// An engine on a memory store, with a manual clock and no flush but those that a test asks for.
 struct Setup {
     engine: Engine,
     store: TestStore,
@@ -37,36 +37,36 @@ fn quiet() -> EngineConfig {
     }
 }
 
-async fn start(settings: EngineConfig) -> Setup {
-    start_at(settings, "2026-11-20T12:00:00Z").await
+async fn start(config: EngineConfig) -> Setup {
+    start_at(config, "2026-11-20T12:00:00Z").await
 }
 
-async fn start_at(settings: EngineConfig, now: &str) -> Setup {
+async fn start_at(config: EngineConfig, now: &str) -> Setup {
     let (store, faults) = FaultyStore::new(MemoryStore::new());
-    start_with(settings, Arc::new(store), faults, now).await
+    start_with(config, Arc::new(store), faults, now).await
 }
 
 /// Starts another engine on the store of `before`.
-async fn start_on(settings: EngineConfig, before: &Setup) -> Setup {
-    start_with(settings, before.store.clone(), before.faults.clone(), "2026-11-20T12:00:00Z").await
+async fn start_on(config: EngineConfig, before: &Setup) -> Setup {
+    start_with(config, before.store.clone(), before.faults.clone(), "2026-11-20T12:00:00Z").await
 }
 
-async fn start_with(settings: EngineConfig, store: TestStore, faults: Faults, now: &str) -> Setup {
+async fn start_with(config: EngineConfig, store: TestStore, faults: Faults, now: &str) -> Setup {
     let clock = ManualClock::new(now.parse().unwrap());
     let opened: Arc<dyn Store> = store.clone();
     let engine =
-        Engine::start(settings, Clock::Manual(clock.clone()), async move { Ok(opened) }).await.unwrap();
+        Engine::start(config, Clock::Manual(clock.clone()), async move { Ok(opened) }).await.unwrap();
     Setup { engine, store, faults, clock }
 }
 
 impl Setup {
-    /// What the store itself says, without anything pending.
+    /// Reads the store itself, without anything pending.
     async fn stored(&self, bucket: &str) -> Counters {
         let query = Query::bucket(name("c"), self::bucket(bucket));
         self.store.read(&query, None).await.unwrap().remove(&self::bucket(bucket)).unwrap_or_default()
     }
 
-    /// What a user reads.
+    /// Reads as a user does.
     async fn read(&self, bucket: &str) -> Counters {
         self.engine.reader().get_counters(&name("c"), self::bucket(bucket)).await.unwrap()
     }

@@ -1,27 +1,21 @@
-//! How a node comes to run.
+//! Starting an engine.
 
 use std::{future::Future, io, sync::Arc, time::Duration};
 
 use countem_core::{ScheduleError, Writer};
 use countem_journal::{Journal, JournalConfig, JournalError, Recovered};
 use countem_store::{Registration, Store, StoreError};
-use parking_lot::Mutex;
 use tokio::{runtime, sync::OnceCell};
 
-use super::{Alive, Core, Engine};
+use super::{Durability, Engine, EngineConfig, EngineState, LastHandle, ticker};
 use crate::{
-    actors::{Actors, Stage},
-    calendar::Calendar,
-    claim::Claim,
-    clock::Clock,
-    deliver::Retry,
-    node::Node,
-    recorder::{self, Recorder},
-    settings::{Durability, EngineConfig},
-    ticker,
+    actors::{ActorSystem, Supervisor},
+    collect::{Calendar, Clock, Intake},
+    deliver::{Lanes, Recorder, Register, Retry},
+    read::EngineSource,
 };
 
-/// Says why an engine did not start.
+/// An engine did not start.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StartError {
@@ -39,133 +33,157 @@ pub enum StartError {
     Schedule(#[from] ScheduleError),
 }
 
-/// How long a start waits for the store to say whether an identity is taken.
-const CLAIM: Duration = Duration::from_secs(2);
+/// Maximum time that a start waits for the store to register the identity of a journal.
+const REGISTER_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Worker threads for store I/O. Lanes and reads mostly wait, so two are plenty.
 const WORKERS: usize = 2;
 
 impl Engine {
-    /// Starts a node whose store is opened by `open`, on the engine's own runtime.
+    /// Starts an engine whose store is opened by `open`, on the engine's own runtime.
     ///
     /// Works in every host: tokio, actix-web, or no runtime at all (with any executor that polls the future).
     ///
     /// # Errors
     /// [`StartError`]: nothing runs.
-    pub async fn start<F>(settings: EngineConfig, clock: Clock, open: F) -> Result<Self, StartError>
+    pub async fn start<F>(config: EngineConfig, clock: Clock, open: F) -> Result<Self, StartError>
     where
         F: Future<Output = Result<Arc<dyn Store>, StoreError>> + Send + 'static,
     {
-        let calendar =
-            Calendar::new(&settings.zone, &settings.periods, &settings.collection_periods, clock.now())?;
-        let calendar = Arc::new(calendar);
+        let calendar = Arc::new(Calendar::new(Arc::new(config.schedules()?), clock.now()));
         clock.drive(&calendar);
-        let stage = Stage::open(WORKERS)?;
-        let required = settings.store_required;
+        let is_required = config.store_required;
         let open = async move {
             let store = open.await?;
-            if required {
+            if is_required {
                 store.check().await?;
             }
             Ok::<_, StoreError>(store)
         };
-        // Nothing is left running when one of them fails.
-        let stage = StageGuard(Some(stage));
-        let journal = stage.open_journal(&settings).await?;
-        let store = stage.runtime().spawn(open).await.map_err(io::Error::other)??;
-        let (writer, claim, recorder, recovered) = match journal {
+        // Nothing is left running when a step fails.
+        let starting = Starting(Some(ActorSystem::start(WORKERS)?));
+        let journal = starting.open_journal(&config).await?;
+        let store = starting.runtime().spawn(open).await.map_err(io::Error::other)??;
+        let (writer, is_registered, journal) = match journal {
             Some((journal, recovered)) => {
-                let (journal, recovered, is_claimed) =
-                    stage.claim_identity(&store, journal, recovered).await?;
-                let (writer, recorder) = (journal.writer(), Recorder::new(journal));
-                (writer.clone(), Claim::new(writer, is_claimed), Some(recorder), Some(recovered))
+                let (journal, recovered, is_registered) =
+                    starting.register_identity(&store, journal, recovered).await?;
+                (journal.writer(), is_registered, Some((journal, recovered)))
             }
-            // Drawn by lot, so nobody else has it.
-            None => {
-                let writer = Writer::new(rand::random(), 1);
-                (writer.clone(), Claim::new(writer, true), None, None)
-            }
+            // Random, so no other process has it.
+            None => (Writer::new(rand::random(), 1), true, None),
         };
-        let mut settings = settings;
-        if let Some(recovered) = &recovered {
-            settings.lanes = recovered.lanes;
+        let mut config = config;
+        if let Some((_, recovered)) = &journal {
+            config.lanes = recovered.lanes;
         }
-        let node = Arc::new(Node::new(&settings, Arc::clone(&calendar), clock, &writer, recorder));
-        let recovered = recovered.map_or(0, |recovered| node.restore(recovered));
-        let stage = stage.keep();
-        let retry = Retry::new(settings.retry_first, settings.retry_longest);
-        let actors = Actors::start(stage, Arc::clone(&node), Arc::clone(&store), claim, retry);
-        let core = Arc::new(Core {
-            node,
-            actors,
-            store: Mutex::new(Some(store)),
-            calendar,
+        let (intake, lanes) = counting(&config, calendar, clock, &writer);
+        let mut recovered_increments = 0;
+        let recorder = journal.map(|(journal, recovered)| {
+            recovered_increments = lanes.restore(recovered);
+            Arc::new(Recorder::new(journal, Arc::clone(&lanes)))
+        });
+        let supervisor = Arc::new(Supervisor::start(
+            starting.finish(),
+            Arc::clone(&intake),
+            Arc::clone(&lanes),
+            recorder.clone(),
+            store,
+            Register::new(writer.clone(), is_registered),
+            Retry::new(config.retry_first, config.retry_longest),
+        ));
+        let source = EngineSource::new(Arc::clone(&intake), Arc::clone(&lanes), Arc::clone(&supervisor));
+        let state = Arc::new(EngineState {
+            intake,
+            lanes,
+            recorder,
+            supervisor,
+            source: Arc::new(source),
             writer,
-            shutdown_deadline: settings.shutdown_deadline,
-            may_retire: match &settings.durability {
+            shutdown_deadline: config.shutdown_deadline,
+            may_forget: match &config.durability {
                 Durability::Memory => true,
                 Durability::Journal { options, .. } => options.resolved_retention.is_zero(),
             },
             report: OnceCell::new(),
         });
-        // Opening may have taken its time.
-        core.node.turn_slots();
-        if core.node.clock().is_running()
-            && let Err(error) = ticker::turn_slots(Arc::downgrade(&core))
-        {
-            core.actors.stop();
-            return Err(error.into());
-        }
-        if let Durability::Journal { tick, .. } = settings.durability {
-            core.actors.runtime().spawn(recorder::run(Arc::downgrade(&core), tick));
-        }
-        if recovered > 0 {
-            core.actors.flush(true);
-        }
-        core.actors.runtime().spawn(ticker::run(Arc::downgrade(&core), settings));
-        Ok(Self { node: Arc::clone(&core.node), alive: Arc::new(Alive { core }) })
+        state.run(config, recovered_increments)?;
+        Ok(Self { intake: Arc::clone(&state.intake), last: Arc::new(LastHandle { state }) })
     }
 }
 
-/// Ends the threads of an engine that does not come about.
-struct StageGuard(Option<Stage>);
+impl EngineState {
+    /// Starts the periodic work.
+    fn run(self: &Arc<Self>, config: EngineConfig, recovered_increments: u64) -> io::Result<()> {
+        // Opening the store may have taken its time.
+        self.intake.advance_clock();
+        if self.intake.clock().is_running()
+            && let Err(error) = ticker::advance_clock(Arc::downgrade(self))
+        {
+            self.supervisor.stop();
+            return Err(error);
+        }
+        let runtime = self.supervisor.runtime();
+        if let Durability::Journal { tick, .. } = config.durability {
+            runtime.spawn(ticker::record(Arc::downgrade(self), tick));
+        }
+        if recovered_increments > 0 {
+            self.supervisor.flush(true);
+        }
+        runtime.spawn(ticker::run(Arc::downgrade(self), config));
+        Ok(())
+    }
+}
 
-impl StageGuard {
+/// Returns the part of an engine that counts, without anything that waits.
+pub(crate) fn counting(
+    config: &EngineConfig,
+    calendar: Arc<Calendar>,
+    clock: Clock,
+    writer: &Writer,
+) -> (Arc<Intake>, Arc<Lanes>) {
+    let (intake, lanes) = config.limits();
+    let lanes = Arc::new(Lanes::new(writer, &lanes));
+    (Arc::new(Intake::new(intake, calendar, clock, Arc::clone(&lanes))), lanes)
+}
+
+/// The threads of an engine that is starting. Ends them if it does not get to the end.
+struct Starting(Option<ActorSystem>);
+
+impl Starting {
     fn runtime(&self) -> &runtime::Handle {
-        &self.0.as_ref().expect("the stage is there until it is kept").runtime
+        &self.0.as_ref().expect("the threads are there until the start is finished").runtime
     }
 
-    /// Opens the journal that the settings ask for; waits for the disk on a thread that may.
-    async fn open_journal(
-        &self,
-        settings: &EngineConfig,
-    ) -> Result<Option<(Journal, Recovered)>, StartError> {
-        let Durability::Journal { options, .. } = &settings.durability else { return Ok(None) };
-        let options = JournalConfig { lanes: settings.lanes, ..options.clone() };
+    /// Opens the configured journal, on a thread that may wait for the disk.
+    async fn open_journal(&self, config: &EngineConfig) -> Result<Option<(Journal, Recovered)>, StartError> {
+        let Durability::Journal { options, .. } = &config.durability else { return Ok(None) };
+        let options = JournalConfig { lanes: config.lanes, ..options.clone() };
         let opened = self.runtime().spawn_blocking(move || Journal::open(options)).await;
         let (journal, recovered) = opened.map_err(io::Error::other)??;
         tracing::info!(writer = %journal.writer(), %recovered, "journal is open");
         Ok(Some((journal, recovered)))
     }
 
-    /// Asks the store whether another process has the identity of the journal, which then was copied, and takes a fresh one if so.
+    /// Registers the identity of the journal in the store, and takes a fresh one if another process has it: the journal then
+    /// was copied.
     ///
-    /// A store that is away or slow cannot say: tells by `false` that it has to be asked again before the first batch. Counting
+    /// Returns `false` when the store is away or slow: the identity has to be registered before the first batch, but counting
     /// begins all the same.
-    async fn claim_identity(
+    async fn register_identity(
         &self,
         store: &Arc<dyn Store>,
         journal: Journal,
         mut recovered: Recovered,
     ) -> Result<(Journal, Recovered, bool), StartError> {
         let (asked, writer) = (Arc::clone(store), journal.writer());
-        // All of it on our own runtime: the caller's may have no timers. The claim is a task of its own, because a store's
-        // future runs to its end.
-        let claim = self.runtime().spawn(async move {
-            let claim = tokio::spawn(async move { asked.register(&writer).await });
-            tokio::time::timeout(CLAIM, claim).await
+        // On our own runtime: the caller's may have no timers. The request is a task of its own, because a store's future
+        // runs to its end.
+        let register = self.runtime().spawn(async move {
+            let register = tokio::spawn(async move { asked.register(&writer).await });
+            tokio::time::timeout(REGISTER_TIMEOUT, register).await
         });
-        match claim.await {
+        match register.await {
             Ok(Ok(Ok(Ok(Registration::Cloned)))) => {}
             Ok(Ok(Ok(Ok(Registration::Fresh)))) => return Ok((journal, recovered, true)),
             unknown => {
@@ -184,19 +202,19 @@ impl StageGuard {
         });
         let journal = renewed.await.map_err(io::Error::other)??;
         recovered.pending.clear();
-        // A fresh node, drawn by lot.
+        // The fresh identity is random.
         Ok((journal, recovered, true))
     }
 
-    fn keep(mut self) -> Stage {
-        self.0.take().expect("the stage is kept once")
+    fn finish(mut self) -> ActorSystem {
+        self.0.take().expect("a start finishes once")
     }
 }
 
-impl Drop for StageGuard {
+impl Drop for Starting {
     fn drop(&mut self) {
-        if let Some(stage) = &self.0 {
-            stage.close();
+        if let Some(system) = &self.0 {
+            system.stop();
         }
     }
 }

@@ -129,7 +129,7 @@ fn run(events: &[Event], mutation: Option<Mutation>) -> Result<(), TestCaseError
     for event in events {
         world.happen(event)?;
     }
-    world.settle()?;
+    world.deliver_everything()?;
     prop_assert_eq!(world.stored(), world.expected());
     Ok(())
 }
@@ -149,7 +149,7 @@ fn cases() -> u32 {
 }
 
 #[test]
-fn whatever_happens_what_was_accepted_is_stored_once() {
+fn accepted_counts_are_stored_exactly_once() {
     let events = prop::collection::vec(event(), 1..120);
     let outcome = runner(cases(), 2000).run(&events, |events| run(&events, None));
     if let Err(error) = outcome {
@@ -157,18 +157,18 @@ fn whatever_happens_what_was_accepted_is_stored_once() {
     }
 }
 
-/// Sequences that are tried at most until a broken rule shows.
-const PATIENCE: u32 = 3000;
+/// Maximum number of sequences that are tried until a broken rule shows.
+const MAX_SEQUENCES: u32 = 3000;
 
 #[test]
-fn every_rule_of_ours_that_is_broken_shows() {
+fn every_mutation_is_caught() {
     let missed: Vec<_> = MUTATIONS.into_iter().filter(|mutation| !is_caught(*mutation)).collect();
-    assert!(missed.is_empty(), "nobody would notice {missed:?}");
+    assert!(missed.is_empty(), "not noticed: {missed:?}");
 }
 
 fn is_caught(mutation: Mutation) -> bool {
     let tried = std::cell::Cell::new(0);
-    let outcome = runner(PATIENCE, 0).run(&prop::collection::vec(event(), 1..120), |events| {
+    let outcome = runner(MAX_SEQUENCES, 0).run(&prop::collection::vec(event(), 1..120), |events| {
         tried.set(tried.get() + 1);
         run(&events, Some(mutation))
     });

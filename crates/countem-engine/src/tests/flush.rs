@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use countem_store::Fault;
+use futures_util::FutureExt;
 
 use super::{counters, quiet, start};
 use crate::EngineConfig;
@@ -71,9 +72,9 @@ async fn while_the_store_is_away_deltas_merge() {
         for metric in 0..50 {
             setup.engine.increment("c", &format!("m{metric}"), 1).unwrap();
         }
-        setup.engine.reader().get_counters(&super::name("c"), super::bucket("2026-11-20")).await.unwrap();
+        assert!(setup.engine.flush().now_or_never().is_none(), "the store is away");
     }
-    // One unresolved batch and what merged behind it, each with every counter once.
+    // One unresolved batch and the deltas merged behind it, each with every counter once.
     assert!(setup.engine.stats().pending_counters <= 100);
     setup.faults.otherwise(Fault::None);
     setup.engine.flush().await;
@@ -169,10 +170,41 @@ async fn a_shutdown_under_load_accounts_for_every_increment() {
 }
 
 #[tokio::test]
-async fn dropping_the_last_handle_stores_what_is_pending() {
+async fn last_handle_stores_pending_counts_when_dropped() {
     let setup = start(quiet()).await;
     setup.engine.increment("c", "a", 7).unwrap();
     let (store, faults) = (setup.store.clone(), setup.faults.clone());
+    // On a current-thread runtime, which the drop blocks.
     drop(setup);
+    assert_eq!((faults.calls(), store.inner().writers()), (1, 0));
+}
+
+#[tokio::test]
+async fn drop_on_an_engine_thread_does_not_wait_for_itself() {
+    let setup = start(quiet()).await;
+    setup.engine.increment("c", "a", 7).unwrap();
+    let (store, faults) = (setup.store.clone(), setup.faults.clone());
+    let runtime = setup.engine.runtime().clone();
+    runtime.spawn(async move { drop(setup) }).await.ok();
     super::eventually("a flush", || faults.calls() == 1 && store.inner().writers() == 0).await;
+}
+
+#[tokio::test]
+async fn drop_waits_no_longer_than_the_shutdown_deadline() {
+    let setup = start(EngineConfig { shutdown_deadline: Duration::from_millis(20), ..quiet() }).await;
+    setup.faults.otherwise(Fault::Fail);
+    setup.engine.increment("c", "a", 7).unwrap();
+    let faults = setup.faults.clone();
+    drop(setup);
+    assert!(faults.calls() > 0);
+}
+
+#[test]
+fn blocking_shutdown_needs_no_runtime() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let setup = runtime.block_on(start(quiet()));
+    setup.engine.increment("c", "a", 7).unwrap();
+    let report = setup.engine.shutdown_blocking();
+    assert!(report.is_complete() && report.accepted == 1, "{report}");
+    assert_eq!(setup.engine.shutdown_blocking(), report);
 }

@@ -35,7 +35,7 @@ async fn totals_are_exact_for_random_schedules() {
 
 async fn schedule(seed: u64) {
     let mut random = StdRng::seed_from_u64(seed);
-    let settings = EngineConfig {
+    let config = EngineConfig {
         collectors_min: 1,
         collectors_max: Some(8),
         lanes: random.random_range(1..=3),
@@ -46,7 +46,7 @@ async fn schedule(seed: u64) {
         retry_longest: Duration::from_micros(200),
         ..quiet()
     };
-    let setup = start(settings).await;
+    let setup = start(config).await;
     let faults = [
         Fault::None,
         Fault::Fail,

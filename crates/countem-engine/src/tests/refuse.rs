@@ -47,9 +47,8 @@ async fn beyond_the_cap_the_total_stays_exact_under_the_overflow_metric() {
 
 #[tokio::test]
 async fn a_full_node_counts_known_counters_and_refuses_new_ones() {
-    let settings =
-        EngineConfig { pending_counters: 64, collectors_min: 1, collectors_max: Some(1), ..quiet() };
-    let setup = start(settings).await;
+    let config = EngineConfig { pending_counters: 64, collectors_min: 1, collectors_max: Some(1), ..quiet() };
+    let setup = start(config).await;
     setup.faults.otherwise(Fault::Fail);
     let results: Vec<_> =
         (0..200).map(|metric| setup.engine.increment("c", &format!("m{metric}"), 1)).collect();
@@ -72,9 +71,8 @@ async fn a_full_node_counts_known_counters_and_refuses_new_ones() {
 
 #[tokio::test]
 async fn a_known_counter_of_several_periods_is_counted_in_all_of_them_though_the_node_is_full() {
-    let settings =
-        EngineConfig { pending_counters: 64, collectors_min: 1, collectors_max: Some(1), ..quiet() };
-    let setup = start(EngineConfig { periods: vec![Period::Hour, Period::Day], ..settings }).await;
+    let config = EngineConfig { pending_counters: 64, collectors_min: 1, collectors_max: Some(1), ..quiet() };
+    let setup = start(EngineConfig { periods: vec![Period::Hour, Period::Day], ..config }).await;
     setup.faults.otherwise(Fault::Fail);
     let mut known = 0;
     while setup.engine.increment("c", &format!("m{known}"), 1).is_ok() {

@@ -109,8 +109,8 @@ async fn an_increment_with_a_time_lands_on_the_day_of_that_time() {
 async fn slots_turn_in_time_however_busy_the_runtime_is() {
     let store = Arc::new(MemoryStore::new());
     let opened: Arc<dyn Store> = store.clone();
-    let settings = EngineConfig { periods: vec![Period::Second], ..quiet() };
-    let engine = Engine::start(settings, Clock::System, async move { Ok(opened) }).await.unwrap();
+    let config = EngineConfig { periods: vec![Period::Second], ..quiet() };
+    let engine = Engine::start(config, Clock::System, async move { Ok(opened) }).await.unwrap();
     let (busy, idle) = std::sync::mpsc::channel::<()>();
     let idle = Arc::new(std::sync::Mutex::new(idle));
     for _ in 0..8 {

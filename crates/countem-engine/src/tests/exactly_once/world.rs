@@ -20,7 +20,11 @@ use super::{
     server::{Key, Server},
 };
 use crate::{
-    Clock, EngineConfig, ManualClock, Refusal, calendar::Calendar, lane_of, node::Node, recorder::Recorder,
+    Calendar, Clock, EngineConfig, ManualClock, Refusal,
+    collect::Intake,
+    deliver::{Lane, Lanes, Recorder, Upstream},
+    engine::counting,
+    lane_of,
     tests::quiet,
 };
 
@@ -37,7 +41,7 @@ pub(super) struct World {
     /// Polls futures of the recorder, which wait for the journal's own thread.
     runtime: Runtime,
     /// `None` while there is no process.
-    node: Option<Node>,
+    process: Option<Process>,
     server: Server,
     /// Requests under way, as bytes: they outlive the process that sent them.
     requests: Vec<Vec<u8>>,
@@ -51,7 +55,14 @@ pub(super) struct World {
     broken: Broken,
 }
 
-/// What only broken rules need.
+/// The part of an engine that does not wait.
+struct Process {
+    intake: Arc<Intake>,
+    lanes: Arc<Lanes>,
+    recorder: Recorder,
+}
+
+/// State of the mutations.
 #[derive(Default)]
 struct Broken {
     first_writer: Option<Writer>,
@@ -77,7 +88,7 @@ impl World {
             mutation,
             dir: dir.unwrap(),
             runtime: tokio::runtime::Builder::new_current_thread().build().unwrap(),
-            node: None,
+            process: None,
             server: Server::default(),
             requests: Vec::new(),
             replies: Vec::new(),
@@ -96,13 +107,13 @@ impl World {
 
     /// Starts a process on the journal.
     fn start(&mut self) {
-        let options = JournalConfig {
+        let config = JournalConfig {
             lanes: u16::try_from(LANES).unwrap(),
             // Otherwise the journal itself would notice some of the broken rules.
             resolved_retention: Duration::ZERO,
             ..JournalConfig::new(self.dir.path())
         };
-        let (journal, mut recovered) = Journal::open(options).unwrap();
+        let (journal, mut recovered) = Journal::open(config).unwrap();
         let mut writer = journal.writer();
         if self.breaks(Mutation::ReuseSeq) {
             writer = self.broken.first_writer.get_or_insert(writer).clone();
@@ -114,21 +125,25 @@ impl World {
         for batch in &recovered.frozen {
             self.broken.frozen[usize::from(batch.id().lane)].push(batch.encode());
         }
-        let settings = EngineConfig { lanes: recovered.lanes, batch_counters: 2, ..quiet() };
+        let config = EngineConfig { lanes: recovered.lanes, batch_counters: 2, ..quiet() };
         let clock = Clock::Manual(ManualClock::new("2026-11-20T12:00:00Z".parse().unwrap()));
-        let calendar = Calendar::new(&settings.zone, &settings.periods, &BTreeMap::new(), clock.now());
-        let recorder = Recorder::new(journal);
-        let node = Node::new(&settings, Arc::new(calendar.unwrap()), clock, &writer, Some(recorder));
-        node.restore(recovered);
-        self.node = Some(node);
+        let calendar = Calendar::new(Arc::new(config.schedules().unwrap()), clock.now());
+        let (intake, lanes) = counting(&config, Arc::new(calendar), clock, &writer);
+        lanes.restore(recovered);
+        let recorder = Recorder::new(journal, Arc::clone(&lanes));
+        self.process = Some(Process { intake, lanes, recorder });
     }
 
-    fn node(&self) -> &Node {
-        self.node.as_ref().expect("there is a process between events")
+    fn process(&self) -> &Process {
+        self.process.as_ref().expect("there is a process between events")
+    }
+
+    fn lane(&self, index: usize) -> &Lane {
+        self.process().lanes.get(index)
     }
 
     fn recorder(&self) -> &Recorder {
-        self.node().recorder().expect("the node has a journal")
+        &self.process().recorder
     }
 
     pub(super) fn happen(&mut self, event: &Event) -> Result<(), TestCaseError> {
@@ -172,7 +187,7 @@ impl World {
             Event::Shutdown => {
                 self.tick();
                 self.recorder().close();
-                self.end();
+                self.restart();
             }
             Event::FailDisk { place } => fail_points::arm(self.dir.path(), place),
         }
@@ -181,11 +196,11 @@ impl World {
 
     fn count(&mut self, lane: usize, metric: usize, n: i64) {
         let (collection, metric) = (collection(lane), format!("metric-{metric}"));
-        let in_flight = self.node().lanes()[lane].lock().in_flight();
+        let in_flight = self.lane(lane).lock().in_flight();
         if self.breaks(Mutation::ThawBatch) && in_flight.is_some() {
             let bucket = "2026-11-20".parse().unwrap();
             self.broken.thawed[lane].fold(&collection, &metric, bucket, n).unwrap();
-        } else if let Err(refusal) = self.node().increment(&collection, &metric, n) {
+        } else if let Err(refusal) = self.process().intake.increment(&collection, &metric, n) {
             assert_eq!(refusal, Refusal::JournalFull);
             return;
         }
@@ -199,12 +214,12 @@ impl World {
             let thawed = self.broken.thawed[lane].drain();
             self.count_again(lane, &thawed);
         }
-        let all_is_durable = self.runtime.block_on(self.recorder().round(self.node()));
+        let all_is_durable = self.runtime.block_on(self.recorder().round(&*self.process().intake));
         for lane in 0..LANES {
             if all_is_durable {
                 // That is what those are told who wait for an acknowledgement.
                 (self.not_saved[lane], self.not_durable[lane]) = Default::default();
-            } else if self.is_saved(lane) && self.node().lanes()[lane].lock().fresh_increments() == 0 {
+            } else if self.is_saved(lane) && self.lane(lane).lock().fresh_increments() == 0 {
                 self.not_durable[lane].clear();
             }
         }
@@ -213,7 +228,7 @@ impl World {
     /// Tells whether the journal has every frozen batch of a lane.
     fn is_saved(&mut self, lane: usize) -> bool {
         // While there is such a batch nothing else is frozen, so asking changes nothing.
-        if self.not_saved[lane].is_some() && self.node().lanes()[lane].lock().freeze().is_empty() {
+        if self.not_saved[lane].is_some() && self.lane(lane).lock().freeze().is_empty() {
             self.not_saved[lane] = None;
         }
         self.not_saved[lane].is_none()
@@ -221,13 +236,13 @@ impl World {
 
     /// Counts what was not thawed into a batch in the ordinary way.
     fn count_again(&self, lane: usize, deltas: &Deltas) {
-        deltas.iter().for_each(|delta| self.node().lanes()[lane].lock().merge(delta));
+        deltas.iter().for_each(|delta| self.lane(lane).lock().merge(delta));
     }
 
     fn freeze(&mut self, lane: usize) -> Result<(), TestCaseError> {
-        self.node().drain_all();
+        self.process().intake.drain_all();
         if self.is_saved(lane) {
-            let frozen = self.node().lanes()[lane].lock().freeze();
+            let frozen = self.lane(lane).lock().freeze();
             if frozen.is_empty() {
                 return Ok(());
             }
@@ -243,7 +258,7 @@ impl World {
 
     /// Makes frozen batches durable, unless the disk fails.
     fn save(&mut self, lane: usize) -> Result<(), TestCaseError> {
-        let saved = self.runtime.block_on(self.recorder().freeze(self.node(), lane));
+        let saved = self.runtime.block_on(self.recorder().freeze(lane));
         match saved {
             Ok(()) => self.not_saved[lane] = None,
             Err(error) if error.to_string().contains("identity") => {
@@ -259,8 +274,8 @@ impl World {
         if !self.is_saved(lane) {
             self.save(lane)?;
         }
-        let was_sent = self.node().lanes()[lane].lock().in_flight().is_some();
-        let Some(batch) = self.node().lanes()[lane].lock().advance() else { return Ok(()) };
+        let was_sent = self.lane(lane).lock().in_flight().is_some();
+        let Some(batch) = self.lane(lane).lock().advance() else { return Ok(()) };
         match self.mutation {
             Some(Mutation::IgnoreLaneOrder) => {
                 let later = self.broken.frozen[lane].iter().rev();
@@ -291,7 +306,7 @@ impl World {
     }
 
     fn probe(&mut self, lane: usize) -> Result<(), TestCaseError> {
-        let Some(batch) = self.node().lanes()[lane].lock().in_flight() else { return Ok(()) };
+        let Some(batch) = self.lane(lane).lock().in_flight() else { return Ok(()) };
         let (by_primary, by_majority) = self.server.has(&batch);
         let applied = if self.breaks(Mutation::ProbeWithoutMajority) { by_primary } else { by_majority };
         if applied { self.resolve(&batch) } else { Ok(()) }
@@ -300,10 +315,10 @@ impl World {
     /// Notes that the store has a batch, if the node still wants to know.
     fn resolve(&mut self, batch: &Batch) -> Result<(), TestCaseError> {
         let lane = usize::from(batch.id().lane);
-        let in_flight = self.node().lanes()[lane].lock().in_flight();
+        let in_flight = self.lane(lane).lock().in_flight();
         if in_flight.is_some_and(|in_flight| in_flight.id() == batch.id()) {
             self.forget(batch.id());
-            self.node().lanes()[lane].lock().resolve(Applied::default());
+            self.lane(lane).lock().resolve(Applied::default());
         }
         let thawed = self.broken.thawed[lane].drain();
         self.count_again(lane, &thawed);
@@ -319,16 +334,16 @@ impl World {
     fn crash(&mut self) {
         let files = files(self.dir.path());
         let image: Vec<_> = files.iter().map(|file| (file, fs::read(file).unwrap())).collect();
-        self.node = None;
+        self.process = None;
         // An index of the log belongs to the dead process.
         let others = self::files(self.dir.path()).into_iter().chain(index(self.dir.path()));
         others.filter(|file| !files.contains(file)).for_each(|file| fs::remove_file(file).unwrap());
         image.into_iter().for_each(|(file, bytes)| fs::write(file, bytes).unwrap());
-        self.end();
+        self.restart();
     }
 
-    /// The process is gone, with what was not durable. Another one begins.
-    fn end(&mut self) {
+    /// Starts another process after one that is gone, with everything that was not durable.
+    fn restart(&mut self) {
         let not_saved = self.not_saved.iter_mut().filter_map(Option::take);
         for lost in self.not_durable.iter_mut().map(std::mem::take).chain(not_saved) {
             for (key, n) in lost {
@@ -338,12 +353,12 @@ impl World {
         self.replies.clear();
         self.broken.thawed.iter_mut().for_each(Table::clear);
         fail_points::disarm(self.dir.path());
-        self.node = None;
+        self.process = None;
         self.start();
     }
 
     /// Lets everything be delivered: nothing goes wrong any more. Old copies of requests arrive last.
-    pub(super) fn settle(&mut self) -> Result<(), TestCaseError> {
+    pub(super) fn deliver_everything(&mut self) -> Result<(), TestCaseError> {
         fail_points::disarm(self.dir.path());
         let late = std::mem::take(&mut self.requests);
         for _ in 0..ROUNDS {
@@ -358,7 +373,7 @@ impl World {
             for lane in 0..LANES {
                 self.probe(lane)?;
             }
-            if self.node().lanes().iter().all(|lane| lane.lock().is_settled()) {
+            if self.process().lanes.iter().all(|lane| lane.lock().is_empty()) {
                 late.iter().for_each(|request| self.apply(request, None));
                 return Ok(());
             }

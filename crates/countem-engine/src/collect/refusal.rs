@@ -1,8 +1,8 @@
-//! Why an increment was not accepted.
+//! Refused increments.
 
 use countem_core::{BucketError, FoldError, NameError};
 
-/// Says why an increment was not accepted. It was not counted at all.
+/// An increment was not accepted. It was not counted at all.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Refusal {
@@ -24,16 +24,21 @@ pub enum Refusal {
     /// The time of the increment lies outside the configured window.
     #[error("time `{timestamp}` lies outside the window in which increments are accepted")]
     Window {
-        /// The time that was given.
+        /// The time of the increment.
         timestamp: jiff::Timestamp,
     },
     /// The time of the increment has no bucket.
     #[error(transparent)]
     Bucket(#[from] BucketError),
+    /// This process is a fork of the one that started the collector, without the threads that store. Start a collector after
+    /// the fork.
+    #[error("collector was started before this process was forked")]
+    Forked,
 }
 
-/// Number of distinct [`Refusal::reason`]s.
-pub(crate) const REASONS: [&str; 6] = ["name", "closed", "full", "overflow", "time", "journal_full"];
+/// The words under which refused increments are counted, in the order of [`Refusal::index`].
+pub(super) const REASONS: [&str; 7] =
+    ["name", "closed", "full", "overflow", "time", "journal_full", "forked"];
 
 impl Refusal {
     /// Returns the one word under which refused increments are counted in the stats.
@@ -41,7 +46,7 @@ impl Refusal {
         REASONS[self.index()]
     }
 
-    pub(crate) fn index(&self) -> usize {
+    pub(super) fn index(&self) -> usize {
         match self {
             Self::Name(_) => 0,
             Self::Closed => 1,
@@ -49,6 +54,7 @@ impl Refusal {
             Self::Overflow => 3,
             Self::Window { .. } | Self::Bucket(_) => 4,
             Self::JournalFull => 5,
+            Self::Forked => 6,
         }
     }
 }

@@ -1,21 +1,24 @@
-//! The level `journal`: what was accepted becomes durable before it is stored.
+//! The level `journal`: accepted increments become durable before they are stored.
 
-use std::sync::{
-    Arc, Weak,
-    atomic::{AtomicU64, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
 };
-use std::time::Duration;
 
 use countem_core::{BatchId, Quarantined};
 use countem_journal::{ErrorKind, Journal, JournalError, Record, Refused, Status};
 use parking_lot::RwLock;
 use tokio::sync::{Mutex, Notify, oneshot, watch};
 
-use crate::{engine::Core, node::Node};
+use super::Lanes;
 
-/// Writes what the lanes have not recorded yet, in rounds: everybody who waits takes part in the next one (group commit).
+/// Records the deltas that the journal does not have yet, in rounds: all callers that wait share the next one (group commit).
 #[derive(Debug)]
 pub(crate) struct Recorder {
+    lanes: Arc<Lanes>,
     /// `None` after the shutdown, so that the directory is free while handles live on.
     journal: RwLock<Option<Journal>>,
     /// Held while it is decided and written what the journal has of a lane: rounds and freezes do not overlap.
@@ -26,19 +29,29 @@ pub(crate) struct Recorder {
     progress: watch::Sender<Progress>,
 }
 
-/// How often those who wait look whether the journal still works.
-const HEALTH_LOOK: Duration = Duration::from_millis(200);
+/// The intake, as a recorder sees it.
+pub(crate) trait Upstream: Sync {
+    /// Moves every accepted delta to the lanes.
+    fn drain_all(&self);
+    /// Refuses increments until the journal has room.
+    fn refuse_until_room(&self);
+    /// Accepts increments again after [`refuse_until_room`](Self::refuse_until_room).
+    fn accept_again(&self);
+}
 
-/// How far the rounds came.
+/// Interval at which a waiting caller checks whether the journal still works.
+const HEALTH_CHECK_INTERVAL: Duration = Duration::from_millis(200);
+
+/// Results of the rounds so far.
 #[derive(Debug, Clone, Default)]
 struct Progress {
     /// The newest round after which everything accepted before it was durable.
     durable: u64,
-    /// The newest round that failed, and why.
+    /// The newest round that failed, and its error.
     failed: Option<(u64, NotDurable)>,
 }
 
-/// Says why something is counted, but not durable. It stays counted, and becomes durable as soon as the journal can be written.
+/// An increment is counted, but not durable. It stays counted, and becomes durable as soon as the journal can be written.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("counted, but not durable: {reason}")]
 pub struct NotDurable {
@@ -48,23 +61,28 @@ pub struct NotDurable {
 
 impl From<JournalError> for NotDurable {
     fn from(error: JournalError) -> Self {
-        Self { reason: error.to_string().into(), is_full: error.kind() == ErrorKind::Full }
+        Self { is_full: error.kind() == ErrorKind::Full, ..Self::new(&error.to_string()) }
     }
 }
 
 impl NotDurable {
+    pub(crate) fn new(reason: &str) -> Self {
+        Self { reason: reason.into(), is_full: false }
+    }
+
     pub(crate) fn shut_down() -> Self {
-        Self { reason: "the collector was shut down before the store had everything".into(), is_full: false }
+        Self::new("the collector was shut down before the store had everything")
     }
 
     fn closed() -> Self {
-        Self { reason: "the journal is closed".into(), is_full: false }
+        Self::new("the journal is closed")
     }
 }
 
 impl Recorder {
-    pub(crate) fn new(journal: Journal) -> Self {
+    pub(crate) fn new(journal: Journal, lanes: Arc<Lanes>) -> Self {
         Self {
+            lanes,
             journal: RwLock::new(Some(journal)),
             order: Mutex::new(()),
             wanted: Notify::new(),
@@ -73,18 +91,18 @@ impl Recorder {
         }
     }
 
-    /// Records everything accepted until now. Returns whether all of it is durable.
-    pub(crate) async fn round(&self, node: &Node) -> bool {
+    /// Records everything accepted until now, and tells whether all of it is durable.
+    pub(crate) async fn round(&self, upstream: &impl Upstream) -> bool {
         let order = self.order.lock().await;
         let round = self.begun.fetch_add(1, Ordering::SeqCst) + 1;
-        node.drain_all();
+        upstream.drain_all();
         let mut record = Record::default();
         let mut unsaved = None;
-        for (index, lane) in (0_u16..).zip(node.lanes()) {
-            // A freeze that failed comes first: the journal forgets what it has as pending when it saves the batches. It is
+        for (index, lane) in (0_u16..).zip(self.lanes.iter()) {
+            // A freeze that failed comes first: the journal forgets its pending deltas when it saves the batches. It is
             // repeated here, because the lane's own attempts may be far apart by now.
             let has_unsaved = lane.lock().has_unsaved();
-            if has_unsaved && let Err(error) = self.save_frozen(node, usize::from(index)).await {
+            if has_unsaved && let Err(error) = self.save_frozen(index.into()).await {
                 unsaved = Some(error);
                 continue;
             }
@@ -96,17 +114,17 @@ impl Recorder {
             }
         }
         let is_empty = record.lanes.is_empty() && record.quarantined.is_empty();
-        let recorded = if is_empty { Ok(()) } else { self.record(node, record).await };
+        let recorded = if is_empty { Ok(()) } else { self.record(record).await };
         drop(order);
         let outcome = recorded.and(unsaved.map_or(Ok(()), Err));
         match &outcome {
             Ok(()) => {
-                node.reopen();
+                upstream.accept_again();
                 self.progress.send_modify(|progress| progress.durable = round);
             }
             Err(error) => {
                 if error.is_full {
-                    node.refuse_all();
+                    upstream.refuse_until_room();
                 }
                 self.progress.send_modify(|progress| progress.failed = Some((round, error.clone())));
             }
@@ -114,7 +132,7 @@ impl Recorder {
         outcome.is_ok()
     }
 
-    async fn record(&self, node: &Node, record: Record) -> Result<(), NotDurable> {
+    async fn record(&self, record: Record) -> Result<(), NotDurable> {
         let (answer, answered) = oneshot::channel();
         let asked = match &*self.journal.read() {
             Some(journal) => {
@@ -126,7 +144,7 @@ impl Recorder {
         let (record, error) = match asked {
             Ok(()) => match answered.await.expect("the journal answers every request") {
                 Ok(_) => {
-                    node.lanes().iter().for_each(|lane| lane.lock().recorded());
+                    self.lanes.iter().for_each(|lane| lane.lock().recorded());
                     return Ok(());
                 }
                 Err(Refused { record, error }) => (record, error.into()),
@@ -134,23 +152,23 @@ impl Recorder {
             Err(record) => (record, NotDurable::closed()),
         };
         for (index, fresh) in &record.lanes {
-            node.lanes()[usize::from(*index)].lock().put_back_fresh(fresh);
+            self.lanes.get(usize::from(*index)).lock().put_back_fresh(fresh);
         }
         for quarantined in record.quarantined {
-            node.lane(&quarantined.collection).lock().put_back_quarantine(quarantined);
+            self.lanes.of(&quarantined.collection).lock().put_back_quarantine(quarantined);
         }
         Err(error)
     }
 
     /// Makes the frozen batches of a lane durable if they are not, so that they may be sent.
-    pub(crate) async fn freeze(&self, node: &Node, index: usize) -> Result<(), NotDurable> {
+    pub(crate) async fn freeze(&self, lane: usize) -> Result<(), NotDurable> {
         let _order = self.order.lock().await;
-        self.save_frozen(node, index).await
+        self.save_frozen(lane).await
     }
 
     /// The caller holds `order`.
-    async fn save_frozen(&self, node: &Node, index: usize) -> Result<(), NotDurable> {
-        let lane = &node.lanes()[index];
+    async fn save_frozen(&self, lane: usize) -> Result<(), NotDurable> {
+        let lane = self.lanes.get(lane);
         let unsaved = lane.lock().freeze();
         if let Some(first) = unsaved.first() {
             let number = first.id().lane;
@@ -161,8 +179,8 @@ impl Recorder {
         Ok(())
     }
 
-    /// Notes that the store has a batch. Waits only where the next batch must not be sent before: the store reports what it
-    /// quarantined of the newest batch only.
+    /// Notes that the store has a batch. Waits only where the next batch must not be sent before: the store reports the
+    /// quarantined counters of its newest batch only.
     pub(crate) async fn resolve(&self, id: &BatchId, quarantined: &[Quarantined]) -> Result<(), NotDurable> {
         if !quarantined.is_empty() {
             return self.ask(|journal, done| journal.resolve(id, quarantined.to_vec(), done)).await;
@@ -186,17 +204,17 @@ impl Recorder {
     /// Returns once everything accepted before the call is in the journal.
     pub(crate) async fn durable(&self) -> Result<(), NotDurable> {
         // A round that has begun may have drained before the call; the one after it cannot.
-        let wanted = self.begun.load(Ordering::SeqCst) + 1;
+        let target = self.begun.load(Ordering::SeqCst) + 1;
         let mut progress = self.progress.subscribe();
         self.wanted.notify_one();
         loop {
             {
                 let progress = progress.borrow_and_update();
-                if progress.durable >= wanted {
+                if progress.durable >= target {
                     return Ok(());
                 }
                 if let Some((round, error)) = &progress.failed
-                    && *round >= wanted
+                    && *round >= target
                 {
                     return Err(error.clone());
                 }
@@ -204,14 +222,19 @@ impl Recorder {
             tokio::select! {
                 // The sender lives as long as this recorder.
                 changed = progress.changed() => drop(changed),
-                // A commit in doubt answers only once the disk does: whoever waits is told now.
-                () = tokio::time::sleep(HEALTH_LOOK) => {
+                // A commit in doubt is answered only once the disk answers: callers are told of it now.
+                () = tokio::time::sleep(HEALTH_CHECK_INTERVAL) => {
                     if let Some(problem) = self.status().and_then(|status| status.health.problem().map(Arc::from)) {
                         return Err(NotDurable { reason: problem, is_full: false });
                     }
                 }
             }
         }
+    }
+
+    /// Waits until a caller asks for a round.
+    pub(crate) async fn wanted(&self) {
+        self.wanted.notified().await;
     }
 
     /// Waits until everything that the journal was told is durable, resolved batches included.
@@ -223,7 +246,7 @@ impl Recorder {
         self.journal.read().as_ref().map(Journal::status)
     }
 
-    /// Closes the journal and gives its directory free. May wait for the disk.
+    /// Closes the journal and frees its directory. May wait for the disk.
     pub(crate) fn close(&self) {
         let journal = self.journal.write().take();
         drop(journal);
@@ -231,18 +254,3 @@ impl Recorder {
 }
 
 type Answer = Box<dyn FnOnce(Result<(), JournalError>) + Send>;
-
-/// Records every `tick`, and at once when somebody waits, until the engine is gone.
-pub(crate) async fn run(core: Weak<Core>, tick: Duration) {
-    loop {
-        let Some(engine) = core.upgrade() else { return };
-        let node = Arc::clone(engine.node());
-        drop(engine);
-        let Some(recorder) = node.recorder() else { return };
-        tokio::select! {
-            () = tokio::time::sleep(tick) => {}
-            () = recorder.wanted.notified() => {}
-        }
-        recorder.round(&node).await;
-    }
-}

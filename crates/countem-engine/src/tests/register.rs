@@ -57,9 +57,9 @@ async fn count(dir: &std::path::Path, answers: &[Option<Registration>]) -> Engin
         Registered { inner: MemoryStore::new(), answers: Mutex::new(answers.iter().copied().collect()) };
     let durability =
         Durability::Journal { options: JournalConfig::new(dir), tick: Duration::from_secs(3600) };
-    let settings = EngineConfig { durability, shutdown_deadline: Duration::from_millis(50), ..quiet() };
+    let config = EngineConfig { durability, shutdown_deadline: Duration::from_millis(50), ..quiet() };
     let opened: Arc<dyn Store> = Arc::new(store);
-    let engine = Engine::start(settings, Clock::System, async move { Ok(opened) }).await.unwrap();
+    let engine = Engine::start(config, Clock::System, async move { Ok(opened) }).await.unwrap();
     engine.increment("c", "m", 1).unwrap();
     engine
 }

@@ -1,4 +1,4 @@
-//! Where the engine takes the time from.
+//! The time by which increments are counted.
 
 use std::{
     fmt,
@@ -8,7 +8,7 @@ use std::{
 use jiff::{SignedDuration, Timestamp};
 use parking_lot::Mutex;
 
-use crate::calendar::Calendar;
+use super::Calendar;
 
 /// The time by which increments are counted.
 #[derive(Debug, Clone, Default)]
@@ -16,7 +16,7 @@ pub enum Clock {
     /// The wall clock of the machine.
     #[default]
     System,
-    /// A clock that stands still until somebody sets it.
+    /// A clock that shows what it is set to.
     Manual(ManualClock),
 }
 
@@ -43,7 +43,7 @@ impl ManualClock {
         shown.now = now;
         shown.calendars.retain(|calendar| calendar.upgrade().is_some());
         for calendar in shown.calendars.iter().filter_map(Weak::upgrade) {
-            calendar.turn(now);
+            calendar.advance(now);
         }
     }
 }
@@ -62,16 +62,16 @@ impl Clock {
         matches!(self, Self::System)
     }
 
-    /// Makes the time now the one at which increments are counted, and returns how long that holds.
-    pub(crate) fn turn(&self, calendar: &Calendar) -> SignedDuration {
+    /// Makes the time now the one at which increments are counted, and returns how long that is valid.
+    pub(crate) fn advance(&self, calendar: &Calendar) -> SignedDuration {
         match self {
-            Self::System => calendar.turn(Timestamp::now()),
+            Self::System => calendar.advance(Timestamp::now()),
             // Under the lock: a time that was read before a `set` must not be told after it.
-            Self::Manual(clock) => calendar.turn(clock.shared.lock().now),
+            Self::Manual(clock) => calendar.advance(clock.shared.lock().now),
         }
     }
 
-    /// Lets a manual clock turn `calendar` whenever it is set; the system clock is watched by a thread.
+    /// Lets a manual clock advance `calendar` whenever it is set; a thread does that for the system clock.
     pub(crate) fn drive(&self, calendar: &Arc<Calendar>) {
         if let Self::Manual(clock) = self {
             clock.shared.lock().calendars.push(Arc::downgrade(calendar));

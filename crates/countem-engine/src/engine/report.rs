@@ -1,9 +1,9 @@
-//! What a shutdown achieved.
+//! The result of a shutdown.
 
 use std::{fmt, time::Duration};
 
-/// Says where every accepted increment is after a shutdown: `accepted = applied + quarantined + journaled + dropped +
-/// in_doubt`, where accepted includes what an earlier process had left in the journal.
+/// Numbers of increments after a shutdown: `accepted = applied + quarantined + journaled + dropped + in_doubt`, where accepted
+/// includes those that an earlier process had left in the journal.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ShutdownReport {
     /// Increments that were counted.
@@ -18,20 +18,25 @@ pub struct ShutdownReport {
     pub dropped: u64,
     /// Increments of batches that were sent and never confirmed: stored or not, wholly or in part.
     pub in_doubt: u64,
-    /// How long the shutdown took.
+    /// Duration of the shutdown.
     pub took: Duration,
-    /// What the store said last, where something is missing.
+    /// Last errors of the store where something is missing, and errors of the shutdown itself.
     pub errors: Vec<String>,
 }
 
 impl ShutdownReport {
-    /// Tells whether everything that was accepted is in the store.
-    pub fn is_complete(&self) -> bool {
-        self.accepted == self.applied
+    /// Returns the report of a shutdown that did not take place.
+    pub(crate) fn failed(error: &str) -> Self {
+        Self { errors: vec![error.to_owned()], ..Self::default() }
     }
 
-    /// Tells whether nothing is left that may have to be sent again.
-    pub(crate) fn is_settled(&self) -> bool {
+    /// Tells whether the shutdown took place and every accepted increment is in the store.
+    pub fn is_complete(&self) -> bool {
+        self.accepted == self.applied && self.errors.is_empty()
+    }
+
+    /// Tells whether every batch is resolved and nothing is left to send.
+    pub(crate) fn is_resolved(&self) -> bool {
         self.journaled + self.dropped + self.in_doubt == 0
     }
 

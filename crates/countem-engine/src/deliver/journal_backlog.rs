@@ -1,0 +1,74 @@
+//! What the journal does not have of one lane yet.
+
+use std::mem;
+
+use countem_core::{Delta, Deltas, FoldError, Table};
+use countem_store::Quarantined;
+
+use super::pending::Pending;
+
+/// The part of a lane that the journal has not recorded; only at level `journal`.
+#[derive(Debug, Default)]
+pub(super) struct JournalBacklog {
+    /// The part of the pending deltas that is not recorded.
+    fresh: Table,
+    /// Increments that were fresh and are being recorded.
+    recording: u64,
+    /// Deltas that were quarantined before they were in a batch, and are not recorded.
+    quarantine: Vec<Quarantined>,
+    /// The queued batches are not in the journal yet, so none of them may be sent.
+    pub(super) queue_is_unsaved: bool,
+}
+
+impl JournalBacklog {
+    /// Checks that `delta` can be added: the fresh part of a sum may leave `i64` although the sum does not.
+    pub(super) fn check_sum(&self, delta: &Delta<'_>) -> Result<(), FoldError> {
+        Pending::check_sum(&self.fresh, delta)
+    }
+
+    pub(super) fn add(&mut self, delta: Delta<'_>) -> Result<(), FoldError> {
+        self.fresh.merge(delta)
+    }
+
+    pub(super) fn quarantine(&mut self, quarantined: Quarantined) {
+        self.quarantine.push(quarantined);
+    }
+
+    /// Notes that everything fresh is in queued batches, which are saved as a whole.
+    pub(super) fn frozen(&mut self) {
+        self.fresh.clear();
+        self.queue_is_unsaved = true;
+    }
+
+    pub(super) fn take_fresh(&mut self) -> Deltas {
+        debug_assert!(!self.queue_is_unsaved, "saving the batches makes the journal forget what is recorded");
+        let fresh = self.fresh.drain();
+        self.recording = fresh.totals().increments;
+        fresh
+    }
+
+    pub(super) fn put_back_fresh(&mut self, deltas: &Deltas) {
+        self.recording = 0;
+        for delta in deltas.iter() {
+            if let Err(error) = self.fresh.merge(delta) {
+                tracing::error!(metric = delta.metric, %error, "delta stays out of the journal until it is frozen");
+            }
+        }
+    }
+
+    pub(super) fn take_quarantine(&mut self) -> Vec<Quarantined> {
+        mem::take(&mut self.quarantine)
+    }
+
+    pub(super) fn recorded(&mut self) {
+        self.recording = 0;
+    }
+
+    pub(super) fn recording(&self) -> u64 {
+        self.recording
+    }
+
+    pub(super) fn fresh_increments(&self) -> u64 {
+        self.fresh.deltas().totals().increments
+    }
+}

@@ -1,0 +1,363 @@
+//! One lane: pending deltas, batches in order, the journal's backlog, and where its increments went.
+
+use std::{collections::VecDeque, sync::Arc};
+
+use countem_core::{Batch, Delta, Deltas, FoldError, Writer};
+use countem_store::{Applied, ErrorKind, Quarantined, StoreError};
+use tokio::sync::{RwLock, oneshot};
+
+use super::{journal_backlog::JournalBacklog, outbox::Outbox, pending::Pending};
+use crate::sync::{Mutex, MutexGuard};
+
+/// The queue of one storage actor: everything pending of the collections that hash to it.
+#[derive(Debug)]
+pub(crate) struct Lane {
+    state: Mutex<LaneState>,
+    /// Held for reading while the store is read, for writing while the next batch becomes the unresolved one: so a read
+    /// meets at most one batch that may or may not be in the store, and knows which.
+    pub(crate) gate: Arc<RwLock<()>>,
+}
+
+/// See [`Lane`]. Every transition is a plain method: actors only decide when.
+#[derive(Debug)]
+pub(crate) struct LaneState {
+    pending: Pending,
+    outbox: Outbox,
+    /// `None` without a journal.
+    backlog: Option<JournalBacklog>,
+    /// Number of batches that an earlier process had frozen, the first of this lane. Several of them may be in the store already.
+    restored: u64,
+    /// Nothing more is sent.
+    is_closed: bool,
+    /// Answered once everything pending at the time of the request is stored: before the next freeze, or by number of batches.
+    waiting_for_freeze: Vec<oneshot::Sender<()>>,
+    waiting_for_batch: Vec<(u64, oneshot::Sender<()>)>,
+    pub(crate) totals: LaneTotals,
+}
+
+/// Where the increments of a lane went (I1): `merged = applied + pending + quarantined + dropped`.
+#[derive(Debug, Default, Clone)]
+pub(crate) struct LaneTotals {
+    pub(crate) merged: u64,
+    /// Those of them that no table or handle had before: recovered ones, and those counted while the tables were full.
+    pub(crate) direct: u64,
+    pub(crate) applied: u64,
+    pub(crate) quarantined: u64,
+    pub(crate) dropped: u64,
+    pub(crate) batches: u64,
+    pub(crate) attempts: u64,
+    pub(crate) failures: u64,
+    /// Attempts whose outcome was unknown.
+    pub(crate) doubts: u64,
+    pub(crate) quarantine: VecDeque<Quarantined>,
+    pub(crate) last_error: Option<String>,
+    /// Failed attempts since the last success.
+    pub(crate) consecutive_failures: u32,
+}
+
+/// Quarantined deltas kept for the stats; older ones are only counted.
+const KEPT_QUARANTINE: usize = 1000;
+
+impl Lane {
+    pub(super) fn new(writer: Writer, index: u16, batch_counters: usize, metrics_per_bucket: usize) -> Self {
+        let state = LaneState {
+            pending: Pending::new(metrics_per_bucket),
+            outbox: Outbox::new(writer, index, batch_counters),
+            backlog: None,
+            restored: 0,
+            is_closed: false,
+            waiting_for_freeze: Vec::new(),
+            waiting_for_batch: Vec::new(),
+            totals: LaneTotals::default(),
+        };
+        Self { state: Mutex::new(state), gate: Arc::default() }
+    }
+
+    pub(crate) fn lock(&self) -> MutexGuard<'_, LaneState> {
+        self.state.lock()
+    }
+}
+
+/// Merging and freezing.
+impl LaneState {
+    /// Adds a delta that was counted in `delta.bucket`, a stored bucket.
+    pub(crate) fn merge(&mut self, delta: Delta<'_>) {
+        self.totals.merged += delta.increments;
+        let refused = match self.add(delta, 0) {
+            Ok(()) => return,
+            Err(FoldError::Full) => {
+                let admitted = self.pending.admit(delta);
+                self.add(admitted, usize::MAX)
+            }
+            Err(error) => Err(error),
+        };
+        if let Err(error) = refused {
+            let quarantined = Quarantined::new(delta, error.to_string());
+            // Never was in a batch, so the journal has to be told.
+            if let Some(backlog) = &mut self.backlog {
+                backlog.quarantine(quarantined.clone());
+            }
+            self.quarantine(quarantined);
+        }
+    }
+
+    /// Adds a delta to what is pending, and to the journal's backlog, or to neither.
+    fn add(&mut self, delta: Delta<'_>, counters_max: usize) -> Result<(), FoldError> {
+        let Some(backlog) = &mut self.backlog else {
+            return self.pending.table.merge_within(delta, counters_max);
+        };
+        backlog.check_sum(&delta)?;
+        self.pending.table.merge_within(delta, counters_max)?;
+        backlog.add(delta)
+    }
+
+    /// Adds an increment, one delta for each stored bucket, only if all of its counters are pending already: at most a second
+    /// time beside a frozen batch.
+    ///
+    /// # Errors
+    /// [`FoldError`]: nothing was added.
+    pub(crate) fn merge_known(&mut self, deltas: &[Delta<'_>]) -> Result<(), FoldError> {
+        for delta in deltas {
+            let is_pending = self.pending.table.get(delta.collection, delta.metric, delta.bucket).is_some()
+                || self.outbox.batches().any(|batch| batch.contains(delta));
+            if !is_pending {
+                return Err(FoldError::Full);
+            }
+            Pending::check_sum(&self.pending.table, delta)?;
+            if let Some(backlog) = &self.backlog {
+                backlog.check_sum(delta)?;
+            }
+        }
+        for delta in deltas {
+            self.add(*delta, usize::MAX)?;
+            self.totals.merged += delta.increments;
+            self.totals.direct += delta.increments;
+        }
+        Ok(())
+    }
+
+    fn quarantine(&mut self, quarantined: Quarantined) {
+        tracing::error!(
+            collection = quarantined.collection,
+            metric = quarantined.metric,
+            bucket = %quarantined.bucket,
+            n = quarantined.n,
+            reason = quarantined.reason,
+            "counter is quarantined"
+        );
+        self.totals.quarantined += quarantined.increments;
+        if self.totals.quarantine.len() == KEPT_QUARANTINE {
+            self.totals.quarantine.pop_front();
+        }
+        self.totals.quarantine.push_back(quarantined);
+    }
+
+    /// Freezes everything pending into batches, unless earlier ones still wait, and returns those that the journal has to save
+    /// before any of them is sent.
+    pub(crate) fn freeze(&mut self) -> Vec<Arc<Batch>> {
+        if self.outbox.is_empty() && !self.pending.table.is_empty() {
+            self.outbox.freeze(&mut self.pending.table);
+            let last = self.outbox.frozen();
+            self.waiting_for_batch.extend(self.waiting_for_freeze.drain(..).map(|waiting| (last, waiting)));
+            if let Some(backlog) = &mut self.backlog {
+                backlog.frozen();
+            }
+        }
+        if self.has_unsaved() { self.outbox.queued().cloned().collect() } else { Vec::new() }
+    }
+
+    /// Continues with the contents of a journal: unresolved batches under their old identity, and deltas that were never frozen.
+    pub(super) fn restore(&mut self, frozen: Vec<Arc<Batch>>, pending: &Deltas) {
+        self.backlog = Some(JournalBacklog::default());
+        self.restored = frozen.len() as u64;
+        self.totals.merged += frozen.iter().map(|batch| batch.totals().increments).sum::<u64>();
+        self.outbox.restore(frozen);
+        for delta in pending.iter() {
+            self.totals.merged += delta.increments;
+            if let Err(error) = self.pending.table.merge(delta) {
+                self.quarantine(Quarantined::new(delta, error.to_string()));
+            }
+        }
+        self.totals.direct = self.totals.merged;
+    }
+}
+
+/// Sending.
+impl LaneState {
+    /// Returns the unresolved batch, or makes the next one unresolved; `None` when no batch may be sent.
+    ///
+    /// The caller holds the gate for writing unless the batch is already in flight.
+    pub(crate) fn advance(&mut self) -> Option<Arc<Batch>> {
+        if self.has_unsaved() { self.in_flight() } else { self.outbox.advance() }
+    }
+
+    /// Ends the unresolved batch: the store has all of it but what is quarantined.
+    pub(crate) fn resolve(&mut self, applied: Applied) {
+        let resolved = self.outbox.resolve(&applied);
+        self.totals.applied += resolved.applied;
+        self.totals.batches += 1;
+        self.totals.attempts += 1;
+        self.totals.consecutive_failures = 0;
+        self.totals.last_error = None;
+        applied.quarantined.into_iter().for_each(|quarantined| self.quarantine(quarantined));
+        let goal = self.outbox.resolved();
+        for (_, waiting) in self.waiting_for_batch.extract_if(.., |(last, _)| *last <= goal) {
+            // The receiver may be gone.
+            waiting.send(()).ok();
+        }
+    }
+
+    /// Notes a failed attempt. The batch stays as it is and will be sent again.
+    pub(crate) fn fail(&mut self, error: &StoreError) {
+        self.totals.attempts += 1;
+        self.totals.failures += 1;
+        self.totals.consecutive_failures = self.totals.consecutive_failures.saturating_add(1);
+        self.totals.doubts += u64::from(error.kind() == ErrorKind::InDoubt);
+        self.totals.last_error = Some(error.to_string());
+    }
+
+    /// Returns a receiver that is told when everything pending now is stored, `None` when it already is.
+    pub(crate) fn when_stored(&mut self) -> Option<oneshot::Receiver<()>> {
+        if self.is_empty() {
+            return None;
+        }
+        let (done, stored) = oneshot::channel();
+        if self.is_closed {
+            return Some(stored);
+        }
+        if self.pending.table.is_empty() {
+            self.waiting_for_batch.push((self.outbox.frozen(), done));
+        } else {
+            self.waiting_for_freeze.push(done);
+        }
+        Some(stored)
+    }
+
+    /// Gives up on what is not stored: everything that waits for it is told.
+    pub(crate) fn close(&mut self) {
+        self.is_closed = true;
+        self.waiting_for_freeze.clear();
+        self.waiting_for_batch.clear();
+    }
+
+    /// Gives up the deltas that were never sent, and returns how many increments that were. Only a shutdown whose deadline has
+    /// passed does this.
+    pub(crate) fn drop_unsent(&mut self) -> u64 {
+        let dropped = self.pending.table.drain().totals().increments + self.outbox.drop_queued();
+        self.totals.dropped += dropped;
+        dropped
+    }
+
+    /// Tells whether a batch of an earlier process may be in the store without this process knowing.
+    pub(crate) fn has_unresolved_past(&self) -> bool {
+        self.outbox.resolved() < self.restored
+    }
+
+    /// Tells whether there is a reason to send another batch before the next tick.
+    pub(crate) fn is_urgent(&self) -> bool {
+        self.outbox.queued().len() > 0 || !self.waiting_for_freeze.is_empty()
+    }
+}
+
+/// What the journal records.
+impl LaneState {
+    /// Tells whether the journal does not have the frozen batches.
+    pub(super) fn has_unsaved(&self) -> bool {
+        self.backlog.as_ref().is_some_and(|backlog| backlog.queue_is_unsaved)
+    }
+
+    /// Notes that the journal has the batches that [`freeze`](Self::freeze) returned.
+    pub(super) fn saved(&mut self) {
+        if let Some(backlog) = &mut self.backlog {
+            backlog.queue_is_unsaved = false;
+        }
+    }
+
+    /// Takes the deltas that the journal has not recorded. Not while it does not have the frozen batches.
+    pub(super) fn take_fresh(&mut self) -> Deltas {
+        self.backlog.as_mut().map(JournalBacklog::take_fresh).unwrap_or_default()
+    }
+
+    /// Takes the deltas that were quarantined before they were in a batch and are not recorded.
+    pub(super) fn take_fresh_quarantine(&mut self) -> Vec<Quarantined> {
+        self.backlog.as_mut().map(JournalBacklog::take_quarantine).unwrap_or_default()
+    }
+
+    /// Notes that the journal has recorded what was taken.
+    pub(super) fn recorded(&mut self) {
+        if let Some(backlog) = &mut self.backlog {
+            backlog.recorded();
+        }
+    }
+
+    /// Takes back deltas that the journal could not record.
+    pub(super) fn put_back_fresh(&mut self, deltas: &Deltas) {
+        if let Some(backlog) = &mut self.backlog {
+            backlog.put_back_fresh(deltas);
+        }
+    }
+
+    /// Takes back a quarantined delta that could not be recorded.
+    pub(super) fn put_back_quarantine(&mut self, quarantined: Quarantined) {
+        if let Some(backlog) = &mut self.backlog {
+            backlog.quarantine(quarantined);
+        }
+    }
+
+    /// Returns the number of increments that the journal is recording: whether it has them is not known yet.
+    pub(crate) fn recording(&self) -> u64 {
+        self.backlog.as_ref().map_or(0, JournalBacklog::recording)
+    }
+
+    /// Returns the number of pending increments that the journal has not begun to record.
+    pub(crate) fn fresh_increments(&self) -> u64 {
+        let Some(backlog) = &self.backlog else { return 0 };
+        let unsaved = self.outbox.queued().filter(|_| backlog.queue_is_unsaved);
+        backlog.fresh_increments() + unsaved.map(|batch| batch.totals().increments).sum::<u64>()
+    }
+}
+
+/// Observing.
+impl LaneState {
+    /// Tells whether everything that was merged is resolved.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.pending.table.is_empty() && self.outbox.is_empty()
+    }
+
+    /// Returns the unresolved batch.
+    pub(crate) fn in_flight(&self) -> Option<Arc<Batch>> {
+        self.outbox.in_flight().cloned()
+    }
+
+    /// Returns the number of increments in the unresolved batch.
+    pub(crate) fn in_flight_increments(&self) -> u64 {
+        self.outbox.in_flight().map_or(0, |batch| batch.totals().increments)
+    }
+
+    /// Returns the number of counters that are pending, frozen ones included.
+    pub(crate) fn counters(&self) -> usize {
+        self.pending.table.len() + self.outbox.batches().map(|batch| batch.len()).sum::<usize>()
+    }
+
+    /// Returns the number of increments that are pending, frozen ones included, added up from the deltas themselves.
+    pub(crate) fn pending_increments(&self) -> u64 {
+        let frozen = self.outbox.batches().map(|batch| batch.totals().increments);
+        self.pending.increments() + frozen.sum::<u64>()
+    }
+
+    /// Lists the increments that went to the overflow metric, by collection.
+    pub(crate) fn overflowed(&self) -> impl Iterator<Item = (&String, &u64)> {
+        self.pending.overflowed.iter()
+    }
+
+    /// Lists the deltas that no store has seen, by stored bucket. While the caller holds the gate for reading, they stay unsent.
+    pub(crate) fn unsent(&self) -> impl Iterator<Item = Delta<'_>> {
+        self.outbox.queued().flat_map(|batch| batch.deltas()).chain(self.pending.table.iter())
+    }
+
+    /// Lists the collections of everything pending, with repetitions.
+    pub(crate) fn collections(&self) -> impl Iterator<Item = &str> {
+        let frozen = self.outbox.batches().flat_map(|batch| batch.deltas());
+        frozen.chain(self.pending.table.iter()).map(|delta| delta.collection)
+    }
+}

@@ -1,0 +1,214 @@
+//! Shutting an engine down.
+
+use std::{
+    sync::{Arc, mpsc},
+    time::{Duration, Instant},
+};
+
+use countem_store::{ErrorKind, StoreError};
+use futures_util::future::join_all;
+
+use super::{Engine, EngineState, LastHandle, ShutdownReport};
+use crate::{actors::on_engine_thread, collect::Refusal};
+
+/// Maximum time of each step of a shutdown beyond the deadline: waiting for a disk or a server that does not answer must not keep the
+/// process from ending.
+const STEP_TIMEOUT: Duration = Duration::from_secs(5);
+/// Interval of new attempts: a backoff that grew over an outage must not use up the deadline.
+const ATTEMPT_INTERVAL: Duration = Duration::from_secs(1);
+
+const ON_ENGINE_THREAD: &str = "a thread of the collector cannot wait for its shutdown";
+
+impl Engine {
+    /// Stops intake, stores everything pending, and returns a report. Further calls return the same report.
+    ///
+    /// In a forked child this returns at once with a report of the error: the parent's threads store the counts.
+    ///
+    /// # Cancel safety
+    /// The shutdown goes on when the future is dropped.
+    pub async fn shutdown(&self) -> ShutdownReport {
+        let state = Arc::clone(self.state());
+        if let Some(report) = state.known_report() {
+            return report;
+        }
+        let task = self.runtime().spawn(async move { state.shutdown().await });
+        match task.await {
+            Ok(report) => report,
+            // The runtime ends only after a shutdown has left its report, unless it panicked.
+            Err(_) => self.state().report.get().cloned().unwrap_or_else(|| self.state().broken_report()),
+        }
+    }
+
+    /// Does what [`shutdown`](Self::shutdown) does, blocking the calling thread, which may run any executor or none.
+    ///
+    /// A thread of the engine itself, such as one that runs a task of [`runtime`](Self::runtime), cannot wait: the shutdown then
+    /// goes on in the background, and the report says so.
+    pub fn shutdown_blocking(&self) -> ShutdownReport {
+        self.state().shutdown_blocking()
+    }
+}
+
+impl Drop for LastHandle {
+    /// Shuts the engine down, and waits for that unless this is a thread of the engine.
+    fn drop(&mut self) {
+        if self.state.intake.is_forked() {
+            // Destructors of what the parent uses must not run here.
+            std::mem::forget(Arc::clone(&self.state));
+            return;
+        }
+        if !self.state.report.initialized() {
+            tracing::debug!("collector was dropped without a shutdown");
+            self.state.shutdown_blocking();
+        }
+    }
+}
+
+impl EngineState {
+    /// Returns the report if no shutdown has to run for it.
+    fn known_report(&self) -> Option<ShutdownReport> {
+        if self.intake.is_forked() {
+            return Some(ShutdownReport::failed(&Refusal::Forked.to_string()));
+        }
+        self.report.get().cloned()
+    }
+
+    fn shutdown_blocking(self: &Arc<Self>) -> ShutdownReport {
+        if let Some(report) = self.known_report() {
+            return report;
+        }
+        let (reported, report) = mpsc::sync_channel(1);
+        let state = Arc::clone(self);
+        self.supervisor.runtime().spawn(async move { drop(reported.send(state.shutdown().await)) });
+        if on_engine_thread() {
+            return ShutdownReport::failed(ON_ENGINE_THREAD);
+        }
+        // Ends when the report is sent, or when the task is dropped or panics.
+        report.recv().unwrap_or_else(|_| self.report.get().cloned().unwrap_or_else(|| self.broken_report()))
+    }
+
+    async fn shutdown(&self) -> ShutdownReport {
+        self.report.get_or_init(|| self.shut_down()).await.clone()
+    }
+
+    async fn shut_down(&self) -> ShutdownReport {
+        let began = Instant::now();
+        self.intake.close();
+        let deadline = tokio::time::Instant::now() + self.shutdown_deadline;
+        let mut stored = join_all(self.begin_flush());
+        let mut attempts = tokio::time::interval(ATTEMPT_INTERVAL);
+        loop {
+            tokio::select! {
+                _ = &mut stored => break,
+                () = tokio::time::sleep_until(deadline) => break,
+                _ = attempts.tick() => self.supervisor.flush(true),
+            }
+        }
+        let step_deadline = deadline.max(tokio::time::Instant::now() + STEP_TIMEOUT);
+        self.record_rest(step_deadline).await;
+        let report = self.report(began);
+        if report.is_balanced() && report.is_resolved() {
+            self.leave(step_deadline).await;
+        }
+        self.lanes.iter().for_each(|lane| lane.lock().close());
+        let store = self.supervisor.release_store().await;
+        let recorder = self.recorder.clone();
+        // Closing waits for the disk.
+        let closing = tokio::task::spawn_blocking(move || {
+            drop(store);
+            if let Some(recorder) = recorder {
+                recorder.close();
+            }
+        });
+        match tokio::time::timeout(STEP_TIMEOUT, closing).await {
+            Ok(Ok(())) => {}
+            Ok(Err(_)) => tracing::error!("closing the store or the journal panicked"),
+            Err(_) => tracing::error!("the disk of the store or of the journal does not answer"),
+        }
+        tracing::info!(%report, "collector is shut down");
+        self.supervisor.stop();
+        report
+    }
+
+    /// Lets the store forget this writer: at once if nothing was ever in doubt, else when no late copy can exist any more.
+    async fn leave(&self, until: tokio::time::Instant) {
+        let Some(store) = self.supervisor.store() else { return };
+        let (recorder, writer) = (self.recorder.clone(), self.writer.clone());
+        let was_in_doubt = self.lanes.iter().any(|lane| lane.lock().totals.doubts > 0);
+        let may_forget = self.may_forget && !was_in_doubt;
+        // A task of its own: a store's future runs to its end.
+        let leaving = tokio::spawn(async move {
+            // Unless the journal has it durably, batches might be sent again that the store no longer recognises.
+            if let Some(recorder) = recorder {
+                recorder
+                    .sync()
+                    .await
+                    .map_err(|error| StoreError::new(ErrorKind::NotApplied, error.to_string()))?;
+            }
+            if may_forget && store.forget(&writer).await.is_ok() {
+                return Ok(());
+            }
+            // The store itself may have been in doubt on the way, unnoticed here.
+            store.retire(&writer).await
+        });
+        match tokio::time::timeout_at(until, leaving).await {
+            Ok(Ok(Ok(()))) => {}
+            stays => tracing::debug!(?stays, "bookkeeping of this writer stays in the store"),
+        }
+    }
+
+    /// Records the rest in the journal, for as long as the shutdown may take.
+    async fn record_rest(&self, until: tokio::time::Instant) {
+        let Some(recorder) = self.recorder.clone() else { return };
+        let intake = Arc::clone(&self.intake);
+        // A task of its own: a record on its way to the journal is not forgotten.
+        let round = tokio::spawn(async move { recorder.round(&*intake).await });
+        if tokio::time::timeout_at(until, round).await.is_err() {
+            tracing::error!("the journal does not answer, so it is not known what it has");
+        }
+    }
+
+    fn report(&self, began: Instant) -> ShutdownReport {
+        let has_journal = self.recorder.is_some();
+        let mut report = ShutdownReport::default();
+        report.accepted = self.intake.hold_still(|still| {
+            let direct = self.lanes.iter().map(|lane| lane.lock().totals.direct);
+            still.counted().accepted + direct.sum::<u64>()
+        });
+        for lane in self.lanes.iter() {
+            let mut lane = lane.lock();
+            if has_journal {
+                let (unsaved, recording) = (lane.fresh_increments(), lane.recording());
+                report.dropped += unsaved;
+                report.in_doubt += recording;
+                report.journaled += lane.pending_increments().saturating_sub(unsaved + recording);
+            } else {
+                report.dropped += lane.drop_unsent();
+                report.in_doubt += lane.in_flight_increments();
+            }
+            report.applied += lane.totals.applied;
+            report.quarantined += lane.totals.quarantined;
+            match &lane.totals.last_error {
+                Some(error) => report.errors.push(error.clone()),
+                None if !lane.is_empty() => {
+                    report.errors.push("the store has not answered in time".to_owned())
+                }
+                None => {}
+            }
+        }
+        report.took = began.elapsed();
+        report
+    }
+
+    /// Returns the known numbers of a shutdown that panicked.
+    fn broken_report(&self) -> ShutdownReport {
+        let stats = self.stats();
+        ShutdownReport {
+            accepted: stats.accepted,
+            applied: stats.applied,
+            quarantined: stats.quarantined,
+            dropped: stats.dropped,
+            in_doubt: stats.pending,
+            ..ShutdownReport::failed("the shutdown panicked")
+        }
+    }
+}
