@@ -239,6 +239,20 @@ fn forgetting_deletes_the_rows_of_one_writer() {
     assert_eq!((pragma("synchronous"), pragma("wal_autocheckpoint")), (2, 4000), "FULL, and as before");
 }
 
+#[test]
+fn failed_forget_leaves_the_file_in_doubt() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut writer = connection(folder.path());
+    writer.apply(&one(1)).unwrap();
+    writer.connection().unwrap().commit_hook(Some(|| true)).unwrap();
+
+    writer.forget(&Writer::new(1, 1)).unwrap_err();
+    assert!(writer.in_doubt, "an `fsync` may be what failed");
+    writer.apply(&one(1)).unwrap();
+    assert!(!writer.in_doubt, "the log was emptied first");
+    assert_eq!(sum(&mut writer), 1);
+}
+
 #[cfg(unix)]
 #[test]
 fn counts_never_go_to_a_moved_file() {
