@@ -41,21 +41,6 @@ pub(crate) fn prepare_writing(file: &OpenFile) -> rusqlite::Result<()> {
     file.connection.pragma_update(None, "cache_size", -CACHE_KIB)
 }
 
-/// Moves the log into the file as far as no reader uses it, without waiting for readers. Returns whether all of it was moved,
-/// after which the next commit overwrites the log from its beginning.
-pub(crate) fn checkpoint(connection: &Connection) -> rusqlite::Result<bool> {
-    let (pages, moved) = connection.wal_checkpoint_v2::<&str>(None, CheckpointMode::PASSIVE)?;
-    Ok(moved >= pages)
-}
-
-/// Empties the log unless a reader uses it at this moment.
-pub(crate) fn try_to_empty_log(file: &OpenFile) -> rusqlite::Result<()> {
-    file.connection.busy_timeout(Duration::ZERO)?;
-    let emptied = file.empty_log();
-    file.connection.busy_timeout(BUSY_TIMEOUT)?;
-    emptied
-}
-
 /// Returns the number of pages in the log.
 pub(crate) fn log_pages(connection: &Connection) -> rusqlite::Result<u64> {
     let (pages, _) = connection.wal_checkpoint_v2::<&str>(None, CheckpointMode::NOOP)?;

@@ -27,34 +27,35 @@ const SMALL_HISTORY: u64 = 1 << 20;
 impl Transactions {
     /// Keeps the log short and the file no larger than necessary. Failures are harmless, and the next request meets them.
     pub(crate) fn maintain(&mut self) {
-        let Some(file) = &self.file else { return };
-        let limit = CHECKPOINT_PAGES.min(self.config.max_bytes / (4 * FRAME_BYTES)).max(1);
-        let connection = &file.connection;
-        let maintained = file::log_pages(connection).and_then(|pages| {
-            self.log_pages = pages;
-            // The log must not hold many pages by which the file has to grow, or a full disk could keep it for ever.
-            let growth =
-                file::pages(connection)?.saturating_sub(bytes_of(&self.path).unwrap_or(0) / PAGE_BYTES);
-            if pages < limit && growth < GROWTH_PAGES {
-                return Ok(());
-            }
-            fail_point::hit(&self.path, format_args!("checkpoint"))?;
-            if file::checkpoint(connection)? {
-                self.log_pages = 0;
-            }
-            // A log is overwritten from its beginning, which is much faster than growing it again. One that a large
-            // transaction has left behind is too large to keep, though.
-            if file.log_len() > 2 * limit * FRAME_BYTES {
-                file::try_to_empty_log(file)?;
-            }
-            let (pages, free) = (file::pages(connection)?, file::free_pages(connection)?);
-            if free > KEPT_FREE_PAGES && free > pages / 4 {
-                // In portions, so that no request waits for long.
-                file::vacuum(connection, (free - KEPT_FREE_PAGES).min(CHECKPOINT_PAGES))?;
-            }
-            Ok(())
-        });
+        let maintained = self.try_to_maintain();
         self.keep_connection(&maintained);
+    }
+
+    fn try_to_maintain(&mut self) -> rusqlite::Result<()> {
+        let Some(file) = &mut self.file else { return Ok(()) };
+        let limit = CHECKPOINT_PAGES.min(self.config.max_bytes / (4 * FRAME_BYTES)).max(1);
+        self.log_pages = file::log_pages(&file.connection)?;
+        // The log must not hold many pages by which the file has to grow, or a full disk could keep it for ever.
+        let growth =
+            file::pages(&file.connection)?.saturating_sub(bytes_of(&self.path).unwrap_or(0) / PAGE_BYTES);
+        if self.log_pages < limit && growth < GROWTH_PAGES {
+            return Ok(());
+        }
+        fail_point::hit(&self.path, format_args!("checkpoint"))?;
+        if file.checkpoint()? {
+            self.log_pages = 0;
+        }
+        // A log is overwritten from its beginning, which is much faster than growing it again. One that a large transaction has
+        // left behind is too large to keep, though.
+        if file.log_len() > 2 * limit * FRAME_BYTES {
+            file.try_empty_log()?;
+        }
+        let (pages, free) = (file::pages(&file.connection)?, file::free_pages(&file.connection)?);
+        if free > KEPT_FREE_PAGES && free > pages / 4 {
+            // In portions, so that no request waits for long.
+            file::vacuum(&file.connection, (free - KEPT_FREE_PAGES).min(CHECKPOINT_PAGES))?;
+        }
+        Ok(())
     }
 
     /// Frees what can be freed without losing a count, a part at a time. Returns whether it is worth trying again.
