@@ -1,4 +1,4 @@
-//! Deltas that travel together under one identity.
+//! Batches: deltas that travel together under one identity.
 
 use std::{fmt, str::FromStr, sync::Arc};
 
@@ -11,7 +11,7 @@ use crate::{Bucket, CollectionName, Delta, Deltas, MetricName, Period, Totals, d
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Writer(Arc<str>);
 
-/// The text does not have the form of a writer.
+/// An error: the text is not a writer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("`{text}` is not a writer; expected 16 hexadecimal digits, a dash and a decimal number")]
 pub struct WriterError {
@@ -67,11 +67,11 @@ impl fmt::Debug for Writer {
 /// Identity of a batch. Within one (writer, lane) `seq` rises by one per batch and starts at 1.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct BatchId {
-    /// Who counted.
+    /// The incarnation that counted.
     pub writer: Writer,
-    /// Which of the writer's storage actors sends it. Two lanes never touch the same collection.
+    /// The lane of the writer that sends it. Two lanes never touch the same collection.
     pub lane: u16,
-    /// Position in the lane.
+    /// Position of the batch in the lane.
     pub seq: u64,
 }
 
@@ -84,7 +84,7 @@ impl fmt::Display for BatchId {
 /// A fact that becomes true in the same transaction as the counts of a batch, such as how far a file was read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mark {
-    /// What the fact is about.
+    /// Subject of the fact.
     pub key: String,
     /// The fact.
     pub value: String,
@@ -132,7 +132,7 @@ impl Batch {
         self.deltas.entries.chunk_by(same).map(move |entries| Group { entries, names })
     }
 
-    /// Returns the mark to set with the deltas.
+    /// Returns the mark that is set together with the deltas.
     pub fn mark(&self) -> Option<&Mark> {
         self.mark.as_ref()
     }
@@ -142,7 +142,7 @@ impl Batch {
         self.deltas.len()
     }
 
-    /// Tells whether the batch has a delta of the counter that `delta` adds to.
+    /// Returns true when the batch has a delta of the same counter as `delta`.
     pub fn contains(&self, delta: &Delta<'_>) -> bool {
         let key = (delta.collection, delta.bucket, delta.metric);
         let names = &self.deltas.names;
@@ -150,7 +150,7 @@ impl Batch {
         self.deltas.entries.binary_search_by(find).is_ok()
     }
 
-    /// Tells whether there is nothing to add.
+    /// Returns true for a batch without deltas.
     pub fn is_empty(&self) -> bool {
         self.deltas.is_empty()
     }
@@ -160,7 +160,7 @@ impl Batch {
         self.deltas.totals()
     }
 
-    /// Gives the deltas back. Only for a batch that no store has seen, or that is resolved.
+    /// Returns the deltas. Only for a batch that was never sent, or that is resolved.
     pub fn into_deltas(self) -> Deltas {
         self.deltas
     }
@@ -188,10 +188,10 @@ impl Batch {
         out
     }
 
-    /// Reads what [`encode`](Self::encode) wrote.
+    /// Decodes the bytes of [`encode`](Self::encode).
     ///
     /// # Errors
-    /// [`DecodeError`] when the bytes are not a whole, valid batch. Nothing is ever guessed.
+    /// [`DecodeError`]: the bytes are not a whole, valid batch.
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
         let mut input = Input { bytes, at: 0 };
         if input.byte()? != FORMAT {
@@ -253,7 +253,7 @@ impl<'a> Group<'a> {
     }
 }
 
-/// The bytes are not a whole, valid batch.
+/// An error: the bytes are not a whole, valid batch.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("frozen batch is damaged at byte {at}")]
 pub struct DecodeError {
@@ -349,7 +349,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_frozen_batch_reads_back_and_no_damage_goes_unseen(
+        fn encoded_batch_decodes_and_truncation_is_refused(
             metrics in prop::collection::btree_map("[^\\p{Cc}]{1,20}", any::<i64>(), 0..20), cut in any::<prop::sample::Index>(),
         ) {
             let batch = batch(&metrics.into_iter().collect::<Vec<_>>());

@@ -1,22 +1,22 @@
-//! What increments add to counters.
+//! Deltas: the amounts that increments add to counters.
 
 use std::ops::Range;
 
 use crate::{Bucket, Schedule};
 
-/// What one increment, or many merged, adds to one counter.
+/// The amount that one increment, or many merged, adds to one counter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Delta<'a> {
     /// A valid [`CollectionName`](crate::CollectionName).
     pub collection: &'a str,
     /// A valid [`MetricName`](crate::MetricName).
     pub metric: &'a str,
-    /// The bucket in which it was counted; nothing later changes it (I3).
+    /// Bucket in which it was counted; nothing later changes it (I3).
     pub bucket: Bucket,
     /// The signed amount. May be zero when increments cancelled out.
     pub n: i64,
-    /// How many increments were merged, the unit of conservation (I1). Zero where the same increments are already
-    /// accounted for by another bucket of the same counter.
+    /// Number of merged increments, the unit of conservation (I1). Zero where another bucket of the same counter
+    /// already accounts for them.
     pub increments: u64,
 }
 
@@ -29,7 +29,7 @@ impl<'a> Delta<'a> {
         schedule.fan_out(self.bucket).enumerate().map(in_bucket)
     }
 
-    /// Returns the delta of one stored bucket, for callers that remember what a [`Schedule`] fans out to.
+    /// Returns the delta of one stored bucket, for callers that cache the buckets of a [`Schedule`].
     #[must_use]
     pub fn in_bucket(self, bucket: Bucket, is_finest: bool) -> Self {
         Self { bucket, increments: if is_finest { self.increments } else { 0 }, ..self }
@@ -97,7 +97,7 @@ impl Deltas {
         self.entries.len()
     }
 
-    /// Tells whether there is nothing to add.
+    /// Returns true for an empty set.
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }

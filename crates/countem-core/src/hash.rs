@@ -1,7 +1,7 @@
 //! Hashes that mean the same in every version and on every machine.
 //!
-//! Lanes, partitions, digests and file marks are found by them, so none of them may ever change. Hash tables in memory use
-//! a faster, seeded hash instead.
+//! Lanes, partitions, digests and file marks depend on them, so none may ever change. Hash tables in memory use a
+//! faster, seeded hash.
 
 /// 64-bit [FNV-1a], fed piece by piece.
 ///

@@ -1,9 +1,9 @@
-//! Names of collections and metrics: validated once, at the door.
+//! Names of collections and metrics, validated on construction.
 
 use std::{fmt, str::FromStr, sync::Arc};
 
-/// The metric that receives what is counted beyond the cardinality cap of a (collection, bucket), so
-/// that the total of the bucket stays exact.
+/// Metric that receives the increments beyond the cardinality cap of a (collection, bucket), so that the
+/// total of the bucket stays exact.
 pub const OVERFLOW_METRIC: &str = "__overflow__";
 
 /// Names one logical container of counters: `[A-Za-z0-9][A-Za-z0-9._-]{0,99}`.
@@ -20,7 +20,7 @@ pub struct CollectionName(Arc<str>);
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct MetricName(Arc<str>);
 
-/// Says why a name was refused.
+/// An error: the name breaks a rule of its kind.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum NameError {
@@ -31,14 +31,14 @@ pub enum NameError {
         what: &'static str,
     },
     /// The name is longer than its kind allows.
-    #[error("{what} name is {length} bytes long, at most {most} are allowed")]
+    #[error("{what} name is {length} bytes long, at most {max} are allowed")]
     TooLong {
         /// `collection` or `metric`.
         what: &'static str,
         /// Length of the refused name in bytes.
         length: usize,
-        /// Longest allowed length in bytes.
-        most: usize,
+        /// Maximum length in bytes.
+        max: usize,
     },
     /// The name has a character that its kind does not allow.
     #[error("{what} name `{}` has {character:?} at byte {at}; allowed: {allowed}", .name.escape_debug())]
@@ -57,22 +57,22 @@ pub enum NameError {
 }
 
 impl CollectionName {
-    /// Longest allowed name in bytes.
+    /// Maximum length in bytes.
     pub const MAX_LEN: usize = 100;
 
     /// Validates `name`.
     ///
     /// # Errors
-    /// [`NameError`] says which rule the name breaks.
+    /// [`NameError`]: the broken rule.
     pub fn new(name: &str) -> Result<Self, NameError> {
         Self::validate(name)?;
         Ok(Self(name.into()))
     }
 
-    /// Checks `name` without keeping it.
+    /// Validates `name` without allocating.
     ///
     /// # Errors
-    /// [`NameError`] says which rule the name breaks.
+    /// [`NameError`]: the broken rule.
     pub fn validate(name: &str) -> Result<(), NameError> {
         check_length("collection", name, Self::MAX_LEN)?;
         let offender = name
@@ -97,22 +97,22 @@ impl CollectionName {
 }
 
 impl MetricName {
-    /// Longest allowed name in bytes.
+    /// Maximum length in bytes.
     pub const MAX_LEN: usize = 512;
 
     /// Validates `name`.
     ///
     /// # Errors
-    /// [`NameError`] says which rule the name breaks.
+    /// [`NameError`]: the broken rule.
     pub fn new(name: &str) -> Result<Self, NameError> {
         Self::validate(name)?;
         Ok(Self(name.into()))
     }
 
-    /// Checks `name` without keeping it.
+    /// Validates `name` without allocating.
     ///
     /// # Errors
-    /// [`NameError`] says which rule the name breaks.
+    /// [`NameError`]: the broken rule.
     pub fn validate(name: &str) -> Result<(), NameError> {
         check_length("metric", name, Self::MAX_LEN)?;
         match name.char_indices().find(|(_, c)| c.is_control()) {
@@ -133,10 +133,10 @@ impl MetricName {
     }
 }
 
-fn check_length(what: &'static str, name: &str, most: usize) -> Result<(), NameError> {
+fn check_length(what: &'static str, name: &str, max: usize) -> Result<(), NameError> {
     match name.len() {
         0 => Err(NameError::Empty { what }),
-        length if length > most => Err(NameError::TooLong { what, length, most }),
+        length if length > max => Err(NameError::TooLong { what, length, max }),
         _ => Ok(()),
     }
 }
@@ -205,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_names_the_character_and_where_it_stands() {
+    fn refusal_names_the_character_and_its_position() {
         let error = MetricName::new("a\nb").unwrap_err().to_string();
         assert_eq!(
             error,

@@ -1,8 +1,8 @@
-//! What cannot be added to its counter.
+//! Deltas that cannot be added to their counters.
 
 use crate::{Bucket, Delta};
 
-/// One delta that could not be added to its counter, and why.
+/// A delta that could not be added to its counter, and the reason.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Quarantined {
     /// Collection of the counter.
@@ -13,9 +13,9 @@ pub struct Quarantined {
     pub bucket: Bucket,
     /// The amount that is not in the counter.
     pub n: i64,
-    /// How many increments the amount was merged from.
+    /// Number of merged increments.
     pub increments: u64,
-    /// Why it could not be added, one line.
+    /// The reason, one line.
     pub reason: String,
 }
 

@@ -21,7 +21,7 @@ pub struct Table {
 
 /// Hashes counters, with seeds that differ from process to process. Clones hash alike.
 ///
-/// A caller whose table is behind a lock hashes before it takes the lock, which is then held for a moment less.
+/// A caller hashes before it locks the table, to hold the lock for less time.
 #[derive(Debug, Clone, Default)]
 pub struct CounterHasher(RandomState);
 
@@ -51,7 +51,7 @@ impl CounterHasher {
     }
 }
 
-/// Longest name in bytes that is hashed and compared without a call and without a loop.
+/// Maximum length in bytes of a name that is hashed and compared without a call or a loop.
 const SHORT: usize = 32;
 
 /// Feeds a name of at most [`SHORT`] bytes to a hasher, in words that may overlap.
@@ -84,7 +84,7 @@ fn is_same(a: &[u8], b: &[u8]) -> bool {
     }
 }
 
-/// Says why an increment was not folded. The table is as it was before.
+/// An error of folding: nothing was added.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum FoldError {
@@ -94,12 +94,12 @@ pub enum FoldError {
     /// The pending amount of this counter would leave the range of `i64`.
     #[error("pending amount of the counter would exceed the range of a 64-bit integer")]
     Overflow,
-    /// The counter is new and the table may not grow any more.
+    /// The counter is new and the table is full.
     #[error("too many distinct counters are pending")]
     Full,
 }
 
-/// Capacity that a drained table keeps however few counters it held.
+/// Capacity that every drained table keeps.
 const KEPT_CAPACITY: usize = 1024;
 
 impl Table {
@@ -123,14 +123,14 @@ impl Table {
         self.merge_within(delta, usize::MAX)
     }
 
-    /// Adds a delta, but no new counter once the table holds `most`.
+    /// Adds a delta, but no new counter once the table holds `max`.
     ///
     /// # Errors
     /// [`FoldError`]: nothing was added.
     #[inline]
-    pub fn merge_within(&mut self, delta: Delta<'_>, most: usize) -> Result<(), FoldError> {
+    pub fn merge_within(&mut self, delta: Delta<'_>, max: usize) -> Result<(), FoldError> {
         let hash = self.hasher.hash(delta.collection, delta.metric, delta.bucket);
-        self.merge_hashed(hash, delta, most)
+        self.merge_hashed(hash, delta, max)
     }
 
     /// Does what [`merge_within`](Self::merge_within) does, given the hash of the counter by the table's own hasher.
@@ -138,7 +138,7 @@ impl Table {
     /// # Errors
     /// [`FoldError`]: nothing was added.
     #[inline]
-    pub fn merge_hashed(&mut self, hash: u64, delta: Delta<'_>, most: usize) -> Result<(), FoldError> {
+    pub fn merge_hashed(&mut self, hash: u64, delta: Delta<'_>, max: usize) -> Result<(), FoldError> {
         let Deltas { entries, names } = &mut self.deltas;
         let found = self.index.find(hash, |&at| is_counter(&entries[at as usize], names, &delta));
         match found {
@@ -148,15 +148,15 @@ impl Table {
                 entry.increments += delta.increments;
                 Ok(())
             }
-            None => self.insert(hash, delta, most),
+            None => self.insert(hash, delta, max),
         }
     }
 
     /// Adds one increment to a counter that the table knows, given the hash of the counter by the table's own hasher. Returns
-    /// false when that is not possible; nothing was added then.
+    /// false, and adds nothing, for an unknown counter and on overflow.
     ///
-    /// This is the way that nearly every increment takes, so all it needs stays in registers: a locked instruction has to
-    /// wait for every store before it, the ones to the stack included.
+    /// Nearly every increment takes this path, so its values stay in registers: a locked instruction waits for every
+    /// earlier store, also those to the stack.
     #[inline(always)]
     #[must_use]
     pub fn add_known(&mut self, hash: u64, collection: &str, metric: &str, bucket: Bucket, n: i64) -> bool {
@@ -191,10 +191,10 @@ impl Table {
 
     #[cold]
     #[inline(never)]
-    fn insert(&mut self, hash: u64, delta: Delta<'_>, most: usize) -> Result<(), FoldError> {
+    fn insert(&mut self, hash: u64, delta: Delta<'_>, max: usize) -> Result<(), FoldError> {
         CollectionName::validate(delta.collection)?;
         MetricName::validate(delta.metric)?;
-        if self.deltas.len() >= most {
+        if self.deltas.len() >= max {
             return Err(FoldError::Full);
         }
         let at = self.deltas.push(delta).ok_or(FoldError::Full)?;
@@ -217,22 +217,22 @@ impl Table {
         self.deltas.len()
     }
 
-    /// Tells whether nothing is pending.
+    /// Returns true when nothing is pending.
     pub fn is_empty(&self) -> bool {
         self.deltas.is_empty()
     }
 
-    /// Lists what is pending.
+    /// Lists the pending deltas.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = Delta<'_>> + Clone {
         self.deltas.iter()
     }
 
-    /// Returns the pending deltas as they lie in the table.
+    /// Returns the pending deltas.
     pub fn deltas(&self) -> &Deltas {
         &self.deltas
     }
 
-    /// Takes everything out. The emptied table keeps the size of its index, so a steady load does not grow it anew.
+    /// Takes every delta out. The table keeps its index, so that a steady load does not grow it anew.
     pub fn drain(&mut self) -> Deltas {
         let counters = self.deltas.len();
         self.index.clear();
@@ -243,24 +243,24 @@ impl Table {
         std::mem::replace(&mut self.deltas, Deltas { entries: Vec::with_capacity(counters), names })
     }
 
-    /// Takes out at most `most` deltas; what stays can be folded into as before.
-    pub fn take(&mut self, most: usize) -> Deltas {
-        if self.deltas.len() <= most {
+    /// Takes out at most `max` deltas.
+    pub fn take(&mut self, max: usize) -> Deltas {
+        if self.deltas.len() <= max {
             return self.drain();
         }
         let mut taken = Deltas::default();
-        for _ in 0..most {
-            let last = self.deltas.iter().next_back().expect("the table holds more than `most` deltas");
+        for _ in 0..max {
+            let last = self.deltas.iter().next_back().expect("the table holds more than `max` deltas");
             let hash = self.hasher.hash(last.collection, last.metric, last.bucket);
             taken.push(last).expect("a part addresses fewer names than the whole");
             let at = self.deltas.entries.len() - 1;
-            let slot = self.index.find_entry(hash, |&found| found as usize == at);
-            slot.expect("every delta is in the index").remove();
+            let indexed = self.index.find_entry(hash, |&found| found as usize == at);
+            indexed.expect("every delta is in the index").remove();
             // Names are appended in the order of the entries, so the last entry owns the end of the arena.
-            let entry = self.deltas.entries.pop().expect("the table holds more than `most` deltas");
+            let entry = self.deltas.entries.pop().expect("the table holds more than `max` deltas");
             self.deltas.names.truncate(entry.names_at as usize);
         }
-        // Taking a large table apart must not keep it twice: give back what half of it needed.
+        // A large table that is taken apart must not stay in memory twice.
         if self.deltas.len() < self.deltas.entries.capacity() / 2 {
             self.deltas.entries.shrink_to_fit();
             self.deltas.names.shrink_to_fit();
@@ -270,13 +270,13 @@ impl Table {
         taken
     }
 
-    /// Exchanges the contents with an empty, already sized table: the lock around a table is held for a moment only.
+    /// Exchanges the contents with those of `other`, so that a lock around the table is held only briefly.
     pub fn swap(&mut self, other: &mut Self) {
         std::mem::swap(self, other);
     }
 
-    /// Empties the table after its deltas were merged elsewhere, keeping its memory for the next round unless it had
-    /// grown far beyond this round's need.
+    /// Empties the table after its deltas were merged elsewhere. It keeps its memory unless that is far more than this
+    /// round needed.
     pub fn clear(&mut self) {
         let counters = self.deltas.len();
         let roomy = KEPT_CAPACITY.max(counters.saturating_mul(8));
@@ -330,7 +330,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refused_increment_leaves_the_table_as_it_was() {
+    fn refused_increment_leaves_the_table_unchanged() {
         let mut table = Table::new();
         table.fold("c", "m", day(0), i64::MAX).unwrap();
         assert_eq!(table.fold("c", "m", day(0), 1), Err(FoldError::Overflow));
@@ -353,7 +353,7 @@ mod tests {
     proptest! {
         /// Fold, take and drain in any order against a plain map.
         #[test]
-        fn what_is_folded_comes_out_once(steps in prop::collection::vec((0..40_u8, 0..3_i16, -5..6_i64, 0..30_usize), 1..400)) {
+        fn folded_increments_come_out_once(steps in prop::collection::vec((0..40_u8, 0..3_i16, -5..6_i64, 0..30_usize), 1..400)) {
             let mut table = Table::new();
             let (mut folded, mut taken) = (BTreeMap::new(), BTreeMap::new());
             let collect = |deltas: Deltas, taken: &mut BTreeMap<(String, Bucket), (i64, u64)>| {

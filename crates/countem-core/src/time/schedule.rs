@@ -1,4 +1,4 @@
-//! Which buckets an increment goes to.
+//! Schedules: the stored periods of a collection, and the buckets of a moment.
 
 use std::collections::BTreeMap;
 
@@ -8,9 +8,8 @@ use crate::{Bucket, BucketError, CollectionName, Period};
 
 /// The stored periods of a collection in one time zone.
 ///
-/// An increment is counted in a *slot*: a bucket so fine that every stored bucket follows from it. The slot is
-/// chosen when counted; [`fan_out`](Self::fan_out) to the stored buckets happens at flush time and cannot change what
-/// was decided (I3).
+/// An increment is counted in its *counting bucket*, which is so fine that every stored bucket follows from it. It is
+/// chosen when counted (I3); [`fan_out`](Self::fan_out) to the stored buckets happens at flush time.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Schedule {
     /// From fine to coarse, never empty, no period twice.
@@ -18,13 +17,13 @@ pub struct Schedule {
     zone: TimeZone,
 }
 
-/// Says why a set of periods is no schedule.
+/// An error: the set of periods is empty.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("a collection needs at least one stored period")]
 pub struct ScheduleError;
 
-/// How soon a slot is looked at again although nothing is known to change: covers zones whose rules change.
-const LONGEST_SLOT: SignedDuration = SignedDuration::from_hours(24);
+/// Maximum time until [`Schedule::next_change`], for zones whose rules change while the process runs.
+const MAX_UNCHANGED: SignedDuration = SignedDuration::from_hours(24);
 
 impl Schedule {
     /// Returns the schedule of `periods` in `zone`.
@@ -48,7 +47,7 @@ impl Schedule {
         &self.zone
     }
 
-    /// Returns the slot in which an increment at `moment` is counted.
+    /// Returns the counting bucket of an increment at `moment`.
     ///
     /// # Errors
     /// [`BucketError::Year`] when the moment lies outside the years 0001 to 9999.
@@ -75,9 +74,9 @@ impl Schedule {
         Bucket::containing(Period::Second, start, &self.zone)
     }
 
-    /// Returns the instant after `moment` until which the slot cannot change.
+    /// Returns the instant after `moment` until which the counting bucket cannot change.
     pub fn next_change(&self, moment: Timestamp) -> Timestamp {
-        let latest = moment.saturating_add(LONGEST_SLOT).unwrap_or(Timestamp::MAX);
+        let latest = moment.saturating_add(MAX_UNCHANGED).unwrap_or(Timestamp::MAX);
         let next = |period| Bucket::containing(period, moment, &self.zone).ok().and_then(Bucket::next);
         let midnight = next(Period::Day).and_then(|day| self.instant_as_at(moment, day));
         let span = next(self.periods[0]).filter(|span| !span.period().is_civil());
@@ -86,18 +85,18 @@ impl Schedule {
         [midnight, span, change].into_iter().flatten().fold(latest, Timestamp::min)
     }
 
-    /// Returns when a civil bucket begins by clocks that are set as at `moment`. That is the beginning that counts: where clocks
-    /// are set back over midnight, a day begins, the day before comes back, and the day begins again.
+    /// Returns the instant at which a civil bucket begins, by the zone's offset at `moment`. Where clocks are set back over
+    /// midnight, a day begins twice, and the offset selects which of the two.
     fn instant_as_at(&self, moment: Timestamp, bucket: Bucket) -> Option<Timestamp> {
         self.zone.to_offset(moment).to_timestamp(bucket.start()).ok()
     }
 
-    /// Lists the stored buckets that an increment counted in `slot` is added to, the finest first.
-    pub fn fan_out(&self, slot: Bucket) -> impl Iterator<Item = Bucket> + '_ {
-        self.periods.iter().filter_map(move |&period| slot.rollup(period, &self.zone))
+    /// Lists the stored buckets that follow from a counting bucket, the finest first.
+    pub fn fan_out(&self, counted: Bucket) -> impl Iterator<Item = Bucket> + '_ {
+        self.periods.iter().filter_map(move |&period| counted.rollup(period, &self.zone))
     }
 
-    /// Tells whether UTC spans and civil spans are both stored.
+    /// Returns true for schedules that store both UTC spans and civil spans.
     fn is_mixed(&self) -> bool {
         let civil = self.periods.iter().any(|p| p.is_civil() && *p != Period::All);
         civil && !self.periods[0].is_civil()
@@ -167,7 +166,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_slot_of_a_daily_counter_is_its_day() {
+    fn daily_counters_are_counted_by_day() {
         let schedule = Schedule::new(&[Period::Day], TimeZone::get("Europe/Berlin").unwrap()).unwrap();
         let moment: Timestamp = "2026-10-25T22:59:59.999Z".parse().unwrap();
         assert_eq!(schedule.bucket_at(moment).unwrap().to_string(), "2026-10-25");
@@ -177,15 +176,15 @@ mod tests {
     #[test]
     fn weeks_beside_months_are_counted_by_day() {
         let schedule = Schedule::new(&[Period::Month, Period::Week], TimeZone::UTC).unwrap();
-        let slot = schedule.bucket_at("2026-12-01T10:00:00Z".parse().unwrap()).unwrap();
+        let counted = schedule.bucket_at("2026-12-01T10:00:00Z".parse().unwrap()).unwrap();
         assert_eq!(
-            schedule.fan_out(slot).map(|b| b.to_string()).collect::<Vec<_>>(),
+            schedule.fan_out(counted).map(|b| b.to_string()).collect::<Vec<_>>(),
             ["2026-W49", "2026-12"]
         );
     }
 
     #[test]
-    fn no_period_is_no_schedule() {
+    fn schedule_needs_a_period() {
         assert!(Schedule::new(&[], TimeZone::UTC).is_err());
     }
 
@@ -202,18 +201,18 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(2000))]
 
-        /// Whatever is stored and wherever, the buckets reached through the slot are those that contain the moment, and
-        /// the slot holds until its announced end.
+        /// For all sets of periods and zones, the counting bucket fans out to the buckets that contain the moment, and it
+        /// stays the same until the announced change.
         #[test]
-        fn fanning_out_a_slot_gives_the_buckets_of_the_moment(
+        fn fan_out_gives_the_buckets_of_the_moment(
             mask in 1..256_u32, zone in 0..ZONES.len(), seconds in 400_000_000_i64..2_200_000_000, later in 0..100_i64,
         ) {
             check(mask, ZONES[zone], Timestamp::from_second(seconds).unwrap(), later)?;
         }
 
-        /// Nearly all of time is far from the moments at which clocks are set.
+        /// Random moments are rarely near a clock change.
         #[test]
-        fn so_it_is_around_the_moments_at_which_clocks_are_set(
+        fn fan_out_is_exact_around_clock_changes(
             mask in 1..256_u32, zone in 1..ZONES.len(), seconds in 400_000_000_i64..2_200_000_000, around in -9_000..9_000_i64,
             later in 0..100_i64,
         ) {
@@ -228,21 +227,21 @@ mod tests {
         let zone = TimeZone::get(zone).unwrap();
         let periods: Vec<_> = Period::ALL.into_iter().filter(|p| mask & (1 << *p as u32) != 0).collect();
         let schedule = Schedule::new(&periods, zone.clone()).unwrap();
-        let slot = schedule.bucket_at(moment).unwrap();
+        let counted = schedule.bucket_at(moment).unwrap();
         let expected: Vec<_> =
             periods.iter().map(|p| Bucket::containing(*p, moment, &zone).unwrap()).collect();
-        prop_assert_eq!(schedule.fan_out(slot).collect::<Vec<_>>(), expected);
+        prop_assert_eq!(schedule.fan_out(counted).collect::<Vec<_>>(), expected);
 
         let end = schedule.next_change(moment);
         prop_assert!(end > moment);
         let within = (end.as_second() - moment.as_second() - 1) * later / 99;
         let still = Timestamp::from_second(moment.as_second() + within).unwrap();
-        prop_assert_eq!(schedule.bucket_at(still).unwrap(), slot);
+        prop_assert_eq!(schedule.bucket_at(still).unwrap(), counted);
         Ok(())
     }
 
     #[test]
-    fn a_day_that_comes_back_ends_at_its_second_midnight() {
+    fn repeated_day_ends_at_its_second_midnight() {
         // At 00:01 on the 4th the clocks of St. John's were set back to 23:01 on the 3rd.
         let zone = TimeZone::get("America/St_Johns").unwrap();
         let moment: Timestamp = "2007-11-04T02:45:00Z".parse().unwrap();

@@ -32,11 +32,11 @@ use crate::Period;
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Bucket(i64);
 
-/// Says why a text or a moment is not a bucket.
+/// An error: the text or the moment is not a bucket.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum BucketError {
-    /// The text has the form of no bucket id, or names a day that does not exist.
+    /// The text is not the id of a bucket, or names a day that does not exist.
     #[error("`{text}` is not a bucket; examples: 2026-11-20, 2026-11-20T14, 2026-W47, 2026-11, 2026, all")]
     Malformed {
         /// The refused text.
@@ -154,8 +154,8 @@ impl Bucket {
     /// Returns the bucket of `period` that contains this whole bucket, `None` where the periods do not nest
     /// (a week may lie in two months or years; nothing lies in a finer period).
     ///
-    /// A UTC span is given the civil day of `zone` in which it begins, so ask only where that is the whole truth:
-    /// see [`nests_in_civil_days`](Self::nests_in_civil_days).
+    /// A UTC span counts to the civil day of `zone` in which it begins. That is exact only for spans that
+    /// [nest in civil days](Self::nests_in_civil_days).
     pub fn rollup(self, period: Period, zone: &TimeZone) -> Option<Self> {
         let own = self.period();
         if period == own || period == Period::All {
@@ -172,7 +172,7 @@ impl Bucket {
         Self::of_civil(period, civil)
     }
 
-    /// Tells whether this UTC span lies within one civil day of `zone`; always true for civil buckets.
+    /// Returns true for a UTC span within one civil day of `zone`, and for every civil bucket.
     pub fn nests_in_civil_days(self, zone: &TimeZone) -> bool {
         if self.period().is_civil() {
             return true;
@@ -184,19 +184,19 @@ impl Bucket {
     }
 }
 
-/// A bucket that threads can read while another one replaces it: one relaxed load on the counting path.
+/// A [`Bucket`] that one thread replaces while others read it: one relaxed load on the counting path.
 ///
-/// Relaxed is enough because a bucket is a whole value: nothing else is read on the strength of it.
+/// Relaxed is enough, because no other memory is published with the bucket.
 #[derive(Debug)]
 pub struct AtomicBucket(AtomicI64);
 
 impl AtomicBucket {
-    /// Holds `bucket`.
+    /// Returns a cell that holds `bucket`.
     pub fn new(bucket: Bucket) -> Self {
         Self(AtomicI64::new(bucket.0))
     }
 
-    /// Returns the bucket held now.
+    /// Returns the present bucket.
     #[inline]
     pub fn load(&self) -> Bucket {
         Bucket(self.0.load(Ordering::Relaxed))
@@ -284,7 +284,7 @@ fn parse(text: &str) -> Option<Bucket> {
     Some(Bucket::pack(period, start))
 }
 
-/// Parses digits only: `FromStr` of the integers would also take a sign.
+/// Parses digits only: `FromStr` of the integers also accepts a sign.
 fn number<N: FromStr>(digits: &str) -> Option<N> {
     digits.bytes().all(|b| b.is_ascii_digit()).then(|| digits.parse().ok()).flatten()
 }
@@ -329,7 +329,7 @@ mod tests {
     }
 
     #[test]
-    fn iso_weeks_belong_to_the_year_of_their_thursday() {
+    fn iso_week_belongs_to_year_of_its_thursday() {
         let week = |day: &str| {
             day.parse::<Bucket>().unwrap().rollup(Period::Week, &TimeZone::UTC).unwrap().to_string()
         };
@@ -347,7 +347,7 @@ mod tests {
     }
 
     #[test]
-    fn a_day_with_23_or_25_hours_is_one_bucket() {
+    fn day_of_23_or_25_hours_is_one_bucket() {
         let berlin = TimeZone::get("Europe/Berlin").unwrap();
         let day = |moment| Bucket::containing(Period::Day, at(moment), &berlin).unwrap().to_string();
         assert_eq!(day("2026-03-28T22:59:59.999Z"), "2026-03-28");
@@ -359,14 +359,14 @@ mod tests {
     }
 
     #[test]
-    fn a_day_whose_midnight_does_not_exist_begins_after_the_gap() {
+    fn day_without_midnight_begins_after_the_gap() {
         let zone = TimeZone::get("America/Sao_Paulo").unwrap();
         let day: Bucket = "2018-11-04".parse().unwrap();
         assert_eq!(day.start_instant(&zone), at("2018-11-04T03:00:00Z"));
     }
 
     #[test]
-    fn an_hour_may_lie_in_two_days_of_a_half_hour_zone() {
+    fn hour_may_lie_in_two_days() {
         let kolkata = TimeZone::get("Asia/Kolkata").unwrap();
         let hour: Bucket = "2026-11-20T18".parse().unwrap();
         assert!(!hour.nests_in_civil_days(&kolkata));
@@ -374,7 +374,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_id_is_refused() {
+    fn malformed_ids_are_refused() {
         for bad in [
             "",
             "2026-13",

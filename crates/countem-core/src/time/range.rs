@@ -1,4 +1,4 @@
-//! Spans of buckets of one period.
+//! Ranges of buckets of one period.
 
 use jiff::tz::TimeZone;
 
@@ -67,7 +67,7 @@ impl BucketRange {
         self.last
     }
 
-    /// Tells whether `bucket` has the period of the range and lies in it.
+    /// Returns true for a `bucket` of the range's period that lies in the range.
     pub fn contains(&self, bucket: Bucket) -> bool {
         bucket.period() == self.period() && self.first <= bucket && bucket <= self.last
     }
@@ -89,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn a_week_is_seven_days_and_a_month_is_its_days() {
+    fn weeks_and_months_are_made_of_days() {
         let days = |id: &str| {
             BucketRange::within(bucket(id), Period::Day, &TimeZone::UTC)
                 .unwrap()
@@ -104,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn a_day_of_a_clock_change_has_23_hours() {
+    fn day_of_a_clock_change_has_23_hours() {
         let berlin = TimeZone::get("Europe/Berlin").unwrap();
         let hours = BucketRange::within(bucket("2026-03-29"), Period::Hour, &berlin).unwrap();
         assert_eq!(hours.iter().count(), 23);
@@ -112,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn a_range_knows_its_own_buckets_only() {
+    fn range_contains_its_own_buckets_only() {
         let november = BucketRange::within(bucket("2026-11"), Period::Day, &TimeZone::UTC).unwrap();
         assert!(november.contains(bucket("2026-11-30")));
         assert!(!november.contains(bucket("2026-12-01")));

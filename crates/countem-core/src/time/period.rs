@@ -7,7 +7,7 @@ use std::{fmt, str::FromStr};
 /// `Second`, `Minute` and `Hour` are spans of UTC; `Day` and everything coarser are spans of civil time in the
 /// configured IANA zone. Weeks are ISO 8601 weeks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[allow(missing_docs, reason = "the variants are the words of the type's own description")]
+#[allow(missing_docs, reason = "the variants are the words of the type's description")]
 pub enum Period {
     Second,
     Minute,
@@ -19,7 +19,7 @@ pub enum Period {
     All,
 }
 
-/// The text is not the name of a period.
+/// An error: the text is not the name of a period.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("`{text}` is not a period; one of second, minute, hour, day, week, month, year, all")]
 pub struct PeriodError {
@@ -45,7 +45,7 @@ impl Period {
         }
     }
 
-    /// Tells whether buckets of this period are civil (day and coarser) instead of UTC spans.
+    /// Returns true for civil periods (day and coarser), false for spans of UTC.
     pub fn is_civil(self) -> bool {
         self >= Self::Day
     }
