@@ -52,7 +52,7 @@ impl CounterFile {
         let mut found = select.query([]).unwrap();
         while let Some(row) = found.next().unwrap() {
             let counters = rows.entry((row.get(0).unwrap(), row.get(1).unwrap())).or_default();
-            counters.insert(row.get(2).unwrap(), row.get(3).unwrap());
+            counters.insert(row.get::<_, String>(2).unwrap(), row.get(3).unwrap());
         }
         rows
     }

@@ -22,7 +22,7 @@ async fn stored(uri: &str) -> Result<Stored> {
             let document = documents.deserialize_current()?;
             let counters = if document.get_str("_id")?.starts_with("all/") { &mut all } else { &mut day };
             for (field, value) in document.get_document("c")? {
-                *counters.entry(field.replace("%2E", ".")).or_default() += value.as_i64().unwrap();
+                counters.add(&field.replace("%2E", "."), value.as_i64().unwrap());
             }
         }
     }

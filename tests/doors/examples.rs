@@ -26,7 +26,7 @@ fn embedded_adds_up_over_threads_and_runs() {
 fn custom_store_keeps_every_law_and_its_counts() {
     let lines = Program::start(env!("CARGO_BIN_EXE_custom_store"), &[]).finish();
     let laws = lines.iter().filter(|line| line.starts_with("law: ")).count();
-    assert_eq!(laws, countem::store::conformance::LAWS);
+    assert_eq!(laws, countem::store::conformance::LAWS.len());
     assert!(lines.contains(&format!("the store keeps all {laws} laws")), "{lines:#?}");
     assert!(lines.contains(&r#"run 2 reads {"bytes": 3000, "starts": 2}"#.to_owned()), "{lines:#?}");
 }

@@ -201,6 +201,6 @@ fn stored_totals_equal_counts_of_two_producers() {
     assert!(collector.shutdown_blocking().is_complete());
     let stored = file.counters("soak");
     assert_eq!(stored.len(), 1000);
-    assert!(stored.values().all(|value| *value == counted as i64), "{counted} each: {stored:?}");
+    assert!(stored.values().all(|value| value == counted as i64), "{counted} each: {stored:?}");
     println!("{} increments", 1000 * counted);
 }

@@ -56,13 +56,13 @@ fn unusual_names_survive_reopening_the_file() {
     let collector = file.builder().start_blocking().unwrap();
     assert_eq!(collector.get_counters_blocking("names", None).unwrap(), once, "from the file");
     count_all(&collector, &names);
-    let twice: Counters = once.iter().map(|(name, n)| (name.clone(), 2 * n)).collect();
+    let twice: Counters = once.iter().map(|(name, n)| (name, 2 * n)).collect();
     assert_eq!(collector.get_counters_blocking("names", None).unwrap(), twice, "from both");
     let today =
         countem::Bucket::day(countem::Timestamp::now().to_zoned(countem::jiff::tz::TimeZone::UTC).date());
     for (name, n) in &twice {
         let one = collector.get_blocking("names", name, today.clone().unwrap()).unwrap();
-        assert_eq!(one, Some(*n), "{name:?} alone");
+        assert_eq!(one, Some(n), "{name:?} alone");
     }
     assert!(collector.shutdown_blocking().is_complete());
     assert_eq!(file.counters("names"), twice);

@@ -59,7 +59,7 @@ impl Database {
             assert!(id.starts_with(&format!("{DAY}/")), "a document of another day: {id}");
             for (field, value) in document.get_document("c")? {
                 let value = value.as_i64().with_context(|| format!("`{field}` is no 64-bit number"))?;
-                *counters.entry(decoded(field)).or_default() += value;
+                counters.add(&decoded(field), value);
             }
         }
         Ok(counters)

@@ -78,7 +78,7 @@ async fn totals_are_exact_while_the_primary_changes() -> Result<()> {
         assert!(report.is_balanced() && report.is_complete(), "node {number}: {report:?}");
         assert_eq!(report.accepted, tally.increments, "node {number}");
         for ((collection, metric), sum) in tally.sums {
-            *expected.entry(collection).or_default().entry(metric).or_default() += sum;
+            expected.entry(collection).or_default().add(&metric, sum);
         }
     }
     println!("{changes:?}");

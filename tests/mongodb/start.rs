@@ -96,7 +96,7 @@ impl Service {
 
     /// Counts every known counter once more.
     fn count_known(&mut self) {
-        for known in self.accepted.clone().into_keys() {
+        for known in self.accepted.clone().into_map().into_keys() {
             let (collection, metric) = known.split_once('/').expect("that is how `accept` writes it");
             self.collector.try_increment(collection, metric, 10).expect("it is known, so it needs no room");
             self.accept(collection, metric, 10);
@@ -105,7 +105,7 @@ impl Service {
 
     fn accept(&mut self, collection: &str, metric: &str, n: i64) {
         self.increments += 1;
-        *self.accepted.entry(format!("{collection}/{metric}")).or_default() += n;
+        self.accepted.add(&format!("{collection}/{metric}"), n);
     }
 
     /// Checks that everything accepted is delivered once, now that the store has been repaired.

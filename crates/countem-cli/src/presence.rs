@@ -70,7 +70,7 @@ async fn compare(
         let with = read(store, &query, bucket, Some(batch)).await?;
         let after = read(store, &query, bucket, None).await?;
         group.retain(|delta| {
-            let value = |counters: &Counters| counters.get(delta.metric).copied().unwrap_or(0);
+            let value = |counters: &Counters| counters.get(delta.metric).unwrap_or(0);
             let (before, with, after) = (value(&before), value(&with), value(&after));
             let Some(sum) = before.checked_add(delta.n) else {
                 // A read leaves such a sum out.

@@ -180,7 +180,7 @@ impl Source for EngineSource {
                     collection: query.collection.as_str(),
                     metric,
                     bucket: *bucket,
-                    n: *n,
+                    n,
                     increments: 0,
                 });
                 overlay(&mut rows, query, deltas);

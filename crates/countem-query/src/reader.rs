@@ -1,6 +1,6 @@
-//! Reading counters, with periods that are not stored derived from finer ones.
+//! Reads: periods that are not stored are summed from finer ones.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, num::NonZeroUsize, sync::Arc};
 
 use countem_core::{Bucket, BucketRange, CollectionName, MetricName, Period, Schedules};
 use countem_store::{Counters, Query, Select, Store};
@@ -8,7 +8,7 @@ use futures_util::future::try_join_all;
 
 use crate::{ReadError, Source, StoreSource};
 
-/// Reads counters. Cheap to clone.
+/// Reads counters of one [`Source`]. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Reader {
     source: Arc<dyn Source>,
@@ -29,13 +29,29 @@ impl Reader {
     /// Returns all counters of one bucket, sorted by metric; empty when nothing was counted.
     ///
     /// # Errors
-    /// [`ReadError`] when the store cannot be read or the period does not follow from what is stored.
+    /// [`ReadError`]: the source cannot be read, or the bucket does not follow exactly from stored ones.
     pub async fn get_counters(
         &self,
         collection: &CollectionName,
         bucket: Bucket,
     ) -> Result<Counters, ReadError> {
         self.sum(collection, bucket, Select::All).await
+    }
+
+    /// Returns the next counters of one bucket: at most `limit`, whose metrics sort after `after` in byte order.
+    ///
+    /// The last metric of a page is the `after` of the next one; a page of fewer than `limit` is the last.
+    ///
+    /// # Errors
+    /// As [`get_counters`](Self::get_counters).
+    pub async fn get_page(
+        &self,
+        collection: &CollectionName,
+        bucket: Bucket,
+        after: Option<&str>,
+        limit: NonZeroUsize,
+    ) -> Result<Counters, ReadError> {
+        self.sum(collection, bucket, Select::Page { after: after.map(str::to_owned), limit }).await
     }
 
     /// Returns all counters of one bucket in every collection that has any.
@@ -62,8 +78,8 @@ impl Reader {
         metric: &MetricName,
         bucket: Bucket,
     ) -> Result<Option<i64>, ReadError> {
-        let mut counters = self.sum(collection, bucket, Select::One(metric.clone())).await?;
-        Ok(counters.remove(metric.as_str()))
+        let counters = self.sum(collection, bucket, Select::One(metric.clone())).await?;
+        Ok(counters.get(metric.as_str()))
     }
 
     /// Returns one counter in every bucket of a range in which it was counted.
@@ -76,31 +92,27 @@ impl Reader {
         metric: &MetricName,
         range: BucketRange,
     ) -> Result<BTreeMap<Bucket, i64>, ReadError> {
-        let select = Select::One(metric.clone());
-        if self.is_stored(collection, range.period()) {
-            let query = Query { collection: collection.clone(), range, select };
-            let rows = self.source.rows(&query).await?;
-            return Ok(rows
-                .into_iter()
-                .filter_map(|(b, mut row)| Some((b, row.remove(metric.as_str())?)))
-                .collect());
-        }
-        let mut series = BTreeMap::new();
-        // One read over the finer buckets of the whole range, then summed bucket by bucket.
-        let (first, last) = (self.finer(collection, range.first())?, self.finer(collection, range.last())?);
-        let Some(whole) = BucketRange::new(first.first(), last.last()) else { return Ok(series) };
-        let query = Query { collection: collection.clone(), range: whole, select };
+        let query = Query {
+            collection: collection.clone(),
+            range: self.finer(collection, range)?,
+            select: Select::One(metric.clone()),
+        };
         let zone = self.schedules.of(collection.as_str()).zone();
-        for (fine, mut row) in self.source.rows(&query).await? {
-            let bucket = fine.rollup(range.period(), zone).filter(|bucket| range.contains(*bucket));
-            if let (Some(bucket), Some(value)) = (bucket, row.remove(metric.as_str())) {
-                let sum = series.entry(bucket).or_insert(0_i64);
-                *sum = sum
-                    .checked_add(value)
-                    .ok_or_else(|| ReadError::Overflow { metric: metric.to_string(), bucket })?;
+        let mut sums = BTreeMap::<Bucket, i128>::new();
+        for (fine, counters) in self.source.rows(&query).await? {
+            let Some(value) = counters.get(metric.as_str()) else { continue };
+            let bucket = fine.rollup(range.period(), zone);
+            // Both ends of the range nest, but the zone may have had another offset in between.
+            if !fine.nests_in_civil_days(zone)
+                && fine.next().and_then(|next| next.rollup(range.period(), zone)) != bucket
+            {
+                return Err(self.not_stored(collection, range.period()));
+            }
+            if let Some(bucket) = bucket.filter(|bucket| range.contains(*bucket)) {
+                *sums.entry(bucket).or_default() += i128::from(value);
             }
         }
-        Ok(series)
+        sums.into_iter().map(|(bucket, sum)| Ok((bucket, in_i64(sum, metric.as_str(), bucket)?))).collect()
     }
 
     /// Lists the collections that hold a counter, sorted.
@@ -111,29 +123,32 @@ impl Reader {
         self.source.collections().await
     }
 
-    fn is_stored(&self, collection: &CollectionName, period: Period) -> bool {
-        self.schedules.of(collection.as_str()).periods().contains(&period)
-    }
-
-    /// The coarsest stored buckets that make up `bucket`.
-    fn finer(&self, collection: &CollectionName, bucket: Bucket) -> Result<BucketRange, ReadError> {
+    /// Returns the coarsest stored buckets that make up the buckets of `range`.
+    fn finer(&self, collection: &CollectionName, range: BucketRange) -> Result<BucketRange, ReadError> {
         let schedule = self.schedules.of(collection.as_str());
         let zone = schedule.zone();
-        let nests = |range: &BucketRange| {
-            let ends = [range.first(), range.last()];
-            bucket == Bucket::ALL
-                || *range == BucketRange::one(bucket)
-                || ends.iter().all(|end| {
-                    end.nests_in_civil_days(zone) && end.rollup(bucket.period(), zone) == Some(bucket)
-                })
+        // The stored buckets of one bucket, if its first and last instant are boundaries of theirs.
+        let nested = |bucket: Bucket, period| {
+            BucketRange::within(bucket, period, zone).filter(|within| {
+                bucket == Bucket::ALL
+                    || period == bucket.period()
+                    || [within.first(), within.last()].iter().all(|end| {
+                        end.nests_in_civil_days(zone) && end.rollup(bucket.period(), zone) == Some(bucket)
+                    })
+            })
         };
-        let finer = schedule.periods().iter().rev().filter(|period| **period <= bucket.period());
-        let mut ranges = finer.filter_map(|period| BucketRange::within(bucket, *period, zone));
-        ranges.find(nests).ok_or_else(|| ReadError::NotStored {
-            collection: collection.clone(),
-            period: bucket.period(),
-            stored: schedule.periods().iter().map(|p| format!("{p} buckets")).collect::<Vec<_>>().join(", "),
-        })
+        let mut finer = schedule.periods().iter().rev().filter(|period| **period <= range.period());
+        let found = finer.find_map(|period| {
+            let (first, last) = (nested(range.first(), *period)?, nested(range.last(), *period)?);
+            BucketRange::new(first.first(), last.last())
+        });
+        found.ok_or_else(|| self.not_stored(collection, range.period()))
+    }
+
+    fn not_stored(&self, collection: &CollectionName, period: Period) -> ReadError {
+        let stored = self.schedules.of(collection.as_str()).periods().iter();
+        let stored = stored.map(|period| format!("{period} buckets")).collect::<Vec<_>>().join(", ");
+        ReadError::NotStored { collection: collection.clone(), period, stored }
     }
 
     async fn sum(
@@ -142,17 +157,25 @@ impl Reader {
         bucket: Bucket,
         select: Select,
     ) -> Result<Counters, ReadError> {
-        let range = self.finer(collection, bucket)?;
-        let mut rows =
-            self.source.rows(&Query { collection: collection.clone(), range, select }).await?.into_values();
-        let mut total = rows.next().unwrap_or_default();
-        for counters in rows {
-            for (metric, value) in counters {
-                let sum = total.get(&metric).copied().unwrap_or(0).checked_add(value);
-                let sum = sum.ok_or_else(|| ReadError::Overflow { metric: metric.clone(), bucket })?;
-                total.insert(metric, sum);
-            }
+        let range = self.finer(collection, BucketRange::one(bucket))?;
+        let query = Query { collection: collection.clone(), range, select };
+        let mut rows = self.source.rows(&query).await?.into_values();
+        if rows.len() < 2 {
+            return Ok(rows.next().unwrap_or_default());
         }
-        Ok(total)
+        let mut sums = BTreeMap::<String, i128>::new();
+        for (metric, value) in rows.flatten() {
+            *sums.entry(metric).or_default() += i128::from(value);
+        }
+        // The sums beyond the limit lack the metrics that were cut from the pages of single buckets.
+        let sums = sums.into_iter().take(query.limit());
+        sums.map(|(metric, sum)| in_i64(sum, &metric, bucket).map(|sum| (metric, sum))).collect()
     }
 }
+
+fn in_i64(sum: i128, metric: &str, bucket: Bucket) -> Result<i64, ReadError> {
+    i64::try_from(sum).map_err(|_| ReadError::Overflow { metric: metric.to_owned(), bucket })
+}
+
+#[cfg(test)]
+mod tests;

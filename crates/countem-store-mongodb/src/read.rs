@@ -82,7 +82,7 @@ fn find(
     };
     let projection = |projection: &mut Encoder| {
         match &query.select {
-            Select::All => projection.int32(COUNTERS, 1),
+            Select::All | Select::Page { .. } => projection.int32(COUNTERS, 1),
             Select::One(metric) => projection.included_at(|key| counter_path(metric.as_str(), key)),
         }
         if let Some(watermark) = &watermark {
@@ -136,7 +136,7 @@ struct BucketsOfOne<'a> {
 impl<'a> BucketsOfOne<'a> {
     fn of(query: &'a Query) -> Self {
         let one = match &query.select {
-            Select::All => None,
+            Select::All | Select::Page { .. } => None,
             Select::One(metric) => Some(metric.as_str()),
         };
         Self { range: query.range, one }
@@ -192,7 +192,10 @@ impl<'a> Sums<'a> {
             let Ok((name, value)) = field else { break };
             // A value that is no number counts nothing. What is to be added to it is quarantined, with the reason.
             if let Some(value) = value_of(value) {
-                values.push((decode_metric(name.as_str()).into_owned(), value.into()));
+                let metric = decode_metric(name.as_str());
+                if self.query.selects(&metric) {
+                    values.push((metric.into_owned(), value.into()));
+                }
             }
         }
         Ok(())
@@ -201,6 +204,8 @@ impl<'a> Sums<'a> {
     fn finish(self, query: &Query) -> Rows {
         let sums = self.buckets.into_iter().map(|(bucket, values)| (bucket, sum(values)));
         let mut rows: Rows = sums.filter(|(_, counters)| !counters.is_empty()).collect();
+        // Partitions have no order by metric, so a page is cut from whole buckets.
+        query.cut(&mut rows);
         if let Some(pending) = self.pending {
             let is_applied = |(hash, delta): &(u64, Delta<'_>)| {
                 let partitions = self.applied.get(&delta.bucket);

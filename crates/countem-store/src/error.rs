@@ -1,18 +1,18 @@
-//! What went wrong in a store, and what is known afterwards.
+//! Errors of stores, and what is known after them.
 
 use std::{error::Error, fmt};
 
-/// Says what is known after a failed call. Kinds exist only where a caller acts differently.
+/// Knowledge after a failed call. Kinds exist only where a caller acts differently.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {
-    /// The call had no effect, for a reason that may pass: the store is busy, away or full. Worth retrying.
+    /// The call had no effect, for a reason that may pass: the store is busy, unreachable or full. Worth retrying.
     NotApplied,
-    /// The call may have had its effect, wholly or in part: a reply was lost or came too late. Send the same again.
+    /// The call may have had its effect, wholly or in part: a reply was lost or came too late. The caller sends the same again.
     InDoubt,
-    /// The call had no effect, and a person has to act first: credentials, rights, a wrong or damaged file.
+    /// The call had no effect and needs a person to act first: credentials, rights, a wrong or damaged file.
     Refused,
-    /// This store cannot do this at all.
+    /// The store does not support the call.
     Unsupported,
 }
 
@@ -28,7 +28,7 @@ impl ErrorKind {
     }
 }
 
-/// Says what a store was asked, why it failed and what is known afterwards. One readable line.
+/// An error of a store: the attempt, the cause and the [kind](ErrorKind), as one readable line.
 #[derive(Debug)]
 pub struct StoreError {
     kind: ErrorKind,
@@ -37,7 +37,7 @@ pub struct StoreError {
 }
 
 impl StoreError {
-    /// Describes a failure: lower case, things in backticks, no full stop, no secret.
+    /// Returns an error; `message` is lower case, with things in backticks, no full stop and no secret.
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
         Self { kind, message: message.into(), source: None }
     }
@@ -66,7 +66,7 @@ impl fmt::Display for StoreError {
 
 impl Error for StoreError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
-        // The cause is part of the one-line text, so only what is beneath it is left to report.
+        // The text already contains the cause, so only the causes beneath it are reported.
         self.source.as_ref().and_then(|source| source.source())
     }
 }

@@ -1,4 +1,4 @@
-//! A store that misbehaves on demand.
+//! A store with injected faults.
 
 use std::{collections::VecDeque, sync::Arc};
 
@@ -9,28 +9,28 @@ use tokio::sync::Semaphore;
 
 use crate::{Applied, ErrorKind, Query, Registration, Rows, Store, StoreError};
 
-/// What happens to one call of [`Store::apply`].
+/// A fault of one call of [`Store::apply`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Fault {
-    /// Nothing.
+    /// No fault.
     None,
-    /// The batch does not reach the store, and the caller is told so.
+    /// The batch does not reach the store; the error says so.
     Fail,
-    /// The batch does not reach the store, and the caller cannot know that.
+    /// The batch does not reach the store; the error is in doubt.
     LoseRequest,
-    /// The batch is applied, and the caller cannot know that.
+    /// The batch is applied; the error is in doubt.
     LoseReply,
     /// The batch is applied twice.
     ApplyTwice,
-    /// The caller is told that it cannot know; the batch is applied after the next one that succeeds.
+    /// The error is in doubt; the batch is applied after the next one that succeeds.
     ApplyLate,
-    /// The call waits until [`Faults::release`] lets one go.
+    /// The call waits for [`Faults::release`].
     Delay,
-    /// The store panics before it does anything.
+    /// The store panics and applies nothing.
     Panic,
 }
 
-/// Chooses the fault of each call. Clones control the same store.
+/// Controls the faults of a [`FaultyStore`]. Clones control the same store.
 #[derive(Debug, Clone)]
 pub struct Faults {
     shared: Arc<Shared>,
@@ -39,7 +39,7 @@ pub struct Faults {
 #[derive(Debug)]
 struct Shared {
     plan: Mutex<Plan>,
-    /// One permit per delayed call that may go on.
+    /// One permit per delayed call that may continue.
     released: Semaphore,
     /// One permit per delayed call that has arrived.
     delayed: Semaphore,
@@ -53,7 +53,7 @@ struct Plan {
     calls: u64,
 }
 
-/// Decorates a store with [`Faults`]. Reads are never disturbed.
+/// A store decorated with [`Faults`]. Reads have no faults.
 #[derive(Debug)]
 pub struct FaultyStore<S> {
     inner: S,
@@ -68,35 +68,35 @@ impl Faults {
         Self { shared: Arc::new(shared) }
     }
 
-    /// Lets the coming calls suffer `faults`, one each, after those already planned.
+    /// Plans `faults` for the next calls, one each, after those already planned.
     pub fn then(&self, faults: impl IntoIterator<Item = Fault>) {
         self.shared.plan.lock().next.extend(faults);
     }
 
-    /// Lets every call for which nothing is planned suffer `fault`.
+    /// Sets the fault of every call for which none is planned.
     pub fn otherwise(&self, fault: Fault) {
         self.shared.plan.lock().otherwise = fault;
     }
 
-    /// Lets one delayed call go on, now or when it comes.
+    /// Releases one delayed call, the present or the next one.
     pub fn release(&self) {
         self.shared.released.add_permits(1);
     }
 
-    /// Waits until one more call is being delayed.
+    /// Waits for one more delayed call.
     pub async fn delayed(&self) {
         let permit = self.shared.delayed.acquire().await;
         permit.expect("the semaphore is never closed").forget();
     }
 
-    /// Returns how often `apply` was called.
+    /// Returns the number of calls of `apply`.
     pub fn calls(&self) -> u64 {
         self.shared.plan.lock().calls
     }
 }
 
 impl<S: Store> FaultyStore<S> {
-    /// Decorates `inner`, which behaves until the returned [`Faults`] say otherwise.
+    /// Decorates `inner`, without any fault until the returned [`Faults`] plan one.
     pub fn new(inner: S) -> (Self, Faults) {
         let faults = Faults::new();
         (Self { inner, faults: faults.clone() }, faults)
@@ -132,7 +132,7 @@ impl<S: Store> Store for FaultyStore<S> {
         };
         match fault {
             Fault::None => self.apply_then_late_ones(batch).await,
-            Fault::Fail => Err(StoreError::new(ErrorKind::NotApplied, "the store is away (injected)")),
+            Fault::Fail => Err(StoreError::new(ErrorKind::NotApplied, "the store is unreachable (injected)")),
             Fault::LoseRequest => Err(in_doubt("request lost")),
             Fault::LoseReply => {
                 self.inner.apply(batch).await?;
@@ -192,20 +192,21 @@ impl<S: Store> Store for FaultyStore<S> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{MemoryStore, conformance};
+    use crate::MemoryStore;
 
-    #[tokio::test]
-    async fn a_faulty_store_without_faults_keeps_the_contract() {
-        conformance::run(async || FaultyStore::new(MemoryStore::new()).0).await;
+    mod without_faults {
+        use super::*;
+
+        conformance!(async |law| law.check(&FaultyStore::new(MemoryStore::new()).0).await);
     }
 
-    #[tokio::test]
-    async fn applying_everything_twice_keeps_the_contract() {
-        let make = async || {
+    mod applying_twice {
+        use super::*;
+
+        conformance!(async |law| {
             let (store, faults) = FaultyStore::new(MemoryStore::new());
             faults.otherwise(Fault::ApplyTwice);
-            store
-        };
-        conformance::run(make).await;
+            law.check(&store).await;
+        });
     }
 }

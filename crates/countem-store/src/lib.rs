@@ -1,20 +1,24 @@
-//! Where counters live: the [`Store`] contract, the memory store, decorators and the conformance suite.
-//!
-//! Implement [`Store`] for a database of your own, run [`conformance::run`] on it, and countem can use it.
+#![doc = include_str!("../README.md")]
 
+#[cfg(any(test, feature = "conformance"))]
+#[macro_use]
+pub mod conformance;
+
+mod counters;
 mod error;
 mod faulty;
 mod memory;
 mod overlay;
+mod query;
 mod store;
 
-pub mod conformance;
-
 pub use countem_core::Quarantined;
+pub use counters::{Counters, Iter};
 pub use error::{ErrorKind, StoreError};
 pub use faulty::{Fault, Faults, FaultyStore};
 pub use memory::MemoryStore;
 pub use overlay::overlay;
-pub use store::{Applied, Counters, Query, Registration, Rows, Select, Store};
+pub use query::{Query, Rows, Select};
+pub use store::{Applied, Registration, Store};
 
 pub use async_trait::async_trait;

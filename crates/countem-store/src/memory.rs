@@ -1,4 +1,4 @@
-//! Counters in this process, for tests and for trying things.
+//! Counters in this process, for tests and experiments.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 
 use crate::{Applied, Counters, Quarantined, Query, Rows, Select, Store, StoreError, overlay};
 
-/// Keeps counters in memory and forgets them with the process. Keeps the whole contract otherwise.
+/// A store in memory: it ends with the process, and keeps the whole contract until then.
 #[derive(Debug, Default)]
 pub struct MemoryStore {
     state: Mutex<State>,
@@ -37,7 +37,7 @@ impl MemoryStore {
         Self::default()
     }
 
-    /// Returns how many (writer, lane) pairs the store still remembers.
+    /// Returns the number of remembered (writer, lane) pairs.
     pub fn writers(&self) -> usize {
         self.state.lock().applied.len()
     }
@@ -62,14 +62,9 @@ impl Store for MemoryStore {
         let mut quarantined = Vec::new();
         for delta in batch.deltas() {
             let counters = state.counters.entry((delta.collection.to_owned(), delta.bucket)).or_default();
-            let value = counters.get(delta.metric).copied().unwrap_or(0);
-            match value.checked_add(delta.n) {
-                Some(sum) => {
-                    counters.insert(delta.metric.to_owned(), sum);
-                }
-                None => {
-                    quarantined.push(Quarantined::new(delta, format!("{value} plus {} exceeds i64", delta.n)))
-                }
+            if counters.add(delta.metric, delta.n).is_none() {
+                let reason = format!("{} plus {} exceeds i64", counters[delta.metric], delta.n);
+                quarantined.push(Quarantined::new(delta, reason));
             }
         }
         if let Some(mark) = batch.mark() {
@@ -94,12 +89,12 @@ impl Store for MemoryStore {
             state.counters.range(range).filter(|((_, b), _)| query.range.contains(*b))
         {
             let selected: Counters = match &query.select {
-                Select::All => counters.clone(),
-                Select::One(metric) => counters
-                    .get_key_value(metric.as_str())
-                    .map(|(m, v)| (m.clone(), *v))
-                    .into_iter()
-                    .collect(),
+                Select::One(metric) => {
+                    counters.get(metric.as_str()).map(|value| (metric.as_str(), value)).into_iter().collect()
+                }
+                Select::All | Select::Page { .. } => {
+                    counters.iter().filter(|(metric, _)| query.selects(metric)).take(query.limit()).collect()
+                }
             };
             if !selected.is_empty() {
                 rows.insert(*bucket, selected);
@@ -135,10 +130,6 @@ impl Store for MemoryStore {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::conformance;
 
-    #[tokio::test]
-    async fn the_memory_store_keeps_the_contract() {
-        conformance::run(async || MemoryStore::new()).await;
-    }
+    conformance!(async |law| law.check(&MemoryStore::new()).await);
 }

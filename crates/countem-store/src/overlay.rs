@@ -1,20 +1,17 @@
-//! Reading as if a batch had been applied.
+//! Rows as if a batch had been applied.
 
 use countem_core::Delta;
 
 use crate::{Query, Rows};
 
-/// Adds to `rows` the deltas that `query` asks for, for the batch that a store found not to be applied yet.
+/// Adds to `rows`, the answer to `query`, the deltas of the query's counters: those of a batch that is not applied yet.
 ///
-/// A sum that leaves the range of `i64` is left out: the store will quarantine the delta.
+/// A page stays right: deltas may bring metrics into it, and it is cut again. What falls out of it here, or was cut
+/// before, sorts after a whole page of other metrics. A sum that leaves the range of `i64` is left out, because the store
+/// will quarantine the delta.
 pub fn overlay<'a>(rows: &mut Rows, query: &Query, deltas: impl IntoIterator<Item = Delta<'a>>) {
     for delta in deltas.into_iter().filter(|delta| query.asks_for(delta)) {
-        let counters = rows.entry(delta.bucket).or_default();
-        match counters.get_mut(delta.metric) {
-            Some(value) => *value = value.checked_add(delta.n).unwrap_or(*value),
-            None => {
-                counters.insert(delta.metric.to_owned(), delta.n);
-            }
-        }
+        rows.entry(delta.bucket).or_default().add(delta.metric, delta.n);
     }
+    query.cut(rows);
 }

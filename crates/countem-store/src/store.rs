@@ -1,19 +1,13 @@
 //! The contract of a store.
 
-use std::{collections::BTreeMap, fmt, sync::Arc};
+use std::{fmt, sync::Arc};
 
 use async_trait::async_trait;
-use countem_core::{Batch, Bucket, BucketRange, CollectionName, Delta, MetricName, Quarantined, Writer};
+use countem_core::{Batch, CollectionName, Quarantined, Writer};
 
-use crate::StoreError;
+use crate::{Query, Rows, StoreError};
 
-/// The counters of one bucket: metric to value, sorted by metric.
-pub type Counters = BTreeMap<String, i64>;
-
-/// What a read returns: the counters of every bucket that has any.
-pub type Rows = BTreeMap<Bucket, Counters>;
-
-/// Keeps counters for ever and adds every batch exactly once.
+/// A place that keeps counters for ever and adds every batch exactly once.
 ///
 /// # The contract
 ///
@@ -26,7 +20,7 @@ pub type Rows = BTreeMap<Bucket, Counters>;
 ///
 /// **`apply` is additive.** Concurrent batches of different writers to the same counter all count.
 ///
-/// **`apply` says what it knows.** `Ok` means that every delta but the quarantined ones is stored durably, as safely as
+/// **`apply` reports what is known.** `Ok` means that every delta but the quarantined ones is stored durably, as safely as
 /// the store was configured to be. An error of kind [`NotApplied`](crate::ErrorKind::NotApplied) or
 /// [`Refused`](crate::ErrorKind::Refused) means that nothing was stored *by this call*;
 /// [`InDoubt`](crate::ErrorKind::InDoubt) means that any part of it may have been. In each case the caller sends the *same batch*
@@ -37,7 +31,8 @@ pub type Rows = BTreeMap<Bucket, Counters>;
 /// batch's writer has moved on.
 ///
 /// **Reads are exact.** A read sees every batch that was resolved before it began. `in_flight` is the caller's own
-/// unresolved batch: the read answers as if it had been applied exactly once, whether or not it already was.
+/// unresolved batch: the read answers as if it had been applied exactly once, whether or not it already was. A page
+/// ([`Select::Page`](crate::Select::Page)) holds in each bucket the first selected metrics in byte order, `in_flight` included.
 ///
 /// **Names are opaque.** Whatever the rules of [`CollectionName`] and [`MetricName`] admit is stored and read back
 /// identically, and no two names are ever mixed up.
@@ -53,35 +48,35 @@ pub trait Store: Send + Sync + fmt::Debug + 'static {
 
     /// Forgets the bookkeeping of a writer that ended with every batch resolved and none ever in doubt.
     ///
-    /// Called at most once per writer, as its last call, and only when no late copy of any of its batches can exist. A store may do
-    /// it later, at the latest when it is dropped.
+    /// Called at most once per writer, as its last call, and only when no late copy of any of its batches can exist. A store may
+    /// forget later, at the latest when it is dropped.
     ///
     /// # Errors
-    /// Failing is harmless: bookkeeping stays behind.
+    /// The bookkeeping stays, which is harmless.
     async fn forget(&self, writer: &Writer) -> Result<(), StoreError>;
 
-    /// Claims `writer` for this process, before its first batch; for writers whose identity lies on a disk, which may be copied.
+    /// Registers `writer` for this process, before its first batch; for writers whose identity lies on a disk, which may be copied.
     ///
-    /// The default, for stores that keep no register, finds every writer fresh.
+    /// The default, for stores without a register, returns [`Registration::Fresh`].
     ///
     /// # Errors
-    /// The claim is not known to be stored. Claiming again is harmless.
+    /// The registration is not known to be stored. Registering again is harmless.
     async fn register(&self, writer: &Writer) -> Result<Registration, StoreError> {
         let _ = writer;
         Ok(Registration::Fresh)
     }
 
-    /// Notes that `writer` ended with every batch resolved, although some may have been in doubt, or may have to be told apart
-    /// from others for some time: its bookkeeping may go once no late copy can exist any more. The default keeps it.
+    /// Retires a writer that ended with every batch resolved, of which some may have been in doubt: its bookkeeping may be
+    /// forgotten once no late copy of a batch can exist. The default keeps it.
     ///
     /// # Errors
-    /// Failing is harmless: bookkeeping stays behind.
+    /// The bookkeeping stays, which is harmless.
     async fn retire(&self, writer: &Writer) -> Result<(), StoreError> {
         let _ = writer;
         Ok(())
     }
 
-    /// Returns the counters that `query` asks for, as if `in_flight` had been applied exactly once.
+    /// Returns the counters that `query` selects, as if `in_flight` had been applied exactly once.
     ///
     /// # Errors
     /// The store could not be read.
@@ -103,69 +98,28 @@ pub trait Store: Send + Sync + fmt::Debug + 'static {
     /// Checks that the store can be reached and used with the given rights.
     ///
     /// # Errors
-    /// What a person has to know to repair it.
+    /// [`StoreError`]: the obstacle, in words that help to remove it.
     async fn check(&self) -> Result<(), StoreError>;
 
-    /// Names the store for people: a URI without any secret.
+    /// Returns the URI of the store without any secret, for logs and messages.
     fn location(&self) -> String;
 }
 
-/// What [`Store::register`] found.
+/// Result of [`Store::register`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Registration {
     /// No other process has used this writer, nor a later incarnation of its node.
     Fresh,
-    /// Another process has: the data directory was copied, or restored from an older copy. The node needs a new identity before it
-    /// counts; batches that it already froze keep theirs, because whoever has the same directory has the same batches.
+    /// Another process has: the data directory was copied, or restored from an older copy. The process needs a new identity before
+    /// it counts; batches that are frozen already keep theirs, because every copy of the directory has the same batches.
     Cloned,
 }
 
-/// What [`Store::apply`] did.
+/// Result of [`Store::apply`].
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct Applied {
     /// Deltas that could not be added. All others were.
     pub quarantined: Vec<Quarantined>,
-}
-
-/// What to read: some metrics of one collection in a range of buckets.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Query {
-    /// The collection.
-    pub collection: CollectionName,
-    /// The buckets.
-    pub range: BucketRange,
-    /// The metrics.
-    pub select: Select,
-}
-
-/// Which metrics of a collection.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Select {
-    /// Every metric.
-    All,
-    /// One metric.
-    One(MetricName),
-}
-
-impl Query {
-    /// Asks for all metrics of one bucket.
-    pub fn bucket(collection: CollectionName, bucket: Bucket) -> Self {
-        Self { collection, range: BucketRange::one(bucket), select: Select::All }
-    }
-
-    /// Tells whether the query asks for the counter of `delta`.
-    pub fn asks_for(&self, delta: &Delta<'_>) -> bool {
-        delta.collection == self.collection.as_str()
-            && self.range.contains(delta.bucket)
-            && self.selects(delta.metric)
-    }
-
-    fn selects(&self, metric: &str) -> bool {
-        match &self.select {
-            Select::All => true,
-            Select::One(one) => one.as_str() == metric,
-        }
-    }
 }
 
 #[async_trait]

@@ -49,7 +49,7 @@ impl All {
         for (collection, counters) in &all {
             for (metric, value) in counters {
                 let collection = collection.as_str().into();
-                listing.push([bucket.as_str().into(), collection, metric.as_str().into(), (*value).into()]);
+                listing.push([bucket.as_str().into(), collection, metric.into(), value.into()]);
             }
         }
         let collections =

@@ -73,7 +73,7 @@ impl Get {
         }
         if let Some(metric) = metric.as_ref().filter(|_| counters.is_empty()) {
             let others = reader.get_counters(collection, bucket).await?;
-            let near = similar(metric.as_str(), others.keys().map(String::as_str));
+            let near = similar(metric.as_str(), others.metrics());
             return Err(not_found(
                 &format!("`{metric}` was not counted in `{collection}` on {bucket}"),
                 near,
@@ -92,12 +92,7 @@ impl Get {
         let (collection, bucket) = (self.collection.as_str(), bucket.to_string());
         let mut listing = Listing::new(&["collection", "bucket", "metric", "value"]).hide(2);
         for (metric, value) in counters {
-            listing.push([
-                collection.into(),
-                bucket.as_str().into(),
-                metric.as_str().into(),
-                (*value).into(),
-            ]);
+            listing.push([collection.into(), bucket.as_str().into(), metric.into(), value.into()]);
         }
         listing.print(format, &Got { collection, bucket, counters })
     }

@@ -63,8 +63,7 @@ impl Top {
             say(format_args!("nothing was counted in `{}` on {bucket}", self.collection));
         }
         // Counters come sorted by metric, and the sort is stable: equal values stay so.
-        let mut ranked: Vec<_> =
-            counters.iter().map(|(metric, value)| Ranked { metric, value: *value }).collect();
+        let mut ranked: Vec<_> = counters.iter().map(|(metric, value)| Ranked { metric, value }).collect();
         ranked.sort_by_key(|counter| Reverse(counter.value));
         ranked.truncate(self.number);
 

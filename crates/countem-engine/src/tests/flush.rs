@@ -37,7 +37,7 @@ async fn the_number_of_collectors_does_not_change_the_number_of_batches() {
     threads.into_iter().for_each(|thread| thread.join().unwrap());
     setup.engine.flush().await;
     assert_eq!(setup.faults.calls(), 1);
-    assert!(setup.stored("2026-11-20").await.values().all(|value| *value == 8));
+    assert!(setup.stored("2026-11-20").await.values().all(|value| value == 8));
 }
 
 #[tokio::test]

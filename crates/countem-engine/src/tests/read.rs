@@ -82,7 +82,7 @@ async fn reads_never_go_back_or_ahead_while_flushes_run() {
         let stats = setup.engine.stats();
         assert!(stats.is_balanced(), "{stats:?}");
         let accepted_before = stats.accepted;
-        let value = setup.read("2026-11-20").await.get("a").copied().unwrap_or(0);
+        let value = setup.read("2026-11-20").await.get("a").unwrap_or(0);
         let accepted_after = setup.engine.stats().accepted;
         let value = u64::try_from(value).unwrap();
         assert!(value >= before, "a read went back from {before} to {value}");

@@ -1,57 +1,60 @@
-//! Every law of the contract, on every kind of deployment and with settings that make documents split early.
+//! Every law of the contract, on every kind of deployment and with a configuration that makes documents split early.
 
 use std::num::{NonZeroU16, NonZeroUsize};
 
 use anyhow::Result;
-use countem_store::conformance;
+use countem_store::conformance::{LAWS, Law};
 use countem_store_mongodb::MongoConfig;
 use countem_testkit::{ReplicaSet, Server, require_mongod, require_server};
 
 use crate::support::{in_own_database, open_with};
 
-async fn conforms(uri: &str, set: impl Fn(&mut MongoConfig)) {
-    let make = async || {
-        let mut options = MongoConfig::new(in_own_database(uri));
-        set(&mut options);
-        open_with(options)
-    };
-    assert_eq!(conformance::run(make).await, conformance::LAWS);
+fn default(_: &mut MongoConfig) {}
+
+fn split_early(config: &mut MongoConfig) {
+    config.metrics_per_document = NonZeroUsize::new(2).expect("2 is not zero");
 }
 
-fn split_early(options: &mut MongoConfig) {
-    options.metrics_per_document = NonZeroUsize::new(2).expect("2 is not zero");
+fn shard_writers(config: &mut MongoConfig) {
+    config.writer_shards = NonZeroU16::new(4).expect("4 is not zero");
 }
 
-fn shard_writers(options: &mut MongoConfig) {
-    options.writer_shards = NonZeroU16::new(4).expect("4 is not zero");
+fn everything(config: &mut MongoConfig) {
+    split_early(config);
+    shard_writers(config);
+    config.retention = Some(std::time::Duration::from_secs(100 * 366 * 24 * 3600));
 }
 
-#[tokio::test]
-async fn a_standalone_server_keeps_the_contract() -> Result<()> {
-    if !require_server() {
-        return Ok(());
+/// Checks `law` with each of `configs`, in a database of its own.
+async fn check(law: Law, uri: &str, configs: &[fn(&mut MongoConfig)]) {
+    for set in configs {
+        let mut config = MongoConfig::new(in_own_database(uri));
+        set(&mut config);
+        law.check(&open_with(config)).await;
     }
-    let server = Server::any().await?;
-    conforms(&server.uri(), |_| {}).await;
-    conforms(&server.uri(), split_early).await;
-    conforms(&server.uri(), shard_writers).await;
-    let everything = |options: &mut MongoConfig| {
-        split_early(options);
-        shard_writers(options);
-        options.retention = Some(std::time::Duration::from_secs(100 * 366 * 24 * 3600));
-    };
-    conforms(&server.uri(), everything).await;
-    Ok(())
 }
 
+mod standalone_server {
+    use super::*;
+
+    countem_store::conformance!(async |law| {
+        if require_server() {
+            let server = Server::any().await.expect("a server starts");
+            check(law, &server.uri(), &[default, split_early, shard_writers, everything]).await;
+        }
+    });
+}
+
+/// One test for all laws, because a set of servers takes long to start.
 #[tokio::test]
-async fn a_replica_set_keeps_the_contract() -> Result<()> {
+async fn replica_set_keeps_every_law() -> Result<()> {
     if !require_mongod() {
         return Ok(());
     }
     let set = ReplicaSet::start(3).await?;
-    conforms(&set.uri(), |_| {}).await;
-    conforms(&set.uri(), split_early).await;
-    conforms(&set.uri(), shard_writers).await;
+    for law in LAWS {
+        println!("law: {}", law.name());
+        check(*law, &set.uri(), &[default, split_early, shard_writers]).await;
+    }
     Ok(())
 }

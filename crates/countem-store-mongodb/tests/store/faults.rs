@@ -29,7 +29,7 @@ impl Scene {
     }
 
     async fn count(&self, metric: &str) -> i64 {
-        day(&self.store, "web").await.get(metric).copied().unwrap_or_default()
+        day(&self.store, "web").await.get(metric).unwrap_or_default()
     }
 }
 

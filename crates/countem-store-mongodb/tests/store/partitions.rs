@@ -1,7 +1,6 @@
 //! Buckets with many metrics: documents stay small, and no growth of the tree counts a batch twice.
 
 use std::{
-    collections::BTreeMap,
     num::{NonZeroU16, NonZeroUsize},
     sync::Arc,
     time::{Duration, Instant},
@@ -42,7 +41,7 @@ async fn sizes(database: &Database, name: &str) -> Result<(usize, i64)> {
 }
 
 fn all_one(counters: &Counters, count: usize) {
-    let wrong: Vec<_> = counters.iter().filter(|(_, value)| **value != 1).take(5).collect();
+    let wrong: Vec<_> = counters.iter().filter(|(_, value)| *value != 1).take(5).collect();
     assert!(wrong.is_empty(), "{wrong:?}");
     assert_eq!(counters.len(), count);
 }
@@ -190,7 +189,7 @@ async fn a_bucket_is_read_in_one_range_and_one_metric_from_few_documents() -> Re
         assert!(number(&profile, "docsExamined") <= 9, "{profile}");
         let query = Query { collection: collection("web"), range, select: Select::All };
         let rows = store.read(&query, None).await?;
-        assert_eq!(rows.values().map(BTreeMap::len).collect::<Vec<_>>(), [20_000; 3]);
+        assert_eq!(rows.values().map(Counters::len).collect::<Vec<_>>(), [20_000; 3]);
         let profile = last_find(&database, "web").await?;
         assert_eq!(number(&profile, "docsExamined"), 3 * per_day, "{profile}");
     }
@@ -246,7 +245,7 @@ impl Life {
 
     fn add_to(&self, counters: &mut Counters) {
         for metric in &self.last {
-            *counters.entry(metric.clone()).or_default() += 1;
+            counters.add(metric, 1);
         }
     }
 }
@@ -301,7 +300,7 @@ async fn random_lives(seed: u64, proxy: &Proxy) -> Result<()> {
         lives.iter().filter(|life| life.unresolved.is_some()).for_each(|life| life.add_to(&mut most));
         let day = read.get(&bucket(DAY)).cloned().unwrap_or_default();
         for metric in &all {
-            let of = |counters: &Counters| counters.get(metric).copied().unwrap_or_default();
+            let of = |counters: &Counters| counters.get(metric).unwrap_or_default();
             let (low, value, high) = (of(&least), of(&day), of(&most));
             assert!(low <= value && value <= high, "seed {seed} step {step} {metric}: {low} {value} {high}");
         }

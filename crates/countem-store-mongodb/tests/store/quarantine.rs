@@ -67,7 +67,7 @@ async fn a_string_and_an_overflow_are_left_out_and_the_other_998_of_the_batch_ar
             assert_eq!(told(&applied), []);
         }
         let counters = day(&store, "web").await;
-        assert_eq!(counters.values().filter(|value| **value == 1).count(), 997);
+        assert_eq!(counters.values().filter(|value| *value == 1).count(), 997);
         assert_eq!(counters["good"], 2);
     }
     Ok(())

@@ -116,7 +116,7 @@ impl Load {
         }
         assert!(retried > 0, "no batch met a server that was away");
         let counters = day(&open(&self.uri), "web").await;
-        let wrong: Vec<_> = counters.iter().filter(|(metric, n)| *metric != "shared" && **n != 1).collect();
+        let wrong: Vec<_> = counters.iter().filter(|(metric, n)| *metric != "shared" && *n != 1).collect();
         assert!(wrong.is_empty(), "after {retried} retries: {wrong:?}");
         assert_eq!(counters["shared"], i64::try_from(batches)?, "after {retried} retries");
         assert_eq!(counters.len(), usize::try_from(batches)? + 1, "after {retried} retries");

@@ -1,5 +1,7 @@
 //! The queries.
 
+use std::num::NonZeroUsize;
+
 use countem_core::{BatchId, Bucket, BucketRange, CollectionName};
 use countem_store::{Counters, Query, Rows, Select};
 use rusqlite::{Connection, OptionalExtension as _, Row, TransactionBehavior, params};
@@ -17,6 +19,8 @@ pub(crate) struct Snapshot {
 const BUCKET: &str = "SELECT bucket, metric, value FROM counter WHERE collection = ?1 AND bucket = ?2";
 const BUCKET_ONE: &str =
     "SELECT bucket, metric, value FROM counter WHERE collection = ?1 AND bucket = ?2 AND metric = ?3";
+const BUCKET_PAGE: &str = "SELECT bucket, metric, value FROM counter
+    WHERE collection = ?1 AND bucket = ?2 AND metric > ?3 ORDER BY metric LIMIT ?4";
 
 /// Visits the buckets of a range by looking up the next one, again and again, instead of walking over all counters.
 ///
@@ -43,6 +47,12 @@ macro_rules! range {
 }
 const RANGE: &str = range!("");
 const RANGE_ONE: &str = range!("AND metric = ?5");
+const RANGE_PAGE: &str = range!(
+    "AND metric IN (
+        SELECT metric FROM counter WHERE collection = ?1 AND bucket = visited.bucket AND metric > ?5
+        ORDER BY metric LIMIT ?6
+    )"
+);
 
 const COLLECTIONS: &str = "WITH RECURSIVE visited (collection) AS (
         SELECT min(collection) FROM counter
@@ -76,6 +86,10 @@ fn rows(connection: &Connection, query: &Query) -> rusqlite::Result<Rows> {
             Select::One(metric) => {
                 found.read(connection, BUCKET_ONE, params![collection, first, metric.as_str()])?;
             }
+            Select::Page { after, limit } => {
+                let page = params![collection, first, start(after), rows_of(*limit)];
+                found.read(connection, BUCKET_PAGE, page)?;
+            }
         }
     } else {
         let length = i64::try_from(first.len()).expect("an id has at most 19 bytes");
@@ -88,9 +102,22 @@ fn rows(connection: &Connection, query: &Query) -> rusqlite::Result<Rows> {
                     params![collection, first, last, length, metric.as_str()],
                 )?;
             }
+            Select::Page { after, limit } => {
+                let page = params![collection, first, last, length, start(after), rows_of(*limit)];
+                found.read(connection, RANGE_PAGE, page)?;
+            }
         }
     }
     Ok(found.finish())
+}
+
+/// Returns the text after which a page starts. No metric is empty.
+fn start(after: &Option<String>) -> &str {
+    after.as_deref().unwrap_or_default()
+}
+
+fn rows_of(limit: NonZeroUsize) -> i64 {
+    i64::try_from(limit.get()).unwrap_or(i64::MAX)
 }
 
 /// Rows of one query, collected bucket by bucket.
@@ -259,6 +286,7 @@ mod tests {
             [
                 steps(&connection, RANGE, days),
                 steps(&connection, RANGE_ONE, one),
+                steps(&connection, RANGE_PAGE, params!["web", "2026-11-01", "2026-11-30", 10, "", 2]),
                 steps(&connection, COLLECTIONS, &[]),
             ]
         };
@@ -268,13 +296,17 @@ mod tests {
     }
 
     #[test]
-    fn one_metric_is_found_without_reading_others() {
+    fn selected_metrics_are_found_without_reading_others() {
         let cost = |metrics: i64| {
             let connection = with_counters(&["2026-11-20", "2026-11-21"]);
             let others = "WITH RECURSIVE n (i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i < ?1)
                 INSERT INTO counter SELECT 'web', '2026-11-20', i, 1 FROM n";
             connection.execute(others, [metrics]).unwrap();
-            steps(&connection, RANGE_ONE, params!["web", "2026-11-01", "2026-11-30", 10, "m"])
+            [
+                steps(&connection, RANGE_ONE, params!["web", "2026-11-01", "2026-11-30", 10, "m"]),
+                steps(&connection, RANGE_PAGE, params!["web", "2026-11-01", "2026-11-30", 10, "", 2]),
+                steps(&connection, BUCKET_PAGE, params!["web", "2026-11-20", "1", 2]),
+            ]
         };
         assert_eq!(cost(3), cost(3_000));
     }

@@ -2,26 +2,29 @@
 
 use std::num::NonZeroUsize;
 
-use countem_store::conformance;
 use countem_store_sqlite::{SqliteConfig, SqliteStore, Synchronous};
 
 use crate::support::{file, open};
 
-#[tokio::test]
-async fn sqlite_store_keeps_the_contract() {
-    let folder = tempfile::tempdir().unwrap();
-    let laws = conformance::run(async || open(folder.path())).await;
-    assert_eq!(laws, conformance::LAWS);
+mod default_config {
+    use super::*;
+
+    countem_store::conformance!(async |law| {
+        let folder = tempfile::tempdir().unwrap();
+        law.check(&open(folder.path())).await;
+    });
 }
 
-#[tokio::test]
-async fn contract_holds_unsynced_with_one_reader() {
-    let folder = tempfile::tempdir().unwrap();
-    let config = SqliteConfig {
-        synchronous: Synchronous::Normal,
-        readers: NonZeroUsize::MIN,
-        ..SqliteConfig::new(file(folder.path()))
-    };
-    let laws = conformance::run(async || SqliteStore::open(config.clone()).unwrap()).await;
-    assert_eq!(laws, conformance::LAWS);
+mod unsynced_with_one_reader {
+    use super::*;
+
+    countem_store::conformance!(async |law| {
+        let folder = tempfile::tempdir().unwrap();
+        let config = SqliteConfig {
+            synchronous: Synchronous::Normal,
+            readers: NonZeroUsize::MIN,
+            ..SqliteConfig::new(file(folder.path()))
+        };
+        law.check(&SqliteStore::open(config).unwrap()).await;
+    });
 }

@@ -1,0 +1,99 @@
+use countem_core::{Batch, BatchId, Table, Writer};
+use countem_store::MemoryStore;
+use jiff::tz::TimeZone;
+
+use super::*;
+
+fn bucket(id: &str) -> Bucket {
+    id.parse().unwrap()
+}
+
+fn web() -> CollectionName {
+    CollectionName::new("web").unwrap()
+}
+
+/// A reader of a store that holds `counted`, by bucket and metric.
+async fn reader(zone: &str, periods: &[Period], counted: &[(&str, &str, i64)]) -> Reader {
+    let mut table = Table::new();
+    for (id, metric, n) in counted {
+        table.fold("web", metric, bucket(id), *n).unwrap();
+    }
+    let id = BatchId { writer: Writer::new(1, 1), lane: 0, seq: 1 };
+    let store = MemoryStore::new();
+    store.apply(&Arc::new(Batch::new(id, table.drain()))).await.unwrap();
+    let schedules = Schedules::new(&TimeZone::get(zone).unwrap(), periods, &BTreeMap::new()).unwrap();
+    Reader::of_store(Arc::new(store), Arc::new(schedules))
+}
+
+async fn pages(reader: &Reader, bucket: Bucket, limit: usize) -> Vec<Counters> {
+    let limit = NonZeroUsize::new(limit).unwrap();
+    let (mut pages, mut after) = (Vec::new(), None);
+    loop {
+        let page = reader.get_page(&web(), bucket, after.as_deref(), limit).await.unwrap();
+        after = page.metrics().next_back().map(str::to_owned);
+        let is_last = page.len() < limit.get();
+        pages.push(page);
+        if is_last {
+            return pages;
+        }
+    }
+}
+
+#[tokio::test]
+async fn pages_of_a_sum_add_up_to_the_sum() {
+    let counted = [
+        ("2026-11-19", "a", 1),
+        ("2026-11-19", "c", 2),
+        ("2026-11-19", "e", 3),
+        ("2026-11-20", "b", 10),
+        ("2026-11-20", "c", 20),
+        ("2026-11-20", "d", 30),
+        ("2026-11-21", "a", 100),
+        ("2026-11-21", "e", 300),
+    ];
+    let reader = reader("UTC", &[Period::Day], &counted).await;
+    let month = bucket("2026-11");
+    let whole = reader.get_counters(&web(), month).await.unwrap();
+    assert_eq!(whole, Counters::from([("a", 101), ("b", 10), ("c", 22), ("d", 30), ("e", 303)]));
+    for limit in 1..7 {
+        let pages = pages(&reader, month, limit).await;
+        assert!(pages.iter().rev().skip(1).all(|page| page.len() == limit), "{pages:?}");
+        let read: Vec<_> = pages.into_iter().flatten().collect();
+        assert_eq!(read, whole.clone().into_iter().collect::<Vec<_>>(), "pages of {limit}");
+    }
+}
+
+#[tokio::test]
+async fn sums_beyond_64_bits_are_refused() {
+    let counted = [
+        ("2026-11-19", "m", i64::MAX),
+        ("2026-11-20", "m", 1),
+        ("2026-12-01", "m", i64::MAX),
+        ("2026-12-02", "m", 1),
+        ("2026-12-03", "m", -1),
+    ];
+    let reader = reader("UTC", &[Period::Day], &counted).await;
+    let refused = reader.get_counters(&web(), bucket("2026-11")).await;
+    assert!(matches!(refused, Err(ReadError::Overflow { .. })), "{refused:?}");
+    let fits = reader.get_counters(&web(), bucket("2026-12")).await.unwrap();
+    assert_eq!(fits["m"], i64::MAX);
+}
+
+/// Clocks in Pyongyang were half an hour off the hours of UTC from August 2015 to May 2018.
+#[tokio::test]
+async fn series_of_straddling_buckets_is_refused() {
+    let metric = MetricName::new("m").unwrap();
+    let days = BucketRange::new(bucket("2015-08-01"), bucket("2018-06-01")).unwrap();
+    let counted = [("2015-08-02T03", "m", 1), ("2016-01-01T14", "m", 2)];
+    let exact = reader("Asia/Pyongyang", &[Period::Hour], &counted).await;
+    let series = exact.series(&web(), &metric, days).await.unwrap();
+    assert_eq!(series, BTreeMap::from([(bucket("2015-08-02"), 1), (bucket("2016-01-01"), 2)]));
+    // From 23:30 on the first to 00:30 on the second of January.
+    let straddling = reader("Asia/Pyongyang", &[Period::Hour], &[("2016-01-01T15", "m", 1)]).await;
+    let refused = straddling.series(&web(), &metric, days).await;
+    assert!(matches!(refused, Err(ReadError::NotStored { period: Period::Day, .. })), "{refused:?}");
+    // The month contains the whole hour.
+    let months = BucketRange::new(bucket("2015-07"), bucket("2018-06")).unwrap();
+    let series = straddling.series(&web(), &metric, months).await.unwrap();
+    assert_eq!(series, BTreeMap::from([(bucket("2016-01"), 1)]));
+}

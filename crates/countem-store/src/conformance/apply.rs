@@ -1,0 +1,163 @@
+//! Laws of writing.
+
+use std::{future::Future, sync::Arc};
+
+use countem_core::{Batch, BatchId, BucketRange, CollectionName, Mark, Period};
+
+use super::{DAY, Lane, apply, bucket, counters};
+use crate::{ErrorKind, Rows, Store};
+
+pub(super) async fn a_batch_is_added_to_what_is_stored(store: &dyn Store, mut lane: Lane) {
+    apply(store, &lane.batch(&[(DAY, "a", 1), (DAY, "b", 2)])).await;
+    apply(store, &lane.batch(&[(DAY, "b", 3), (DAY, "c", 4)])).await;
+    assert_eq!(lane.day(store).await, counters(&[("a", 1), ("b", 5), ("c", 4)]));
+}
+
+pub(super) async fn applying_a_batch_twice_equals_applying_it_once(store: &dyn Store, mut lane: Lane) {
+    let batch = lane.batch(&[(DAY, "a", 1), ("2026-11-21", "a", 2)]);
+    for _ in 0..3 {
+        apply(store, &batch).await;
+    }
+    let rows = lane.read(store, BucketRange::every(Period::Day), None).await;
+    assert_eq!(
+        rows,
+        Rows::from([(bucket(DAY), counters(&[("a", 1)])), (bucket("2026-11-21"), counters(&[("a", 2)]))])
+    );
+}
+
+pub(super) async fn a_late_copy_after_a_newer_batch_changes_nothing(store: &dyn Store, mut lane: Lane) {
+    let first = lane.batch(&[(DAY, "a", 1), (DAY, "only-in-first", 1)]);
+    let second = lane.batch(&[(DAY, "a", 10)]);
+    let third = lane.batch(&[(DAY, "a", 100)]);
+    for batch in [&first, &second, &third, &first, &second, &third] {
+        apply(store, batch).await;
+    }
+    assert_eq!(lane.day(store).await, counters(&[("a", 111), ("only-in-first", 1)]));
+}
+
+pub(super) async fn lanes_and_writers_are_independent(store: &dyn Store, mut lane: Lane) {
+    let mut other = lane.other(2);
+    apply(store, &lane.batch(&[(DAY, "a", 1)])).await;
+    apply(store, &lane.batch(&[(DAY, "a", 10)])).await;
+    apply(store, &other.batch(&[(DAY, "a", 100)])).await;
+    assert_eq!(lane.day(store).await, counters(&[("a", 111)]));
+
+    // The same writer and seq in another lane is another batch, about another collection.
+    let elsewhere =
+        CollectionName::new(&format!("{}-x", lane.collection)).expect("a longer name is still valid");
+    let lane_one = Lane { collection: elsewhere.clone(), writer: lane.writer.clone(), seq: 0 };
+    let id = BatchId { writer: lane.writer.clone(), lane: 1, seq: 1 };
+    apply(store, &Arc::new(Batch::new(id, lane_one.deltas(&[(DAY, "a", 7)])))).await;
+    assert_eq!(lane_one.day(store).await, counters(&[("a", 7)]));
+}
+
+async fn join_all<F: Future>(futures: impl IntoIterator<Item = F>) {
+    let mut running: Vec<_> = futures.into_iter().map(|future| Some(Box::pin(future))).collect();
+    std::future::poll_fn(|context| {
+        for pending in &mut running {
+            if pending.as_mut().is_some_and(|future| future.as_mut().poll(context).is_ready()) {
+                *pending = None;
+            }
+        }
+        if running.iter().all(Option::is_none) {
+            std::task::Poll::Ready(())
+        } else {
+            std::task::Poll::Pending
+        }
+    })
+    .await;
+}
+
+pub(super) async fn concurrent_writers_all_count(store: &dyn Store, lane: Lane) {
+    join_all((0..8).map(|writer| {
+        let mut lane = lane.other(writer + 10);
+        async move {
+            for _ in 0..5 {
+                apply(store, &lane.batch(&[(DAY, "shared", 1), (DAY, &format!("own-{writer}"), 1)])).await;
+            }
+        }
+    }))
+    .await;
+    let day = lane.day(store).await;
+    assert_eq!(day["shared"], 40);
+    assert_eq!(day.len(), 9);
+    assert!(day.iter().all(|(metric, value)| metric == "shared" || value == 5), "{day:?}");
+}
+
+pub(super) async fn creating_the_same_counters_at_once_loses_nothing(store: &dyn Store, lane: Lane) {
+    let days: Vec<String> = (1..=28).map(|day| format!("2026-02-{day:02}")).collect();
+    join_all((0..8).map(|writer| {
+        let (mut lane, days) = (lane.other(writer + 10), &days);
+        async move {
+            let deltas: Vec<_> = days.iter().map(|day| (day.as_str(), "created", 1)).collect();
+            apply(store, &lane.batch(&deltas)).await;
+        }
+    }))
+    .await;
+    let rows = lane.read(store, BucketRange::every(Period::Day), None).await;
+    assert_eq!(rows.len(), 28);
+    assert!(rows.values().all(|day| *day == counters(&[("created", 8)])), "{rows:?}");
+}
+
+pub(super) async fn negative_and_zero_amounts_are_stored(store: &dyn Store, mut lane: Lane) {
+    apply(store, &lane.batch(&[(DAY, "down", -5), (DAY, "zero", 0)])).await;
+    apply(store, &lane.batch(&[(DAY, "down", 2)])).await;
+    assert_eq!(lane.day(store).await, counters(&[("down", -3), ("zero", 0)]));
+}
+
+pub(super) async fn an_overflowing_counter_is_quarantined_alone(store: &dyn Store, mut lane: Lane) {
+    apply(store, &lane.batch(&[(DAY, "big", i64::MAX - 1), (DAY, "small", i64::MIN + 1)])).await;
+    let batch = lane.batch(&[(DAY, "a", 1), (DAY, "big", 2), (DAY, "small", -2), (DAY, "z", 3)]);
+    let mut quarantined = store.apply(&batch).await.expect("applying succeeds").quarantined;
+    quarantined.sort_by(|a, b| a.metric.cmp(&b.metric));
+    let told: Vec<_> = quarantined
+        .iter()
+        .map(|q| (q.collection.as_str(), q.metric.as_str(), q.bucket, q.n, q.increments))
+        .collect();
+    let collection = lane.collection.as_str();
+    assert_eq!(told, [(collection, "big", bucket(DAY), 2, 1), (collection, "small", bucket(DAY), -2, 1)]);
+    assert!(quarantined.iter().all(|q| !q.reason.is_empty()));
+    assert_eq!(
+        lane.day(store).await,
+        counters(&[("a", 1), ("big", i64::MAX - 1), ("small", i64::MIN + 1), ("z", 3)])
+    );
+    apply(store, &lane.batch(&[(DAY, "big", 1)])).await;
+    assert_eq!(lane.day(store).await["big"], i64::MAX);
+}
+
+pub(super) async fn a_quarantined_delta_is_reported_again(store: &dyn Store, mut lane: Lane) {
+    apply(store, &lane.batch(&[(DAY, "big", i64::MAX)])).await;
+    let batch = lane.batch(&[(DAY, "big", 1), (DAY, "a", 1)]);
+    let first = store.apply(&batch).await.expect("applying succeeds");
+    let again = store.apply(&batch).await.expect("applying succeeds");
+    assert_eq!(first.quarantined.len(), 1);
+    assert_eq!(first, again);
+    assert_eq!(lane.day(store).await, counters(&[("a", 1), ("big", i64::MAX)]));
+}
+
+pub(super) async fn a_mark_is_set_with_its_batch(store: &dyn Store, mut lane: Lane) {
+    let key = format!("mark of {}", lane.collection);
+    match store.mark(&key).await {
+        Err(error) if error.kind() == ErrorKind::Unsupported => return,
+        before => assert_eq!(before.expect("reading a mark succeeds"), None),
+    }
+    for value in ["1", "2"] {
+        let mark = Mark { key: key.clone(), value: value.to_owned() };
+        let batch = Arc::new(Batch::with_mark(lane.id(), lane.deltas(&[(DAY, "m", 1)]), mark));
+        apply(store, &batch).await;
+        apply(store, &batch).await;
+        assert_eq!(store.mark(&key).await.expect("reading a mark succeeds").as_deref(), Some(value));
+    }
+    assert_eq!(lane.day(store).await, counters(&[("m", 2)]));
+}
+
+pub(super) async fn forgetting_a_writer_keeps_the_counts(store: &dyn Store, mut lane: Lane) {
+    let mut other = lane.other(2);
+    apply(store, &lane.batch(&[(DAY, "m", 1)])).await;
+    let kept = other.batch(&[(DAY, "m", 10)]);
+    apply(store, &kept).await;
+    store.forget(&lane.writer).await.expect("retiring succeeds");
+    assert_eq!(lane.day(store).await, counters(&[("m", 11)]));
+    apply(store, &kept).await;
+    assert_eq!(lane.day(store).await, counters(&[("m", 11)]), "another writer's batch was forgotten");
+}
