@@ -1,106 +1,88 @@
-//! Whether the database can be reached and used, and what a person has to repair if not.
+//! Examination of the database: can it be reached and used, and if not, what must be repaired?
 
 use countem_store::{ErrorKind, StoreError};
-use mongodb::bson::{Bson, Document, doc};
+use mongodb::bson::{Bson, Document, doc, rawdoc};
 
 use crate::{
-    MongoStore,
-    command::{self, Level, Reply, what},
+    command::{self, Level},
+    connection::Connection,
     document::WRITERS,
     error::without_effect,
 };
 
 /// `$bsonSize`, which the guard of an update uses, came with MongoDB 4.4, which speaks this version of the protocol.
-const OLDEST_WIRE_VERSION: i32 = 9;
-/// What an account has to be allowed to do in the database, for every collection.
+const MIN_WIRE_VERSION: i32 = 9;
+/// Actions that an account needs on every collection of the database.
 const ACTIONS: [&str; 3] = ["find", "insert", "update"];
 
-impl MongoStore {
-    pub(crate) async fn examine(&self) -> Result<(), StoreError> {
-        self.check_server().await?;
-        self.check_privileges().await?;
-        self.check_read_and_write().await
-    }
+/// Checks server, privileges, a read and a write.
+///
+/// # Errors
+/// The database cannot be used; the message says how to repair that.
+pub(crate) async fn check(connection: &Connection) -> Result<(), StoreError> {
+    check_server(connection).await?;
+    check_privileges(connection).await?;
+    check_read_and_write(connection).await
+}
 
-    async fn check_server(&self) -> Result<(), StoreError> {
-        let hello = self.run("connect", doc! { "hello": 1 }).await?;
-        let version = hello.get_i32("maxWireVersion").unwrap_or_default();
-        if version < OLDEST_WIRE_VERSION {
-            return Err(self.refused("the server is older than MongoDB 4.4"));
-        }
-        if !hello.get_bool("isWritablePrimary").unwrap_or(true) {
-            let why = format!(
-                "`{}` is not the primary; name all members and `replicaSet` in the URI, and no \
-                `directConnection`",
-                hello.get_str("me").unwrap_or("the server")
-            );
-            return Err(StoreError::new(ErrorKind::NotApplied, self.cannot_use(&why)));
-        }
-        Ok(())
+async fn check_server(connection: &Connection) -> Result<(), StoreError> {
+    let hello = run(connection, doc! { "hello": 1 }).await?;
+    let version = hello.get_i32("maxWireVersion").unwrap_or_default();
+    if version < MIN_WIRE_VERSION {
+        return Err(unusable(connection, ErrorKind::Refused, "the server is older than MongoDB 4.4"));
     }
+    if !hello.get_bool("isWritablePrimary").unwrap_or(true) {
+        let why = format!(
+            "`{}` is not the primary; name all members and `replicaSet` in the URI, and no `directConnection`",
+            hello.get_str("me").unwrap_or("the server")
+        );
+        return Err(unusable(connection, ErrorKind::NotApplied, &why));
+    }
+    Ok(())
+}
 
-    /// Asks what the account may do. A server without access control knows no account.
-    async fn check_privileges(&self) -> Result<(), StoreError> {
-        let status = self.run("connect", doc! { "connectionStatus": 1, "showPrivileges": true }).await?;
-        let info = status.get_document("authInfo").cloned().unwrap_or_default();
-        let is_empty = |field| info.get_array(field).map_or(true, Vec::is_empty);
-        if is_empty("authenticatedUsers") {
-            return Ok(());
-        }
-        let database = &self.connection.location.database;
-        let privileges = info.get_array("authenticatedUserPrivileges").map(Vec::as_slice).unwrap_or_default();
-        let privileges: Vec<_> = privileges.iter().filter_map(Bson::as_document).collect();
-        let is_allowed = |action| privileges.iter().any(|privilege| allows(privilege, database, action));
-        let missing = ACTIONS.into_iter().filter(|action| !is_allowed(action));
-        let missing: Vec<_> = missing.map(|action| format!("`{action}`")).collect();
-        if missing.is_empty() {
-            return Ok(());
-        }
-        let user = self.connection.location.user.as_deref().unwrap_or("the account");
-        Err(self.refused(&format!(
-            "`{user}` may not {} in the database `{database}`; grant it the role `readWrite` there",
-            missing.join(", ")
-        )))
+/// Checks the privileges of the account. A server without access control knows no account.
+async fn check_privileges(connection: &Connection) -> Result<(), StoreError> {
+    let status = run(connection, doc! { "connectionStatus": 1, "showPrivileges": true }).await?;
+    let info = status.get_document("authInfo").cloned().unwrap_or_default();
+    let is_empty = |field| info.get_array(field).map_or(true, Vec::is_empty);
+    if is_empty("authenticatedUsers") {
+        return Ok(());
     }
+    let database = &connection.location.database;
+    let privileges = info.get_array("authenticatedUserPrivileges").map(Vec::as_slice).unwrap_or_default();
+    let privileges: Vec<_> = privileges.iter().filter_map(Bson::as_document).collect();
+    let is_allowed = |action| privileges.iter().any(|privilege| allows(privilege, database, action));
+    let missing = ACTIONS.into_iter().filter(|action| !is_allowed(action));
+    let missing: Vec<_> = missing.map(|action| format!("`{action}`")).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let user = connection.location.user.as_deref().unwrap_or("the account");
+    let why = format!(
+        "`{user}` may not {} in the database `{database}`; grant it the role `readWrite` there",
+        missing.join(", ")
+    );
+    Err(unusable(connection, ErrorKind::Refused, &why))
+}
 
-    /// Reads, and writes nothing with the write concern of a batch: that takes a majority which answers.
-    async fn check_read_and_write(&self) -> Result<(), StoreError> {
-        let find = command::find(
-            WRITERS,
-            Level::Majority,
-            self.deadline(),
-            |filter| filter.string("_id", ""),
-            |projection| projection.int32("_id", 1),
-        )?;
-        self.fetch(WRITERS, find, |_| Ok(())).await?;
-        let update = command::update(WRITERS, self.deadline(), 0, [()], |update, ()| {
-            update.document("q", |query| query.string("_id", ""));
-            update.document("u", |change| change.document("$set", |set| set.boolean("checked", true)));
-        })?;
-        let reply = command::send(&self.connection, update).await;
-        let failed = |failure| without_effect(self.connection.explain(&what("update", WRITERS), failure));
-        let reply = reply.map_err(failed)?;
-        match Reply::read(&reply) {
-            Ok(_) => Ok(()),
-            Err(_) => Err(StoreError::new(
-                ErrorKind::NotApplied,
-                self.cannot_use("a majority of the replica set does not confirm writes"),
-            )),
-        }
-    }
+/// Reads, and sends an update that meets no document with the write concern of a batch: that takes a majority.
+async fn check_read_and_write(connection: &Connection) -> Result<(), StoreError> {
+    let nothing = rawdoc! { "_id": "" };
+    let find = command::find(connection, WRITERS, Level::Majority, nothing.clone(), rawdoc! { "_id": 1 });
+    command::read(connection, WRITERS, find, |_| Ok(())).await?;
+    let update = rawdoc! { "q": nothing, "u": { "$set": { "checked": true } } };
+    command::write(connection, "update", WRITERS, [update]).await.map_err(without_effect)?;
+    Ok(())
+}
 
-    async fn run(&self, what: &str, command: Document) -> Result<Document, StoreError> {
-        let reply = self.connection.request(|database| async move { database.run_command(command).await });
-        reply.await.map_err(|failure| without_effect(self.connection.explain(what, failure)))
-    }
+async fn run(connection: &Connection, command: Document) -> Result<Document, StoreError> {
+    let reply = connection.request(|database| async move { database.run_command(command).await });
+    reply.await.map_err(|failure| without_effect(connection.explain("connect", failure)))
+}
 
-    fn refused(&self, why: &str) -> StoreError {
-        StoreError::new(ErrorKind::Refused, self.cannot_use(why))
-    }
-
-    fn cannot_use(&self, why: &str) -> String {
-        format!("cannot use `{}`: {why}", self.connection.at())
-    }
+fn unusable(connection: &Connection, kind: ErrorKind, why: &str) -> StoreError {
+    StoreError::new(kind, format!("cannot use `{}`: {why}", connection.at()))
 }
 
 /// Tells whether a privilege allows `action` on every collection of `database`.
@@ -119,7 +101,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_privilege_counts_only_for_the_whole_database() {
+    fn privilege_counts_only_for_the_whole_database() {
         let privilege = |resource: Document| doc! { "resource": resource, "actions": ["find", "insert"] };
         for resource in [
             doc! { "db": "countem", "collection": "" },

@@ -2,74 +2,137 @@
 
 use std::time::Duration;
 
-use countem_core::BatchId;
-use countem_store::StoreError;
+use countem_store::{ErrorKind, StoreError};
 use futures_util::StreamExt;
 use mongodb::{
     Database,
-    bson::{Bson, Document, RawDocument, RawDocumentBuf},
+    bson::{Bson, Document, RawArrayBuf, RawDocument, RawDocumentBuf, rawdoc},
 };
 
 use crate::{
     connection::Connection,
-    document::{COUNTERS, SPLIT, WATERMARKS},
-    encoder::Encoder,
-    error::{Failure, WriteError, write_concern_words},
+    error::{Failure, WriteError, without_effect, write_concern_words},
 };
 
-/// Bytes of a command beside its updates, generously.
-const COMMAND_BYTES: usize = 512;
-
-/// Writes an `update` command whose updates `fill` writes one by one.
+/// Sends an `update` command with all `updates` and reads its reply. `verb` is for the words of an error.
 ///
 /// Every write waits for the journals of a majority. The server gives up when this side does, so that no request comes
 /// to life much later.
-pub(crate) fn update<T>(
+///
+/// # Errors
+/// The command failed as a whole, or a majority did not confirm it. Failures of single updates are in the reply.
+pub(crate) async fn write(
+    connection: &Connection,
+    verb: &str,
     collection: &str,
-    deadline: Duration,
-    capacity: usize,
-    updates: impl IntoIterator<Item = T>,
-    fill: impl FnMut(&mut Encoder, T),
-) -> Result<RawDocumentBuf, StoreError> {
-    let milliseconds = milliseconds(deadline);
-    Encoder::encode(COMMAND_BYTES + capacity, |command| {
-        command.string("update", collection);
-        command.boolean("ordered", false);
-        command.document("writeConcern", |concern| {
-            concern.string("w", "majority");
-            concern.boolean("j", true);
-            concern.int32("wtimeout", milliseconds);
-        });
-        command.int32("maxTimeMS", milliseconds);
-        command.documents("updates", updates, fill);
-    })
+    updates: impl IntoIterator<Item = RawDocumentBuf>,
+) -> Result<Reply, StoreError> {
+    let command = update(collection, connection.config.deadline, updates);
+    let action = action(verb, collection);
+    let reply = connection.request(|database| async move { database.run_raw_command(command).await }).await;
+    let reply = reply.map_err(|failure| connection.explain(&action, failure))?;
+    Reply::read(&reply).map_err(|Unconfirmed(words)| connection.failed(ErrorKind::InDoubt, &action, &words))
 }
 
-/// Writes a `find` command.
+/// Sends updates none of which may fail, and returns how many documents they met.
+///
+/// # Errors
+/// As [`write`], and when a single update failed.
+pub(crate) async fn write_all(
+    connection: &Connection,
+    verb: &str,
+    collection: &str,
+    updates: impl IntoIterator<Item = RawDocumentBuf>,
+) -> Result<usize, StoreError> {
+    let reply = write(connection, verb, collection, updates).await?;
+    for (_, error) in reply.errors {
+        match error {
+            // Two upserts of one document met; it is there now.
+            WriteError::Exists => {}
+            WriteError::Data(words) | WriteError::Other(_, words) => {
+                return Err(connection.failed(ErrorKind::InDoubt, &action(verb, collection), &words));
+            }
+        }
+    }
+    Ok(reply.matched)
+}
+
+/// Sends a command that is answered with a cursor, and hands each document to `each`. A failure leaves no doubt.
+pub(crate) async fn read(
+    connection: &Connection,
+    collection: &str,
+    find: RawDocumentBuf,
+    each: impl FnMut(&RawDocument) -> Result<(), StoreError> + Send,
+) -> Result<(), StoreError> {
+    let explain = |failure| without_effect(connection.explain(&action("read", collection), failure));
+    try_read(connection, find, each).await.map_err(explain)?
+}
+
+/// As [`read`], for callers that distinguish failures.
+pub(crate) async fn try_read(
+    connection: &Connection,
+    find: RawDocumentBuf,
+    mut each: impl FnMut(&RawDocument) -> Result<(), StoreError>,
+) -> Result<Result<(), StoreError>, Failure> {
+    let open = |database: Database| async move { database.run_raw_cursor_command(find).batch().await };
+    let mut cursor = connection.request(open).await?;
+    loop {
+        // Each batch has the whole deadline: a long answer is not a late one.
+        let next = connection.request(|_| async move {
+            let batch = cursor.next().await.transpose()?;
+            Ok((cursor, batch))
+        });
+        let (rest, batch) = next.await?;
+        let Some(batch) = batch else { return Ok(Ok(())) };
+        for document in batch.doc_slices().map_err(Failure::Driver)? {
+            let document = document.ok().and_then(|document| document.as_document());
+            if let Err(error) = document.map_or(Ok(()), &mut each) {
+                return Ok(Err(error));
+            }
+        }
+        cursor = rest;
+    }
+}
+
+fn update(
+    collection: &str,
+    deadline: Duration,
+    updates: impl IntoIterator<Item = RawDocumentBuf>,
+) -> RawDocumentBuf {
+    rawdoc! {
+        "update": collection,
+        "ordered": false,
+        "writeConcern": { "w": "majority", "j": true, "wtimeout": milliseconds(deadline) },
+        "maxTimeMS": milliseconds(deadline),
+        "updates": updates.into_iter().collect::<RawArrayBuf>(),
+    }
+}
+
+/// Returns a `find` command.
 pub(crate) fn find(
+    connection: &Connection,
     collection: &str,
     level: Level,
-    deadline: Duration,
-    filter: impl FnOnce(&mut Encoder),
-    projection: impl FnOnce(&mut Encoder),
-) -> Result<RawDocumentBuf, StoreError> {
-    Encoder::encode(COMMAND_BYTES, |command| {
-        command.string("find", collection);
-        command.document("filter", filter);
-        command.document("projection", projection);
-        command.document("readConcern", |concern| concern.string("level", level.name()));
+    filter: RawDocumentBuf,
+    projection: RawDocumentBuf,
+) -> RawDocumentBuf {
+    rawdoc! {
+        "find": collection,
+        "filter": filter,
+        "projection": projection,
+        "readConcern": { "level": level.name() },
         // As many documents as fit into one reply.
-        command.int32("batchSize", i32::MAX);
-        command.int32("maxTimeMS", milliseconds(deadline));
-    })
+        "batchSize": i32::MAX,
+        "maxTimeMS": milliseconds(connection.config.deadline),
+    }
 }
 
-/// What a read on the primary may see.
+/// Read concern of a read on the primary.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Level {
-    /// What the primary has, even if it may still be rolled back.
+    /// Sees all that the primary has, even if it may still be rolled back.
     Local,
-    /// What can never be rolled back.
+    /// Sees only what can never be rolled back.
     Majority,
 }
 
@@ -86,38 +149,10 @@ fn milliseconds(deadline: Duration) -> i32 {
     i32::try_from(deadline.as_millis()).unwrap_or(i32::MAX).max(1)
 }
 
-/// Writes the condition under which a batch is added to a document: it is not in it yet, and the document is not split.
-/// This is the whole protection against adding twice. With `full`, the document also has to be smaller than that.
-pub(crate) fn guard(query: &mut Encoder, document: &str, id: &BatchId, full: Option<i32>) {
-    query.string("_id", document);
-    query.document(&path(WATERMARKS, id.writer.as_str()), |watermark| {
-        watermark.document("$not", |not| not.int64("$gte", seq(id)));
-    });
-    query.document(SPLIT, |split| split.boolean("$exists", false));
-    if let Some(full) = full {
-        query.document("$expr", |expression| {
-            expression.array("$lt", |operands| {
-                operands.document("0", |size| size.string("$bsonSize", &format!("${COUNTERS}")));
-                operands.int32("1", full);
-            });
-        });
-    }
-}
-
-/// Returns the number of a batch as it is stored.
-pub(crate) fn seq(id: &BatchId) -> i64 {
-    i64::try_from(id.seq).expect("no lane sends 2^63 batches")
-}
-
-/// Returns the path of a field in a field.
-pub(crate) fn path(field: &str, inner: &str) -> String {
-    format!("{field}.{inner}")
-}
-
-/// What an `update` command was answered with.
+/// Reply to an `update` command.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Reply {
-    /// How many updates met their condition, and then had their effect.
+    /// Number of updates that met their condition, and then had their effect.
     pub(crate) matched: usize,
     /// The updates that failed, by their position in the command.
     pub(crate) errors: Vec<(usize, WriteError)>,
@@ -125,12 +160,11 @@ pub(crate) struct Reply {
 
 /// The majority did not confirm; the words say why.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Unconfirmed(pub(crate) String);
+struct Unconfirmed(String);
 
 impl Reply {
-    /// Reads the reply to an `update`. A command is answered with `ok` even if single updates of it failed, or if the majority did
-    /// not confirm it.
-    pub(crate) fn read(reply: &Document) -> Result<Self, Unconfirmed> {
+    /// Reads the reply to an `update`. The server answers `ok` even if single updates failed, or if the majority did not confirm.
+    fn read(reply: &Document) -> Result<Self, Unconfirmed> {
         if let Ok(error) = reply.get_document("writeConcernError") {
             let (code, message) = code_and_message(error);
             return Err(Unconfirmed(write_concern_words(code, message)));
@@ -157,69 +191,19 @@ fn count(value: Option<&Bson>) -> usize {
     value.and_then(|value| usize::try_from(value).ok()).unwrap_or_default()
 }
 
-/// Sends a command that is answered with one document.
-pub(crate) async fn send(connection: &Connection, command: RawDocumentBuf) -> Result<Document, Failure> {
-    connection.request(|database| async move { database.run_raw_command(command).await }).await
-}
-
-/// Sends a command that is answered with a cursor, and hands each document to `each`.
-pub(crate) async fn fetch(
-    connection: &Connection,
-    command: RawDocumentBuf,
-    mut each: impl FnMut(&RawDocument) -> Result<(), StoreError>,
-) -> Result<Result<(), StoreError>, Failure> {
-    let open = |database: Database| async move { database.run_raw_cursor_command(command).batch().await };
-    let mut cursor = connection.request(open).await?;
-    loop {
-        // Each batch has the whole deadline: a long answer is not a late one.
-        let next = connection.request(|_| async move {
-            let batch = cursor.next().await.transpose()?;
-            Ok((cursor, batch))
-        });
-        let (rest, batch) = next.await?;
-        let Some(batch) = batch else { return Ok(Ok(())) };
-        for document in batch.doc_slices().map_err(Failure::Driver)? {
-            let document = document.ok().and_then(|document| document.as_document());
-            if let Err(error) = document.map_or(Ok(()), &mut each) {
-                return Ok(Err(error));
-            }
-        }
-        cursor = rest;
-    }
-}
-
-/// Names what is done to a collection, for the words of an error.
-pub(crate) fn what(verb: &str, collection: &str) -> String {
+/// Names an action on a collection, for the words of an error.
+pub(crate) fn action(verb: &str, collection: &str) -> String {
     format!("{verb} `{collection}`")
 }
 
 #[cfg(test)]
 mod tests {
-    use countem_core::Writer;
-    use countem_store::ErrorKind;
     use mongodb::bson::doc;
 
     use super::*;
 
     #[test]
-    fn the_guard_asks_for_watermark_split_and_size() {
-        let id = BatchId { writer: Writer::new(255, 12), lane: 0, seq: 88 };
-        let guard = |full| {
-            let raw = Encoder::encode(0, |query| guard(query, "2026-11-20/1", &id, full)).unwrap();
-            Document::try_from(&raw).unwrap()
-        };
-        let mut expected = doc! {
-            "_id": "2026-11-20/1",
-            "w.00000000000000ff-12": { "$not": { "$gte": 88_i64 } },
-            "split": { "$exists": false },
-        };
-        assert_eq!(guard(None), expected);
-        expected.insert("$expr", doc! { "$lt": [{ "$bsonSize": "$c" }, 9000] });
-        assert_eq!(guard(Some(9000)), expected);
-    }
-
-    #[test]
-    fn a_reply_is_good_only_without_a_write_concern_error() {
+    fn write_concern_error_is_no_good_reply() {
         let reply = Reply::read(&doc! { "ok": 1.0, "n": 3, "nModified": 3 }).unwrap();
         assert_eq!(reply, Reply { matched: 3, errors: Vec::new() });
         let failed = doc! { "index": 1, "code": 2, "errmsg": "Failed to apply $inc" };

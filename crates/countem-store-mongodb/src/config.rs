@@ -1,4 +1,4 @@
-//! How a store reaches and uses its database.
+//! Configuration of a store.
 
 use std::{
     fmt,
@@ -9,49 +9,49 @@ use std::{
 use countem_store::{ErrorKind, StoreError};
 use mongodb::options::{ClientOptions, ConnectionString, HostInfo};
 
-/// Says where the database is and how it is used.
+/// Configures the connection to a database and its use.
 ///
 /// ```
 /// use std::time::Duration;
 /// use countem_store_mongodb::MongoConfig;
 ///
-/// let options = MongoConfig {
+/// let config = MongoConfig {
 ///     retention: Some(Duration::from_secs(400 * 24 * 3600)),
 ///     ..MongoConfig::new("mongodb://counter:secret@db.example/countem")
 /// };
-/// assert!(!format!("{options:?}").contains("secret"));
+/// assert!(!format!("{config:?}").contains("secret"));
 /// ```
 ///
-/// The write concern is not among the options: every write waits for a majority of the voting members and for their
-/// journals (a standalone: for its journal), because less can lose what was acknowledged. The options `w`, `journal`, `retryWrites`
-/// and `readPreference` of the URI have no effect for that reason.
+/// The write concern cannot be configured: every write waits for a majority of the voting members and for their
+/// journals (a standalone: for its journal), because less can lose an acknowledged write. For that reason the options `w`,
+/// `journal`, `retryWrites` and `readPreference` of the URI have no effect.
 #[derive(Clone, PartialEq, Eq)]
 pub struct MongoConfig {
     /// A connection string, `mongodb://…`; with the feature `srv` also `mongodb+srv://…`. Its path names the database,
     /// `countem` where there is none.
     pub uri: String,
-    /// About how many metrics one document holds. More make a document slower to update, fewer make more documents.
+    /// Approximate number of metrics in one document. More make a document slower to update, fewer make more documents.
     /// Default: 256.
     pub metrics_per_document: NonZeroUsize,
-    /// Over how many documents the writers of one metric are spread, rounded up to a power of two: for counters that so
-    /// many nodes flush at once that one document becomes the bottleneck. Default: 1.
+    /// Number of documents over which the writers of one metric are spread, rounded up to a power of two: for counters
+    /// flushed by so many nodes at once that one document becomes the bottleneck. Default: 1.
     ///
     /// May differ between nodes and change at any time. A document that is already spread over more stays so.
     pub writer_shards: NonZeroU16,
-    /// How long after its end a bucket is kept, at least; `None` keeps it for ever. Default: `None`.
+    /// Minimum time for which a bucket is kept after its end; `None` keeps it for ever. Default: `None`.
     ///
     /// Applies to documents that are created from now on. The bucket `all` has no end and is always kept.
     pub retention: Option<Duration>,
-    /// How long one request may take, its wait for the majority included. Default: 10 seconds.
+    /// Maximum duration of one request, its wait for the majority included. Default: 10 seconds.
     pub deadline: Duration,
-    /// How long to look for a server that can take a request. An option of the URI goes before. Default: 4 seconds.
+    /// Maximum time to find a server that can take a request. The URI has precedence. Default: 4 seconds.
     pub server_selection: Duration,
-    /// Most connections to each server. An option of the URI goes before. Default: 16.
+    /// Maximum number of connections to each server. The URI has precedence. Default: 16.
     pub connections: NonZeroU32,
 }
 
 impl MongoConfig {
-    /// Returns the defaults for the database at `uri`.
+    /// Returns the default configuration for the database at `uri`.
     pub fn new(uri: impl Into<String>) -> Self {
         Self {
             uri: uri.into(),
@@ -91,7 +91,7 @@ impl fmt::Debug for MongoConfig {
     }
 }
 
-/// Where the database is, without any secret.
+/// Location of the database, without any secret.
 #[derive(Debug, Clone)]
 pub(crate) struct Location {
     scheme: &'static str,
@@ -100,11 +100,11 @@ pub(crate) struct Location {
     pub(crate) user: Option<String>,
 }
 
-/// The database where the URI names none.
-const DATABASE: &str = "countem";
+/// Database of a URI that names none.
+const DEFAULT_DATABASE: &str = "countem";
 
 impl Location {
-    /// Reads what can be read of `uri` without asking any server.
+    /// Parses `uri` without contacting a server.
     pub(crate) fn parse(uri: &str) -> Result<Self, StoreError> {
         let refused =
             |why: &str| StoreError::new(ErrorKind::Refused, format!("cannot use the MongoDB URI: {why}"));
@@ -128,7 +128,7 @@ impl Location {
             HostInfo::DnsRecord(host) => ("mongodb+srv", vec![host.clone()]),
             _ => return Err(refused("its hosts are not understood")),
         };
-        let database = parsed.default_database.unwrap_or_else(|| DATABASE.to_owned());
+        let database = parsed.default_database.unwrap_or_else(|| DEFAULT_DATABASE.to_owned());
         if ["admin", "config", "local"].contains(&database.as_str()) {
             return Err(refused(&format!("the database `{database}` belongs to MongoDB itself")));
         }
@@ -137,8 +137,8 @@ impl Location {
     }
 }
 
-/// Tells whether the driver's words can be repeated. A password that is not encoded may have been taken for any part of the
-/// URI, and its words name the part.
+/// Tells whether the driver's message can be repeated. It names a part of the URI, and a password that is not encoded may have
+/// been taken for any part.
 fn is_harmless(uri: &str, message: &str) -> bool {
     let options = uri.split_once('?').map_or("", |(_, options)| options);
     message.contains("scheme") || message.contains("is an invalid option") && !options.contains('@')
@@ -150,24 +150,26 @@ impl fmt::Display for Location {
     }
 }
 
-/// How long a connection may take to be established, and how often an idle server is asked for its state.
-const CONNECT: Duration = Duration::from_secs(3);
+/// Maximum time to establish a connection.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// How long a connection may rest before it is given up. What lies between may forget it without a word, and a request that is
-/// sent into the void is in doubt.
-const IDLE: Duration = Duration::from_secs(300);
+/// Time between two requests for the state of an idle server.
+const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(3);
 
-/// Sets what the URI leaves open.
+/// Maximum time for which an idle connection is kept. A firewall may drop it silently, and the next request would be in doubt.
+const MAX_IDLE_TIME: Duration = Duration::from_secs(300);
+
+/// Sets the options that the URI leaves open.
 ///
-/// The driver must not send a write a second time on its own: a request that may be late has to be known as such here.
-pub(crate) fn complete(client: &mut ClientOptions, options: &MongoConfig) {
+/// The driver must not send a write a second time on its own: a request that may be late has to be reported as in doubt.
+pub(crate) fn complete(client: &mut ClientOptions, config: &MongoConfig) {
     client.retry_writes = Some(false);
     client.app_name.get_or_insert_with(|| "countem".to_owned());
-    client.connect_timeout.get_or_insert(CONNECT);
-    client.heartbeat_freq.get_or_insert(CONNECT);
-    client.server_selection_timeout.get_or_insert(options.server_selection);
-    client.max_pool_size.get_or_insert(options.connections.get());
-    client.max_idle_time.get_or_insert(IDLE);
+    client.connect_timeout.get_or_insert(CONNECT_TIMEOUT);
+    client.heartbeat_freq.get_or_insert(HEARTBEAT_INTERVAL);
+    client.server_selection_timeout.get_or_insert(config.server_selection);
+    client.max_pool_size.get_or_insert(config.connections.get());
+    client.max_idle_time.get_or_insert(MAX_IDLE_TIME);
 }
 
 #[cfg(test)]
@@ -181,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn a_location_names_hosts_and_database_and_no_secret() {
+    fn location_names_hosts_and_database_but_no_secret() {
         let at = |uri| Location::parse(uri).unwrap().to_string();
         assert_eq!(at("mongodb://localhost"), "mongodb://localhost:27017/countem");
         assert_eq!(
@@ -191,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_uri_says_what_is_wrong_and_no_secret() {
+    fn wrong_uri_is_explained_without_its_secret() {
         assert_eq!(
             refusal("mongodb://u:hunter2@localhost/?replicaSte=rs0"),
             "cannot use the MongoDB URI: replicaste is an invalid option. An option with a similar name exists: replicaset"
@@ -212,7 +214,7 @@ mod tests {
 
     #[cfg(not(feature = "srv"))]
     #[test]
-    fn an_srv_uri_names_the_feature_it_needs() {
+    fn srv_uri_names_the_feature_it_needs() {
         assert!(refusal("mongodb+srv://u:p@cluster.example").contains("feature `srv`"));
     }
 

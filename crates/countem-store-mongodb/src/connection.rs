@@ -1,4 +1,4 @@
-//! The client, and how every request to the server is made.
+//! The client, and the deadline of every request to the server.
 
 use std::{
     collections::BTreeMap,
@@ -31,7 +31,7 @@ use crate::{
 ///
 /// A client of the driver belongs to the runtime on which it was made, so there is none before the first request.
 pub(crate) struct Connection {
-    pub(crate) options: MongoConfig,
+    pub(crate) config: MongoConfig,
     pub(crate) location: Location,
     at: String,
     current: tokio::sync::Mutex<Option<Current>>,
@@ -41,63 +41,70 @@ pub(crate) struct Connection {
 #[derive(Clone)]
 struct Current {
     client: Client,
-    /// How many requests of this client brought no answer in time.
-    late: Arc<AtomicU32>,
+    /// Number of requests of this client that brought no answer within the deadline.
+    unanswered: Arc<AtomicU32>,
 }
 
 impl Connection {
-    /// Understands the options; asks no server.
+    /// Parses the configuration; contacts no server.
     ///
     /// # Errors
     /// The URI is malformed, or has an option that does not exist.
-    pub(crate) fn new(options: MongoConfig) -> Result<Self, StoreError> {
-        let location = Location::parse(&options.uri)?;
+    pub(crate) fn new(config: MongoConfig) -> Result<Self, StoreError> {
+        let location = Location::parse(&config.uri)?;
         let at = location.to_string();
-        Ok(Self { options, location, at, current: tokio::sync::Mutex::default(), servers: Arc::default() })
+        Ok(Self { config, location, at, current: tokio::sync::Mutex::default(), servers: Arc::default() })
     }
 
-    /// Returns where the database is, without any secret.
+    /// Returns the location of the database, without any secret.
     pub(crate) fn at(&self) -> &str {
         &self.at
     }
 
-    /// Asks the database. `ask` runs to its end whatever happens here: a driver's future that is dropped half way leaves its
-    /// connection in doubt, and it could not be told whether the server has the request.
-    pub(crate) async fn request<T, F>(&self, ask: impl FnOnce(Database) -> F) -> Result<T, Failure>
+    /// Makes a request, bounded by the deadline.
+    ///
+    /// # Cancel safety
+    /// `send` runs to its end in a task of its own, even after the deadline or a cancellation: a driver's future that is dropped
+    /// half way leaves its connection in an unknown state.
+    pub(crate) async fn request<T, F>(&self, send: impl FnOnce(Database) -> F) -> Result<T, Failure>
     where
         T: Send + 'static,
         F: Future<Output = Result<T, Error>> + Send + 'static,
     {
-        let Current { client, late } = self.client().await.map_err(Failure::NoClient)?;
-        let running = tokio::spawn(ask(client.database(&self.location.database)));
-        match time::timeout(self.options.deadline, running).await {
+        let Current { client, unanswered } = self.client().await.map_err(Failure::NoClient)?;
+        let running = tokio::spawn(send(client.database(&self.location.database)));
+        match time::timeout(self.config.deadline, running).await {
             Ok(Ok(Ok(answer))) => {
-                self.servers.admitted();
+                self.servers.login_succeeded();
                 Ok(answer)
             }
             Ok(Ok(Err(error))) => Err(Failure::Driver(error)),
-            Ok(Err(ended)) => Err(Failure::Died { panicked: ended.is_panic() }),
+            Ok(Err(ended)) => Err(Failure::TaskEnded { panicked: ended.is_panic() }),
             Err(_) => {
-                self.leave_stuck_client(&late).await;
-                Err(Failure::Late(self.options.deadline))
+                self.count_unanswered(&unanswered).await;
+                Err(Failure::TimedOut(self.config.deadline))
             }
         }
     }
 
-    /// Says in one line why `what` failed.
-    pub(crate) fn explain(&self, what: &str, failure: Failure) -> StoreError {
+    /// Describes in one line why `action` failed.
+    pub(crate) fn explain(&self, action: &str, failure: Failure) -> StoreError {
         let (servers, login) = (self.servers.describe(), self.servers.login.lock().clone());
-        let attempt = Attempt { what, at: &self.at, servers: &servers, login: login.as_deref() };
+        let attempt = Attempt { action, at: &self.at, servers: &servers, login: login.as_deref() };
         failure.into_store_error(attempt)
     }
 
-    /// A request without an answer keeps its connection, perhaps for a quarter of an hour. Before they are all taken, a new client
-    /// with connections of its own takes over.
-    async fn leave_stuck_client(&self, late: &Arc<AtomicU32>) {
-        let stuck = late.fetch_add(1, Ordering::Relaxed) + 1;
-        if stuck >= self.options.connections.get().div_ceil(2) {
+    /// Returns an error of `action` for a reason that the server gave in a reply.
+    pub(crate) fn failed(&self, kind: ErrorKind, action: &str, why: &str) -> StoreError {
+        StoreError::new(kind, format!("cannot {action} at `{}`: {why}", self.at))
+    }
+
+    /// Replaces the client before unanswered requests hold all its connections, each perhaps for a quarter of an hour.
+    async fn count_unanswered(&self, unanswered: &Arc<AtomicU32>) {
+        let count = unanswered.fetch_add(1, Ordering::Relaxed) + 1;
+        if count >= self.config.connections.get().div_ceil(2) {
             let mut current = self.current.lock().await;
-            if current.as_ref().is_some_and(|current| Arc::ptr_eq(&current.late, late)) {
+            if current.as_ref().is_some_and(|current| Arc::ptr_eq(&current.unanswered, unanswered)) {
                 *current = None;
             }
         }
@@ -108,27 +115,27 @@ impl Connection {
         if let Some(current) = &*current {
             return Ok(current.clone());
         }
-        let made = Current { client: self.make_client().await?, late: Arc::default() };
+        let made = Current { client: self.make_client().await?, unanswered: Arc::default() };
         Ok(current.insert(made).clone())
     }
 
     async fn make_client(&self) -> Result<Client, StoreError> {
-        let uri = self.options.uri.clone();
-        // Only `mongodb+srv` asks anybody here: the name server.
+        let uri = self.config.uri.clone();
+        // Contacts only the name server, and only for `mongodb+srv`.
         let parsing = tokio::spawn(async move { ClientOptions::parse(uri).await });
-        let parsed = match time::timeout(self.options.deadline, parsing).await {
+        let parsed = match time::timeout(self.config.deadline, parsing).await {
             Ok(Ok(parsed)) => parsed.map_err(Failure::Driver),
-            Ok(Err(ended)) => Err(Failure::Died { panicked: ended.is_panic() }),
-            Err(_) => Err(Failure::Late(self.options.deadline)),
+            Ok(Err(ended)) => Err(Failure::TaskEnded { panicked: ended.is_panic() }),
+            Err(_) => Err(Failure::TimedOut(self.config.deadline)),
         };
         let mut options = parsed.map_err(|failure| self.not_connected(failure))?;
-        complete(&mut options, &self.options);
+        complete(&mut options, &self.config);
         let servers = Arc::clone(&self.servers);
         options.sdam_event_handler = Some(EventHandler::callback(move |event| servers.note(&event)));
         Client::with_options(options).map_err(|error| self.not_connected(Failure::Driver(error)))
     }
 
-    /// Nothing was sent, so nothing is in doubt.
+    /// Describes a failure to make a client: nothing was sent, so nothing is in doubt.
     fn not_connected(&self, failure: Failure) -> StoreError {
         let error = self.explain("connect", failure);
         match error.kind() {
@@ -141,15 +148,15 @@ impl Connection {
 impl fmt::Debug for Connection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // The driver's own output has the password.
-        f.debug_struct("Connection").field("options", &self.options).finish_non_exhaustive()
+        f.debug_struct("Connection").field("config", &self.config).finish_non_exhaustive()
     }
 }
 
-/// What the servers last said, or why they said nothing: what a person needs when none takes a request.
+/// Last known state of each server, for the error of a request that no server takes.
 #[derive(Debug, Default)]
 struct Servers {
     states: Mutex<BTreeMap<String, String>>,
-    /// Why the last login failed. Heartbeats need no login, so that they succeed says nothing about it; a request does.
+    /// Reason of the last failed login, until a request succeeds. Heartbeats need no login and say nothing about it.
     login: Mutex<Option<String>>,
 }
 
@@ -182,7 +189,7 @@ impl Servers {
         }
     }
 
-    fn admitted(&self) {
+    fn login_succeeded(&self) {
         *self.login.lock() = None;
     }
 
@@ -214,7 +221,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_server_is_described_by_what_it_says() {
+    fn server_is_described_by_its_reply() {
         assert_eq!(role(&doc! { "isWritablePrimary": true }), "is a standalone, no member of a replica set");
         assert_eq!(
             role(&doc! { "isWritablePrimary": true, "setName": "rs0" }),

@@ -1,105 +1,69 @@
-//! Names and fields of the stored documents: the one place that knows how they are spelled.
+//! Ids and fields of the stored documents: the only place that knows how they are spelled.
 
-use std::borrow::Cow;
+use std::fmt;
 
-use countem_core::{Bucket, CollectionName, Period};
-use mongodb::bson::{RawBsonRef, RawDocument};
+use countem_core::{BatchId, Bucket, Period};
+use mongodb::bson::{
+    RawBsonRef, RawDocument, Regex,
+    raw::{CStr, CString, cstr},
+};
 
 use crate::partition::{By, Partition, Split};
 
 /// Counters: encoded metric to value.
-pub(crate) const COUNTERS: &str = "c";
+pub(crate) const COUNTERS: &CStr = cstr!("c");
 /// Watermarks: writer to the highest `seq` of its batches that is in the counters.
-pub(crate) const WATERMARKS: &str = "w";
-/// What a writer's latest batches could not add: writer to `{seq, deltas: [{metric, reason}]}`.
-pub(crate) const QUARANTINED: &str = "q";
+pub(crate) const WATERMARKS: &CStr = cstr!("w");
+/// Quarantined part of each writer's latest batch: writer to `{seq, deltas: [{metric, reason}]}`.
+pub(crate) const QUARANTINED: &CStr = cstr!("q");
 /// Where later deltas go: `{metrics: parts}` or `{writers: parts}`.
-pub(crate) const SPLIT: &str = "split";
+pub(crate) const SPLIT: &CStr = cstr!("split");
 /// When the TTL index removes the document.
-pub(crate) const EXPIRES_AT: &str = "expires_at";
+pub(crate) const EXPIRES_AT: &CStr = cstr!("expires_at");
 
 /// MongoDB collection with one document for each node. No collection has a name that begins like this.
 pub(crate) const WRITERS: &str = "_countem_writers";
 
-const HEX: &[u8; 16] = b"0123456789ABCDEF";
-
-/// Tells whether a byte of a metric has a meaning of its own in the path of an update.
-fn is_special(byte: u8) -> bool {
-    matches!(byte, b'%' | b'.' | b'$' | 0)
+/// Returns a regular expression for ids.
+pub(crate) fn pattern(pattern: &str) -> Regex {
+    let pattern = CString::try_from(pattern).expect("ids have no NUL");
+    Regex { pattern, options: cstr!("").into() }
 }
 
-/// Returns how long [`encode_metric`] makes a metric.
-pub(crate) fn encoded_len(metric: &str) -> usize {
-    metric.len() + 2 * metric.bytes().filter(|byte| is_special(*byte)).count()
+/// Id of a document: bucket, slash, partition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct DocumentId {
+    pub(crate) bucket: Bucket,
+    pub(crate) partition: Partition,
 }
 
-/// Appends a metric as one part of a path: `%`, `.`, `$` and NUL become `%` and two hexadecimal digits.
-pub(crate) fn encode_metric(metric: &str, out: &mut Vec<u8>) {
-    let mut rest = metric.as_bytes();
-    while let Some(at) = rest.iter().position(|byte| is_special(*byte)) {
-        let byte = rest[at];
-        out.extend_from_slice(&rest[..at]);
-        out.extend_from_slice(&[b'%', HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 15)]]);
-        rest = &rest[at + 1..];
+impl DocumentId {
+    /// Reads the id of `document`, `None` for a document that is not countem's.
+    pub(crate) fn of(document: &RawDocument) -> Option<Self> {
+        document.get_str("_id").ok().and_then(Self::parse)
     }
-    out.extend_from_slice(rest);
-}
 
-/// Returns the metric that [`encode_metric`] would write as `field`. A field that it never writes, which only a person can have
-/// made, stands for itself.
-pub(crate) fn decode_metric(field: &str) -> Cow<'_, str> {
-    if !field.contains('%') {
-        return Cow::Borrowed(field);
-    }
-    let mut metric = String::with_capacity(field.len());
-    let mut rest = field;
-    while let Some((before, after)) = rest.split_once('%') {
-        metric.push_str(before);
-        match after.get(..2).and_then(special_of) {
-            Some(special) => {
-                metric.push(special);
-                rest = &after[2..];
-            }
-            None => {
-                metric.push('%');
-                rest = after;
-            }
-        }
-    }
-    metric.push_str(rest);
-    Cow::Owned(metric)
-}
-
-fn special_of(digits: &str) -> Option<char> {
-    match digits {
-        "25" => Some('%'),
-        "2E" => Some('.'),
-        "24" => Some('$'),
-        "00" => Some('\0'),
-        _ => None,
+    fn parse(id: &str) -> Option<Self> {
+        let (bucket, partition) = id.split_once('/')?;
+        Some(Self { bucket: bucket.parse().ok()?, partition: Partition::parse(partition)? })
     }
 }
 
-/// Returns the id of a document: bucket, slash, partition.
-pub(crate) fn document_id(bucket: Bucket, partition: Partition) -> String {
-    format!("{bucket}/{partition}")
+impl fmt::Display for DocumentId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.bucket, self.partition)
+    }
 }
 
-/// Reads back the id of a document, `None` for a document that is not countem's.
-pub(crate) fn parse_id(id: &str) -> Option<(Bucket, Partition)> {
-    let (bucket, partition) = id.split_once('/')?;
-    Some((bucket.parse().ok()?, Partition::parse(partition)?))
-}
-
-/// Returns the bounds of the ids of all documents of the buckets from `first` to `last`, the second one excluded.
+/// Returns the bounds of the ids of all documents of the buckets from `first` to `last`, the second bound excluded.
 ///
-/// Buckets of other periods may lie between them, unless the two are the same.
+/// Buckets of other periods may lie between them, unless `first` equals `last`.
 pub(crate) fn id_bounds(first: Bucket, last: Bucket) -> (String, String) {
     // `0` is the character that follows `/`.
     (format!("{first}/"), format!("{last}0"))
 }
 
-/// Returns how long the ids of the buckets of `period` are. No two periods share a length.
+/// Returns the length of the ids of the buckets of `period`. No two periods share a length.
 pub(crate) fn bucket_id_len(period: Period) -> usize {
     match period {
         Period::Second => 19,
@@ -113,27 +77,7 @@ pub(crate) fn bucket_id_len(period: Period) -> usize {
     }
 }
 
-/// Names that mean something to MongoDB itself, which a collection may have all the same.
-fn is_reserved(collection: &str) -> bool {
-    collection.starts_with("system.") || collection.starts_with("enxcol_.")
-}
-
-/// Returns the MongoDB collection of a collection: the same name, with `_` in front of those that MongoDB keeps to itself.
-/// No name of a collection begins with `_`.
-pub(crate) fn mongo_collection(collection: &str) -> Cow<'_, str> {
-    if is_reserved(collection) { Cow::Owned(format!("_{collection}")) } else { Cow::Borrowed(collection) }
-}
-
-/// Returns the collection that a MongoDB collection holds, `None` for one that is not countem's or is internal.
-pub(crate) fn collection_in(mongo_collection: &str) -> Option<CollectionName> {
-    if is_reserved(mongo_collection) {
-        return None;
-    }
-    let escaped = mongo_collection.strip_prefix('_').filter(|name| is_reserved(name));
-    CollectionName::new(escaped.unwrap_or(mongo_collection)).ok()
-}
-
-/// Returns a stored value as what it counts, `None` when it is no whole number.
+/// Returns the count that a stored value stands for, `None` if it is no whole number.
 pub(crate) fn value_of(stored: RawBsonRef<'_>) -> Option<i64> {
     match stored {
         RawBsonRef::Int64(value) => Some(value),
@@ -151,17 +95,35 @@ pub(crate) fn value_of(stored: RawBsonRef<'_>) -> Option<i64> {
     }
 }
 
-/// Returns the watermark of a writer in a document.
-pub(crate) fn watermark_of(document: &RawDocument, writer: &str) -> Option<i64> {
-    let watermarks = document.get_document(WATERMARKS).ok()?;
-    value_of(watermarks.get(writer).ok()??)
+/// Returns the whole number in a field.
+pub(crate) fn number_in(document: &RawDocument, field: impl AsRef<str>) -> Option<i64> {
+    document.get(field).ok().flatten().and_then(value_of)
 }
 
-/// Returns how a document is split, `None` when it is not, and an error when the field is nothing that is ever written.
+/// Returns the watermark of a batch.
+pub(crate) fn watermark(id: &BatchId) -> i64 {
+    i64::try_from(id.seq).expect("no lane sends 2^63 batches")
+}
+
+/// Returns the watermark of a writer in a document.
+pub(crate) fn watermark_in(document: &RawDocument, writer: &str) -> Option<i64> {
+    number_in(document.get_document(WATERMARKS).ok()?, writer)
+}
+
+/// Tells whether a document shows that it has a batch.
+pub(crate) fn has_batch(document: &RawDocument, id: &BatchId) -> bool {
+    let stored = watermark_in(document, id.writer.as_str());
+    stored.is_some_and(|stored| stored >= watermark(id))
+}
+
+/// Returns the split of a document, `None` if it is not split.
+///
+/// # Errors
+/// The field holds a value that is never written.
 pub(crate) fn split_of(document: &RawDocument, partition: Partition) -> Result<Option<Split>, DamagedSplit> {
     let Some(stored) = document.get(SPLIT).ok().flatten() else { return Ok(None) };
     let stored = stored.as_document().ok_or(DamagedSplit)?;
-    let parts = |field| stored.get(field).ok().flatten().and_then(value_of);
+    let parts = |field| number_in(stored, field);
     let split = match (parts("metrics"), parts("writers")) {
         (Some(parts), None) => Split::stored(By::Metrics, parts),
         (None, Some(parts)) => Split::stored(By::Writers, parts),
@@ -183,42 +145,8 @@ mod tests {
 
     use super::*;
 
-    fn encoded(metric: &str) -> String {
-        let mut out = Vec::new();
-        encode_metric(metric, &mut out);
-        String::from_utf8(out).unwrap()
-    }
-
     #[test]
-    fn every_name_is_one_part_of_a_path_and_reads_back() {
-        let names = [
-            ("a", "a"),
-            ("a.b", "a%2Eb"),
-            ("a..b", "a%2E%2Eb"),
-            ("$inc", "%24inc"),
-            ("%2E", "%252E"),
-            ("%", "%25"),
-            ("100%", "100%25"),
-            ("GET 200", "GET 200"),
-            ("\u{1f980}.", "\u{1f980}%2E"),
-            ("a\0b", "a%00b"),
-        ];
-        for (metric, field) in names {
-            assert_eq!(encoded(metric), field);
-            assert_eq!(decode_metric(field), metric);
-            assert_eq!(encoded_len(metric), field.len());
-        }
-    }
-
-    #[test]
-    fn a_field_that_is_never_written_stands_for_itself() {
-        for field in ["%", "%2", "%zz", "%2e", "%41", "\u{e4}%\u{e4}\u{e4}"] {
-            assert_eq!(decode_metric(field), field);
-        }
-    }
-
-    #[test]
-    fn ids_of_a_bucket_lie_within_its_bounds_and_those_of_no_other_do() {
+    fn bounds_hold_the_ids_of_one_bucket_only() {
         let buckets =
             ["2026", "2026-11", "2026-11-20", "2026-11-20T14", "2026-11-20T14:05", "2026-W47", "all"];
         for bucket in buckets.map(|id| id.parse::<Bucket>().unwrap()) {
@@ -232,26 +160,9 @@ mod tests {
                 }
             }
         }
-        assert_eq!(parse_id("2026-11-20/64.2").unwrap().0, "2026-11-20".parse().unwrap());
+        assert_eq!(DocumentId::parse("2026-11-20/64.2").unwrap().bucket, "2026-11-20".parse().unwrap());
         for foreign in ["2026-11-20", "2026-11-20/", "2026-11-20/x", "x/1", "/1"] {
-            assert!(parse_id(foreign).is_none(), "{foreign} was accepted");
-        }
-    }
-
-    #[test]
-    fn a_collection_never_has_a_name_that_mongodb_keeps_to_itself() {
-        for (collection, stored) in [
-            ("web", "web"),
-            ("system", "system"),
-            ("system.users", "_system.users"),
-            ("system.buckets.x", "_system.buckets.x"),
-            ("enxcol_.x.esc", "_enxcol_.x.esc"),
-        ] {
-            assert_eq!(mongo_collection(collection), stored);
-            assert_eq!(collection_in(stored).unwrap().as_str(), collection);
-        }
-        for foreign in ["system.views", "enxcol_.x.esc", "_countem_writers", "_other", "with space"] {
-            assert_eq!(collection_in(foreign), None, "{foreign}");
+            assert!(DocumentId::parse(foreign).is_none(), "{foreign} was accepted");
         }
     }
 
@@ -263,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn a_split_that_was_never_written_is_damage() {
+    fn unknown_split_is_damage() {
         let root = Partition::ROOT;
         assert_eq!(split_of(&rawdoc! {}, root), Ok(None));
         let split = split_of(&rawdoc! { "split": { "metrics": 64 } }, root).unwrap().unwrap();

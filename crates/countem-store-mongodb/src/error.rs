@@ -1,79 +1,76 @@
-//! What the driver's and the server's errors mean to a caller.
+//! Translation of the driver's and the server's errors into those of a store.
 
 use std::time::Duration;
 
 use countem_store::{ErrorKind, StoreError};
 use mongodb::error::{Error, ErrorKind as Driver};
 
-/// Why a request brought no answer that can be used.
+/// A request that brought no usable answer.
 #[derive(Debug)]
 pub(crate) enum Failure {
-    /// The driver or the server said so.
+    /// Reported by the driver or the server.
     Driver(Error),
     /// No answer came within the deadline. The request may still be carried out at any later time.
-    Late(Duration),
+    TimedOut(Duration),
     /// There is no client yet, and making one failed.
     NoClient(StoreError),
     /// The task that carried the request ended without an answer: its runtime was shut down, or the driver panicked.
-    Died {
-        /// It was a panic.
-        panicked: bool,
-    },
+    TaskEnded { panicked: bool },
 }
 
-/// What is asked of the server, for the words of an error.
+/// Context of a failed request, for the words of its error.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Attempt<'a> {
     /// A verb with its object, such as ``update `web` ``.
-    pub(crate) what: &'a str,
-    /// Where, without any secret.
+    pub(crate) action: &'a str,
+    /// Location of the database, without any secret.
     pub(crate) at: &'a str,
-    /// What the servers answered when they were asked for their state, where that is known.
+    /// Last known state of each server.
     pub(crate) servers: &'a str,
-    /// Why no server let us in, if that was so the last time.
+    /// Reason of the last login's failure, if it failed.
     pub(crate) login: Option<&'a str>,
 }
 
-/// Error codes of the server after which nothing that the command asked for has been done.
+/// Error codes of the server after which the command had no effect.
 mod code {
     pub(super) const UNAUTHORIZED: i32 = 13;
     pub(super) const AUTHENTICATION_FAILED: i32 = 18;
-    /// The command or one of its fields is not understood, or not allowed at this place: an older or other server.
+    /// The command or one of its fields is not understood or not allowed here: an older or other server.
     pub(super) const NOT_UNDERSTOOD: [i32; 7] = [9, 14, 40415, 59, 72, 73, 115];
 }
 
 impl Failure {
-    /// Says in one line what failed and what is known afterwards.
+    /// Describes in one line what failed and what is known afterwards.
     pub(crate) fn into_store_error(self, attempt: Attempt<'_>) -> StoreError {
-        let Attempt { what, at, .. } = attempt;
+        let Attempt { action, at, .. } = attempt;
         match self {
             Self::Driver(error) => driver_error(&error, attempt),
-            Self::Late(deadline) => StoreError::new(
+            Self::TimedOut(deadline) => StoreError::new(
                 ErrorKind::InDoubt,
-                format!("cannot {what} at `{at}`: no answer within {deadline:?}"),
+                format!("cannot {action} at `{at}`: no answer within {deadline:?}"),
             ),
             Self::NoClient(error) => error,
-            Self::Died { panicked } => {
+            Self::TaskEnded { panicked } => {
                 let why =
                     if panicked { "the driver panicked" } else { "the runtime ended before the answer came" };
-                StoreError::new(ErrorKind::InDoubt, format!("cannot {what} at `{at}`: {why}"))
+                StoreError::new(ErrorKind::InDoubt, format!("cannot {action} at `{at}`: {why}"))
             }
         }
     }
 
-    /// Tells whether asking once more may bring an answer, for requests that change nothing.
-    pub(crate) fn may_pass(&self) -> bool {
+    /// Tells whether a request that changes nothing may succeed when it is sent again.
+    pub(crate) fn is_transient(&self) -> bool {
         match self {
             Self::Driver(error) => {
                 matches!(*error.kind, Driver::Io(_) | Driver::ConnectionPoolCleared { .. })
-                    || command_code(error).is_some_and(is_passing)
+                    || command_code(error).is_some_and(is_transient)
             }
-            Self::Late(_) | Self::NoClient(_) | Self::Died { .. } => false,
+            Self::TimedOut(_) | Self::NoClient(_) | Self::TaskEnded { .. } => false,
         }
     }
 }
 
-/// A failure of something that changes no counter leaves no doubt.
+/// Turns "in doubt" into "not applied", for requests that change no counter.
 pub(crate) fn without_effect(error: StoreError) -> StoreError {
     match error.kind() {
         ErrorKind::InDoubt => StoreError::new(ErrorKind::NotApplied, error.to_string()),
@@ -82,45 +79,47 @@ pub(crate) fn without_effect(error: StoreError) -> StoreError {
 }
 
 fn driver_error(error: &Error, attempt: Attempt<'_>) -> StoreError {
-    let Attempt { what, at, servers, login } = attempt;
-    let told = |kind, why: &str| StoreError::new(kind, format!("cannot {what} at `{at}`: {why}"));
+    let Attempt { action, at, servers, login } = attempt;
+    let failed = |kind, why: &str| StoreError::new(kind, format!("cannot {action} at `{at}`: {why}"));
     let login_failed = |words: &str| {
         let why = format!("login failed; check user, password and `authSource` ({})", one_line(words));
-        told(ErrorKind::Refused, &why)
+        failed(ErrorKind::Refused, &why)
     };
     match &*error.kind {
         Driver::Authentication { message, .. } => login_failed(message),
         // After a failed login the driver takes the server for unknown until the next heartbeat.
         Driver::ServerSelection { .. } if login.is_some() => login_failed(login.unwrap_or_default()),
-        Driver::ServerSelection { .. } if servers.is_empty() => {
-            told(ErrorKind::NotApplied, "no server can take it; check the hosts and `replicaSet` of the URI")
-        }
+        Driver::ServerSelection { .. } if servers.is_empty() => failed(
+            ErrorKind::NotApplied,
+            "no server can take it; check the hosts and `replicaSet` of the URI",
+        ),
         Driver::ServerSelection { .. } => {
-            told(ErrorKind::NotApplied, &format!("no server can take it: {servers}"))
+            failed(ErrorKind::NotApplied, &format!("no server can take it: {servers}"))
         }
-        Driver::DnsResolve { message, .. } => {
-            told(ErrorKind::NotApplied, &format!("the host name cannot be resolved ({})", one_line(message)))
-        }
+        Driver::DnsResolve { message, .. } => failed(
+            ErrorKind::NotApplied,
+            &format!("the host name cannot be resolved ({})", one_line(message)),
+        ),
         // A connection that was refused never carried a request.
         Driver::Io(cause) if cause.kind() == std::io::ErrorKind::ConnectionRefused => {
-            told(ErrorKind::NotApplied, &one_line(&cause.to_string()))
+            failed(ErrorKind::NotApplied, &one_line(&cause.to_string()))
         }
-        Driver::Io(cause) => told(
+        Driver::Io(cause) => failed(
             ErrorKind::InDoubt,
             &format!("the connection broke before the answer came ({})", one_line(&cause.to_string())),
         ),
         Driver::InvalidTlsConfig { message, .. } => {
-            told(ErrorKind::Refused, &format!("the TLS settings are wrong ({})", one_line(message)))
+            failed(ErrorKind::Refused, &format!("the TLS settings are wrong ({})", one_line(message)))
         }
         Driver::InvalidArgument { message, .. } | Driver::IncompatibleServer { message, .. } => {
-            told(ErrorKind::Refused, &one_line(message))
+            failed(ErrorKind::Refused, &one_line(message))
         }
         Driver::Command(command) => {
             let kind = command_kind(command.code);
-            told(kind, &server_words(command.code, &command.code_name, &command.message))
+            failed(kind, &server_words(command.code, &command.code_name, &command.message))
         }
         // Everything else, above all what later versions of the driver may add, could have happened at any point.
-        _ => told(ErrorKind::InDoubt, &one_line(&error.kind.to_string())),
+        _ => failed(ErrorKind::InDoubt, &one_line(&error.kind.to_string())),
     }
 }
 
@@ -131,7 +130,7 @@ fn command_code(error: &Error) -> Option<i32> {
     }
 }
 
-/// What is known after a command failed with `code` as a whole. A command of many updates may have done some of them before.
+/// Returns what is known after a command failed with `code` as a whole. Some of its updates may have applied before.
 fn command_kind(code: i32) -> ErrorKind {
     match code {
         code::UNAUTHORIZED | code::AUTHENTICATION_FAILED => ErrorKind::Refused,
@@ -140,12 +139,12 @@ fn command_kind(code: i32) -> ErrorKind {
     }
 }
 
-/// Codes of a server that is going down, is no longer the primary, or was interrupted.
-fn is_passing(code: i32) -> bool {
+/// Tells whether the server is going down, is no longer the primary, or was interrupted.
+fn is_transient(code: i32) -> bool {
     matches!(code, 6 | 7 | 50 | 89 | 91 | 134 | 189 | 262 | 9001 | 10107 | 11600 | 11602 | 13435 | 13436)
 }
 
-/// Says in a person's words what the server said.
+/// Explains an error of the server.
 fn server_words(code: i32, name: &str, message: &str) -> String {
     match code {
         code::UNAUTHORIZED if message.contains("requires authentication") => {
@@ -158,14 +157,14 @@ fn server_words(code: i32, name: &str, message: &str) -> String {
     }
 }
 
-/// What one update of a command was answered with.
+/// Failure of one update of a command.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum WriteError {
-    /// One of the increments cannot be done on what the document holds. The update had no effect.
+    /// The document holds a value to which one of the increments cannot be added. The update had no effect.
     Data(String),
-    /// Another writer created the document first. Says nothing about what was counted.
+    /// Another writer created the document first. Says nothing about the batch.
     Exists,
-    /// The update had no effect for another reason, or none that is known.
+    /// Any other reason.
     Other(ErrorKind, String),
 }
 
@@ -184,7 +183,7 @@ impl WriteError {
     }
 }
 
-/// Says what a write concern error means: the primary has it, and it may still be rolled back.
+/// Explains a write concern error: the primary has the write, and it may still be rolled back.
 pub(crate) fn write_concern_words(code: i32, message: &str) -> String {
     match code {
         64 => "the primary has it, but a majority of the replica set did not confirm in time".to_owned(),
@@ -192,13 +191,13 @@ pub(crate) fn write_concern_words(code: i32, message: &str) -> String {
     }
 }
 
-/// The longest part of foreign words that is repeated.
-const MOST_WORDS: usize = 200;
+/// Maximum length of a quoted foreign message, in characters.
+const MAX_QUOTED: usize = 200;
 
-/// Cuts foreign words to one readable line. The server repeats whole commands, which are long.
+/// Cuts a foreign message to one readable line. The server repeats whole commands, which are long.
 fn one_line(message: &str) -> String {
     let line = message.lines().next().unwrap_or_default().trim();
-    match line.char_indices().nth(MOST_WORDS) {
+    match line.char_indices().nth(MAX_QUOTED) {
         None => line.to_owned(),
         Some((at, _)) => format!("{}…", &line[..at]),
     }
@@ -209,16 +208,14 @@ mod tests {
     use super::*;
 
     const ATTEMPT: Attempt<'_> =
-        Attempt { what: "update `web`", at: "mongodb://db:27017/countem", servers: "", login: None };
-
-    fn told(error: Error) -> (ErrorKind, String) {
-        let told = Failure::Driver(error).into_store_error(ATTEMPT);
-        (told.kind(), told.to_string())
-    }
+        Attempt { action: "update `web`", at: "mongodb://db:27017/countem", servers: "", login: None };
 
     #[test]
-    fn a_broken_connection_leaves_doubt_and_a_refused_one_does_not() {
-        let io = |kind| told(Error::from(std::io::Error::from(kind))).0;
+    fn broken_connection_is_in_doubt_refused_one_is_not() {
+        let io = |kind| {
+            let error = Error::from(std::io::Error::from(kind));
+            Failure::Driver(error).into_store_error(ATTEMPT).kind()
+        };
         assert_eq!(io(std::io::ErrorKind::ConnectionRefused), ErrorKind::NotApplied);
         for kind in [
             std::io::ErrorKind::ConnectionReset,
@@ -231,17 +228,17 @@ mod tests {
     }
 
     #[test]
-    fn a_late_answer_leaves_doubt() {
-        let told = Failure::Late(Duration::from_secs(10)).into_store_error(ATTEMPT);
-        assert_eq!(told.kind(), ErrorKind::InDoubt);
+    fn request_without_an_answer_is_in_doubt() {
+        let error = Failure::TimedOut(Duration::from_secs(10)).into_store_error(ATTEMPT);
+        assert_eq!(error.kind(), ErrorKind::InDoubt);
         assert_eq!(
-            told.to_string(),
+            error.to_string(),
             "cannot update `web` at `mongodb://db:27017/countem`: no answer within 10s"
         );
     }
 
     #[test]
-    fn a_server_that_is_no_longer_primary_may_have_done_a_part() {
+    fn command_of_a_former_primary_is_in_doubt() {
         for code in [10107, 11602, 189, 91, 50, 64, 112, 4711] {
             assert_eq!(command_kind(code), ErrorKind::InDoubt, "{code}");
         }
@@ -251,12 +248,12 @@ mod tests {
     }
 
     #[test]
-    fn a_duplicate_key_is_never_taken_for_applied() {
+    fn duplicate_key_is_never_taken_for_applied() {
         assert_eq!(WriteError::new(11000, "E11000 duplicate key error"), WriteError::Exists);
     }
 
     #[test]
-    fn only_what_a_single_counter_can_cause_is_a_data_error() {
+    fn data_error_is_caused_by_a_single_counter() {
         for code in [2, 14, 28, 31393] {
             assert!(matches!(WriteError::new(code, "m"), WriteError::Data(_)), "{code}");
         }
@@ -266,8 +263,8 @@ mod tests {
     }
 
     #[test]
-    fn the_servers_words_are_cut_to_one_line() {
+    fn server_message_is_cut_to_one_line() {
         assert_eq!(one_line("a\nb"), "a");
-        assert_eq!(one_line(&"ä".repeat(500)).chars().count(), MOST_WORDS + 1);
+        assert_eq!(one_line(&"ä".repeat(500)).chars().count(), MAX_QUOTED + 1);
     }
 }

@@ -1,21 +1,23 @@
 #![doc = include_str!("../README.md")]
 
+mod config;
+mod store;
+
 mod apply;
 mod check;
-mod command;
-mod config;
-mod connection;
-mod document;
-mod encoder;
-mod error;
-mod expiry;
-mod ledger;
-mod partition;
-mod quarantine;
 mod read;
 mod registry;
-mod store;
-mod target;
+
+mod command;
+mod connection;
+mod error;
+
+mod document;
+mod expiry;
+mod known_splits;
+mod names;
+mod partition;
+mod sent_batches;
 
 pub use config::MongoConfig;
 pub use store::MongoStore;

@@ -1,4 +1,4 @@
-//! Which document of a bucket a metric is counted in, and how a bucket comes to have several.
+//! The documents of a bucket, and the one in which a metric is counted.
 //!
 //! # One bucket, a growing tree of documents
 //!
@@ -12,51 +12,39 @@
 //! A batch may be sent again by a process that remembers nothing, after the tree has grown, and while an older copy of
 //! the request is still on its way. It is counted once nevertheless, because of four facts:
 //!
-//! 1. *A split is for ever.* It is written where none is (`split: {$exists: false}`), nobody relies on it before a majority (a
-//!    standalone: the journal) has it, and nothing removes or changes it. So from a document and a hash, the child follows
-//!    for ever.
+//! 1. *A split is for ever.* It is written only where there is none (`split: {$exists: false}`), no writer relies on it before a
+//!    majority (a standalone: the journal) has it, and nothing removes or changes it. So a document and a hash determine the
+//!    child for ever.
 //! 2. *The guard of every update asks for it.* An update applies only if the document is not split and does not have the
 //!    batch's watermark, and sets the watermark in the same atomic step. So after a split no copy of any request changes the
 //!    counters or the watermark of that document.
-//! 3. *A delta goes to a child only after its parent was read as split and without the batch's watermark*, or when the
-//!    parent was known to be split before anybody sent the batch for the first time (see [`ledger`](crate::ledger)). With 2,
-//!    the batch is not in the parent and never will be.
+//! 3. *A delta goes to a child only after its parent was read as split and without the batch's watermark*, or if the parent
+//!    was known to be split before the batch was sent for the first time (see `SentBatches`). With 2, the batch is not in
+//!    the parent and never will be.
 //! 4. *A document gets all deltas of the batch whose hashes it covers, or none*: the first document on the way down from
 //!    the root that is not split, or has the watermark, is the same for all of them.
 //!
-//! By induction from the root each delta is counted in exactly one document, whatever the settings of the processes
-//! that send it: how full is full, how many parts and how many shards only decide what split is *written*, never what one
-//! that is there means.
+//! By induction from the root each delta is counted in exactly one document, whatever the configuration of the processes
+//! that send it: size limit, number of parts and number of shards only decide which split is *written*, never the
+//! meaning of a stored one.
 
-use std::{
-    collections::{BTreeMap, HashMap},
-    fmt,
-    sync::Arc,
-};
+use std::fmt;
 
-use countem_core::Bucket;
-use parking_lot::Mutex;
+use countem_core::hash::{fnv64, murmur3};
 
-/// Hashes a metric or writer: FNV-1a, then the finalizer of MurmurHash3, because the tree is read from the highest bits,
-/// which FNV alone mixes badly. Part of the stored layout: it never changes.
+/// Hashes a metric or writer. Mixed at the end, because the tree is read from the highest bits, which FNV alone mixes badly.
+/// Part of the stored layout: it never changes.
 pub(crate) fn hash(text: &str) -> u64 {
-    let mut hash = text.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
-    });
-    hash ^= hash >> 33;
-    hash = hash.wrapping_mul(0xff51_afd7_ed55_8ccd);
-    hash ^= hash >> 33;
-    hash = hash.wrapping_mul(0xc4ce_b9fe_1a85_ec53);
-    hash ^ (hash >> 33)
+    murmur3(fnv64(text))
 }
 
-/// How many bits of a hash the tree may use. Sixteen million documents are more than a bucket can need; a metric whose
-/// hash begins like that of too many others stays where it is.
-const MOST_BITS: u32 = 24;
+/// Maximum number of bits of a hash that the tree uses. Sixteen million documents are more than a bucket can need; a
+/// document at this depth is never split.
+const MAX_BITS: u32 = 24;
 
-/// One document of a bucket: the hashes of metrics and of writers that it is responsible for.
+/// One document of a bucket: the shares of the metrics and of the writers that it is responsible for.
 ///
-/// Each is a leading part of a hash with a one in front, as the nodes of a binary heap are numbered: 1 covers every hash, 2
+/// A share is a leading part of a hash with a one in front, as the nodes of a binary heap are numbered: 1 covers every hash, 2
 /// and 3 a half each, 64 to 127 a sixty-fourth each. The text form is the number for the metrics, followed by a dot
 /// and the number for the writers unless that is 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -72,7 +60,7 @@ struct Share(u32);
 impl Share {
     const ALL: Self = Self(1);
 
-    /// How many bits of a hash decide whether it is covered.
+    /// Returns the number of bits of a hash that decide whether it is covered.
     fn bits(self) -> u32 {
         self.0.ilog2()
     }
@@ -81,7 +69,7 @@ impl Share {
         self == Self::of(hash, self.bits())
     }
 
-    /// The share of `bits` bits that covers `hash`.
+    /// Returns the share of `bits` bits that covers `hash`.
     fn of(hash: u64, bits: u32) -> Self {
         let leading = hash.checked_shr(u64::BITS - bits).unwrap_or(0);
         let leading = u32::try_from(leading).expect("at most 24 bits are taken");
@@ -90,11 +78,11 @@ impl Share {
 
     fn parse(text: &str) -> Option<Self> {
         let number: u32 = text.parse().ok().filter(|number| *number > 0)?;
-        (number.to_string() == text && number.ilog2() <= MOST_BITS).then_some(Self(number))
+        (number.to_string() == text && number.ilog2() <= MAX_BITS).then_some(Self(number))
     }
 }
 
-/// What a document says about where later deltas go.
+/// Division of a document's later deltas among its children.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Split {
     pub(crate) by: By,
@@ -102,7 +90,7 @@ pub(crate) struct Split {
     bits: u32,
 }
 
-/// Whose hashes decide which child is responsible.
+/// Kind of hash that decides which child is responsible.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum By {
     Metrics,
@@ -110,13 +98,13 @@ pub(crate) enum By {
 }
 
 impl Split {
-    /// Splits into at least `parts`, `None` when that is one part.
+    /// Splits into at least `parts`, `None` if that is one part.
     pub(crate) fn into_parts(by: By, parts: usize) -> Option<Self> {
-        let bits = parts.next_power_of_two().ilog2().min(MOST_BITS);
+        let bits = parts.next_power_of_two().ilog2().min(MAX_BITS);
         (bits > 0).then_some(Self { by, bits })
     }
 
-    /// Reads back what was stored, `None` when it is nothing that was ever stored.
+    /// Reads back a stored split, `None` for a number of parts that is never stored.
     pub(crate) fn stored(by: By, parts: i64) -> Option<Self> {
         let parts = usize::try_from(parts).ok().filter(|parts| parts.is_power_of_two())?;
         Self::into_parts(by, parts).filter(|split| split.parts() == parts)
@@ -143,24 +131,24 @@ impl Partition {
         self.metrics.covers(metric) && self.writers.covers(writer)
     }
 
-    /// Returns `split` as far as the bits of the hash reach, `None` when they are used up.
+    /// Returns `split`, cut to the bits that the hash has left; `None` if there are none.
     pub(crate) fn allowed(self, split: Split) -> Option<Split> {
         let used = match split.by {
             By::Metrics => self.metrics.bits(),
             By::Writers => self.writers.bits(),
         };
-        let bits = split.bits.min(MOST_BITS - used);
+        let bits = split.bits.min(MAX_BITS - used);
         (bits > 0).then_some(Split { bits, ..split })
     }
 
-    /// Returns into how many shards the writers are divided on the way here.
+    /// Returns the number of shards among which the splits above this partition divide the writers.
     pub(crate) fn writer_shards(self) -> usize {
         1 << self.writers.bits()
     }
 
-    /// Lists the numbers under which documents that cover `metric` can be found, from the root down.
+    /// Lists the numbers of all documents that can cover `metric`, from the root down.
     pub(crate) fn numbers_covering(metric: u64) -> impl Iterator<Item = u32> {
-        (0..=MOST_BITS).map(move |bits| Share::of(metric, bits).0)
+        (0..=MAX_BITS).map(move |bits| Share::of(metric, bits).0)
     }
 
     /// Reads back the text form.
@@ -185,56 +173,10 @@ impl fmt::Display for Partition {
     }
 }
 
-/// The splits of one bucket that are known here. May be fewer than there are; never wrong, see fact 1 above.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Tree {
-    splits: HashMap<Partition, Split>,
-}
-
-impl Tree {
-    /// Returns the lowest partition known to be responsible.
-    pub(crate) fn leaf(&self, metric: u64, writer: u64) -> Partition {
-        let mut partition = Partition::ROOT;
-        while let Some(split) = self.splits.get(&partition) {
-            partition = partition.child(*split, metric, writer);
-        }
-        partition
-    }
-}
-
-/// The trees of all buckets that were written to lately.
-///
-/// Knows only splits that will stay: see [`Step::Confirm`](crate::target::Step).
-#[derive(Debug, Default)]
-pub(crate) struct Forest {
-    trees: Mutex<BTreeMap<(String, Bucket), Arc<Tree>>>,
-}
-
-/// What is forgotten costs one more round trip when its bucket is written to again.
-const MOST_TREES: usize = 4096;
-
-impl Forest {
-    pub(crate) fn tree(&self, collection: &str, bucket: Bucket) -> Option<Arc<Tree>> {
-        let trees = self.trees.lock();
-        if trees.is_empty() {
-            return None;
-        }
-        trees.get(&(collection.to_owned(), bucket)).cloned()
-    }
-
-    pub(crate) fn learn(&self, collection: &str, bucket: Bucket, partition: Partition, split: Split) {
-        let mut trees = self.trees.lock();
-        let tree = trees.entry((collection.to_owned(), bucket)).or_default();
-        Arc::make_mut(tree).splits.insert(partition, split);
-        if trees.len() > MOST_TREES {
-            let oldest = trees.keys().min_by_key(|(_, bucket)| *bucket).cloned();
-            oldest.and_then(|oldest| trees.remove(&oldest));
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
 
     fn split(by: By, parts: usize) -> Split {
@@ -242,14 +184,16 @@ mod tests {
     }
 
     #[test]
-    fn the_hash_never_changes() {
+    fn hash_never_changes() {
         assert_eq!(hash(""), 0xefd0_1f60_ba99_2926);
         assert_eq!(hash("MyMethod.calls"), 0xcf37_b177_eabf_6942);
         assert_eq!(hash("00000000000000ff-12"), 0x9ab7_7d10_348b_d33d);
+        assert_eq!(hash("GET 200"), 0x0ab4_bd25_f3d8_4ca0);
+        assert_eq!(hash("ä/€"), 0x5b0b_0118_3b27_1a1b);
     }
 
     #[test]
-    fn a_partition_reads_back_from_its_text() {
+    fn partition_reads_back_from_its_text() {
         for text in ["1", "2", "127", "1.4", "64.7", "33554431"] {
             assert_eq!(Partition::parse(text).unwrap().to_string(), text);
         }
@@ -259,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn children_divide_the_hashes_of_their_parent_among_them() {
+    fn children_divide_the_hashes_of_their_parent() {
         let by_writer = split(By::Writers, 4);
         let by_metric = split(By::Metrics, 64);
         let mut seen = BTreeMap::<Partition, usize>::new();
@@ -282,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn the_numbers_that_cover_a_metric_are_those_of_its_partitions() {
+    fn numbers_covering_a_metric_match_its_partitions() {
         let (metric, writer) = (hash("m"), hash("w"));
         let numbers: Vec<_> = Partition::numbers_covering(metric).collect();
         let mut partition = Partition::ROOT;
@@ -294,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn the_depth_of_a_tree_is_bounded() {
+    fn depth_of_a_tree_is_bounded() {
         let deep = Partition::parse("8388608").unwrap();
         assert_eq!(deep.allowed(split(By::Metrics, 64)), Some(split(By::Metrics, 2)));
         let deepest = Partition::parse("16777216").unwrap();
@@ -303,23 +247,10 @@ mod tests {
     }
 
     #[test]
-    fn only_what_was_ever_written_is_read_as_a_split() {
+    fn only_written_values_are_read_as_splits() {
         assert_eq!(Split::stored(By::Metrics, 64), Split::into_parts(By::Metrics, 40));
         for bad in [-4, 0, 1, 3, 1 << 25] {
             assert_eq!(Split::stored(By::Metrics, bad), None);
         }
-    }
-
-    #[test]
-    fn a_leaf_is_found_through_all_known_splits() {
-        let (metric, writer) = (hash("m"), hash("w"));
-        let (forest, bucket) = (Forest::default(), Bucket::ALL);
-        assert!(forest.tree("c", bucket).is_none());
-        forest.learn("c", bucket, Partition::ROOT, split(By::Metrics, 8));
-        let child = forest.tree("c", bucket).unwrap().leaf(metric, writer);
-        forest.learn("c", bucket, child, split(By::Writers, 2));
-        let grandchild = forest.tree("c", bucket).unwrap().leaf(metric, writer);
-        assert_eq!(grandchild, child.child(split(By::Writers, 2), metric, writer));
-        assert!(forest.tree("d", bucket).is_none());
     }
 }

@@ -1,38 +1,35 @@
-//! Reads counters, and says which of a batch's deltas are in them.
+//! Reads of counters, with or without the deltas of a batch in flight.
 //!
-//! Reads go to the primary and see what it has, even what a majority does not have yet. What a majority has confirmed, the
-//! primary always has, also the next one after a failover; a majority read on a new primary may for a moment be older than
-//! that. What no majority has yet belongs to batches that are not resolved: they will be added, just once, in any case.
+//! Reads go to the primary and see all that it has, even writes that a majority does not have yet. The primary has all
+//! writes that a majority has confirmed, also after a failover; a majority read on a new primary may for a moment be older.
+//! Writes without a majority belong to unresolved batches: these will be added, just once, in any case.
 //!
 //! The documents of a bucket are not read at one moment, and a batch may be on its way. Its delta is in the sum if and
-//! only if one of the documents that *cover* its metric showed the watermark: each document is read once, at a moment of its own,
-//! counters and watermark together, and the delta ends up in exactly one of them.
+//! only if one of the documents that *cover* its metric showed the watermark: each document is read once, counters and
+//! watermark together, and the delta ends up in exactly one of them.
 
 use std::collections::BTreeMap;
 
-use countem_core::{Batch, Bucket, BucketRange, Delta};
+use countem_core::{Batch, Bucket, Delta};
 use countem_store::{Counters, Query, Rows, Select, StoreError, overlay};
-use mongodb::bson::{RawDocument, RawDocumentBuf};
+use mongodb::bson::{RawArrayBuf, RawDocument, RawDocumentBuf, raw::cstr, rawdoc};
 
 use crate::{
-    command::{self, Level, path, seq, what},
+    command::{self, Level, action},
     connection::Connection,
-    document::{
-        COUNTERS, WATERMARKS, bucket_id_len, decode_metric, id_bounds, mongo_collection, parse_id, value_of,
-        watermark_of,
-    },
-    encoder::Encoder,
+    document::{COUNTERS, DocumentId, WATERMARKS, bucket_id_len, has_batch, id_bounds, pattern, value_of},
     error::without_effect,
+    names::{counter_path, decode_metric, mongo_collection, path},
     partition::{Partition, hash},
-    target::counter_path,
 };
 
-/// A range with more buckets than this is read as one span of ids, in which those of other periods are passed over.
-const MOST_SPANS: usize = 1000;
-/// How often a read is tried before its failure is told.
-const ATTEMPTS: usize = 3;
+/// Maximum number of buckets that are read one by one. A longer range is read as one span of ids, in which buckets of other
+/// periods are skipped.
+const MAX_SPANS: usize = 1000;
+/// Maximum number of attempts to read.
+const MAX_ATTEMPTS: usize = 3;
 
-/// Reads what `query` asks for, as if `in_flight` had been applied.
+/// Reads the counters that `query` asks for, as if `in_flight` had been applied.
 pub(crate) async fn read(
     connection: &Connection,
     query: &Query,
@@ -40,15 +37,15 @@ pub(crate) async fn read(
 ) -> Result<Rows, StoreError> {
     let pending = in_flight.and_then(|batch| Pending::of(batch, query));
     let stored_in = mongo_collection(query.collection.as_str());
-    let command = find(&stored_in, connection, query, pending.as_ref())?;
+    let find = find(&stored_in, connection, query, pending.as_ref());
     let mut attempt = 1;
     let sums = loop {
         let mut sums = Sums::new(query, pending.as_ref());
-        match command::fetch(connection, command.clone(), |document| sums.add(document)).await {
+        match command::try_read(connection, find.clone(), |document| sums.add(document)).await {
             Ok(result) => break result.map(|()| sums)?,
-            Err(failure) if attempt < ATTEMPTS && failure.may_pass() => attempt += 1,
+            Err(failure) if attempt < MAX_ATTEMPTS && failure.is_transient() => attempt += 1,
             Err(failure) => {
-                return Err(without_effect(connection.explain(&what("read", &stored_in), failure)));
+                return Err(without_effect(connection.explain(&action("read", &stored_in), failure)));
             }
         }
     };
@@ -60,87 +57,64 @@ fn find(
     connection: &Connection,
     query: &Query,
     pending: Option<&Pending<'_>>,
-) -> Result<RawDocumentBuf, StoreError> {
+) -> RawDocumentBuf {
+    let mut filter = rawdoc! { "_id": ids(query) };
+    let mut projection = RawDocumentBuf::new();
     let watermark = pending.map(|pending| path(WATERMARKS, pending.batch.id().writer.as_str()));
-    let filter = |filter: &mut Encoder| {
-        filter.document("_id", |id| write_ids(id, query));
-        // A document without the counter says nothing, unless it has the watermark.
-        if let Select::One(metric) = &query.select {
-            filter.array("$or", |either| {
-                either.document("0", |has| {
-                    has.document_at(
-                        |key| counter_path(metric.as_str(), key),
-                        |field| field.boolean("$exists", true),
-                    );
-                });
-                if let Some(watermark) = &watermark {
-                    either
-                        .document("1", |has| has.document(watermark, |field| field.boolean("$exists", true)));
-                }
-            });
+    match &query.select {
+        Select::All | Select::Page { .. } => projection.append(COUNTERS, 1),
+        Select::One(metric) => {
+            let counter = counter_path(metric.as_str());
+            projection.append(&counter, 1);
+            // A document without the counter contributes nothing, unless it has the watermark.
+            let fields = [Some(&counter), watermark.as_ref()].into_iter().flatten();
+            let exists = |field| rawdoc! { field: { "$exists": true } };
+            filter.append(cstr!("$or"), fields.map(exists).collect::<RawArrayBuf>());
         }
-    };
-    let projection = |projection: &mut Encoder| {
-        match &query.select {
-            Select::All | Select::Page { .. } => projection.int32(COUNTERS, 1),
-            Select::One(metric) => projection.included_at(|key| counter_path(metric.as_str(), key)),
-        }
-        if let Some(watermark) = &watermark {
-            projection.int32(watermark, 1);
-        }
-    };
-    command::find(stored_in, Level::Local, connection.options.deadline, filter, projection)
+    }
+    if let Some(watermark) = watermark {
+        projection.append(watermark, 1);
+    }
+    command::find(connection, stored_in, Level::Local, filter, projection)
 }
 
-/// Writes the condition on `_id`: bounds for the index, and where it pays a pattern that is matched on the index alone.
-fn write_ids(id: &mut Encoder, query: &Query) {
-    let BucketsOfOne { range, one } = BucketsOfOne::of(query);
+/// Returns the condition on `_id`: bounds for the index, and where it pays a pattern that is matched on the index alone.
+fn ids(query: &Query) -> RawDocumentBuf {
+    let range = query.range;
     // The documents that can hold one metric are few, and their numbers follow from its hash.
-    let partitions = one.map(|metric| {
-        let numbers: Vec<_> = Partition::numbers_covering(hash(metric)).map(|n| n.to_string()).collect();
-        format!("({})(\\.|$)", numbers.join("|"))
-    });
-    let length = bucket_id_len(range.period());
-    let pattern = |bucket: String| format!("^{bucket}/{}", partitions.as_deref().unwrap_or_default());
+    let partitions = match &query.select {
+        Select::All | Select::Page { .. } => None,
+        Select::One(metric) => {
+            let numbers: Vec<_> =
+                Partition::numbers_covering(hash(metric.as_str())).map(|number| number.to_string()).collect();
+            Some(format!("({})(\\.|$)", numbers.join("|")))
+        }
+    };
+    let regex = |bucket: String| pattern(&format!("^{bucket}/{}", partitions.as_deref().unwrap_or_default()));
+    let any_bucket = || regex(format!(".{{{}}}", bucket_id_len(range.period())));
+    let bounds = || {
+        let (from, to) = id_bounds(range.first(), range.last());
+        rawdoc! { "$gte": from, "$lt": to }
+    };
     if range.first() == range.last() {
-        write_bounds(id, range);
-        if one.is_some() {
-            id.pattern("$regex", &pattern(range.first().to_string()));
+        let mut ids = bounds();
+        if partitions.is_some() {
+            ids.append(cstr!("$regex"), regex(range.first().to_string()));
         }
-        return;
+        return ids;
     }
-    let buckets: Vec<_> = range.iter().take(MOST_SPANS + 1).collect();
-    if buckets.len() <= MOST_SPANS {
-        id.patterns("$in", buckets.iter().map(|bucket| format!("^{bucket}/")));
-        if one.is_some() {
-            id.pattern("$regex", &pattern(format!(".{{{length}}}")));
-        }
-        return;
+    let buckets: Vec<_> = range.iter().take(MAX_SPANS + 1).collect();
+    if buckets.len() > MAX_SPANS {
+        let mut ids = bounds();
+        ids.append(cstr!("$regex"), any_bucket());
+        return ids;
     }
-    write_bounds(id, range);
-    id.pattern("$regex", &pattern(format!(".{{{length}}}")));
-}
-
-fn write_bounds(id: &mut Encoder, range: BucketRange) {
-    let (from, to) = id_bounds(range.first(), range.last());
-    id.string("$gte", &from);
-    id.string("$lt", &to);
-}
-
-/// The range of a query, and its metric if it asks for one.
-struct BucketsOfOne<'a> {
-    range: BucketRange,
-    one: Option<&'a str>,
-}
-
-impl<'a> BucketsOfOne<'a> {
-    fn of(query: &'a Query) -> Self {
-        let one = match &query.select {
-            Select::All | Select::Page { .. } => None,
-            Select::One(metric) => Some(metric.as_str()),
-        };
-        Self { range: query.range, one }
+    let spans = buckets.iter().map(|bucket| pattern(&format!("^{bucket}/")));
+    let mut ids = rawdoc! { "$in": spans.collect::<RawArrayBuf>() };
+    if partitions.is_some() {
+        ids.append(cstr!("$regex"), any_bucket());
     }
+    ids
 }
 
 /// The deltas of an unresolved batch that a query asks for.
@@ -159,12 +133,12 @@ impl<'a> Pending<'a> {
     }
 }
 
-/// What was read so far.
+/// Sums over the documents read so far.
 struct Sums<'a> {
     query: &'a Query,
     pending: Option<&'a Pending<'a>>,
     buckets: BTreeMap<Bucket, Vec<(String, i128)>>,
-    /// Where the batch is in.
+    /// Documents that have the batch.
     applied: BTreeMap<Bucket, Vec<Partition>>,
 }
 
@@ -174,23 +148,18 @@ impl<'a> Sums<'a> {
     }
 
     fn add(&mut self, document: &RawDocument) -> Result<(), StoreError> {
-        let Some((bucket, partition)) = document.get_str("_id").ok().and_then(parse_id) else {
-            return Ok(());
-        };
+        let Some(DocumentId { bucket, partition }) = DocumentId::of(document) else { return Ok(()) };
         if !self.query.range.contains(bucket) {
             return Ok(());
         }
-        if let Some(pending) = self.pending {
-            let id = pending.batch.id();
-            if watermark_of(document, id.writer.as_str()).is_some_and(|watermark| watermark >= seq(id)) {
-                self.applied.entry(bucket).or_default().push(partition);
-            }
+        if self.pending.is_some_and(|pending| has_batch(document, pending.batch.id())) {
+            self.applied.entry(bucket).or_default().push(partition);
         }
         let Ok(counters) = document.get_document(COUNTERS) else { return Ok(()) };
         let values = self.buckets.entry(bucket).or_default();
         for field in counters {
             let Ok((name, value)) = field else { break };
-            // A value that is no number counts nothing. What is to be added to it is quarantined, with the reason.
+            // A value that is no number counts nothing. Deltas for it are quarantined, with the reason.
             if let Some(value) = value_of(value) {
                 let metric = decode_metric(name.as_str());
                 if self.query.selects(&metric) {
@@ -218,7 +187,7 @@ impl<'a> Sums<'a> {
     }
 }
 
-/// Adds up what several documents hold of one metric. Each part fits into `i64`; a sum that does not stays at its end.
+/// Adds up the values of each metric. A value fits into `i64`; a sum that does not is shown as the end of the range.
 fn sum(mut values: Vec<(String, i128)>) -> Counters {
     values.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
     values.dedup_by(|(metric, n), (kept, sum)| {
@@ -238,17 +207,17 @@ mod tests {
 
     #[test]
     fn parts_of_a_metric_are_summed() {
-        let most = i128::from(i64::MAX);
+        let max = i128::from(i64::MAX);
         let values = [
             ("b", 1),
             ("a", 2),
             ("b", 3),
             ("b", -1),
-            ("c", most),
+            ("c", max),
             ("c", 2),
             ("c", -1),
-            ("d", most),
-            ("d", -most),
+            ("d", max),
+            ("d", -max),
         ];
         let sums = [("a", 2), ("b", 3), ("c", i64::MAX), ("d", 0)].map(|(metric, n)| (metric.to_owned(), n));
         assert_eq!(sum(values.map(|(metric, n)| (metric.to_owned(), n)).to_vec()), Counters::from(sums));

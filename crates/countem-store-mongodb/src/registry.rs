@@ -1,204 +1,214 @@
-//! One document for each node: notices a copied data directory, and says whose watermarks nobody needs any more.
+//! Register of writers: one document for each node. It notices a copied data directory, and lists retired writers, whose
+//! watermarks are removed later.
 //!
 //! `_countem_writers`: `{_id: "<node>", epoch, instance, retired: {"<epoch>": Date}}`
 
 use std::time::Duration;
 
-use countem_core::Writer;
+use countem_core::{Bucket, CollectionName, Writer};
 use countem_store::{ErrorKind, Registration, StoreError};
-use mongodb::bson::{DateTime, RawDocument, RawDocumentBuf};
-
-use crate::{
-    MongoStore,
-    command::{self, Level, Reply, path, what},
-    document::{QUARANTINED, WATERMARKS, WRITERS, mongo_collection, value_of},
-    encoder::Encoder,
+use mongodb::bson::{
+    DateTime, RawArrayBuf, RawDocument, RawDocumentBuf, doc,
+    raw::{CStr, CString, cstr},
+    rawdoc,
 };
 
-const EPOCH: &str = "epoch";
-const INSTANCE: &str = "instance";
-const RETIRED: &str = "retired";
+use crate::{
+    command::{self, Level},
+    connection::Connection,
+    document::{QUARANTINED, WATERMARKS, WRITERS, id_bounds, number_in, pattern},
+    names::{mongo_collection, path},
+};
 
-/// After so many changes of one document under our hands, something else is wrong.
-const MOST_ROUNDS: usize = 16;
-/// Most writers whose watermarks one command removes.
-const MOST_WRITERS: usize = 100;
-/// The ids of documents that live so long that watermarks would pile up in them: weeks, months, years and `all`.
+const EPOCH: &CStr = cstr!("epoch");
+const INSTANCE: &CStr = cstr!("instance");
+const RETIRED: &CStr = cstr!("retired");
+
+/// Maximum number of attempts to register. If the document changes more often, something else is wrong.
+const MAX_ROUNDS: usize = 16;
+/// Maximum number of writers whose watermarks one command removes.
+const MAX_WRITERS: usize = 100;
+/// Pattern of the ids of long-lived documents, in which watermarks would pile up: weeks, months, years and `all`.
 const LONG_LIVED: &str = "^([0-9]{4}(-W?[0-9]{2})?|all)/";
 
-impl MongoStore {
-    /// See [`Store::register`](countem_store::Store::register).
-    ///
-    /// A journal gives every start a new epoch, so two processes can only claim the same one when a data directory was copied.
-    ///
-    /// # Errors
-    /// The claim is not known to be stored. Claiming again is harmless.
-    pub(crate) async fn claim(&self, writer: &Writer) -> Result<Registration, StoreError> {
-        let node = node(writer);
-        let epoch = epoch(writer)?;
-        for _ in 0..MOST_ROUNDS {
-            // Compare and swap: only an older epoch gives way.
-            let claimed = self.update_registry(|update| {
-                update.document("q", |query| {
-                    query.string("_id", &node);
-                    query.document(EPOCH, |stored| stored.document("$not", |not| not.int64("$gte", epoch)));
-                });
-                update.document("u", |change| {
-                    change.document("$set", |set| {
-                        set.int64(EPOCH, epoch);
-                        set.int64(INSTANCE, self.instance);
-                    });
-                });
-            });
-            if claimed.await? == 1 {
+/// Registers `writer`; see [`Store::register`](countem_store::Store::register). `instance` tells this object from other processes.
+///
+/// A journal gives every start a new epoch, so two processes can only register the same one when a data directory was copied.
+///
+/// # Errors
+/// The registration is not known to be stored. Registering again is harmless.
+pub(crate) async fn register(
+    connection: &Connection,
+    writer: &Writer,
+    instance: i64,
+) -> Result<Registration, StoreError> {
+    let node = node(writer);
+    let epoch = epoch(writer)?;
+    for _ in 0..MAX_ROUNDS {
+        // Compare and swap: only an older epoch gives way.
+        let registered = update(
+            connection,
+            rawdoc! {
+                "q": { "_id": node.as_str(), EPOCH: { "$not": { "$gte": epoch } } },
+                "u": { "$set": { EPOCH: epoch, INSTANCE: instance } },
+            },
+        );
+        if registered.await? == 1 {
+            return Ok(Registration::Fresh);
+        }
+        match find_registered(connection, &node).await? {
+            Some(found) if found.epoch == Some(epoch) && found.instance == Some(instance) => {
                 return Ok(Registration::Fresh);
             }
-            match self.registered(&node).await? {
-                Some(found) if found.epoch == Some(epoch) && found.instance == Some(self.instance) => {
-                    return Ok(Registration::Fresh);
-                }
-                Some(found) if found.epoch >= Some(epoch) => return Ok(Registration::Cloned),
-                Some(_) => {}
-                None => self.create_registration(&node).await?,
-            }
+            Some(found) if found.epoch >= Some(epoch) => return Ok(Registration::Cloned),
+            Some(_) => {}
+            None => create(connection, &node).await?,
         }
-        Err(StoreError::new(
-            ErrorKind::NotApplied,
-            format!("cannot register `{writer}`: others keep registering it"),
-        ))
     }
+    Err(StoreError::new(
+        ErrorKind::NotApplied,
+        format!("cannot register `{writer}`: other processes keep registering it"),
+    ))
+}
 
-    /// Notes that every batch of `writer` is resolved, and that it will send no other. For a writer that was in doubt at
-    /// some time, whose watermarks have to stay until no late copy can exist any more; see [`prune`](Self::prune).
-    ///
-    /// # Errors
-    /// Failing is harmless: the watermarks stay for longer.
-    pub(crate) async fn note_end(&self, writer: &Writer) -> Result<(), StoreError> {
-        let node = node(writer);
-        self.create_registration(&node).await?;
-        self.update_registry(|update| {
-            update.document("q", |query| query.string("_id", &node));
-            update.document("u", |change| {
-                change.document("$currentDate", |now| now.boolean(&retired_at(writer), true));
-            });
-        })
-        .await?;
-        Ok(())
-    }
+/// Marks `writer` as retired: all its batches are resolved, and it will send no other. Its watermarks stay until
+/// [`prune`] removes them, when no late copy of a batch can exist any more.
+///
+/// # Errors
+/// Harmless: the watermarks stay for longer.
+pub(crate) async fn retire(connection: &Connection, writer: &Writer) -> Result<(), StoreError> {
+    let node = node(writer);
+    create(connection, &node).await?;
+    update(
+        connection,
+        rawdoc! {
+            "q": { "_id": node },
+            "u": { "$currentDate": { (retired_field(writer)): true } },
+        },
+    )
+    .await?;
+    Ok(())
+}
 
-    /// Removes from long-lived documents (weeks, months, years and `all`) the watermarks of writers that were
-    /// [released](countem_store::Store::release) at least `age` ago by the server's clock, and returns how many documents had some. Documents of
-    /// days and finer periods keep theirs.
-    ///
-    /// `age` has to be longer than any request or unresolved batch can live; 48 hours are meant.
-    ///
-    /// # Errors
-    /// Some watermarks may be left. Pruning again goes on.
-    pub async fn prune(&self, age: Duration) -> Result<usize, StoreError> {
-        let writers = self.released_before(age).await?;
-        let mut pruned = 0;
-        for writers in writers.chunks(MOST_WRITERS) {
-            for collection in countem_store::Store::collections(self).await? {
-                let stored_in = mongo_collection(collection.as_str());
-                let command = command::update(&stored_in, self.deadline(), 0, [()], |update, ()| {
-                    write_pruning(update, writers);
-                })?;
-                pruned += self.ask(&what("prune", &stored_in), command).await?.matched;
-            }
-            // Only now: what is still in the registry is pruned again.
-            for writer in writers {
-                self.update_registry(|update| {
-                    update.document("q", |query| query.string("_id", &node(writer)));
-                    update.document("u", |change| {
-                        change.document("$unset", |unset| unset.boolean(&retired_at(writer), true));
-                    });
-                })
-                .await?;
-            }
-        }
-        Ok(pruned)
-    }
-
-    async fn released_before(&self, age: Duration) -> Result<Vec<Writer>, StoreError> {
-        let now = self.server_time().await?;
-        let find = command::find(WRITERS, Level::Majority, self.deadline(), |_| {}, |p| p.int32(RETIRED, 1))?;
-        let mut writers = Vec::new();
-        self.fetch(WRITERS, find, |document| {
-            writers.extend(released(document, now, age));
-            Ok(())
-        })
-        .await?;
-        Ok(writers)
-    }
-
-    async fn server_time(&self) -> Result<DateTime, StoreError> {
-        let hello = Encoder::encode(0, |command| command.int32("hello", 1))?;
-        let reply = command::send(&self.connection, hello).await;
-        let reply = reply.map_err(|failure| self.connection.explain("ask for the time", failure))?;
-        reply.get_datetime("localTime").copied().map_err(|error| {
-            StoreError::new(ErrorKind::NotApplied, "the server does not tell its time").with_source(error)
-        })
-    }
-
-    /// Equality on `_id` only, as wherever something is created.
-    async fn create_registration(&self, node: &str) -> Result<(), StoreError> {
-        self.update_registry(|update| {
-            update.document("q", |query| query.string("_id", node));
-            update.document("u", |change| change.document("$setOnInsert", |set| set.int64(EPOCH, -1)));
-            update.boolean("upsert", true);
-        })
-        .await?;
-        Ok(())
-    }
-
-    async fn registered(&self, node: &str) -> Result<Option<Registered>, StoreError> {
-        let find = command::find(
-            WRITERS,
-            Level::Majority,
-            self.deadline(),
-            |filter| filter.string("_id", node),
-            |projection| {
-                projection.int32(EPOCH, 1);
-                projection.int32(INSTANCE, 1);
+/// Removes from long-lived documents of `collections` the watermarks of `writers`, and returns how many documents had some.
+///
+/// # Errors
+/// Some watermarks may be left. Pruning again goes on.
+pub(crate) async fn prune(
+    connection: &Connection,
+    writers: &[Writer],
+    collections: &[CollectionName],
+) -> Result<usize, StoreError> {
+    let mut pruned = 0;
+    for writers in writers.chunks(MAX_WRITERS) {
+        let has_watermark = writers.iter().map(|writer| {
+            rawdoc! { (path(WATERMARKS, writer.as_str())): { "$exists": true } }
+        });
+        let pruning = rawdoc! {
+            "q": {
+                "_id": { "$regex": pattern(LONG_LIVED) },
+                "$or": has_watermark.collect::<RawArrayBuf>(),
             },
-        )?;
-        let mut registered = None;
-        let number = |document: &RawDocument, field| document.get(field).ok().flatten().and_then(value_of);
-        self.fetch(WRITERS, find, |document| {
-            registered =
-                Some(Registered { epoch: number(document, EPOCH), instance: number(document, INSTANCE) });
-            Ok(())
-        })
-        .await?;
-        Ok(registered)
-    }
-
-    /// Sends one update of the registry and returns whether it applied.
-    async fn update_registry(&self, fill: impl FnOnce(&mut Encoder)) -> Result<usize, StoreError> {
-        let mut fill = Some(fill);
-        let command = command::update(WRITERS, self.deadline(), 0, [()], |update, ()| {
-            fill.take().expect("there is one update")(update);
-        })?;
-        Ok(self.ask(&what("update", WRITERS), command).await?.matched)
-    }
-
-    /// Sends a command of updates none of which may fail.
-    pub(crate) async fn ask(&self, what: &str, command: RawDocumentBuf) -> Result<Reply, StoreError> {
-        let reply = command::send(&self.connection, command).await;
-        let reply = reply.map_err(|failure| self.connection.explain(what, failure))?;
-        let told = |words: &str| {
-            StoreError::new(
-                ErrorKind::InDoubt,
-                format!("cannot {what} at `{}`: {words}", self.connection.at()),
-            )
+            "u": unset_watermarks(writers),
+            "multi": true,
         };
-        let reply = Reply::read(&reply).map_err(|unconfirmed| told(&unconfirmed.0))?;
-        match reply.errors.first() {
-            // Two upserts of one document met; it is there now.
-            None | Some((_, crate::error::WriteError::Exists)) => Ok(reply),
-            Some((_, error)) => Err(told(&format!("{error:?}"))),
+        for collection in collections {
+            let stored_in = mongo_collection(collection.as_str());
+            pruned += command::write_all(connection, "prune", &stored_in, [pruning.clone()]).await?;
+        }
+        // Last: a writer that is still in the registry is pruned again.
+        for writer in writers {
+            update(
+                connection,
+                rawdoc! {
+                    "q": { "_id": node(writer) },
+                    "u": { "$unset": { (retired_field(writer)): true } },
+                },
+            )
+            .await?;
         }
     }
+    Ok(pruned)
+}
+
+/// Removes the watermarks of `writer` from the documents of `buckets`.
+pub(crate) async fn forget(
+    connection: &Connection,
+    writer: &Writer,
+    collection: &str,
+    buckets: impl IntoIterator<Item = &Bucket>,
+) -> Result<(), StoreError> {
+    let updates = buckets.into_iter().map(|bucket| {
+        let (from, to) = id_bounds(*bucket, *bucket);
+        rawdoc! {
+            "q": {
+                "_id": { "$gte": from, "$lt": to },
+                (path(WATERMARKS, writer.as_str())): { "$exists": true },
+            },
+            "u": unset_watermarks(std::slice::from_ref(writer)),
+            "multi": true,
+        }
+    });
+    let stored_in = mongo_collection(collection);
+    command::write_all(connection, "forget a writer in", &stored_in, updates).await?;
+    Ok(())
+}
+
+/// Returns the writers that retired at least `age` ago by the server's clock.
+pub(crate) async fn retired_before(
+    connection: &Connection,
+    age: Duration,
+) -> Result<Vec<Writer>, StoreError> {
+    let now = server_time(connection).await?;
+    let find =
+        command::find(connection, WRITERS, Level::Majority, RawDocumentBuf::new(), rawdoc! { RETIRED: 1 });
+    let mut writers = Vec::new();
+    command::read(connection, WRITERS, find, |document| {
+        writers.extend(retired(document, now, age));
+        Ok(())
+    })
+    .await?;
+    Ok(writers)
+}
+
+async fn server_time(connection: &Connection) -> Result<DateTime, StoreError> {
+    let hello = connection.request(|database| async move { database.run_command(doc! { "hello": 1 }).await });
+    let reply = hello.await.map_err(|failure| connection.explain("ask for the time", failure))?;
+    reply.get_datetime("localTime").copied().map_err(|error| {
+        StoreError::new(ErrorKind::NotApplied, "the server does not tell its time").with_source(error)
+    })
+}
+
+/// Creates the document of a node. The filter is equality on `_id` only, as in every upsert.
+async fn create(connection: &Connection, node: &str) -> Result<(), StoreError> {
+    update(
+        connection,
+        rawdoc! {
+            "q": { "_id": node },
+            "u": { "$setOnInsert": { EPOCH: -1_i64 } },
+            "upsert": true,
+        },
+    )
+    .await?;
+    Ok(())
+}
+
+async fn find_registered(connection: &Connection, node: &str) -> Result<Option<Registered>, StoreError> {
+    let projection = rawdoc! { EPOCH: 1, INSTANCE: 1 };
+    let find = command::find(connection, WRITERS, Level::Majority, rawdoc! { "_id": node }, projection);
+    let mut registered = None;
+    command::read(connection, WRITERS, find, |document| {
+        registered =
+            Some(Registered { epoch: number_in(document, EPOCH), instance: number_in(document, INSTANCE) });
+        Ok(())
+    })
+    .await?;
+    Ok(registered)
+}
+
+/// Sends one update of the register and returns the number of documents that it met.
+async fn update(connection: &Connection, update: RawDocumentBuf) -> Result<usize, StoreError> {
+    command::write_all(connection, "update", WRITERS, [update]).await
 }
 
 #[derive(Debug)]
@@ -217,11 +227,12 @@ fn epoch(writer: &Writer) -> Result<i64, StoreError> {
     i64::try_from(writer.epoch()).map_err(refused)
 }
 
-fn retired_at(writer: &Writer) -> String {
+fn retired_field(writer: &Writer) -> CString {
     path(RETIRED, &writer.epoch().to_string())
 }
 
-fn released(document: &RawDocument, now: DateTime, age: Duration) -> Vec<Writer> {
+/// Returns the writers in a document of the register that retired at least `age` before `now`.
+fn retired(document: &RawDocument, now: DateTime, age: Duration) -> Vec<Writer> {
     let read = || {
         let node = u64::from_str_radix(document.get_str("_id").ok()?, 16).ok()?;
         let epochs = document.get_document(RETIRED).ok()?.into_iter().filter_map(|field| {
@@ -236,25 +247,11 @@ fn released(document: &RawDocument, now: DateTime, age: Duration) -> Vec<Writer>
     read().unwrap_or_default()
 }
 
-fn write_pruning(update: &mut Encoder, writers: &[Writer]) {
-    update.document("q", |query| {
-        query.document("_id", |id| id.pattern("$regex", LONG_LIVED));
-        query.documents("$or", writers, |has, writer| {
-            has.document(&path(WATERMARKS, writer.as_str()), |field| field.boolean("$exists", true));
-        });
-    });
-    update.document("u", |change| write_forgetting(change, writers));
-    update.boolean("multi", true);
-}
-
-/// Writes a change that removes all traces of `writers` from a document.
-pub(crate) fn write_forgetting(change: &mut Encoder, writers: &[Writer]) {
-    change.document("$unset", |unset| {
-        for writer in writers {
-            unset.boolean(&path(WATERMARKS, writer.as_str()), true);
-            unset.boolean(&path(QUARANTINED, writer.as_str()), true);
-        }
-    });
+/// Returns a change that removes all traces of `writers` from a document.
+fn unset_watermarks(writers: &[Writer]) -> RawDocumentBuf {
+    let fields = writers.iter().map(Writer::as_str);
+    let fields = fields.flat_map(|writer| [path(WATERMARKS, writer), path(QUARANTINED, writer)]);
+    rawdoc! { "$unset": fields.map(|field| (field, true)).collect::<RawDocumentBuf>() }
 }
 
 #[cfg(test)]
@@ -264,14 +261,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_writers_that_were_released_long_ago_are_pruned() {
+    fn only_long_retired_writers_are_pruned() {
         let at = DateTime::from_millis;
         let document = rawdoc! { "_id": "00000000000000ff", "epoch": 9_i64, "retired": {
             "7": at(1_000), "8": at(5_000), "9": at(99_000), "x": at(0),
         } };
-        let released = |age| released(&document, at(10_000), Duration::from_secs(age));
-        assert_eq!(released(5), [Writer::new(255, 7), Writer::new(255, 8)]);
-        assert_eq!(released(6), [Writer::new(255, 7)]);
-        assert_eq!(released(48 * 3600), []);
+        let retired = |age| retired(&document, at(10_000), Duration::from_secs(age));
+        assert_eq!(retired(5), [Writer::new(255, 7), Writer::new(255, 8)]);
+        assert_eq!(retired(6), [Writer::new(255, 7)]);
+        assert_eq!(retired(48 * 3600), []);
     }
 }

@@ -1,13 +1,13 @@
-//! What this store object remembers of the batches it was given. Nothing here is needed for a count to be exact.
+//! Memory of the batches that were sent through this store object. No count depends on it.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use countem_core::{Batch, BatchId, Bucket, Writer};
 use parking_lot::Mutex;
 
-/// Which batches were sent and resolved through this object, and where watermarks of a writer were left.
+/// The batches that were sent and resolved through this object, and the buckets in which each writer left watermarks.
 #[derive(Debug, Default)]
-pub(crate) struct Ledger {
+pub(crate) struct SentBatches {
     state: Mutex<State>,
 }
 
@@ -19,46 +19,45 @@ struct State {
 
 #[derive(Debug, Default)]
 struct Lane {
-    /// The newest batch that this object was asked to apply.
-    asked: u64,
-    /// The newest batch that this object saw resolved.
+    /// The newest batch that was sent.
+    sent: u64,
+    /// The newest batch that was resolved.
     resolved: u64,
 }
 
-/// What a writer leaves behind.
+/// Watermarks that a writer leaves behind.
 #[derive(Debug, Default)]
 pub(crate) struct Traces {
-    /// The buckets, by collection, that may have documents with a watermark of the writer.
+    /// Buckets, by collection, whose documents may have a watermark of the writer.
     pub(crate) touched: BTreeMap<String, BTreeSet<Bucket>>,
-    /// A request of the writer brought no clear answer, so a copy of it may still arrive.
-    pub(crate) doubted: bool,
-    /// Buckets that are not in `touched` because there are too many.
-    pub(crate) forgotten: usize,
+    /// A request of the writer was in doubt, so a copy of it may still arrive.
+    pub(crate) was_in_doubt: bool,
+    /// Number of buckets dropped from `touched` because there were too many.
+    pub(crate) dropped: usize,
 }
 
-/// Whether anybody can have sent a batch before.
+/// Possibility that a batch was sent before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Novelty {
-    /// Nobody has: this object saw the one before resolved, and was not asked for this one yet. A writer sends a batch only after
-    /// the one before is resolved.
-    New,
-    /// This object cannot know. It may be a batch from a journal, sent by a process that ended.
-    Unknown,
+pub(crate) enum SentBefore {
+    /// Excluded: the batch before it was resolved through this object, and a writer sends a batch only after that.
+    Never,
+    /// The batch may come from the journal of a process that ended, or was sent through this object.
+    Possibly,
 }
 
-/// Most buckets of one collection that are remembered for a writer. The finest periods make one each second.
-const MOST_BUCKETS: usize = 2048;
+/// Maximum number of buckets of one collection that are remembered for a writer. The finest period makes one each second.
+const MAX_BUCKETS: usize = 2048;
 
-impl Ledger {
+impl SentBatches {
     /// Notes that a batch is about to be sent.
-    pub(crate) fn begin(&self, batch: &Batch) -> Novelty {
+    pub(crate) fn begin(&self, batch: &Batch) -> SentBefore {
         let mut state = self.state.lock();
         let id = batch.id();
         let lane = state.lanes.entry((id.writer.clone(), id.lane)).or_default();
-        let is_next = lane.resolved > 0 && lane.resolved + 1 == id.seq && lane.asked < id.seq;
-        lane.asked = lane.asked.max(id.seq);
+        let is_next = lane.resolved > 0 && lane.resolved + 1 == id.seq && lane.sent < id.seq;
+        lane.sent = lane.sent.max(id.seq);
         state.writers.entry(id.writer.clone()).or_default().touch(batch);
-        if is_next { Novelty::New } else { Novelty::Unknown }
+        if is_next { SentBefore::Never } else { SentBefore::Possibly }
     }
 
     /// Notes that a batch is resolved.
@@ -68,10 +67,10 @@ impl Ledger {
         }
     }
 
-    /// Notes that a request of the writer may be late.
-    pub(crate) fn doubted(&self, writer: &Writer) {
+    /// Notes that a request of the writer is in doubt.
+    pub(crate) fn in_doubt(&self, writer: &Writer) {
         if let Some(traces) = self.state.lock().writers.get_mut(writer) {
-            traces.doubted = true;
+            traces.was_in_doubt = true;
         }
     }
 
@@ -97,9 +96,9 @@ impl Traces {
             }
             let buckets = self.touched.get_mut(delta.collection).expect("it was inserted if missing");
             buckets.insert(delta.bucket);
-            if buckets.len() > MOST_BUCKETS {
+            if buckets.len() > MAX_BUCKETS {
                 buckets.pop_first();
-                self.forgotten += 1;
+                self.dropped += 1;
             }
         }
     }
@@ -122,32 +121,32 @@ mod tests {
     }
 
     #[test]
-    fn a_batch_is_new_only_after_the_one_before_was_seen_resolved() {
-        let ledger = Ledger::default();
-        assert_eq!(ledger.begin(&batch(1)), Novelty::Unknown, "it may come from a journal");
-        ledger.resolved(batch(1).id());
-        assert_eq!(ledger.begin(&batch(2)), Novelty::New);
-        assert_eq!(ledger.begin(&batch(2)), Novelty::Unknown, "it was sent a moment ago");
-        ledger.resolved(batch(2).id());
-        assert_eq!(ledger.begin(&batch(4)), Novelty::Unknown, "another process sent the third");
-        ledger.resolved(batch(4).id());
-        assert_eq!(ledger.begin(&batch(3)), Novelty::Unknown, "a late copy");
-        assert_eq!(ledger.begin(&batch(5)), Novelty::New);
+    fn batch_is_new_after_its_predecessor_was_resolved() {
+        let sent = SentBatches::default();
+        assert_eq!(sent.begin(&batch(1)), SentBefore::Possibly, "it may come from a journal");
+        sent.resolved(batch(1).id());
+        assert_eq!(sent.begin(&batch(2)), SentBefore::Never);
+        assert_eq!(sent.begin(&batch(2)), SentBefore::Possibly, "it was sent a moment ago");
+        sent.resolved(batch(2).id());
+        assert_eq!(sent.begin(&batch(4)), SentBefore::Possibly, "another process sent the third");
+        sent.resolved(batch(4).id());
+        assert_eq!(sent.begin(&batch(3)), SentBefore::Possibly, "a late copy");
+        assert_eq!(sent.begin(&batch(5)), SentBefore::Never);
     }
 
     #[test]
-    fn the_traces_of_a_writer_are_its_buckets() {
-        let ledger = Ledger::default();
-        ledger.begin(&batch(1));
-        ledger.doubted(&Writer::new(1, 1));
-        let traces = ledger.forget(&Writer::new(1, 1));
+    fn traces_of_a_writer_are_its_buckets() {
+        let sent = SentBatches::default();
+        sent.begin(&batch(1));
+        sent.in_doubt(&Writer::new(1, 1));
+        let traces = sent.forget(&Writer::new(1, 1));
         assert_eq!(traces.touched["web"].len(), 2);
-        assert!(traces.doubted);
-        assert!(ledger.forget(&Writer::new(1, 1)).touched.is_empty(), "it is forgotten");
+        assert!(traces.was_in_doubt);
+        assert!(sent.forget(&Writer::new(1, 1)).touched.is_empty(), "it is forgotten");
     }
 
     #[test]
-    fn the_memory_of_buckets_is_bounded() {
+    fn memory_of_buckets_is_bounded() {
         let mut traces = Traces::default();
         for second in 0..3000_i64 {
             let mut table = Table::new();
@@ -158,6 +157,6 @@ mod tests {
             let id = BatchId { writer: Writer::new(1, 1), lane: 0, seq: 1 };
             traces.touch(&Batch::new(id, table.drain()));
         }
-        assert_eq!((traces.touched["web"].len(), traces.forgotten), (MOST_BUCKETS, 3000 - MOST_BUCKETS));
+        assert_eq!((traces.touched["web"].len(), traces.dropped), (MAX_BUCKETS, 3000 - MAX_BUCKETS));
     }
 }

@@ -1,0 +1,109 @@
+//! Creation of documents, and the split of full ones.
+
+use countem_store::StoreError;
+use mongodb::bson::{RawDocumentBuf, rawdoc};
+
+use super::{
+    Run,
+    target::{Step, Target},
+};
+use crate::{
+    document::{COUNTERS, EXPIRES_AT, SPLIT, WATERMARKS},
+    error::{WriteError, without_effect},
+    expiry::Expiry,
+    partition::{By, Split},
+};
+
+impl Run<'_> {
+    /// Hands the deltas of split documents on to the children, once it is certain that the splits will stay.
+    pub(super) async fn confirm_splits(&mut self) -> Result<(), StoreError> {
+        let confirmations: Vec<_> = self.targets.iter().filter_map(confirmation).collect();
+        let count = confirmations.len();
+        if count == 0 {
+            return Ok(());
+        }
+        let is_certain = self.write(confirmations).await.map_err(without_effect)?.matched == count;
+        for mut target in std::mem::take(&mut self.targets) {
+            match target.step {
+                Step::Confirm(split) if is_certain => {
+                    self.context.splits.learn(self.collection, target.id.bucket, target.id.partition, split);
+                    target.into_children(split, self.writer, self.context.limits, &mut self.targets);
+                    continue;
+                }
+                // The server went down and came back without one of them.
+                Step::Confirm(_) => target.step = Step::Probe,
+                _ => {}
+            }
+            self.targets.push(target);
+        }
+        Ok(())
+    }
+
+    /// Creates missing documents and splits full ones.
+    pub(super) async fn create_and_split(&mut self) -> Result<(), StoreError> {
+        let Some(_) = self.at_step(|step| matches!(step, Step::Create(_) | Step::Split(_))).next() else {
+            return Ok(());
+        };
+        let expiry = self.context.expiry;
+        expiry.prepare(self.context.connection, &self.stored_in).await;
+        let updates: Vec<_> = self.targets.iter().filter_map(|target| creation(target, expiry)).collect();
+        let reply = self.write(updates).await.map_err(without_effect)?;
+        for (_, error) in reply.errors {
+            if let WriteError::Other(kind, words) = error {
+                return Err(self.failed(kind, &words));
+            }
+        }
+        for target in &mut self.targets {
+            target.step = match &target.step {
+                // It exists now, whichever writer created it.
+                Step::Create(None) => Step::Send,
+                Step::Create(Some(_)) | Step::Split(_) => {
+                    target.split_here = true;
+                    Step::Probe
+                }
+                other => other.clone(),
+            };
+        }
+        Ok(())
+    }
+}
+
+/// Returns an update that meets only a split as it was read, and changes nothing.
+fn confirmation(target: &Target<'_>) -> Option<RawDocumentBuf> {
+    let Step::Confirm(split) = target.step else { return None };
+    Some(rawdoc! {
+        "q": { "_id": target.id.to_string(), SPLIT: stored(split) },
+        "u": { "$set": { SPLIT: stored(split) } },
+    })
+}
+
+/// Returns the value of the field [`SPLIT`].
+fn stored(split: Split) -> RawDocumentBuf {
+    let parts = i32::try_from(split.parts()).expect("a split has at most 2^24 parts");
+    match split.by {
+        By::Metrics => rawdoc! { "metrics": parts },
+        By::Writers => rawdoc! { "writers": parts },
+    }
+}
+
+fn creation(target: &Target<'_>, expiry: &Expiry) -> Option<RawDocumentBuf> {
+    let id = target.id.to_string();
+    let split = match target.step {
+        Step::Create(split) => split,
+        Step::Split(split) => {
+            return Some(rawdoc! {
+                "q": { "_id": id, SPLIT: { "$exists": false } },
+                "u": { "$set": { SPLIT: stored(split) } },
+            });
+        }
+        _ => return None,
+    };
+    let mut fields = rawdoc! { COUNTERS: {}, WATERMARKS: {} };
+    if let Some(split) = split {
+        fields.append(SPLIT, stored(split));
+    }
+    if let Some(at) = expiry.of(target.id.bucket) {
+        fields.append(EXPIRES_AT, at);
+    }
+    Some(rawdoc! { "q": { "_id": id }, "u": { "$setOnInsert": fields }, "upsert": true })
+}

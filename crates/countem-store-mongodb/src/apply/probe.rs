@@ -1,0 +1,121 @@
+//! The state of documents as far as it concerns a batch.
+
+use std::collections::HashMap;
+
+use countem_core::BatchId;
+use countem_store::{ErrorKind, StoreError};
+use mongodb::bson::{RawArrayBuf, RawDocument, RawDocumentBuf, rawdoc};
+
+use super::{
+    Run,
+    quarantine::{Omitted, read_stamp},
+    target::{Step, Target},
+};
+use crate::{
+    command::{self, Level},
+    document::{COUNTERS, DocumentId, QUARANTINED, SPLIT, WATERMARKS, has_batch, number_in, split_of},
+    names::path,
+    partition::Split,
+};
+
+/// State of a document, read with read concern `majority`.
+#[derive(Debug)]
+struct State {
+    has_batch: bool,
+    split: Option<Split>,
+    /// Bytes of the counters.
+    size: usize,
+    omitted: Omitted,
+}
+
+impl State {
+    fn read(
+        document: &RawDocument,
+        document_id: DocumentId,
+        id: &BatchId,
+        collection: &str,
+    ) -> Result<Self, StoreError> {
+        let split = split_of(document, document_id.partition).map_err(|_| {
+            let why =
+                format!("the field `{SPLIT}` of the document `{document_id}` of `{collection}` is damaged");
+            StoreError::new(ErrorKind::Refused, why)
+        })?;
+        let size = number_in(document, "size").and_then(|size| usize::try_from(size).ok());
+        Ok(Self {
+            has_batch: has_batch(document, id),
+            split,
+            size: size.unwrap_or_default(),
+            omitted: read_stamp(document, id),
+        })
+    }
+}
+
+impl<'a> Run<'a> {
+    /// Reads the documents whose state is unknown or whose update did not apply, and decides on the next step.
+    pub(super) async fn probe(&mut self) -> Result<(), StoreError> {
+        let ids: RawArrayBuf =
+            self.at_step(|step| *step == Step::Probe).map(|target| target.id.to_string()).collect();
+        if ids.into_iter().next().is_none() {
+            return Ok(());
+        }
+        let states = self.read_states(ids).await?;
+        for target in std::mem::take(&mut self.targets) {
+            if target.step == Step::Probe {
+                self.decide(target, &states);
+            } else {
+                self.targets.push(target);
+            }
+        }
+        Ok(())
+    }
+
+    fn decide(&mut self, mut target: Target<'a>, states: &HashMap<DocumentId, State>) {
+        let limits = self.context.limits;
+        target.step = match states.get(&target.id) {
+            None => Step::Create(target.split_when_missing(limits)),
+            // Before the watermark is believed an update has to be refused: see the head of `apply`.
+            Some(state) if state.has_batch && target.refused => {
+                return self.report(&target, &state.omitted);
+            }
+            Some(state) if state.has_batch => Step::Send,
+            Some(State { split: Some(split), .. }) => Step::Confirm(*split),
+            Some(state) => target.split_when_there(state.size, limits).map_or(Step::Send, Step::Split),
+        };
+        self.targets.push(target);
+    }
+
+    async fn read_states(&self, ids: RawArrayBuf) -> Result<HashMap<DocumentId, State>, StoreError> {
+        let writer = self.id.writer.as_str();
+        let find = command::find(
+            self.context.connection,
+            &self.stored_in,
+            Level::Majority,
+            rawdoc! { "_id": { "$in": ids } },
+            rawdoc! {
+                (path(WATERMARKS, writer)): 1,
+                (path(QUARANTINED, writer)): 1,
+                SPLIT: 1,
+                "size": size_of_counters(),
+            },
+        );
+        let mut states = HashMap::new();
+        command::read(self.context.connection, &self.stored_in, find, |document| {
+            if let Some(document_id) = DocumentId::of(document) {
+                states.insert(document_id, State::read(document, document_id, self.id, &self.stored_in)?);
+            }
+            Ok(())
+        })
+        .await?;
+        Ok(states)
+    }
+}
+
+/// Computes the bytes of the counters; zero if they are no object, which the update will be refused for.
+fn size_of_counters() -> RawDocumentBuf {
+    let counters = format!("${COUNTERS}");
+    rawdoc! { "$cond": [
+        { "$eq": [{ "$type": counters.as_str() }, "object"] },
+        { "$bsonSize": counters.as_str() },
+        0,
+    ] }
+}
