@@ -1,12 +1,11 @@
-//! How many counters per second reach MongoDB, beside the ways in which a service would do it without countem.
+//! Counters per second into MongoDB, beside the alternatives of a service without countem.
 //!
-//! Everything is measured in one run on servers of its own, a standalone and a replica set of three nodes, each write waiting
-//! for the journal and the majority. Absolute numbers are those of the machine; the ratios are what matters.
-
-use std::sync::Arc;
+//! One run measures all of them on servers of its own, a standalone and a replica set of three nodes; each write waits for
+//! the journal and the majority. Absolute numbers are those of the machine; only the ratios matter.
 
 use std::{
     future::Future,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -108,7 +107,7 @@ fn report(what: &str, per_second: f64) {
     println!("{what:<44} {per_second:>12.0}/s");
 }
 
-/// Counts events for a while, each with an update of its own.
+/// Counts events for [`EVENTS_FOR`], each with an update of its own.
 async fn increment_per_event(database: &Database, connections: u32) -> Result<f64> {
     let until = Instant::now() + EVENTS_FOR;
     let workers = (0..connections).map(|worker| {

@@ -16,9 +16,9 @@ pub(crate) const COUNTERS: &CStr = cstr!("c");
 pub(crate) const WATERMARKS: &CStr = cstr!("w");
 /// Quarantined part of each writer's latest batch: writer to `{seq, deltas: [{metric, reason}]}`.
 pub(crate) const QUARANTINED: &CStr = cstr!("q");
-/// Where later deltas go: `{metrics: parts}` or `{writers: parts}`.
+/// Split of the document: `{metrics: parts}` or `{writers: parts}`.
 pub(crate) const SPLIT: &CStr = cstr!("split");
-/// When the TTL index removes the document.
+/// Moment at which the TTL index removes the document.
 pub(crate) const EXPIRES_AT: &CStr = cstr!("expires_at");
 
 /// MongoDB collection with one document for each node. No collection has a name that begins like this.

@@ -211,7 +211,7 @@ mod tests {
         Attempt { action: "update `web`", at: "mongodb://db:27017/countem", servers: "", login: None };
 
     #[test]
-    fn broken_connection_is_in_doubt_refused_one_is_not() {
+    fn broken_connection_is_in_doubt_unlike_refused_one() {
         let io = |kind| {
             let error = Error::from(std::io::Error::from(kind));
             Failure::Driver(error).into_store_error(ATTEMPT).kind()

@@ -61,7 +61,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn bucket_is_kept_for_the_retention_after_its_end() {
+    fn bucket_is_kept_for_its_retention_everywhere() {
         let day = 24 * 3600 * 1000;
         let expiry = Expiry::new(Some(Duration::from_millis(u64::try_from(30 * day).unwrap())));
         let of = |bucket: &str| expiry.of(bucket.parse().unwrap()).map(DateTime::timestamp_millis);

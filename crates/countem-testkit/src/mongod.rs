@@ -18,14 +18,14 @@ use crate::find;
 use crate::port::Port;
 use crate::process::{self, Child};
 
-/// How long a server may take to answer after it was started. Far beyond what it needs on a busy machine.
-const START_LIMIT: Duration = Duration::from_secs(90);
-/// How long one administrative command may take. The driver itself waits for ever on a frozen server.
-const COMMAND_LIMIT: Duration = Duration::from_secs(30);
-/// `mongod` ends with this code when it cannot listen, which on a reserved port means: somebody was faster.
+/// Maximum time from the start of a server to its first answer. Far more than it needs on a busy machine.
+const START_TIMEOUT: Duration = Duration::from_secs(90);
+/// Maximum duration of an administrative command. The driver itself waits for ever on a frozen server.
+const COMMAND_TIMEOUT: Duration = Duration::from_secs(30);
+/// Exit code of a `mongod` that cannot listen; on a reserved port that means that another process took the port.
 const EXIT_CANNOT_LISTEN: i32 = 48;
 
-/// How a [`Mongod`] is started. The default is a standalone without authentication.
+/// Options of a [`Mongod`]. The default is a standalone without authentication.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
     replica_set: Option<String>,
@@ -144,7 +144,7 @@ impl Mongod {
     pub async fn restart(&mut self) -> Result<()> {
         self.kill()?;
         self.child = spawn(&self.folder, &self.port, &self.options)?;
-        ensure!(self.wait_until_listening().await?, "somebody took port {}", self.port());
+        ensure!(self.wait_until_listening().await?, "another process took port {}", self.port());
         self.admin_command(doc! { "ping": 1 }).await.context("mongod does not answer after its restart")?;
         Ok(())
     }
@@ -194,7 +194,7 @@ impl Mongod {
 
     /// Waits until the port is open; `false` says that another process holds it.
     async fn wait_until_listening(&mut self) -> Result<bool> {
-        let deadline = Instant::now() + START_LIMIT;
+        let deadline = Instant::now() + START_TIMEOUT;
         loop {
             if let Some(status) = self.child.try_wait()? {
                 if status.code() == Some(EXIT_CANNOT_LISTEN) {
@@ -206,7 +206,7 @@ impl Mongod {
                 return Ok(true);
             }
             if Instant::now() >= deadline {
-                bail!("mongod does not listen after {START_LIMIT:?}:\n{}", self.end_of_log());
+                bail!("mongod does not listen after {START_TIMEOUT:?}:\n{}", self.end_of_log());
             }
             time::sleep(Duration::from_millis(20)).await;
         }
@@ -263,7 +263,7 @@ async fn run_admin_command(
         .direct_connection(true)
         // Fail points can be aimed at one application: ours is not it.
         .app_name("countem-testkit".to_owned())
-        .server_selection_timeout(COMMAND_LIMIT)
+        .server_selection_timeout(COMMAND_TIMEOUT)
         .build();
     options.credential = credentials.map(|Credentials { user, password }| {
         Credential::builder().username(user.clone()).password(password.clone()).build()
@@ -275,10 +275,10 @@ async fn run_admin_command(
         client.shutdown().immediate(true).await;
         reply
     });
-    let reply = time::timeout(COMMAND_LIMIT, running);
+    let reply = time::timeout(COMMAND_TIMEOUT, running);
     reply
         .await
-        .with_context(|| format!("no reply to `{what}` within {COMMAND_LIMIT:?}"))?
+        .with_context(|| format!("no reply to `{what}` within {COMMAND_TIMEOUT:?}"))?
         .context("the command's task died")?
         .with_context(|| format!("`{what}` failed"))
 }

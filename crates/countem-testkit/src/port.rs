@@ -11,11 +11,11 @@ use crate::find;
 /// Below the range from which systems hand out ports for outgoing connections. A client that keeps dialling a
 /// killed server on a port inside that range sooner or later gets that very port as its own end, is connected
 /// to itself, and keeps the server from coming back.
-const FIRST: u16 = 12_000;
-const COUNT: u16 = 4_000;
+const FIRST_PORT: u16 = 12_000;
+const PORTS: u16 = 4_000;
 
 /// A free TCP port of 127.0.0.1, reserved among all tests of this workspace until the guard is dropped, also
-/// while nobody listens on it. The reservation is a lock on a file in the workspace's cache folder; it ends with
+/// while no process listens on it. The reservation is a lock on a file in the workspace's cache folder; it ends with
 /// the process, however that ends.
 #[derive(Debug)]
 pub struct Port {
@@ -24,19 +24,19 @@ pub struct Port {
 }
 
 impl Port {
-    /// Reserves a port on which nobody listens.
+    /// Reserves a port on which no process listens.
     ///
     /// # Errors
     /// When the cache folder cannot be written, or no port is free.
     pub fn reserve() -> Result<Self> {
         let start = RandomState::new().build_hasher().finish();
-        for offset in 0..u64::from(COUNT) {
-            let step = u16::try_from(start.wrapping_add(offset) % u64::from(COUNT))?;
-            if let Some(port) = Self::try_reserve(FIRST + step)? {
+        for offset in 0..u64::from(PORTS) {
+            let step = u16::try_from(start.wrapping_add(offset) % u64::from(PORTS))?;
+            if let Some(port) = Self::try_reserve(FIRST_PORT + step)? {
                 return Ok(port);
             }
         }
-        bail!("no free port between {FIRST} and {}", FIRST + COUNT)
+        bail!("no free port between {FIRST_PORT} and {}", FIRST_PORT + PORTS)
     }
 
     /// Returns the port's number.
@@ -45,7 +45,7 @@ impl Port {
         self.number
     }
 
-    /// Reserves this port, unless it is reserved or somebody listens on it.
+    /// Reserves this port, unless it is reserved or a process listens on it.
     fn try_reserve(number: u16) -> Result<Option<Self>> {
         let folder = find::cache_folder().join("ports");
         fs::create_dir_all(&folder).with_context(|| format!("cannot create `{}`", folder.display()))?;
@@ -61,7 +61,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn reserved_port_is_given_to_nobody_else_though_nobody_listens() -> Result<()> {
+    fn reserved_port_is_not_reserved_twice() -> Result<()> {
         let port = Port::reserve()?;
         TcpListener::bind((Ipv4Addr::LOCALHOST, port.number()))?;
         assert!(Port::try_reserve(port.number())?.is_none());

@@ -13,7 +13,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 /// Begins a command for [`Child::spawn`] whose process dies even when this one is killed, so that no `Drop` runs.
 ///
-/// On Linux the kernel sees to that: the program is started through `setpriv --pdeathsig KILL`, which replaces
+/// On Linux the kernel does that: the program is started through `setpriv --pdeathsig KILL`, which replaces
 /// itself by the program and so keeps its process id. Where util-linux is missing there is no such net. A
 /// program that does not exist then shows as exit status 127 instead of an error of `spawn`.
 #[must_use]
@@ -72,7 +72,7 @@ impl Child {
     /// When the system refuses the signal.
     pub fn kill(&mut self) -> Result<ExitStatus> {
         // `Child::kill` of the standard library knows whether the process was waited for already, so that it
-        // never hits a stranger who got the same id.
+        // never hits another process with the same id.
         self.inner.kill().with_context(|| format!("cannot kill `{}`", self.program))?;
         self.wait()
     }
@@ -130,7 +130,7 @@ impl Child {
             if Instant::now() >= deadline {
                 bail!("`{}` (process {}) did not end within {limit:?}", self.program, self.id());
             }
-            // Another process' end is polled: the standard library has no wait with a deadline.
+            // Polled: the standard library has no wait with a deadline.
             thread::sleep(Duration::from_millis(5));
         }
     }
@@ -152,7 +152,7 @@ impl Drop for Child {
     }
 }
 
-/// What a thread that never ends is asked to start, and where it answers.
+/// A command for the lasting thread, and the channel for its answer.
 type Order = (Command, Sender<io::Result<process::Child>>);
 
 /// Starts `command` from a thread that lives as long as this process.

@@ -33,7 +33,7 @@ pub struct Proxy {
     thread: Option<JoinHandle<()>>,
 }
 
-/// What happens to everything that no fault has picked.
+/// Treatment of all messages that no fault has picked.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub enum Mode {
     /// Passes everything on.
@@ -52,7 +52,7 @@ impl Proxy {
     /// Listens on a free port of 127.0.0.1 for connections to the server at port `target` of 127.0.0.1.
     ///
     /// # Errors
-    /// When no port or thread is to be had.
+    /// When there is no free port or no thread.
     pub fn start(target: u16) -> Result<Self> {
         let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("cannot listen")?;
         listener.set_nonblocking(true)?;
@@ -90,7 +90,7 @@ impl Proxy {
         format!("mongodb://127.0.0.1:{}/?directConnection=true", self.port)
     }
 
-    /// Changes what happens to everything that no fault picks, on connections that are open too.
+    /// Changes the treatment of all messages that no fault picks, also on open connections.
     pub fn set_mode(&self, mode: Mode) {
         self.shared.mode.send_replace(mode);
     }
@@ -100,7 +100,7 @@ impl Proxy {
         self.shared.cuts.send_modify(|cuts| *cuts += 1);
     }
 
-    /// Cuts the connection *before* the server sees a request for which `matches` says yes, `times` times.
+    /// Cuts the connection *before* the server sees a request that `matches`, `times` times.
     ///
     /// Faults that are still waiting are asked in the order in which they were made.
     pub fn drop_request(
@@ -147,7 +147,7 @@ impl Drop for Proxy {
     }
 }
 
-/// What all connections of a proxy look at.
+/// State that all connections of a proxy share.
 #[derive(Default)]
 struct Shared {
     target: u16,
@@ -162,7 +162,7 @@ impl Shared {
         self.rules.lock().unwrap_or_else(PoisonError::into_inner).push(rule);
     }
 
-    /// Returns what is to be done to `request` instead of just passing it on.
+    /// Picks the fault of `request`, if it has one.
     fn pick(&self, request: &Message) -> Option<Picked> {
         let mut rules = self.rules.lock().unwrap_or_else(PoisonError::into_inner);
         let picked = rules.iter_mut().find_map(|rule| rule.pick(request));

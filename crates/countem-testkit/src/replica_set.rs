@@ -11,8 +11,8 @@ use crate::mongod::{Mongod, Options};
 
 /// The name of the set, as in connection strings.
 const NAME: &str = "rs0";
-/// How long an election or a first synchronisation may take, far beyond what they need on a busy machine.
-const LIMIT: Duration = Duration::from_secs(90);
+/// Maximum duration of an election or a first synchronisation, far more than they need on a busy machine.
+const ELECTION_TIMEOUT: Duration = Duration::from_secs(90);
 
 /// A replica set whose members are numbered from 0; all of them are killed when it is dropped.
 ///
@@ -98,7 +98,7 @@ impl ReplicaSet {
     /// # Errors
     /// When there is none after 90 s.
     pub async fn wait_for_primary(&self) -> Result<usize> {
-        let deadline = Instant::now() + LIMIT;
+        let deadline = Instant::now() + ELECTION_TIMEOUT;
         loop {
             if let Some(i) = self.primary().await {
                 return Ok(i);
@@ -112,7 +112,7 @@ impl ReplicaSet {
     /// # Errors
     /// When that is not so after 90 s.
     pub async fn wait_for_secondaries(&self) -> Result<()> {
-        let deadline = Instant::now() + LIMIT;
+        let deadline = Instant::now() + ELECTION_TIMEOUT;
         let serves = |hello: &Document, role| hello.get_bool(role).unwrap_or(false);
         loop {
             let answers = self.hello_of_all().await;
@@ -128,8 +128,8 @@ impl ReplicaSet {
 
     /// Makes the primary step down and refuse to be elected again for `seconds` (at least 2).
     ///
-    /// It waits a second for a secondary to catch up, and then steps down in any case. Who is elected next shows
-    /// [`wait_for_primary`](Self::wait_for_primary).
+    /// It waits a second for a secondary to catch up, and then steps down in any case.
+    /// [`wait_for_primary`](Self::wait_for_primary) returns its successor.
     ///
     /// # Errors
     /// When there is no primary, or it refuses.
@@ -210,7 +210,7 @@ impl ReplicaSet {
 
     async fn pause_before(&self, deadline: Instant, awaited: &str) -> Result<()> {
         if Instant::now() >= deadline {
-            bail!("waited {LIMIT:?} for {awaited}; members say {:?}", self.hello_of_all().await);
+            bail!("waited {ELECTION_TIMEOUT:?} for {awaited}; members say {:?}", self.hello_of_all().await);
         }
         time::sleep(Duration::from_millis(50)).await;
         Ok(())

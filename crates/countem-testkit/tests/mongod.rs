@@ -22,7 +22,7 @@ async fn count(client: &Client) -> Result<u64> {
 }
 
 #[tokio::test]
-async fn server_keeps_its_documents_and_port_over_kill_and_restart() -> Result<()> {
+async fn restarted_server_keeps_its_documents_and_port() -> Result<()> {
     if !require_mongod() {
         return Ok(());
     }
@@ -59,7 +59,7 @@ async fn dropped_server_leaves_neither_process_nor_files() -> Result<()> {
 }
 
 #[tokio::test]
-async fn frozen_server_accepts_and_answers_only_after_the_thaw() -> Result<()> {
+async fn frozen_server_answers_only_after_the_thaw() -> Result<()> {
     if !require_mongod() {
         return Ok(());
     }
@@ -76,7 +76,7 @@ async fn frozen_server_accepts_and_answers_only_after_the_thaw() -> Result<()> {
 }
 
 #[tokio::test]
-async fn fail_command_fails_the_named_command_as_often_as_told() -> Result<()> {
+async fn fail_command_fails_as_often_as_told() -> Result<()> {
     if !require_mongod() {
         return Ok(());
     }
@@ -112,7 +112,7 @@ async fn server_with_authentication_lets_in_only_its_user() -> Result<()> {
 }
 
 #[tokio::test]
-async fn servers_that_start_together_get_ports_of_their_own() -> Result<()> {
+async fn servers_started_together_have_different_ports() -> Result<()> {
     if !require_mongod() {
         return Ok(());
     }

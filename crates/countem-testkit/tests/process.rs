@@ -23,7 +23,7 @@ fn runs(id: &str) -> Result<bool> {
 }
 
 #[test]
-fn child_started_by_a_thread_that_ended_lives_until_its_guard_is_dropped() -> Result<()> {
+fn child_outlives_the_thread_that_started_it() -> Result<()> {
     let mut child = thread::spawn(endless).join().expect("the thread does not panic")?;
     assert!(child.try_wait()?.is_none(), "the end of a thread must not end what it started");
     let id = child.id().to_string();
@@ -59,7 +59,7 @@ fn terminated_child_ends_and_wait_has_a_deadline() -> Result<()> {
 /// The test runs itself once more as a process that starts a child and is then killed without a chance to act.
 #[test]
 #[cfg(target_os = "linux")]
-fn child_dies_with_a_test_process_that_is_killed() -> Result<()> {
+fn child_dies_with_a_killed_test_process() -> Result<()> {
     const INNER: &str = "COUNTEM_TESTKIT_INNER";
     const FILE: &str = "COUNTEM_TESTKIT_FILE";
     if env::var_os(INNER).is_some() {
@@ -74,7 +74,7 @@ fn child_dies_with_a_test_process_that_is_killed() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let file = folder.path().join("id");
     let mut inner = command(env::current_exe()?);
-    inner.args(["--exact", "child_dies_with_a_test_process_that_is_killed", "--nocapture"]);
+    inner.args(["--exact", "child_dies_with_a_killed_test_process", "--nocapture"]);
     inner.env(INNER, "1").env(FILE, &file).stdout(Stdio::piped()).stderr(Stdio::null());
     let mut inner = Child::spawn(inner)?;
     let output = inner.streams().stdout.take().context("stdout is piped")?;

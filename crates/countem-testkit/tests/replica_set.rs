@@ -13,7 +13,7 @@ async fn insert(client: &Client, id: &str) -> Result<()> {
 }
 
 #[tokio::test]
-async fn set_elects_a_new_primary_after_step_down_and_after_kill() -> Result<()> {
+async fn set_elects_after_step_down_and_kill() -> Result<()> {
     if !require_mongod() {
         return Ok(());
     }
@@ -45,7 +45,7 @@ async fn set_elects_a_new_primary_after_step_down_and_after_kill() -> Result<()>
 }
 
 #[tokio::test]
-async fn frozen_primary_is_replaced_and_follows_after_the_thaw() -> Result<()> {
+async fn frozen_primary_is_replaced_and_follows_when_thawed() -> Result<()> {
     if !require_mongod() {
         return Ok(());
     }
@@ -61,7 +61,7 @@ async fn frozen_primary_is_replaced_and_follows_after_the_thaw() -> Result<()> {
 }
 
 #[tokio::test]
-async fn write_that_only_a_killed_primary_had_is_rolled_back() -> Result<()> {
+async fn write_of_a_killed_primary_is_rolled_back() -> Result<()> {
     if !require_mongod() {
         return Ok(());
     }

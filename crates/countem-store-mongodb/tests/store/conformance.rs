@@ -5,9 +5,9 @@ use std::num::{NonZeroU16, NonZeroUsize};
 use anyhow::Result;
 use countem_store::conformance::{LAWS, Law};
 use countem_store_mongodb::MongoConfig;
-use countem_testkit::{ReplicaSet, Server, require_mongod, require_server};
+use countem_testkit::{ReplicaSet, Server, in_own_database, require_mongod, require_server};
 
-use crate::support::{in_own_database, open_with};
+use crate::support::open_with;
 
 fn default(_: &mut MongoConfig) {}
 

@@ -6,20 +6,20 @@ use anyhow::{Result, ensure};
 use countem_core::{Batch, BucketRange, Delta, Period};
 use countem_store::{Query, Select, Store};
 use countem_store_mongodb::MongoStore;
-use countem_testkit::{ReplicaSet, Server, require_mongod, require_server};
+use countem_testkit::{ReplicaSet, Server, in_own_database, require_mongod, require_server};
 use mongodb::{
     Database,
     bson::{Bson, Document, doc},
 };
 
-use crate::support::{Lane, collection, database, in_own_database, open};
+use crate::support::{Lane, collection, database, open};
 
 const WRITERS: u64 = 8;
 const DOCUMENTS: usize = 3_000;
 const INCREMENTS: i64 = 24_000;
 const NAME: &str = "created";
 
-/// Something that batches are sent to.
+/// A receiver of batches.
 trait Target: Send + Sync + 'static {
     fn add(&self, batch: &Arc<Batch>) -> impl Future<Output = Result<()>> + Send;
 }
@@ -31,7 +31,7 @@ impl Target for MongoStore {
     }
 }
 
-/// What a store must not do: take "the key exists already" for "the batch is in it already".
+/// A mistaken store: it takes "the key exists already" for "the batch is in it already".
 struct DuplicateMeansApplied(Database);
 
 impl Target for DuplicateMeansApplied {
@@ -59,11 +59,11 @@ async fn create<T: Target>(targets: Vec<T>) -> Result<()> {
     let minutes: Vec<String> = (0..DOCUMENTS)
         .map(|i| format!("2026-11-{:02}T{:02}:{:02}", 1 + i / 1440, i / 60 % 24, i % 60))
         .collect();
-    let start = std::sync::Arc::new(tokio::sync::Barrier::new(targets.len()));
+    let start = Arc::new(tokio::sync::Barrier::new(targets.len()));
     let mut writers = tokio::task::JoinSet::new();
     for (node, target) in (0..WRITERS).zip(targets) {
         let batch = Lane::new(node).batch(minutes.iter().map(|minute| (NAME, minute.as_str(), "m", 1)));
-        let start = std::sync::Arc::clone(&start);
+        let start = Arc::clone(&start);
         writers.spawn(async move {
             start.wait().await;
             target.add(&batch).await
@@ -93,7 +93,7 @@ async fn loses_none(uri: &str) -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn eight_writers_create_3000_documents_at_once_on_a_standalone_and_none_is_lost() -> Result<()> {
+async fn concurrent_creation_on_standalone_loses_no_count() -> Result<()> {
     if !require_server() {
         return Ok(());
     }
@@ -101,7 +101,7 @@ async fn eight_writers_create_3000_documents_at_once_on_a_standalone_and_none_is
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn eight_writers_create_3000_documents_at_once_on_a_replica_set_and_none_is_lost() -> Result<()> {
+async fn concurrent_creation_on_replica_set_loses_no_count() -> Result<()> {
     if !require_mongod() {
         return Ok(());
     }
@@ -109,13 +109,13 @@ async fn eight_writers_create_3000_documents_at_once_on_a_replica_set_and_none_i
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_duplicate_key_taken_for_applied_would_be_caught() -> Result<()> {
+async fn duplicate_key_taken_for_applied_is_caught() -> Result<()> {
     if !require_server() {
         return Ok(());
     }
     let server = Server::any().await?;
     let mut sums = Vec::new();
-    // Which of two upserts meets the other is up to the server's scheduler, so it gets a few chances.
+    // Two upserts meet only if the server's scheduler lets them, so there are several rounds.
     for _ in 0..10 {
         let uri = in_own_database(&server.uri());
         let mut targets = Vec::new();

@@ -5,12 +5,12 @@ use std::time::Duration;
 use anyhow::Result;
 use countem_store::{ErrorKind, Store};
 use countem_store_mongodb::{MongoConfig, MongoStore};
-use countem_testkit::{Message, Mongod, Options, Proxy, ReplicaSet, require_mongod};
+use countem_testkit::{Message, Mongod, Options, Proxy, ReplicaSet, Server, in_own_database, require_mongod};
 use mongodb::bson::{Document, doc};
 
-use crate::support::{DAY, Lane, bucket, day, deliver, in_own_database, open, open_with};
+use crate::support::{DAY, Lane, bucket, day, deliver, open, open_with};
 
-/// A server behind a proxy, and a store that knows the proxy only.
+/// A server behind a proxy, and a store that knows only the proxy.
 struct Scene {
     proxy: Proxy,
     store: MongoStore,
@@ -18,10 +18,9 @@ struct Scene {
 }
 
 impl Scene {
-    fn new(port: u16) -> Result<Self> {
-        let proxy = Proxy::start(port)?;
+    fn new(proxy: Proxy) -> Self {
         let uri = in_own_database(&proxy.uri());
-        Ok(Self { proxy, store: open(&uri), uri })
+        Self { proxy, store: open(&uri), uri }
     }
 
     async fn deliver(&self, lane: &mut Lane, metric: &str) -> Vec<String> {
@@ -33,7 +32,7 @@ impl Scene {
     }
 }
 
-/// Tells an update that counts `metric` from one that creates its document.
+/// Matches an update that counts `metric`, and none that creates its document.
 fn counts(metric: &'static str) -> impl Fn(&Message) -> bool + Send + Sync + 'static {
     move |request| request.is("update") && request.contains("$inc") && request.contains(metric)
 }
@@ -43,19 +42,19 @@ async fn on_both(scene: impl AsyncFn(Scene) -> Result<()>) -> Result<()> {
     if !require_mongod() {
         return Ok(());
     }
-    let standalone = Mongod::start(Options::default()).await?;
-    scene(Scene::new(standalone.port())?).await?;
+    let (standalone, proxy) = Server::behind_proxy().await?;
+    scene(Scene::new(proxy)).await?;
     drop(standalone);
     let set = ReplicaSet::start(3).await?;
     let primary = set.wait_for_primary().await?;
-    scene(Scene::new(set.member(primary).port())?).await
+    scene(Scene::new(Proxy::start(set.member(primary).port())?)).await
 }
 
 #[tokio::test]
-async fn a_lost_reply_is_counted_once() -> Result<()> {
+async fn batch_with_a_lost_reply_is_counted_once() -> Result<()> {
     on_both(async |scene| {
         let mut lane = Lane::new(1);
-        // Both on a document that is missing and on one that is there.
+        // On a missing document first, then on one that exists.
         for (metric, times) in [("first", 1), ("second", 1), ("third", 2)] {
             let lost = scene.proxy.drop_reply(times, counts(metric));
             let errors = scene.deliver(&mut lane, metric).await;
@@ -70,7 +69,7 @@ async fn a_lost_reply_is_counted_once() -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_lost_request_is_counted_once() -> Result<()> {
+async fn batch_with_a_lost_request_is_counted_once() -> Result<()> {
     on_both(async |scene| {
         let mut lane = Lane::new(1);
         for (metric, times) in [("first", 1), ("second", 1), ("third", 2)] {
@@ -86,10 +85,10 @@ async fn a_lost_request_is_counted_once() -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_lost_reply_to_any_step_is_counted_once() -> Result<()> {
+async fn every_step_survives_a_lost_reply() -> Result<()> {
     on_both(async |scene| {
         let mut lane = Lane::new(1);
-        // Creation and probe go wrong as well; `$setOnInsert` marks the one, the watermark in a `find` the other.
+        // `$setOnInsert` marks a creation, `size` a probe, `$inc` the update.
         for (step, marker) in [("update", "$setOnInsert"), ("find", "size"), ("update", "$inc")] {
             let lost = scene.proxy.drop_reply(1, move |request| request.is(step) && request.contains(marker));
             let bucket = format!("2026-12-{:02}", lane.seq + 1);
@@ -114,7 +113,7 @@ async fn read_december(store: &MongoStore) -> Result<Vec<i64>> {
 }
 
 #[tokio::test]
-async fn a_late_request_after_two_newer_batches_has_no_effect() -> Result<()> {
+async fn late_request_after_newer_batches_has_no_effect() -> Result<()> {
     on_both(async |scene| {
         let mut lane = Lane::new(1);
         scene.deliver(&mut lane, "m").await;
@@ -138,12 +137,12 @@ async fn a_late_request_after_two_newer_batches_has_no_effect() -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_late_request_to_a_document_that_was_split_since_has_no_effect() -> Result<()> {
+async fn late_request_to_split_document_has_no_effect() -> Result<()> {
     on_both(async |scene| {
         let store = {
-            let mut options = MongoConfig::new(&scene.uri);
-            options.metrics_per_document = std::num::NonZeroUsize::new(4).expect("4 is not zero");
-            open_with(options)
+            let mut config = MongoConfig::new(&scene.uri);
+            config.metrics_per_document = std::num::NonZeroUsize::new(4).expect("4 is not zero");
+            open_with(config)
         };
         let mut lane = Lane::new(1);
         deliver(&store, &lane.batch([("web", DAY, "m", 1)])).await;
@@ -164,7 +163,7 @@ async fn a_late_request_to_a_document_that_was_split_since_has_no_effect() -> Re
         let database = crate::support::database(&scene.uri).await?;
         let root = database.collection::<Document>("web").find_one(doc! { "_id": &root }).await?;
         assert!(root.expect("the root is there").contains_key("split"), "it is split by now");
-        // And whoever sends it again is a process that remembers nothing.
+        // It is sent again by a process that remembers nothing.
         deliver(&open(&scene.uri), &late).await;
         held.deliver().await?;
         assert_eq!((scene.count("m").await, scene.count("late").await), (1, 1));
@@ -174,12 +173,12 @@ async fn a_late_request_to_a_document_that_was_split_since_has_no_effect() -> Re
     .await
 }
 
-/// Lets the next `times` updates of the collection `web` fail as `data` says, and counts through that.
+/// Lets the next `times` updates of the collection `web` fail as `data` says, and counts all the same.
 async fn survives(mongod: &Mongod, uri: &str, times: i32, data: Document, expected: &str) -> Result<()> {
     let uri = in_own_database(uri);
-    let mut options = MongoConfig::new(&uri);
-    options.deadline = Duration::from_millis(1500);
-    let store = open_with(options);
+    let mut config = MongoConfig::new(&uri);
+    config.deadline = Duration::from_millis(1500);
+    let store = open_with(config);
     let mut lane = Lane::new(1);
     deliver(&store, &lane.batch([("web", DAY, "m", 1)])).await;
 
@@ -190,7 +189,7 @@ async fn survives(mongod: &Mongod, uri: &str, times: i32, data: Document, expect
     let web = lane.batch([("web", DAY, "m", 1)]);
     let mut other = Lane { number: 1, ..Lane::new(1) };
     let lanes = async {
-        // The other lane is not held up: all of this happens while the first is in trouble.
+        // The other lane is not held up by the faults of the first.
         let mut errors = Vec::new();
         for _ in 0..5 {
             errors.extend(deliver(&store, &other.batch([("other", DAY, "m", 1)])).await);
@@ -208,7 +207,7 @@ async fn survives(mongod: &Mongod, uri: &str, times: i32, data: Document, expect
 }
 
 #[tokio::test]
-async fn whatever_the_server_answers_is_counted_once_and_other_lanes_go_on() -> Result<()> {
+async fn any_answer_of_a_replica_set_counts_once() -> Result<()> {
     if !require_mongod() {
         return Ok(());
     }
@@ -233,7 +232,7 @@ async fn whatever_the_server_answers_is_counted_once_and_other_lanes_go_on() -> 
 }
 
 #[tokio::test]
-async fn a_commit_whose_connection_is_cut_right_after_is_counted_once() -> Result<()> {
+async fn any_answer_of_a_standalone_counts_once() -> Result<()> {
     if !require_mongod() {
         return Ok(());
     }

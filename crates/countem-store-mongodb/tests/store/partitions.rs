@@ -10,7 +10,7 @@ use anyhow::{Context, Result};
 use countem_core::{Batch, BucketRange, Period};
 use countem_store::{Counters, Query, Select, Store};
 use countem_store_mongodb::{MongoConfig, MongoStore};
-use countem_testkit::{Mongod, Options, Proxy, Server, require_mongod, require_server};
+use countem_testkit::{Proxy, Server, in_own_database, require_server};
 use mongodb::{
     Database,
     bson::{Document, doc},
@@ -18,7 +18,7 @@ use mongodb::{
 use rand::{Rng, SeedableRng, rngs::StdRng, seq::IndexedRandom};
 
 use crate::support::{
-    DAY, Lane, bucket, collection, database, day, deliver, documents, in_own_database, one, open, open_with,
+    DAY, Lane, bucket, collection, database, day, deliver, documents, one, open, open_with,
 };
 
 const MEGABYTE: i64 = 1_000_000;
@@ -47,7 +47,7 @@ fn all_one(counters: &Counters, count: usize) {
 }
 
 #[tokio::test]
-async fn a_hundred_thousand_metrics_at_once_are_small_documents() -> Result<()> {
+async fn large_batches_make_small_documents() -> Result<()> {
     if !require_server() {
         return Ok(());
     }
@@ -66,7 +66,7 @@ async fn a_hundred_thousand_metrics_at_once_are_small_documents() -> Result<()> 
 }
 
 #[tokio::test]
-async fn a_hundred_thousand_metrics_in_a_thousand_batches_are_small_documents() -> Result<()> {
+async fn many_small_batches_make_small_documents() -> Result<()> {
     if !require_server() {
         return Ok(());
     }
@@ -76,7 +76,7 @@ async fn a_hundred_thousand_metrics_in_a_thousand_batches_are_small_documents() 
     let all = metrics(100_000);
     let mut lane = Lane::new(1);
     for (i, hundred) in all.chunks(100).enumerate() {
-        // Every now and then by a process that knows nothing of the tree.
+        // Now and then by a process that knows nothing of the tree.
         if i % 97 == 0 {
             store = open(&uri);
         }
@@ -89,7 +89,7 @@ async fn a_hundred_thousand_metrics_in_a_thousand_batches_are_small_documents() 
 }
 
 #[tokio::test]
-async fn metrics_with_the_longest_names_are_small_documents() -> Result<()> {
+async fn longest_names_make_small_documents() -> Result<()> {
     if !require_server() {
         return Ok(());
     }
@@ -109,7 +109,7 @@ async fn metrics_with_the_longest_names_are_small_documents() -> Result<()> {
 }
 
 #[tokio::test]
-async fn the_time_of_a_flush_is_linear_in_its_counters() -> Result<()> {
+async fn flush_time_is_linear_in_its_counters() -> Result<()> {
     if !require_server() {
         return Ok(());
     }
@@ -133,7 +133,7 @@ async fn the_time_of_a_flush_is_linear_in_its_counters() -> Result<()> {
     Ok(())
 }
 
-/// The server's profile of the last `find` of a collection.
+/// Returns the server's profile of the last `find` of a collection.
 async fn last_find(database: &Database, name: &str) -> Result<Document> {
     let command = doc! {
         "find": "system.profile",
@@ -151,12 +151,12 @@ fn number(profile: &Document, field: &str) -> i64 {
 }
 
 #[tokio::test]
-async fn a_bucket_is_read_in_one_range_and_one_metric_from_few_documents() -> Result<()> {
-    if !require_mongod() {
+async fn reads_examine_few_documents() -> Result<()> {
+    if !require_server() {
         return Ok(());
     }
-    let mongod = Mongod::start(Options::default()).await?;
-    let uri = in_own_database(&mongod.uri());
+    let server = Server::any().await?;
+    let uri = in_own_database(&server.uri());
     let (store, database) = (open(&uri), database(&uri).await?);
     let all = metrics(20_000);
     let mut lane = Lane::new(1);
@@ -197,11 +197,11 @@ async fn a_bucket_is_read_in_one_range_and_one_metric_from_few_documents() -> Re
 }
 
 fn with(uri: &str, metrics: usize, shards: u16) -> MongoStore {
-    let mut options = MongoConfig::new(uri);
-    options.metrics_per_document = NonZeroUsize::new(metrics).expect("not zero");
-    options.writer_shards = NonZeroU16::new(shards).expect("not zero");
-    options.deadline = Duration::from_secs(20);
-    open_with(options)
+    let mut config = MongoConfig::new(uri);
+    config.metrics_per_document = NonZeroUsize::new(metrics).expect("not zero");
+    config.writer_shards = NonZeroU16::new(shards).expect("not zero");
+    config.deadline = Duration::from_secs(20);
+    open_with(config)
 }
 
 #[tokio::test]
@@ -229,7 +229,7 @@ async fn writer_shards_may_change_at_any_time() -> Result<()> {
     Ok(())
 }
 
-/// One writer of the random test: what it has, and what it does not know.
+/// One writer of the random test.
 struct Life {
     lane: Lane,
     unresolved: Option<Arc<Batch>>,
@@ -250,8 +250,8 @@ impl Life {
     }
 }
 
-/// Sends random batches of three writers through random faults by processes that start anew at random, each with settings of
-/// its own. While a batch is in doubt the others go on, so that the tree grows under its feet.
+/// Sends random batches of three writers through random faults by processes that restart at random, each with its own
+/// configuration. While a batch is in doubt the other writers go on, so that the tree grows meanwhile.
 async fn random_lives(seed: u64, proxy: &Proxy) -> Result<()> {
     println!("seed {seed}");
     let mut random = StdRng::seed_from_u64(seed);
@@ -293,7 +293,7 @@ async fn random_lives(seed: u64, proxy: &Proxy) -> Result<()> {
         }
         let query = Query::bucket(collection("web"), bucket(DAY));
         let read = store.read(&query, lives[life].unresolved.as_deref()).await?;
-        // Own increments are seen exactly, those that others have in doubt may or may not be.
+        // The writer's own increments are seen exactly; those in doubt of the others may or may not be.
         let mut least = resolved.clone();
         lives[life].add_to(&mut least);
         let mut most = resolved.clone();
@@ -324,12 +324,11 @@ async fn random_lives(seed: u64, proxy: &Proxy) -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn whoever_sends_a_batch_again_it_is_counted_once() -> Result<()> {
-    if !require_mongod() {
+async fn random_resends_count_every_batch_once() -> Result<()> {
+    if !require_server() {
         return Ok(());
     }
-    let mongod = Mongod::start(Options::default()).await?;
-    let proxy = Proxy::start(mongod.port())?;
+    let (_server, proxy) = Server::behind_proxy().await?;
     for seed in [1, rand::random()] {
         random_lives(seed, &proxy).await?;
     }

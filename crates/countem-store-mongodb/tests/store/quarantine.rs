@@ -1,22 +1,23 @@
-//! What a document cannot add is left out alone, and whoever asks again is told again.
+//! Deltas that a document cannot add are quarantined alone, and reported again to every later sender of their batch.
 
 use std::sync::Arc;
 
 use anyhow::Result;
 use countem_core::Batch;
 use countem_store::{Applied, ErrorKind, Store};
-use countem_store_mongodb::MongoStore;
-use countem_testkit::{Mongod, Options, Proxy, Server, require_mongod, require_server};
+use countem_store_mongodb::{MongoConfig, MongoStore};
+use countem_testkit::{Server, in_own_database, require_server};
 use mongodb::bson::{Document, doc};
 
-use crate::support::{DAY, Lane, database, day, deliver, in_own_database, one, open};
+use crate::support::{DAY, Lane, database, day, deliver, one, open, open_with};
 
-/// Metrics and amounts that were left out, by metric.
-fn told(applied: &Applied) -> Vec<(&str, i64, &str)> {
-    let mut told: Vec<_> =
-        applied.quarantined.iter().map(|left| (left.metric.as_str(), left.n, left.reason.as_str())).collect();
-    told.sort_unstable();
-    told
+/// Returns metric, amount and reason of each quarantined delta.
+fn quarantined(applied: &Applied) -> Vec<(&str, i64, &str)> {
+    let deltas = applied.quarantined.iter();
+    let mut deltas: Vec<_> =
+        deltas.map(|delta| (delta.metric.as_str(), delta.n, delta.reason.as_str())).collect();
+    deltas.sort_unstable();
+    deltas
 }
 
 async fn damage(uri: &str, set: Document) -> Result<()> {
@@ -40,13 +41,13 @@ fn thousand(lane: &mut Lane) -> Arc<Batch> {
     lane.batch(good.chain([("web", DAY, "text", 3), ("web", DAY, "big", 2), ("web", DAY, "good", 1)]))
 }
 
-const LEFT_OUT: [(&str, i64, &str); 2] = [
+const QUARANTINED: [(&str, i64, &str); 2] = [
     ("big", 2, "9223372036854775806 plus 2 exceeds the range of a 64-bit integer"),
     ("text", 3, "the stored value is a string, not a number"),
 ];
 
 #[tokio::test]
-async fn a_string_and_an_overflow_are_left_out_and_the_other_998_of_the_batch_are_stored() -> Result<()> {
+async fn offenders_are_quarantined_and_the_rest_is_stored() -> Result<()> {
     if !require_server() {
         return Ok(());
     }
@@ -55,16 +56,16 @@ async fn a_string_and_an_overflow_are_left_out_and_the_other_998_of_the_batch_ar
     for metrics_per_document in [256, 1000] {
         let uri = in_own_database(&server.uri());
         let (_, mut lane) = damaged(&uri).await?;
-        let mut options = countem_store_mongodb::MongoConfig::new(&uri);
-        options.metrics_per_document = metrics_per_document.try_into()?;
-        let store = crate::support::open_with(options);
+        let mut config = MongoConfig::new(&uri);
+        config.metrics_per_document = metrics_per_document.try_into()?;
+        let store = open_with(config);
         let batch = thousand(&mut lane);
         let applied = store.apply(&batch).await?;
         if metrics_per_document == 1000 {
-            assert_eq!(told(&applied), LEFT_OUT);
+            assert_eq!(quarantined(&applied), QUARANTINED);
         } else {
             // The damaged document was split, so the sums begin anew in its children.
-            assert_eq!(told(&applied), []);
+            assert_eq!(quarantined(&applied), []);
         }
         let counters = day(&store, "web").await;
         assert_eq!(counters.values().filter(|value| *value == 1).count(), 997);
@@ -74,7 +75,7 @@ async fn a_string_and_an_overflow_are_left_out_and_the_other_998_of_the_batch_ar
 }
 
 #[tokio::test]
-async fn a_process_without_memory_is_told_the_same() -> Result<()> {
+async fn process_without_memory_gets_the_same_report() -> Result<()> {
     if !require_server() {
         return Ok(());
     }
@@ -82,11 +83,11 @@ async fn a_process_without_memory_is_told_the_same() -> Result<()> {
     let uri = in_own_database(&server.uri());
     let (store, mut lane) = damaged(&uri).await?;
     let batch = lane.batch([("web", DAY, "text", 3), ("web", DAY, "big", 2), ("web", DAY, "good", 1)]);
-    assert_eq!(told(&store.apply(&batch).await?), LEFT_OUT);
-    // The reason goes away, and another process sends the batch again: it is over for these two all the same.
+    assert_eq!(quarantined(&store.apply(&batch).await?), QUARANTINED);
+    // The reason is repaired, and another process sends the batch again: its two offenders stay quarantined.
     damage(&uri, doc! { "c.text": 0_i64, "c.big": 0_i64 }).await?;
     for _ in 0..2 {
-        assert_eq!(told(&open(&uri).apply(&batch).await?), LEFT_OUT);
+        assert_eq!(quarantined(&open(&uri).apply(&batch).await?), QUARANTINED);
     }
     assert_eq!(one(&store, "web", "text").await, Some(0));
     assert_eq!(one(&store, "web", "good").await, Some(2));
@@ -97,12 +98,11 @@ async fn a_process_without_memory_is_told_the_same() -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_lost_reply_to_the_reduced_update_is_told_the_same() -> Result<()> {
-    if !require_mongod() {
+async fn lost_reply_to_a_reduced_update_is_repeated() -> Result<()> {
+    if !require_server() {
         return Ok(());
     }
-    let mongod = Mongod::start(Options::default()).await?;
-    let proxy = Proxy::start(mongod.port())?;
+    let (_server, proxy) = Server::behind_proxy().await?;
     let uri = in_own_database(&proxy.uri());
     let (store, mut lane) = damaged(&uri).await?;
     let lost = proxy.drop_reply(1, |request| request.is("update") && request.contains("reason"));
@@ -110,16 +110,16 @@ async fn a_lost_reply_to_the_reduced_update_is_told_the_same() -> Result<()> {
     let error = store.apply(&batch).await.expect_err("the reply is lost");
     lost.happened(1).await?;
     assert_eq!(error.kind(), ErrorKind::InDoubt);
-    // What could not be added then can be now. The first attempt was carried out, so its word counts.
+    // The offenders could be added now. The first attempt was carried out, so its report counts.
     damage(&uri, doc! { "c.text": 0_i64, "c.big": 0_i64 }).await?;
-    assert_eq!(told(&store.apply(&batch).await?), LEFT_OUT);
+    assert_eq!(quarantined(&store.apply(&batch).await?), QUARANTINED);
     assert_eq!(one(&store, "web", "text").await, Some(0));
     assert_eq!(one(&store, "web", "good").await, Some(2));
     Ok(())
 }
 
 #[tokio::test]
-async fn a_document_whose_counters_are_no_object_takes_nothing_and_says_so() -> Result<()> {
+async fn document_without_counters_quarantines_all_its_deltas() -> Result<()> {
     if !require_server() {
         return Ok(());
     }
@@ -129,14 +129,14 @@ async fn a_document_whose_counters_are_no_object_takes_nothing_and_says_so() -> 
     damage(&uri, doc! { "c": "gone" }).await?;
     let batch = lane.batch([("web", DAY, "a", 3), ("web", "2026-11-21", "a", 4), ("other", DAY, "a", 5)]);
     let applied = store.apply(&batch).await?;
-    let left: Vec<_> = told(&applied).into_iter().map(|(metric, n, _)| (metric, n)).collect();
+    let left: Vec<_> = quarantined(&applied).into_iter().map(|(metric, n, _)| (metric, n)).collect();
     assert_eq!(left, [("a", 3)]);
     assert_eq!(day(&store, "other").await["a"], 5);
     Ok(())
 }
 
 #[tokio::test]
-async fn damaged_bookkeeping_stops_its_lane_and_says_where() -> Result<()> {
+async fn damaged_bookkeeping_is_refused_by_name() -> Result<()> {
     if !require_server() {
         return Ok(());
     }

@@ -1,4 +1,4 @@
-//! Servers that die with what they had taken.
+//! Servers that die with writes that no other server has.
 
 use std::{
     sync::{
@@ -11,28 +11,31 @@ use std::{
 use anyhow::{Context, Result};
 use countem_store::{ErrorKind, Store};
 use countem_store_mongodb::MongoConfig;
-use countem_testkit::{Mongod, Options, ReplicaSet, require_mongod};
-use mongodb::bson::{Document, doc};
+use countem_testkit::{Mongod, Options, ReplicaSet, in_own_database, require_mongod};
+use mongodb::{
+    Client,
+    bson::{Document, doc},
+};
 use tokio::{sync::mpsc, task::JoinHandle};
 
-use crate::support::{DAY, Lane, database, day, deliver, in_database, in_own_database, open, open_with};
+use crate::support::{DAY, Lane, database, day, deliver, open, open_with};
 
 #[tokio::test]
-async fn what_a_rolled_back_primary_had_taken_is_applied_again_by_the_same_batch() -> Result<()> {
+async fn rolled_back_batch_is_applied_again() -> Result<()> {
     if !require_mongod() {
         return Ok(());
     }
     let mut set = ReplicaSet::start(3).await?;
     let uri = in_own_database(&set.uri());
-    let mut options = MongoConfig::new(&uri);
-    options.deadline = Duration::from_millis(1200);
-    let store = open_with(options);
+    let mut config = MongoConfig::new(&uri);
+    config.deadline = Duration::from_millis(1200);
+    let store = open_with(config);
     let mut lane = Lane::new(1);
     deliver(&store, &lane.batch([("web", DAY, "before", 1)])).await;
 
     let old = set.wait_for_primary().await?;
     let others: Vec<_> = set.members().filter(|member| *member != old).collect();
-    // Nobody is there to copy what the primary takes now; it stays primary for the two seconds of the election timeout.
+    // No member copies the primary's next write; it stays primary for the two seconds of the election timeout.
     for other in &others {
         set.kill(*other)?;
     }
@@ -40,7 +43,7 @@ async fn what_a_rolled_back_primary_had_taken_is_applied_again_by_the_same_batch
     let error = store.apply(&batch).await.expect_err("there is no majority");
     assert_eq!(error.kind(), ErrorKind::InDoubt, "{error}");
     let name = database(&uri).await?.name().to_owned();
-    let direct = database(&in_database(&set.member(old).uri(), &name)).await?;
+    let direct = Client::with_uri_str(set.member(old).uri()).await?.database(&name);
     let web = direct.collection::<Document>("web");
     let root = web.find_one(doc! { "_id": format!("{DAY}/1") }).await?.context("the document is there")?;
     assert_eq!(root.get_document("c")?.get_i64("during")?, 1, "the primary has it, and only the primary");
@@ -82,9 +85,9 @@ impl Load {
         let writers = (0..4).map(|node| {
             let (resolved, stop, uri) = (resolved.clone(), Arc::clone(&stop), uri.to_owned());
             tokio::spawn(async move {
-                let mut options = MongoConfig::new(&uri);
-                options.deadline = Duration::from_secs(5);
-                let store = open_with(options);
+                let mut config = MongoConfig::new(&uri);
+                config.deadline = Duration::from_secs(5);
+                let store = open_with(config);
                 let (mut lane, mut retried) = (Lane::new(node), 0);
                 while !stop.load(Ordering::Relaxed) {
                     let own = format!("{node} {}", lane.seq);
@@ -125,7 +128,7 @@ impl Load {
 }
 
 #[tokio::test]
-async fn a_standalone_killed_again_and_again_counts_every_batch_once() -> Result<()> {
+async fn repeatedly_killed_standalone_counts_once() -> Result<()> {
     if !require_mongod() {
         return Ok(());
     }
@@ -140,7 +143,7 @@ async fn a_standalone_killed_again_and_again_counts_every_batch_once() -> Result
 }
 
 #[tokio::test]
-async fn a_primary_that_steps_down_or_dies_under_load_costs_no_count() -> Result<()> {
+async fn failovers_under_load_count_once() -> Result<()> {
     if !require_mongod() {
         return Ok(());
     }

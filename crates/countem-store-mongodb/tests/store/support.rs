@@ -1,8 +1,6 @@
-//! What the tests share: batches, stores and a look at the documents.
+//! Batches, stores and a look at the documents, for all tests.
 
 use std::sync::Arc;
-
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use anyhow::{Context, Result};
 use countem_core::{Batch, BatchId, Bucket, BucketRange, CollectionName, MetricName, Table, Writer};
@@ -15,27 +13,15 @@ use mongodb::{
 
 pub(crate) const DAY: &str = "2026-11-20";
 
-/// Makes a connection string name a database that no other test uses.
-pub(crate) fn in_own_database(uri: &str) -> String {
-    static NEXT: AtomicU64 = AtomicU64::new(0);
-    in_database(uri, &format!("t{}_{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed)))
-}
-
-/// Makes a connection string, which names no database, name this one.
-pub(crate) fn in_database(uri: &str, name: &str) -> String {
-    let (base, options) = uri.split_once("/?").unwrap_or((uri, ""));
-    format!("{base}/{name}?{options}")
-}
-
 pub(crate) fn open(uri: &str) -> MongoStore {
     open_with(MongoConfig::new(uri))
 }
 
-pub(crate) fn open_with(options: MongoConfig) -> MongoStore {
-    MongoStore::connect(options).expect("the URI is well formed")
+pub(crate) fn open_with(config: MongoConfig) -> MongoStore {
+    MongoStore::connect(config).expect("the URI is well formed")
 }
 
-/// Returns the database of a connection string for a look behind the store's back.
+/// Returns the database of a connection string, to be read and changed without the store.
 pub(crate) async fn database(uri: &str) -> Result<Database> {
     let client = Client::with_uri_str(uri).await?;
     client.default_database().context("the URI names a database")
@@ -69,7 +55,7 @@ impl Lane {
         self.batch_at(self.seq, deltas)
     }
 
-    /// Returns the batch with the number `seq`, as a process does that reads it from its journal.
+    /// Returns the batch with the number `seq`, as a process would read it from its journal.
     pub(crate) fn batch_at<'a>(
         &self,
         seq: u64,
@@ -83,7 +69,7 @@ impl Lane {
     }
 }
 
-/// Sends a batch as the engine does: the same again until it is resolved.
+/// Sends a batch as the engine does, the same again until it is resolved, and returns the errors on the way.
 pub(crate) async fn deliver(store: &MongoStore, batch: &Arc<Batch>) -> Vec<String> {
     let mut errors = Vec::new();
     loop {

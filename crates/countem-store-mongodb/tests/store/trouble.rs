@@ -1,33 +1,32 @@
-//! What a person is told when the server cannot be used, and that counting goes on once it can.
+//! Errors of a server that cannot be used, and counting once it can.
 
 use std::time::Duration;
 
 use anyhow::Result;
 use countem_store::{ErrorKind, Store, StoreError};
 use countem_store_mongodb::{MongoConfig, MongoStore};
-use countem_testkit::{Mongod, Options, Port, ReplicaSet, require_mongod};
-use mongodb::{
-    Client,
-    bson::{Document, doc},
+use countem_testkit::{
+    Mongod, Options, Port, ReplicaSet, Server, in_own_database, require_mongod, require_server,
 };
+use mongodb::bson::{Document, doc};
 
-use crate::support::{DAY, Lane, database, day, deliver, documents, in_own_database, open, open_with};
+use crate::support::{DAY, Lane, database, day, deliver, documents, open, open_with};
 
-fn impatient(uri: &str) -> MongoStore {
-    let mut options = MongoConfig::new(uri);
-    options.server_selection = Duration::from_millis(700);
-    open_with(options)
+fn with_short_selection(uri: &str) -> MongoStore {
+    let mut config = MongoConfig::new(uri);
+    config.server_selection = Duration::from_millis(700);
+    open_with(config)
 }
 
-/// Asks for a check and lets a batch fail, and returns what was told of both.
-async fn told(store: &MongoStore) -> [StoreError; 2] {
+/// Returns the errors of a check and of a batch.
+async fn errors_of(store: &MongoStore) -> [StoreError; 2] {
     let checked = store.check().await.expect_err("it cannot be used");
     let applied = store.apply(&Lane::new(1).batch([("web", DAY, "m", 1)])).await;
     [checked, applied.expect_err("it cannot be used")]
 }
 
-fn all_say(told: &[StoreError], kind: ErrorKind, words: &str) {
-    for error in told {
+fn all_contain(errors: &[StoreError], kind: ErrorKind, words: &str) {
+    for error in errors {
         let line = error.to_string();
         assert!(error.kind() == kind && line.contains(words), "{:?}: {line}", error.kind());
         assert!(!line.contains('\n') && !line.contains("hunter2") && line.len() < 600, "{line}");
@@ -35,15 +34,15 @@ fn all_say(told: &[StoreError], kind: ErrorKind, words: &str) {
 }
 
 #[tokio::test]
-async fn a_server_that_is_away_at_start_is_said_and_counts_once_it_is_back() -> Result<()> {
+async fn server_away_at_start_counts_when_back() -> Result<()> {
     if !require_mongod() {
         return Ok(());
     }
     let mut mongod = Mongod::start(Options::default()).await?;
     mongod.kill()?;
     let uri = in_own_database(&mongod.uri());
-    let store = impatient(&uri);
-    all_say(&told(&store).await, ErrorKind::NotApplied, "does not answer (Connection refused");
+    let store = with_short_selection(&uri);
+    all_contain(&errors_of(&store).await, ErrorKind::NotApplied, "does not answer (Connection refused");
     mongod.restart().await?;
     store.check().await?;
     deliver(&store, &Lane::new(1).batch([("web", DAY, "m", 1)])).await;
@@ -52,48 +51,48 @@ async fn a_server_that_is_away_at_start_is_said_and_counts_once_it_is_back() -> 
 }
 
 #[tokio::test]
-async fn an_unknown_host_is_said() {
-    let store = impatient("mongodb://no-such-host.invalid/countem");
-    all_say(
-        &told(&store).await,
+async fn unknown_host_is_reported() {
+    let store = with_short_selection("mongodb://no-such-host.invalid/countem");
+    all_contain(
+        &errors_of(&store).await,
         ErrorKind::NotApplied,
         "`no-such-host.invalid:27017` does not answer (failed to lookup",
     );
 }
 
 #[tokio::test]
-async fn a_port_on_which_nobody_listens_is_said() -> Result<()> {
+async fn unused_port_is_reported() -> Result<()> {
     let port = Port::reserve()?;
-    let store = impatient(&format!("mongodb://127.0.0.1:{}", port.number()));
-    all_say(&told(&store).await, ErrorKind::NotApplied, "Connection refused");
+    let store = with_short_selection(&format!("mongodb://127.0.0.1:{}", port.number()));
+    all_contain(&errors_of(&store).await, ErrorKind::NotApplied, "Connection refused");
     Ok(())
 }
 
 #[tokio::test]
-async fn a_server_that_is_no_replica_set_is_said() -> Result<()> {
+async fn standalone_instead_of_replica_set_is_reported() -> Result<()> {
     if !require_mongod() {
         return Ok(());
     }
     let mongod = Mongod::start(Options::default()).await?;
-    let store = impatient(&format!("mongodb://127.0.0.1:{}/?replicaSet=rs0", mongod.port()));
-    all_say(&told(&store).await, ErrorKind::NotApplied, "is a standalone");
+    let store = with_short_selection(&format!("mongodb://127.0.0.1:{}/?replicaSet=rs0", mongod.port()));
+    all_contain(&errors_of(&store).await, ErrorKind::NotApplied, "is a standalone");
     Ok(())
 }
 
 #[tokio::test]
-async fn a_set_without_a_primary_is_said_and_counts_once_there_is_one() -> Result<()> {
+async fn set_without_a_primary_counts_after_an_election() -> Result<()> {
     if !require_mongod() {
         return Ok(());
     }
     let mut set = ReplicaSet::start(3).await?;
     let uri = in_own_database(&set.uri());
-    let store = impatient(&uri);
+    let store = with_short_selection(&uri);
     let secondaries: Vec<_> = {
         let primary = set.wait_for_primary().await?;
         set.members().filter(|member| *member != primary).collect()
     };
-    let direct = impatient(&set.member(secondaries[0]).uri());
-    all_say(
+    let direct = with_short_selection(&set.member(secondaries[0]).uri());
+    all_contain(
         &[direct.check().await.expect_err("it is a secondary")],
         ErrorKind::NotApplied,
         "is not the primary",
@@ -111,7 +110,7 @@ async fn a_set_without_a_primary_is_said_and_counts_once_there_is_one() -> Resul
             break error;
         }
     };
-    all_say(&[error], ErrorKind::NotApplied, "is a secondary of replica set `rs0`");
+    all_contain(&[error], ErrorKind::NotApplied, "is a secondary of replica set `rs0`");
     for secondary in secondaries {
         set.restart(secondary).await?;
     }
@@ -126,19 +125,23 @@ async fn create_user(mongod: &Mongod, user: &str, roles: Document) -> Result<()>
 }
 
 #[tokio::test]
-async fn missing_login_wrong_password_and_missing_rights_are_said() -> Result<()> {
+async fn missing_login_and_rights_are_reported() -> Result<()> {
     if !require_mongod() {
         return Ok(());
     }
     let mongod = Mongod::start(Options::default().auth("root", "secret")).await?;
     let at = format!("127.0.0.1:{}/countem", mongod.port());
-    all_say(&told(&impatient(&format!("mongodb://{at}"))).await, ErrorKind::Refused, "login");
+    all_contain(
+        &errors_of(&with_short_selection(&format!("mongodb://{at}"))).await,
+        ErrorKind::Refused,
+        "login",
+    );
     let wrong = format!("mongodb://root:hunter2@{at}?authSource=admin");
-    all_say(&told(&impatient(&wrong)).await, ErrorKind::Refused, "login failed");
+    all_contain(&errors_of(&with_short_selection(&wrong)).await, ErrorKind::Refused, "login failed");
 
     create_user(&mongod, "reader", doc! { "role": "read", "db": "countem" }).await?;
-    let reader = impatient(&format!("mongodb://reader:hunter2@{at}?authSource=admin"));
-    let [checked, applied] = told(&reader).await;
+    let reader = with_short_selection(&format!("mongodb://reader:hunter2@{at}?authSource=admin"));
+    let [checked, applied] = errors_of(&reader).await;
     assert_eq!(
         checked.to_string(),
         format!(
@@ -146,13 +149,13 @@ async fn missing_login_wrong_password_and_missing_rights_are_said() -> Result<()
              grant it the role `readWrite` there"
         )
     );
-    all_say(&[checked, applied], ErrorKind::Refused, "readWrite");
+    all_contain(&[checked, applied], ErrorKind::Refused, "readWrite");
 
-    // What the documentation says is enough is enough, for everything.
+    // The documented role is enough for every method.
     create_user(&mongod, "writer", doc! { "role": "readWrite", "db": "countem" }).await?;
-    let mut options = MongoConfig::new(format!("mongodb://writer:hunter2@{at}?authSource=admin"));
-    options.retention = Some(Duration::from_secs(3600 * 24 * 365 * 100));
-    let store = open_with(options);
+    let mut config = MongoConfig::new(format!("mongodb://writer:hunter2@{at}?authSource=admin"));
+    config.retention = Some(Duration::from_secs(3600 * 24 * 365 * 100));
+    let store = open_with(config);
     store.check().await?;
     let mut lane = Lane::new(1);
     store.register(&lane.writer).await?;
@@ -162,7 +165,7 @@ async fn missing_login_wrong_password_and_missing_rights_are_said() -> Result<()
     store.prune(Duration::ZERO).await?;
     store.forget(&lane.writer).await?;
     assert_eq!(day(&store, "web").await["m"], 1);
-    // The rights come late: the same batch goes through.
+    // After a late grant the same batch is applied.
     let batch = lane.batch([("web", DAY, "m", 1)]);
     reader.apply(&batch).await.expect_err("it may still only read");
     let grant = doc! { "grantRolesToUser": "reader", "roles": [{ "role": "readWrite", "db": "countem" }] };
@@ -173,21 +176,21 @@ async fn missing_login_wrong_password_and_missing_rights_are_said() -> Result<()
 }
 
 #[tokio::test]
-async fn a_frozen_server_does_not_use_up_the_connections() -> Result<()> {
+async fn frozen_server_does_not_exhaust_the_connections() -> Result<()> {
     if !require_mongod() {
         return Ok(());
     }
     let mut mongod = Mongod::start(Options::default()).await?;
-    let mut options = MongoConfig::new(in_own_database(&mongod.uri()));
-    options.deadline = Duration::from_millis(300);
-    options.connections = 2.try_into()?;
-    let store = open_with(options);
+    let mut config = MongoConfig::new(in_own_database(&mongod.uri()));
+    config.deadline = Duration::from_millis(300);
+    config.connections = 2.try_into()?;
+    let store = open_with(config);
     let mut lane = Lane::new(1);
     deliver(&store, &lane.batch([("web", DAY, "m", 1)])).await;
     mongod.freeze()?;
     let batch = lane.batch([("web", DAY, "m", 1)]);
     for _ in 0..6 {
-        store.apply(&batch).await.expect_err("nobody answers");
+        store.apply(&batch).await.expect_err("the server is frozen");
     }
     mongod.thaw()?;
     deliver(&store, &batch).await;
@@ -196,18 +199,18 @@ async fn a_frozen_server_does_not_use_up_the_connections() -> Result<()> {
 }
 
 #[tokio::test]
-async fn documents_with_a_retention_get_a_ttl_index_and_their_time() -> Result<()> {
-    if !require_mongod() {
+async fn retention_creates_ttl_index_and_expiry() -> Result<()> {
+    if !require_server() {
         return Ok(());
     }
-    let mongod = Mongod::start(Options::default()).await?;
-    let uri = in_own_database(&mongod.uri());
+    let server = Server::any().await?;
+    let uri = in_own_database(&server.uri());
     let database = database(&uri).await?;
     let mut lane = Lane::new(1);
     deliver(&open(&uri), &lane.batch([("web", DAY, "m", 1)])).await;
-    let mut options = MongoConfig::new(&uri);
-    options.retention = Some(Duration::from_secs(3600 * 24 * 365 * 100));
-    let store = open_with(options);
+    let mut config = MongoConfig::new(&uri);
+    config.retention = Some(Duration::from_secs(3600 * 24 * 365 * 100));
+    let store = open_with(config);
     deliver(&store, &lane.batch(["2026-11-20", "2026-11-21", "all"].map(|day| ("web", day, "m", 1)))).await;
     let has = |document: &Document| document.get_datetime("expires_at").is_ok();
     let expiring: Vec<_> = documents(&database, "web").await?.iter().map(has).collect();
@@ -219,18 +222,18 @@ async fn documents_with_a_retention_get_a_ttl_index_and_their_time() -> Result<(
 
 #[tokio::test]
 async fn foreign_and_empty_collections_are_not_listed() -> Result<()> {
-    if !require_mongod() {
+    if !require_server() {
         return Ok(());
     }
-    let mongod = Mongod::start(Options::default()).await?;
-    let uri = in_own_database(&mongod.uri());
+    let server = Server::any().await?;
+    let uri = in_own_database(&server.uri());
     let store = open(&uri);
     let mut lane = Lane::new(1);
     deliver(&store, &lane.batch([("web", DAY, "m", 1), ("system.users", DAY, "m", 1)])).await;
     store.register(&lane.writer).await?;
-    let database = Client::with_uri_str(&uri).await?.default_database().expect("the URI names one");
+    let database = database(&uri).await?;
     database.create_collection("empty").await?;
-    database.collection("foreign").insert_one(doc! { "name": "somebody" }).await?;
+    database.collection("foreign").insert_one(doc! { "name": "a guest" }).await?;
     let names: Vec<_> = store.collections().await?.iter().map(ToString::to_string).collect();
     assert_eq!(names, ["system.users", "web"]);
     assert_eq!(day(&store, "system.users").await["m"], 1);

@@ -1,18 +1,17 @@
-//! Bookkeeping of writers: what they leave behind, and how a copied identity is noticed.
+//! Bookkeeping of writers: the watermarks that they leave, and copied identities.
 
 use std::{sync::Arc, time::Duration};
 
 use anyhow::{Context, Result};
 use countem_core::Writer;
-use countem_store::Registration;
-use countem_store::{ErrorKind, Store};
-use countem_testkit::{Mongod, Options, Proxy, Server, require_mongod, require_server};
+use countem_store::{ErrorKind, Registration, Store};
+use countem_testkit::{Server, in_own_database, require_server};
 use tokio::task::JoinSet;
 
-use crate::support::{DAY, Lane, database, day, deliver, documents, in_own_database, open, watermarks};
+use crate::support::{DAY, Lane, database, day, deliver, documents, open, watermarks};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn two_thousand_one_shot_writers_leave_no_watermark() -> Result<()> {
+async fn forgotten_writers_leave_no_watermark() -> Result<()> {
     if !require_server() {
         return Ok(());
     }
@@ -24,7 +23,7 @@ async fn two_thousand_one_shot_writers_leave_no_watermark() -> Result<()> {
         writers.spawn(async move {
             let mut store = Arc::new(open(&uri));
             for i in 0..250 {
-                // Most share a client, which is what takes time; some are processes of their own in this too.
+                // Making a client takes time, so each serves fifty writers.
                 if i % 50 == 0 {
                     store = Arc::new(open(&uri));
                 }
@@ -48,12 +47,11 @@ async fn two_thousand_one_shot_writers_leave_no_watermark() -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_writer_that_was_in_doubt_keeps_its_watermarks_beside_a_late_copy() -> Result<()> {
-    if !require_mongod() {
+async fn writer_in_doubt_keeps_its_watermarks() -> Result<()> {
+    if !require_server() {
         return Ok(());
     }
-    let mongod = Mongod::start(Options::default()).await?;
-    let proxy = Proxy::start(mongod.port())?;
+    let (_server, proxy) = Server::behind_proxy().await?;
     let uri = in_own_database(&proxy.uri());
     let store = open(&uri);
     let mut lane = Lane::new(1);
@@ -76,7 +74,7 @@ async fn a_writer_that_was_in_doubt_keeps_its_watermarks_beside_a_late_copy() ->
 }
 
 #[tokio::test]
-async fn retiring_removes_the_watermarks_of_one_writer_only() -> Result<()> {
+async fn forgetting_a_writer_leaves_others_alone() -> Result<()> {
     if !require_server() {
         return Ok(());
     }
@@ -98,7 +96,7 @@ async fn retiring_removes_the_watermarks_of_one_writer_only() -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_copied_data_directory_is_noticed() -> Result<()> {
+async fn copied_data_directory_is_noticed() -> Result<()> {
     if !require_server() {
         return Ok(());
     }
@@ -107,7 +105,7 @@ async fn a_copied_data_directory_is_noticed() -> Result<()> {
     let (original, copy) = (open(&uri), open(&uri));
     let epoch = |epoch| Writer::new(0xabc, epoch);
     assert_eq!(original.register(&epoch(7)).await?, Registration::Fresh);
-    assert_eq!(original.register(&epoch(7)).await?, Registration::Fresh, "asking again is no harm");
+    assert_eq!(original.register(&epoch(7)).await?, Registration::Fresh, "registering again is harmless");
     assert_eq!(copy.register(&epoch(7)).await?, Registration::Cloned, "both start with the same epoch");
     assert_eq!(original.register(&epoch(9)).await?, Registration::Fresh);
     assert_eq!(copy.register(&epoch(8)).await?, Registration::Cloned, "the other is ahead");
@@ -116,21 +114,21 @@ async fn a_copied_data_directory_is_noticed() -> Result<()> {
 }
 
 #[tokio::test]
-async fn of_many_that_claim_a_writer_at_once_one_gets_it() -> Result<()> {
+async fn one_of_many_concurrent_registrations_is_fresh() -> Result<()> {
     if !require_server() {
         return Ok(());
     }
     let server = Server::any().await?;
     let uri = in_own_database(&server.uri());
     for epoch in 1..=5 {
-        let mut claims = JoinSet::new();
+        let mut registrations = JoinSet::new();
         for _ in 0..6 {
             let store = open(&uri);
-            claims.spawn(async move { store.register(&Writer::new(1, epoch)).await });
+            registrations.spawn(async move { store.register(&Writer::new(1, epoch)).await });
         }
         let mut fresh = 0;
-        while let Some(claim) = claims.join_next().await {
-            fresh += usize::from(claim?? == Registration::Fresh);
+        while let Some(registration) = registrations.join_next().await {
+            fresh += usize::from(registration?? == Registration::Fresh);
         }
         assert_eq!(fresh, 1, "epoch {epoch}");
     }
@@ -138,7 +136,7 @@ async fn of_many_that_claim_a_writer_at_once_one_gets_it() -> Result<()> {
 }
 
 #[tokio::test]
-async fn watermarks_of_released_writers_leave_long_lived_documents_in_time() -> Result<()> {
+async fn watermarks_of_retired_writers_are_pruned() -> Result<()> {
     if !require_server() {
         return Ok(());
     }
@@ -152,7 +150,7 @@ async fn watermarks_of_released_writers_leave_long_lived_documents_in_time() -> 
         store.register(&lane.writer).await?;
     }
     store.retire(&lanes[0].writer).await?;
-    assert_eq!(store.prune(Duration::from_secs(48 * 3600)).await?, 0, "it was released a moment ago");
+    assert_eq!(store.prune(Duration::from_secs(48 * 3600)).await?, 0, "it was retired a moment ago");
     assert_eq!(watermarks(&database, "web").await?, 12);
     assert_eq!(store.prune(Duration::ZERO).await?, 4);
     for document in documents(&database, "web").await? {
@@ -162,8 +160,8 @@ async fn watermarks_of_released_writers_leave_long_lived_documents_in_time() -> 
     }
     assert_eq!(store.prune(Duration::ZERO).await?, 0, "there is nothing more to do");
     let registered = documents(&database, "_countem_writers").await?;
-    let released = registered.first().context("the node is registered")?.get_document("retired")?;
-    assert!(released.is_empty());
+    let retired = registered.first().context("the node is registered")?.get_document("retired")?;
+    assert!(retired.is_empty());
     // The other writer is as safe as before.
     let again = lanes[1].batch_at(1, buckets.map(|bucket| ("web", bucket, "m", 1)));
     store.apply(&again).await?;

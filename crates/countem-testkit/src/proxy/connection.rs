@@ -27,19 +27,19 @@ struct Connection {
     mode: watch::Receiver<Mode>,
     cuts: watch::Receiver<u64>,
     shared: Arc<Shared>,
-    errand: Errand,
+    fault: Active,
 }
 
 /// One side of the connection.
 struct Peer {
     incoming: Reader,
     outgoing: OwnedWriteHalf,
-    /// A client may go while the server's side still has an errand to finish.
+    /// A client may go while the server's side still has a fault to finish.
     gone: bool,
 }
 
-/// What a fault makes this connection do besides passing messages on.
-enum Errand {
+/// The fault that is active on this connection.
+enum Active {
     None,
     /// Cut the connection when the reply to this request arrives, and count that.
     DropReply {
@@ -58,10 +58,10 @@ enum Errand {
     },
 }
 
-/// Whether a connection goes on.
+/// The fate of a connection after a step.
 #[derive(Eq, PartialEq)]
 enum Next {
-    GoOn,
+    Continue,
     Cut,
 }
 
@@ -74,11 +74,11 @@ impl Connection {
         }
         let server = TcpStream::connect(("127.0.0.1", shared.target)).await?;
         let (client, server) = (Peer::new(client)?, Peer::new(server)?);
-        Ok(Self { client, server, mode, cuts, shared, errand: Errand::None })
+        Ok(Self { client, server, mode, cuts, shared, fault: Active::None })
     }
 
     async fn serve(mut self) -> io::Result<()> {
-        while self.step().await? == Next::GoOn {}
+        while self.step().await? == Next::Continue {}
         Ok(())
     }
 
@@ -90,8 +90,8 @@ impl Connection {
         let open = mode != Mode::BlackHole;
         tokio::select! {
             _ = self.cuts.changed() => Ok(Next::Cut),
-            changed = self.mode.changed() => Ok(if changed.is_ok() { Next::GoOn } else { Next::Cut }),
-            order = self.errand.order() => self.obey(order).await,
+            changed = self.mode.changed() => Ok(if changed.is_ok() { Next::Continue } else { Next::Cut }),
+            order = self.fault.order() => self.follow(order).await,
             request = self.client.incoming.next(), if open && !self.client.gone => match request {
                 Ok(Some(request)) => self.request(request).await,
                 Ok(None) | Err(_) => Ok(self.lose_client()),
@@ -105,8 +105,7 @@ impl Connection {
 
     /// Returns the mode that holds for a message that has arrived just now, once it may pass; `None` is a cut.
     ///
-    /// Looking only after the arrival makes sure that a mode which a test has set holds for all that it then
-    /// sends.
+    /// Reading the mode only after the arrival ensures that a mode set by a test holds for all that it then sends.
     async fn gate(&mut self) -> Option<Mode> {
         loop {
             let mode = *self.mode.borrow_and_update();
@@ -130,7 +129,7 @@ impl Connection {
         }
         let Some(picked) = self.shared.pick(&request) else {
             self.server.send(&request).await?;
-            return Ok(Next::GoOn);
+            return Ok(Next::Continue);
         };
         let counter = picked.counter;
         match picked.effect {
@@ -142,28 +141,28 @@ impl Connection {
             }
             Effect::DropReply => {
                 self.server.send(&request).await?;
-                self.errand = Errand::DropReply { request: request.id(), counter };
+                self.fault = Active::DropReply { request: request.id(), counter };
             }
             Effect::Hold(orders) => {
-                self.errand = Errand::Hold { request, orders };
+                self.fault = Active::Hold { request, orders };
                 counter.send_modify(|count| *count += 1);
             }
         }
-        Ok(Next::GoOn)
+        Ok(Next::Continue)
     }
 
     async fn reply(&mut self, reply: Message) -> Next {
         if self.gate().await.is_none() {
             return Next::Cut;
         }
-        match &mut self.errand {
-            Errand::DropReply { request, counter } if *request == reply.answers() => {
+        match &mut self.fault {
+            Active::DropReply { request, counter } if *request == reply.answers() => {
                 counter.send_modify(|count| *count += 1);
                 return Next::Cut;
             }
-            Errand::Deliver { request, .. } if *request == reply.answers() => {
-                let errand = mem::replace(&mut self.errand, Errand::None);
-                if let Errand::Deliver { reply: answer, .. } = errand {
+            Active::Deliver { request, .. } if *request == reply.answers() => {
+                let delivered = mem::replace(&mut self.fault, Active::None);
+                if let Active::Deliver { reply: answer, .. } = delivered {
                     // The test may have stopped waiting; the client still gets its reply.
                     answer.send(reply.clone()).ok();
                 }
@@ -173,10 +172,10 @@ impl Connection {
         if self.client.gone || self.client.send(&reply).await.is_err() {
             return self.lose_client();
         }
-        Next::GoOn
+        Next::Continue
     }
 
-    async fn obey(&mut self, order: Option<Order>) -> io::Result<Next> {
+    async fn follow(&mut self, order: Option<Order>) -> io::Result<Next> {
         match order {
             Some(Order::CutClient(done)) => {
                 self.client.outgoing.shutdown().await.ok();
@@ -184,22 +183,22 @@ impl Connection {
                 done.send(()).ok();
             }
             Some(Order::Deliver(reply)) => {
-                if let Errand::Hold { request, .. } = &self.errand {
+                if let Active::Hold { request, .. } = &self.fault {
                     let id = request.id();
                     self.server.send(request).await?;
-                    self.errand = Errand::Deliver { request: id, reply };
+                    self.fault = Active::Deliver { request: id, reply };
                 }
             }
             // The test let go of the request.
             None => return Ok(Next::Cut),
         }
-        Ok(Next::GoOn)
+        Ok(Next::Continue)
     }
 
-    /// Ends the connection, unless an errand has to be finished with the server alone.
+    /// Ends the connection, unless a fault has to be finished with the server alone.
     fn lose_client(&mut self) -> Next {
         self.client.gone = true;
-        if matches!(self.errand, Errand::None) { Next::Cut } else { Next::GoOn }
+        if matches!(self.fault, Active::None) { Next::Cut } else { Next::Continue }
     }
 }
 
@@ -215,7 +214,7 @@ impl Peer {
     }
 }
 
-impl Errand {
+impl Active {
     /// Waits for the test's next order; for ever when no request is held.
     async fn order(&mut self) -> Option<Order> {
         match self {

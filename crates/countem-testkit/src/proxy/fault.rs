@@ -9,8 +9,8 @@ use tokio::time;
 
 use super::message::Message;
 
-/// How long a test waits for a fault that does not come before it fails.
-const LIMIT: Duration = Duration::from_secs(60);
+/// Maximum time that a test waits for a fault before it fails.
+const FAULT_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A fault that was ordered; tells when it has happened. Dropping it changes nothing.
 #[derive(Clone, Debug)]
@@ -25,7 +25,7 @@ impl Fault {
     /// When that is not so after 60 s, or cannot be any more.
     pub async fn happened(&self, times: u32) -> Result<()> {
         let mut count = self.count.clone();
-        let waiting = time::timeout(LIMIT, count.wait_for(|count| *count >= times)).await;
+        let waiting = time::timeout(FAULT_TIMEOUT, count.wait_for(|count| *count >= times)).await;
         let seen = || format!("the fault has happened {} times instead of {times}", self.count());
         waiting.with_context(seen)?.with_context(seen)?;
         Ok(())
@@ -80,18 +80,18 @@ impl Held {
         let (answer, done) = oneshot::channel();
         let closed = "the connection of the held request is closed";
         self.orders.send(order(answer)).ok().context(closed)?;
-        time::timeout(LIMIT, done).await.context("no answer to the held request")?.context(closed)
+        time::timeout(FAULT_TIMEOUT, done).await.context("no answer to the held request")?.context(closed)
     }
 }
 
-/// What a test tells the connection that holds a request.
+/// Order of a test to the connection that holds a request.
 #[derive(Debug)]
 pub(super) enum Order {
     CutClient(oneshot::Sender<()>),
     Deliver(oneshot::Sender<Message>),
 }
 
-/// What is done to a request that a fault has picked.
+/// Effect of a fault on the request that it has picked.
 pub(super) enum Effect {
     DropRequest,
     DropReply,

@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn command_is_the_first_field_of_the_command_document() {
+    fn command_is_first_field_of_its_document() {
         assert_eq!(op_msg(None, "update").command(), Some("update"));
         assert_eq!(op_msg(Some(b"updates\0rest"), "update").command(), Some("update"));
         assert_eq!((op_msg(None, "x").id(), op_msg(None, "x").answers()), (7, 6));
