@@ -1,13 +1,14 @@
-//! How a command ends.
+//! Exit codes.
 
 use std::{fmt, io, process::ExitCode};
 
-use countem::ReadError;
+use countem_engine::maintenance::MaintenanceError;
+use countem_query::ReadError;
 use countem_store::{ErrorKind, StoreError};
 
 use crate::output::say;
 
-/// How a command ends, as scripts see it.
+/// Exit code of a command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Exit {
     /// Everything was done.
@@ -16,11 +17,11 @@ pub(crate) enum Exit {
     Failed = 1,
     /// The command line or the configuration is wrong.
     Usage = 2,
-    /// What was asked for does not exist.
+    /// A collection, metric, file or journal does not exist.
     NotFound = 3,
     /// The store cannot be reached.
     Unreachable = 4,
-    /// Some of it was done.
+    /// A part of the command was done.
     Partly = 6,
 }
 
@@ -30,11 +31,11 @@ impl From<Exit> for ExitCode {
     }
 }
 
-/// The command line or the configuration is wrong.
+/// An error: the command line or the configuration is wrong.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct UsageError(String);
 
-/// What was asked for does not exist.
+/// An error: a collection, metric, file or journal does not exist.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct NotFound(String);
 
@@ -56,15 +57,15 @@ macro_rules! message {
 message!(UsageError);
 message!(NotFound);
 
-/// Reports how a command ended and returns it to the shell. A reader of our output who has seen enough, such as
-/// `head`, is no failure.
+/// Prints the error of a command and returns its exit code. Output that is closed by its reader, such as `head`, is no
+/// failure.
 pub(crate) fn report(result: anyhow::Result<Exit>) -> ExitCode {
     match result {
         Ok(exit) => exit.into(),
         Err(error) if is_broken_pipe(&error) => Exit::Ok.into(),
         Err(error) => {
             say(format_args!("countem: {error:#}"));
-            of(&error).into()
+            exit_of(&error).into()
         }
     }
 }
@@ -75,16 +76,16 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
     })
 }
 
-/// Returns how a command that failed with `error` ends.
-pub(crate) fn of(error: &anyhow::Error) -> Exit {
+/// Returns the exit code of a command that failed with `error`.
+pub(crate) fn exit_of(error: &anyhow::Error) -> Exit {
     for cause in error.chain() {
-        // The text of a read error is that of the store's, and so is its source: the store's error is no link of its own.
-        let of_store = match cause.downcast_ref() {
-            Some(ReadError::Store(error)) => Some(error),
+        // These wrap a store's error transparently, which is then no link of the chain.
+        let store_error = match (cause.downcast_ref(), cause.downcast_ref()) {
+            (Some(ReadError::Store(error)), _) | (_, Some(MaintenanceError::Store(error))) => Some(error),
             _ => cause.downcast_ref::<StoreError>(),
         };
-        if let Some(error) = of_store {
-            return of_kind(error.kind());
+        if let Some(error) = store_error {
+            return exit_of_kind(error.kind());
         } else if cause.is::<UsageError>() {
             return Exit::Usage;
         } else if cause.is::<NotFound>() {
@@ -94,10 +95,10 @@ pub(crate) fn of(error: &anyhow::Error) -> Exit {
     Exit::Failed
 }
 
-fn of_kind(kind: ErrorKind) -> Exit {
+fn exit_of_kind(kind: ErrorKind) -> Exit {
     match kind {
         ErrorKind::NotApplied | ErrorKind::InDoubt => Exit::Unreachable,
-        // Asked of the wrong kind of store.
+        // Another kind of store is needed.
         ErrorKind::Unsupported => Exit::Usage,
         _ => Exit::Failed,
     }
@@ -110,8 +111,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_cause_decides_how_a_command_ends() {
-        let of_error = |error: anyhow::Error| of(&Err::<(), _>(error).context("outer").unwrap_err());
+    fn cause_decides_the_exit_code() {
+        let of_error = |error: anyhow::Error| exit_of(&Err::<(), _>(error).context("outer").unwrap_err());
         assert_eq!(of_error(UsageError::new("x").into()), Exit::Usage);
         assert_eq!(of_error(NotFound::new("x").into()), Exit::NotFound);
         assert_eq!(of_error(StoreError::new(ErrorKind::NotApplied, "x").into()), Exit::Unreachable);
@@ -119,6 +120,8 @@ mod tests {
         assert_eq!(of_error(StoreError::new(ErrorKind::Unsupported, "x").into()), Exit::Usage);
         let read = ReadError::Store(StoreError::new(ErrorKind::NotApplied, "x"));
         assert_eq!(of_error(read.into()), Exit::Unreachable);
+        let sent = MaintenanceError::Store(StoreError::new(ErrorKind::InDoubt, "x"));
+        assert_eq!(of_error(sent.into()), Exit::Unreachable);
         assert_eq!(of_error(anyhow::anyhow!("x")), Exit::Failed);
         assert!(is_broken_pipe(&io::Error::from(io::ErrorKind::BrokenPipe).into()));
     }

@@ -1,12 +1,10 @@
 #![doc = include_str!("../README.md")]
 
 mod cli;
-mod courier;
 mod exit;
+mod global;
 mod ingest;
-mod journal;
 mod output;
-mod presence;
 mod stop;
 mod store;
 

@@ -1,4 +1,4 @@
-//! How results are written.
+//! Formats of results.
 
 use std::{
     fmt::Display,
@@ -8,9 +8,9 @@ use std::{
 use anyhow::Result;
 use comfy_table::{CellAlignment, Table};
 use serde::Serialize;
-use serde_json::{Map, Value};
+use serde_json::{Value, json};
 
-/// How results are written.
+/// Format of results, the value of `--output`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Format {
     /// Columns for people
@@ -35,7 +35,7 @@ pub(crate) enum Cell {
 #[derive(Debug)]
 pub(crate) struct Listing {
     columns: &'static [&'static str],
-    /// Columns that say the same in every row, which a table leaves out.
+    /// Number of leading columns that are the same in every row, which a table leaves out.
     constant: usize,
     rows: Vec<Vec<Cell>>,
 }
@@ -53,12 +53,12 @@ impl From<i64> for Cell {
 }
 
 impl Listing {
-    /// Begins a listing.
+    /// Returns an empty listing.
     pub(crate) fn new(columns: &'static [&'static str]) -> Self {
         Self { columns, constant: 0, rows: Vec::new() }
     }
 
-    /// Leaves the first `constant` columns out of tables: the user has just named them.
+    /// Leaves the first `constant` columns out of tables, since they repeat the command line.
     pub(crate) fn hide(self, constant: usize) -> Self {
         Self { constant, ..self }
     }
@@ -68,7 +68,7 @@ impl Listing {
         self.rows.push(row.into());
     }
 
-    /// Writes the listing to standard output; as one JSON object it is `json`.
+    /// Writes the listing to standard output, or `json` instead if the format is one JSON object.
     ///
     /// # Errors
     /// The output cannot be written.
@@ -86,7 +86,16 @@ impl Listing {
         Ok(out.flush()?)
     }
 
-    /// Columns under capital headers, numbers to the right; no lines, no colours, so that it reads alike everywhere.
+    /// Writes the listing to standard output. One JSON object holds the rows under `name`.
+    ///
+    /// # Errors
+    /// The output cannot be written.
+    pub(crate) fn print_as(&self, format: Format, name: &str) -> Result<()> {
+        let rows: Vec<_> = self.objects().collect();
+        self.print(format, &json!({ name: rows }))
+    }
+
+    /// Writes columns under capital headers, numbers to the right; no lines and no colours, which depend on the terminal.
     fn write_table(&self, out: &mut impl Write) -> io::Result<()> {
         if self.rows.is_empty() {
             return Ok(());
@@ -114,7 +123,12 @@ impl Listing {
     }
 
     fn write_ndjson(&self, out: &mut impl Write) -> io::Result<()> {
-        for row in &self.rows {
+        self.objects().try_for_each(|row| writeln!(out, "{row}"))
+    }
+
+    /// Returns each row as a JSON object.
+    fn objects(&self) -> impl Iterator<Item = Value> {
+        self.rows.iter().map(|row| {
             let pairs = self.columns.iter().zip(row).map(|(name, cell)| {
                 let value = match cell {
                     Cell::Text(text) => Value::from(text.as_str()),
@@ -122,12 +136,11 @@ impl Listing {
                 };
                 ((*name).to_owned(), value)
             });
-            writeln!(out, "{}", Value::Object(pairs.collect::<Map<_, _>>()))?;
-        }
-        Ok(())
+            Value::Object(pairs.collect())
+        })
     }
 
-    /// Writes values as RFC 4180 says, with the line ends of this system's own tools.
+    /// Writes comma-separated values (RFC 4180), with `\n` at the end of a line.
     ///
     /// # Errors
     /// The output cannot be written.
@@ -150,7 +163,7 @@ impl Listing {
     }
 }
 
-/// Tells the user something beside the result. Nobody may be there to read it.
+/// Writes a message beside the result to standard error, which may be closed.
 pub(crate) fn say(message: impl Display) {
     writeln!(io::stderr(), "{message}").ok();
 }
@@ -178,20 +191,20 @@ mod tests {
     }
 
     #[test]
-    fn a_table_is_aligned_and_plain() {
+    fn table_is_aligned_and_plain() {
         let expected = "METRIC     VALUE\nGET 200     1234\na \"b\", 🦀     -5\n";
         assert_eq!(written(|listing, out| listing.write_table(out)), expected);
         assert_eq!(Listing::new(&["a"]).write_table(&mut Vec::new()).ok(), Some(()));
     }
 
     #[test]
-    fn csv_quotes_what_needs_it() {
+    fn csv_quotes_separators_and_quotes() {
         let expected = "collection,metric,value\nweb,GET 200,1234\nweb,\"a \"\"b\"\", 🦀\",-5\n";
         assert_eq!(written(|listing, out| listing.write_csv(out)), expected);
     }
 
     #[test]
-    fn ndjson_has_an_object_per_row_in_the_order_of_the_columns() {
+    fn ndjson_has_one_object_per_row() {
         let text = written(|listing, out| listing.write_ndjson(out));
         assert_eq!(text.lines().next().unwrap(), r#"{"collection":"web","metric":"GET 200","value":1234}"#);
     }

@@ -7,7 +7,7 @@ use std::{
 
 use tokio::signal::unix::{SignalKind, signal};
 
-/// Set once, seen by all. Threads wait on it instead of sleeping.
+/// A request to stop, set once. Threads wait on it instead of sleeping.
 #[derive(Debug, Default)]
 pub(crate) struct Stop {
     is_set: Mutex<bool>,
@@ -16,26 +16,26 @@ pub(crate) struct Stop {
 }
 
 impl Stop {
-    /// Asks everybody to stop.
+    /// Requests a stop.
     pub(crate) fn set(&self) {
         *self.is_set.lock().unwrap_or_else(PoisonError::into_inner) = true;
         self.changed.notify_all();
         self.notify.notify_waiters();
     }
 
-    /// Tells whether everybody is to stop.
+    /// Returns whether a stop was requested.
     pub(crate) fn is_set(&self) -> bool {
         *self.is_set.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits for `time`, or until the request comes. Returns whether it has come.
+    /// Waits for `time`, or until a stop is requested. Returns whether it was.
     pub(crate) fn wait(&self, time: Duration) -> bool {
         let is_set = self.is_set.lock().unwrap_or_else(PoisonError::into_inner);
         let waited = self.changed.wait_timeout_while(is_set, time, |is_set| !*is_set);
         *waited.unwrap_or_else(PoisonError::into_inner).0
     }
 
-    /// Waits until the request comes.
+    /// Waits until a stop is requested.
     pub(crate) async fn requested(&self) {
         loop {
             let mut notified = std::pin::pin!(self.notify.notified());
@@ -47,10 +47,10 @@ impl Stop {
         }
     }
 
-    /// Sets the request at the first Ctrl-C or SIGTERM, and ends the process at the second.
+    /// Requests a stop at the first Ctrl-C or SIGTERM, and exits the process at the second.
     ///
     /// # Errors
-    /// The system does not let signals be handled.
+    /// Signal handlers cannot be installed.
     pub(crate) async fn at_signals(&self) -> std::io::Result<()> {
         let mut interrupt = signal(SignalKind::interrupt())?;
         let mut terminate = signal(SignalKind::terminate())?;

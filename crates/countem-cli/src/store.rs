@@ -1,4 +1,4 @@
-//! Opens the store that the user means.
+//! The configuration in effect, and the store that it names.
 
 use std::{
     path::Path,
@@ -7,103 +7,89 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-use countem::{Calendar, EngineConfig, Reader};
-use countem_config::{Config, Sources};
-use countem_store::Store;
+use countem_config::Config;
+use countem_core::{Schedules, jiff::tz::TimeZone};
+use countem_engine::EngineConfig;
+use countem_query::Reader;
+use countem_store::{Store, StoreError};
 use countem_stores::open_store_with;
-use jiff::Timestamp;
 
 use crate::{
-    cli::Global,
     exit::{NotFound, UsageError},
+    global::Global,
 };
 
-/// How long MongoDB is sure to know a batch after it was stored. 48 hours after a writer was released, its watermarks leave the
-/// documents that live long, and a batch of it would be added to those once more. The hour is for clocks that differ, and for
-/// the time that a replay takes.
-pub(crate) const REMEMBERED: Duration = Duration::from_secs(47 * 3600);
+/// Time for which MongoDB is sure to remember a stored batch. Watermarks leave long-lived documents 48 hours after their writer
+/// was retired, and a batch that is sent again after that is counted twice. One hour is left for clocks that differ and for
+/// the duration of a replay.
+pub(crate) const MONGODB_MEMORY: Duration = Duration::from_secs(47 * 3600);
 
-/// The configuration in effect, and what follows from it.
+/// The configuration in effect.
 pub(crate) struct Effective {
     pub(crate) config: Config,
-    pub(crate) settings: EngineConfig,
-    pub(crate) calendar: Arc<Calendar>,
+    pub(crate) engine: EngineConfig,
+    pub(crate) schedules: Arc<Schedules>,
 }
 
 impl Effective {
-    /// Reads the configuration: defaults, file, environment, flags.
+    /// Loads the configuration: defaults, file, environment, flags.
     ///
     /// # Errors
-    /// Everything that is wrong with it.
+    /// A [`UsageError`] with all problems of the configuration.
     pub(crate) fn load(global: &Global) -> Result<Self> {
-        let config = load_config(global)?;
-        let settings = config.to_engine_config();
-        let schedules = settings.schedules().map_err(|error| UsageError::new(error.to_string()))?;
-        let calendar = Calendar::new(Arc::new(schedules), Timestamp::now());
-        Ok(Self { config, settings, calendar: Arc::new(calendar) })
+        let config = global.load_config()?;
+        let engine = config.to_engine_config();
+        let schedules = engine.schedules().map_err(|error| UsageError::new(error.to_string()))?;
+        Ok(Self { config, engine, schedules: Arc::new(schedules) })
     }
 
-    /// Opens the store, makes it if need be, and checks that it can be written.
+    /// Returns the zone of days and coarser periods.
+    pub(crate) fn zone(&self) -> &TimeZone {
+        self.schedules.zone()
+    }
+
+    /// Opens the store, creates it if need be, and checks that it can be written.
     ///
     /// # Errors
-    /// What is wrong with the store.
-    pub(crate) async fn open(&self) -> Result<Arc<dyn Store>> {
-        Ok(open_store_with(self.config.store_uri(), self.config.mongodb()).await?)
+    /// The store cannot be used.
+    pub(crate) async fn open(&self) -> Result<Arc<dyn Store>, StoreError> {
+        open_store_with(self.config.store_uri(), self.config.mongodb()).await
     }
 
-    /// Returns since when the store is sure to know every batch that it has: whether it has an older one, neither reading
-    /// nor sending it again can tell.
-    pub(crate) fn remembered_since(&self) -> SystemTime {
-        match self.config.store_uri().scheme() {
-            // For ever.
-            "sqlite" | "memory" => UNIX_EPOCH,
-            _ => SystemTime::now() - REMEMBERED,
-        }
-    }
-
-    /// Tells whether the store is a file that does not exist.
-    pub(crate) fn lacks_store(&self) -> bool {
-        let path = self.config.store_uri().expose().strip_prefix("sqlite://");
-        path.is_some_and(|path| !Path::new(path).exists())
-    }
-
-    /// Opens the store for reading; a file that does not exist is not made.
+    /// Opens a store that exists already, for reading.
     ///
     /// # Errors
-    /// [`NotFound`] when there is no such file; else what is wrong with the store.
+    /// [`NotFound`] when there is no such file; else the error of the store.
     pub(crate) async fn open_reader(&self) -> Result<Reader> {
         if self.lacks_store() {
             let uri = self.config.store_uri();
             let advice = "count something first, or name another store with `--store`";
             return Err(NotFound::new(format!("there is no store `{uri}`: {advice}")).into());
         }
-        Ok(Reader::of_store(self.open().await?, Arc::clone(self.calendar.schedules())))
+        Ok(Reader::of_store(self.open().await?, Arc::clone(&self.schedules)))
+    }
+
+    /// Returns whether the store is a file that does not exist.
+    pub(crate) fn lacks_store(&self) -> bool {
+        let path = self.config.store_uri().expose().strip_prefix("sqlite://");
+        path.is_some_and(|path| !Path::new(path).exists())
+    }
+
+    /// Returns the time since when the store is sure to remember every batch that it got. For an older one, neither reading
+    /// nor sending it again can tell whether it is stored.
+    pub(crate) fn remembered_since(&self) -> SystemTime {
+        match self.config.store_uri().scheme() {
+            "sqlite" | "memory" => UNIX_EPOCH,
+            _ => SystemTime::now() - MONGODB_MEMORY,
+        }
     }
 }
 
-/// Reads the configuration: defaults, file, environment, flags.
+/// Runs `command` on this thread. Timers, signals and the threads of stores need nothing else.
 ///
 /// # Errors
-/// A [`UsageError`] with everything that is wrong with it, line by line.
-pub(crate) fn load_config(global: &Global) -> Result<Config> {
-    let mut sources = Sources::of_process();
-    if let Some(file) = &global.config {
-        sources = sources.file(file);
-    }
-    for assignment in &global.set {
-        sources = sources.assignment("--set", assignment);
-    }
-    if let Some(uri) = &global.store {
-        sources = sources.flag("--store", "store.uri", uri);
-    }
-    Config::load(&sources).map_err(|error| UsageError::new(error.to_string()).into())
-}
-
-/// Runs `command` on this thread; timers, signals and a store's own threads are all it needs.
-///
-/// # Errors
-/// What the command reports.
+/// The error of the command.
 pub(crate) fn block_on<T>(command: impl Future<Output = Result<T>>) -> Result<T> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    runtime.context("cannot start")?.block_on(command)
+    runtime.context("cannot start the runtime")?.block_on(command)
 }

@@ -5,13 +5,14 @@ use std::collections::BTreeMap;
 use anyhow::Result;
 use clap::Args;
 use countem_core::CollectionName;
-use countem_store::Counters;
+use countem_query::Counters;
 use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::{
-    cli::{Global, when::When},
+    cli::bucket::BucketFlags,
     exit::Exit,
+    global::Global,
     output::{Listing, say},
     store::{Effective, block_on},
 };
@@ -21,7 +22,7 @@ use crate::{
 #[command(after_help = AFTER)]
 pub(crate) struct All {
     #[command(flatten)]
-    when: When,
+    bucket: BucketFlags,
 }
 
 const AFTER: &str = "\
@@ -29,7 +30,7 @@ Examples:
   countem all
   countem all --date 2015-05-17 -o json";
 
-/// The counters of one bucket, as they are written in JSON.
+/// The counters of one bucket, as they are in JSON.
 #[derive(Debug, Serialize)]
 struct Everything<'a> {
     bucket: String,
@@ -39,7 +40,7 @@ struct Everything<'a> {
 impl All {
     pub(super) fn run(self, global: &Global) -> Result<Exit> {
         let effective = Effective::load(global)?;
-        let bucket = self.when.bucket(Timestamp::now(), effective.calendar.zone())?;
+        let bucket = self.bucket.bucket(Timestamp::now(), effective.zone())?;
         let all = block_on(async { Ok(effective.open_reader().await?.get_all_counters(bucket).await?) })?;
         if all.is_empty() && !global.quiet {
             say(format_args!("nothing was counted on {bucket}"));

@@ -6,8 +6,8 @@ use countem_core::CollectionName;
 use serde::Serialize;
 
 use crate::{
-    cli::Global,
     exit::Exit,
+    global::Global,
     output::Listing,
     store::{Effective, block_on},
 };
@@ -16,7 +16,7 @@ use crate::{
 #[derive(Debug, Args)]
 pub(crate) struct Collections {}
 
-/// The names, as they are written in JSON.
+/// The names, as they are in JSON.
 #[derive(Debug, Serialize)]
 struct Names<'a> {
     collections: Vec<&'a str>,

@@ -23,7 +23,7 @@ Examples:
 
 impl Completions {
     pub(super) fn run(self) -> Result<Exit> {
-        // Written in one go: a reader that has gone away is then an error, and not a panic in the generator.
+        // Written at once: closed output is then an error, where the generator would panic.
         let mut script = Vec::new();
         clap_complete::generate(self.shell, &mut Cli::command(), "countem", &mut script);
         io::stdout().write_all(&script)?;

@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use anyhow::Result;
 use clap::Args;
 
-use crate::{cli::Global, exit::Exit, output::Format, store::load_config};
+use crate::{exit::Exit, global::Global, output::Format};
 
 /// Print the configuration in effect
 #[derive(Debug, Args)]
@@ -21,8 +21,8 @@ pub(crate) struct Config {
 
 const AFTER: &str = "\
 Values come from the defaults, `countem.toml` or `--config FILE`, environment variables such as
-COUNTEM__FLUSH__INTERVAL, and flags; the last of these wins. Passwords are not shown. It is printed as TOML with where each
-value is from, or with `-o json` as JSON.
+COUNTEM__FLUSH__INTERVAL, and flags; the last of these wins. Passwords are not shown. The output is TOML with the origin of
+each value, or JSON with `-o json`.
 
 Examples:
   countem config --default > countem.toml
@@ -34,7 +34,7 @@ impl Config {
             io::stdout().write_all(countem_config::Config::default_toml().as_bytes())?;
             return Ok(Exit::Ok);
         }
-        let config = load_config(global)?;
+        let config = global.load_config()?;
         if !self.check {
             let text = match global.output {
                 Format::Json => format!("{:#}\n", serde_json::to_value(&config)?),

@@ -4,23 +4,23 @@ use std::{
     fs::{File, TryLockError},
     io::{self, Write as _},
     path::Path,
-    time::{SystemTime, UNIX_EPOCH},
+    sync::Arc,
+    time::SystemTime,
 };
 
 use anyhow::Result;
 use clap::Args;
-use countem::journal::{JournalReader, ResolvedBatch};
 use countem_config::DurabilityLevel;
+use countem_engine::maintenance::{self, AuditReport, MissingBatch};
+use countem_journal::JournalReader;
 use countem_store::Store;
-use serde::Serialize;
 
 use crate::{
-    cli::Global,
-    exit::{self, Exit},
-    journal::{self, JournalFlag},
+    cli::journal::{self, JournalFlag},
+    exit::{Exit, exit_of},
+    global::Global,
     output::{Format, Listing, grouped},
-    presence::{self, Presence},
-    store::{Effective, REMEMBERED, block_on},
+    store::{Effective, MONGODB_MEMORY, block_on},
 };
 
 /// Check the configuration, the store and the journal
@@ -43,21 +43,20 @@ version.
 they are, and as they would be if the batch were in flight, which adds it unless the
 store's bookkeeping says that it is there. Equal values mean that the store has the
 batch. A stored batch that is missing is a failure, one that waits to be sent is not.
-The audit says nothing about batches whose amounts are all zero, about batches that
-are not kept any more (`durability.keep_resolved`), and nothing about whether the
-values themselves were changed by hand. MongoDB is sure to know a batch for 47 hours:
-older ones are not compared. A store that has otherwise forgotten who wrote a batch
-looks as if the batch were missing.
+The audit does not cover batches whose amounts are all zero, batches that are not kept
+any more (`durability.keep_resolved`), and does not check whether the
+values themselves were changed by hand. MongoDB is sure to remember a batch for 47 hours:
+older ones are not compared. If the store's bookkeeping of a writer was removed otherwise,
+its batches look as if they were missing.
 
-Exit codes: 0 nothing is wrong (there may be warnings), 1 something is,
+Exit codes: 0 no failure (there may be warnings), 1 a failure,
 4 the store cannot be reached.
 
 Examples:
   countem doctor
   countem doctor --audit --journal /var/lib/countem/journal -o json";
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
     Ok,
     Warn,
@@ -73,24 +72,23 @@ impl State {
         }
     }
 
-    fn warn_if(is_worrying: bool) -> Self {
-        if is_worrying { Self::Warn } else { Self::Ok }
+    fn warn_if(condition: bool) -> Self {
+        if condition { Self::Warn } else { Self::Ok }
     }
 }
 
 /// One line of the report.
-#[derive(Debug, Serialize)]
+#[derive(Debug)]
 struct Finding {
     state: State,
     about: &'static str,
     text: String,
 }
 
-/// Everything that was found, as it is written in JSON.
-#[derive(Debug, Default, Serialize)]
+/// The report.
+#[derive(Debug, Default)]
 struct Findings {
     findings: Vec<Finding>,
-    #[serde(skip)]
     is_unreachable: bool,
 }
 
@@ -117,7 +115,7 @@ impl Doctor {
                 Some(store) => {
                     if let Err(error) = audit(&reader, &**store, effective.remembered_since(), findings).await
                     {
-                        findings.failed("audit", &error);
+                        findings.error("audit", &error);
                     }
                 }
                 None => findings.fail("audit", "there is no store to compare with"),
@@ -139,7 +137,7 @@ impl Doctor {
             }
             return None;
         }
-        let user = user(dir);
+        let user = user_of(dir);
         findings.ok(
             "journal",
             match &user {
@@ -154,15 +152,15 @@ impl Doctor {
                 return None;
             }
         };
-        let most = effective.config.durability().max_bytes;
-        if let Err(error) = examine_contents(&reader, user.is_some(), most, findings) {
+        let max_bytes = effective.config.durability().max_bytes;
+        if let Err(error) = examine_contents(&reader, user.is_some(), max_bytes, findings) {
             findings.fail("journal", error);
         }
         Some(reader)
     }
 }
 
-async fn examine_store(effective: &Effective, findings: &mut Findings) -> Option<std::sync::Arc<dyn Store>> {
+async fn examine_store(effective: &Effective, findings: &mut Findings) -> Option<Arc<dyn Store>> {
     if effective.lacks_store() {
         findings.warn("store", format!("there is no `{}` yet", effective.config.store_uri()));
         return None;
@@ -170,7 +168,7 @@ async fn examine_store(effective: &Effective, findings: &mut Findings) -> Option
     let store = match effective.open().await {
         Ok(store) => store,
         Err(error) => {
-            findings.failed("store", &error);
+            findings.error("store", &error.into());
             return None;
         }
     };
@@ -180,7 +178,7 @@ async fn examine_store(effective: &Effective, findings: &mut Findings) -> Option
             Some(store)
         }
         Err(error) => {
-            findings.failed("store", &error.into());
+            findings.error("store", &error.into());
             None
         }
     }
@@ -189,7 +187,7 @@ async fn examine_store(effective: &Effective, findings: &mut Findings) -> Option
 fn examine_contents(
     reader: &JournalReader,
     is_in_use: bool,
-    most: u64,
+    max_bytes: u64,
     findings: &mut Findings,
 ) -> Result<()> {
     let summary = reader.summary()?;
@@ -239,15 +237,15 @@ fn examine_contents(
     );
     let bytes = summary.file_bytes + summary.log_bytes;
     findings.add(
-        State::warn_if(bytes > most / 10 * 9),
+        State::warn_if(bytes > max_bytes / 10 * 9),
         "size",
-        format!("{} of {} bytes (`durability.max_bytes`)", grouped(bytes), grouped(most)),
+        format!("{} of {} bytes (`durability.max_bytes`)", grouped(bytes), grouped(max_bytes)),
     );
     Ok(())
 }
 
-/// Says which process uses the journal. The lock is tried for a moment, together with others who try.
-fn user(dir: &Path) -> Option<String> {
+/// Returns the process that uses the journal. Tries the lock in shared mode, so that concurrent callers do not see each other.
+fn user_of(dir: &Path) -> Option<String> {
     let file = File::open(dir.join("journal.lock")).ok()?;
     match file.try_lock_shared() {
         Err(TryLockError::WouldBlock) => {
@@ -259,60 +257,36 @@ fn user(dir: &Path) -> Option<String> {
     }
 }
 
-/// How many batches are named one by one.
-const NAMED: usize = 10;
+/// Maximum number of missing batches that are listed.
+const MAX_LISTED: usize = 10;
 
-/// Looks for every batch of the journal in the store.
+/// Looks up every batch of the journal in the store.
 async fn audit(
     reader: &JournalReader,
     store: &dyn Store,
-    remembered: SystemTime,
+    remembered_since: SystemTime,
     findings: &mut Findings,
 ) -> Result<()> {
-    // Batches that wait come first: one that is stored in the meantime is then looked for as stored, too.
-    let waiting: Vec<_> = reader.frozen()?;
-    let (stored, too_old) = journal::part(reader.resolved(UNIX_EPOCH)?, remembered);
-    let (mut there, mut unknown, mut missing) = (0_usize, 0_usize, 0_usize);
-    for ResolvedBatch { id, .. } in &stored {
-        // A running process may have given it up since.
-        let Some(batch) = reader.batch(id)? else { continue };
-        let presence = presence::of(store, &batch).await?;
-        let what = match presence {
-            Presence::There => {
-                there += 1;
-                continue;
-            }
-            Presence::Unknown => {
-                unknown += 1;
-                continue;
-            }
-            Presence::Missing => "the store lacks",
-            Presence::Partly => "the store has only a part of",
-        };
-        missing += 1;
-        if missing <= NAMED {
-            findings.fail("audit", format!("{what} batch `{id}`, which the journal knows as stored"));
-        }
+    let report = maintenance::audit(reader, store, remembered_since).await?;
+    for MissingBatch { id, is_partial, .. } in report.missing.iter().take(MAX_LISTED) {
+        let what = if *is_partial { "the store has only a part of" } else { "the store lacks" };
+        findings.fail("audit", format!("{what} batch `{id}`, which the journal knows as stored"));
     }
-    if missing > 0 {
+    if !report.missing.is_empty() {
         let advice = "if the store was restored to an older point, see `countem replay --help`";
-        findings.fail("audit", format!("{missing} stored batches are missing; {advice}"));
+        findings.fail("audit", format!("{} stored batches are missing; {advice}", report.missing.len()));
     }
+    let AuditReport { stored, unknown, too_old, frozen, arrived, .. } = report;
     findings
-        .ok("audit", format!("{there} stored batches are in the store, of {unknown} reading does not tell"));
-    if !too_old.is_empty() {
-        let (count, hours) = (too_old.len(), REMEMBERED.as_secs() / 3600);
+        .ok("audit", format!("{stored} stored batches are in the store, of {unknown} reading does not tell"));
+    if too_old > 0 {
+        let hours = MONGODB_MEMORY.as_secs() / 3600;
         let why = format!("the store may have forgotten what it got more than {hours} hours ago");
-        findings.warn("audit", format!("{count} stored batches were not compared: {why}"));
+        findings.warn("audit", format!("{too_old} stored batches were not compared: {why}"));
     }
-    let mut arrived = 0;
-    for batch in &waiting {
-        arrived += usize::from(presence::of(store, batch).await? == Presence::There);
-    }
-    let count = waiting.len();
     findings.ok(
         "audit",
-        format!("{arrived} of {count} batches that wait for an answer are in the store already"),
+        format!("{arrived} of {frozen} batches that wait for an answer are in the store already"),
     );
     Ok(())
 }
@@ -334,8 +308,8 @@ impl Findings {
         self.add(State::Fail, about, text);
     }
 
-    fn failed(&mut self, about: &'static str, error: &anyhow::Error) {
-        self.is_unreachable |= exit::of(error) == Exit::Unreachable;
+    fn error(&mut self, about: &'static str, error: &anyhow::Error) {
+        self.is_unreachable |= exit_of(error) == Exit::Unreachable;
         self.fail(about, format!("{error:#}"));
     }
 
@@ -361,6 +335,6 @@ impl Findings {
         for Finding { state, about, text } in &self.findings {
             listing.push([state.word().into(), (*about).into(), text.as_str().into()]);
         }
-        listing.print(format, self)
+        listing.print_as(format, "findings")
     }
 }

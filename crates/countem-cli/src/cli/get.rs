@@ -4,16 +4,16 @@ use std::io::{self, Write};
 
 use anyhow::Result;
 use clap::Args;
-use countem::Reader;
 use countem_config::similar;
 use countem_core::{Bucket, CollectionName, MetricName};
-use countem_store::Counters;
+use countem_query::{Counters, Reader};
 use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::{
-    cli::{Global, when::When},
+    cli::bucket::BucketFlags,
     exit::{Exit, NotFound},
+    global::Global,
     output::{Format, Listing, say},
     store::{Effective, block_on},
 };
@@ -27,7 +27,7 @@ pub(crate) struct Get {
     /// One metric instead of all; a table is then just its value
     metric: Option<MetricName>,
     #[command(flatten)]
-    when: When,
+    bucket: BucketFlags,
 }
 
 const AFTER: &str = "\
@@ -36,7 +36,7 @@ Examples:
   countem get web 'GET 200' --date 2015-05-17
   countem get web --bucket 2015-05 -o json";
 
-/// The counters of one bucket, as they are written in JSON.
+/// The counters of one bucket, as they are in JSON.
 #[derive(Debug, Serialize)]
 struct Got<'a> {
     collection: &'a str,
@@ -47,7 +47,7 @@ struct Got<'a> {
 impl Get {
     pub(super) fn run(self, global: &Global) -> Result<Exit> {
         let effective = Effective::load(global)?;
-        let bucket = self.when.bucket(Timestamp::now(), effective.calendar.zone())?;
+        let bucket = self.bucket.bucket(Timestamp::now(), effective.zone())?;
         block_on(async {
             let reader = effective.open_reader().await?;
             let counters = self.read(&reader, bucket).await?;
@@ -85,7 +85,7 @@ impl Get {
 
     fn print(&self, format: Format, bucket: Bucket, counters: &Counters) -> Result<()> {
         if let (Format::Table, Some(_), Some(value)) = (format, &self.metric, counters.values().next()) {
-            // What a script wants to put into a variable.
+            // The bare value, for scripts.
             writeln!(io::stdout(), "{value}")?;
             return Ok(());
         }
@@ -98,10 +98,10 @@ impl Get {
     }
 }
 
-/// Checks that there is anything at all in `collection`.
+/// Checks that `collection` holds a counter.
 ///
 /// # Errors
-/// [`NotFound`] with the name that was probably meant.
+/// [`NotFound`], with the most similar name.
 pub(super) async fn require(reader: &Reader, collection: &CollectionName) -> Result<()> {
     let known = reader.collections().await?;
     if known.contains(collection) {

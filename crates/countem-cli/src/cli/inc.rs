@@ -7,10 +7,12 @@ use countem_store::ErrorKind;
 use jiff::{Timestamp, civil::Date, tz::TimeZone};
 
 use crate::{
-    cli::Global,
-    courier::{Courier, Parcel},
     exit::{Exit, UsageError},
-    ingest::time::{TimeFormat, Times},
+    global::Global,
+    ingest::{
+        delivery::{Counts, Delivery},
+        time::{TimeFormat, Times},
+    },
     store::{Effective, block_on},
 };
 
@@ -22,7 +24,7 @@ pub(crate) struct Inc {
     collection: CollectionName,
     /// The metric
     metric: MetricName,
-    /// How much to add, also less than zero
+    /// The amount to add, which may be negative
     #[arg(default_value_t = 1, allow_negative_numbers = true)]
     n: i64,
     /// Count on this day instead of now, as in 2015-05-17
@@ -44,20 +46,19 @@ Examples:
 impl Inc {
     pub(super) fn run(self, global: &Global) -> Result<Exit> {
         let effective = Effective::load(global)?;
-        let moment = self.moment(Timestamp::now(), effective.calendar.zone())?;
+        let moment = self.moment(Timestamp::now(), effective.zone())?;
         let collection = self.collection.as_str();
-        let schedule = effective.calendar.schedule(collection);
-        let slot = schedule.bucket_at(moment)?;
-        let periods = schedule.fan_out(slot).count();
+        let schedule = effective.schedules.of(collection);
+        let bucket = schedule.bucket_at(moment)?;
+        let periods = schedule.fan_out(bucket).count();
         let mut table = Table::new();
-        table.fold(collection, self.metric.as_str(), slot, self.n)?;
+        table.fold(collection, self.metric.as_str(), bucket, self.n)?;
         block_on(async {
             let store = effective.open().await?;
-            let settings = &effective.settings;
-            let mut courier =
-                Courier::new(store, effective.calendar, settings, Some(settings.shutdown_deadline));
-            let stored = courier.store(Parcel { deltas: table.drain(), progress: None }).await;
-            let delivered = courier.finish(stored).await;
+            let timeout = Some(effective.engine.shutdown_deadline);
+            let mut delivery = Delivery::new(store, effective.schedules, &effective.engine, timeout);
+            let stored = delivery.store(Counts { deltas: table.drain(), mark: None }).await;
+            let delivered = delivery.finish(stored).await;
             if let Some(failure) = delivered.failure {
                 let is_in_doubt = failure.kind() == ErrorKind::InDoubt;
                 let failure = anyhow::Error::from(failure);
@@ -84,12 +85,12 @@ impl Inc {
         })
     }
 
-    /// When it is counted: a day is counted at its beginning.
+    /// Returns the moment of the increment: the beginning of the day for `--date`.
     fn moment(&self, now: Timestamp, zone: &TimeZone) -> Result<Timestamp> {
         if let Some(date) = self.date {
             let day = Bucket::day(date)?;
             let moment = day.start_instant(zone);
-            // The last day before the year 10000 begins when no clock counts any more.
+            // The last day of the year 9999 begins after the last timestamp.
             if Bucket::containing(Period::Day, moment, zone)? != day {
                 return Err(UsageError::new(format!("{date} is too late to count on")).into());
             }

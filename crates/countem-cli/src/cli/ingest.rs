@@ -12,13 +12,14 @@ use clap::Args;
 use countem_store::Store;
 
 use crate::{
-    cli::Global,
-    courier::Courier,
     exit::{Exit, UsageError},
+    global::Global,
     ingest::{
         count::Counting,
+        delivery::Delivery,
         feed::Feed,
-        format::{self, Kind, Wanted},
+        fields::Wanted,
+        format::{self, Kind},
         input::Input,
         plan::{Moment, Plan},
         progress::{self, Meters},
@@ -38,25 +39,25 @@ pub(crate) struct Ingest {
     /// Files to read; `-` or none reads standard input
     #[arg(value_name = "FILE")]
     files: Vec<PathBuf>,
-    /// What a line looks like: combined, common, ndjson or tsv
+    /// Format of a line: combined, common, ndjson or tsv
     #[arg(short, long, value_enum, required_unless_present = "regex", hide_possible_values = true)]
     format: Option<Kind>,
-    /// What a line looks like, as a regular expression whose groups are the fields: `(?<status>\d+)`
+    /// Format of a line as a regular expression whose groups are the fields: `(?<status>\d+)`
     #[arg(long, value_name = "PATTERN", conflicts_with = "format")]
     regex: Option<String>,
     /// With tsv: the first line of every file names the columns
     #[arg(long)]
     header: bool,
-    /// What a line counts, such as `web:{method} {status}`; may be given several times
+    /// Counter to which a line adds, such as `web:{method} {status}`; may be given several times
     #[arg(short, long = "count", value_name = "COLLECTION:TEMPLATE", required = true)]
     counts: Vec<String>,
     /// Add the whole number in this field instead of 1
     #[arg(long, value_name = "FIELD")]
     amount: Option<String>,
-    /// The field that says when a line was written; `time` for access logs and for a group of that name
+    /// Field with the time of a line; `time` for access logs and for a group of that name
     #[arg(long, value_name = "FIELD")]
     time_field: Option<String>,
-    /// How that is written: auto, rfc3339, unix, unix-millis, clf or a strptime pattern such as `%Y-%m-%d %H:%M:%S`
+    /// Notation of that time: auto, rfc3339, unix, unix-millis, clf or a strptime pattern such as `%Y-%m-%d %H:%M:%S`
     #[arg(long, value_name = "FORMAT")]
     time_format: Option<String>,
     /// Count lines at the time they are read
@@ -65,13 +66,13 @@ pub(crate) struct Ingest {
     /// Keep reading files that grow, through rotation, until Ctrl-C
     #[arg(long)]
     follow: bool,
-    /// Count every line once, however often the file is given: a SQLite store remembers how far each was read
+    /// Count every line once, however often the file is given: a SQLite store remembers how far each file was read
     #[arg(long)]
     once: bool,
 }
 
-/// How long the store may be away before a run that has an end gives up. A follower waits for ever.
-const PATIENCE: Duration = Duration::from_secs(300);
+/// Maximum time that the store may be away before a run fails. With `--follow` it is unlimited.
+const STORE_OUTAGE_TIMEOUT: Duration = Duration::from_secs(300);
 
 const AFTER: &str = "\
 Fields of combined and common: host ident user time request method target path
@@ -80,18 +81,18 @@ lacks reads `-`. Fields of ndjson are keys or JSON pointers as in {/user/id}, of
 tsv numbers from {1} or the names of the header, of --regex its groups. `{{` and
 `}}` are single braces.
 
-A line that cannot be counted is left out, the report says why, and the exit code
-is 6. A last line without a newline is counted; with --follow it waits for its
+A line that cannot be counted is left out, the report gives the reason, and the exit
+code is 6. A last line without a newline is counted; with --follow it waits for its
 newline, or for the file to be rotated away. Ctrl-C and SIGTERM store what was
 counted: exit code 0 with --follow, else 6, because there was more.
 
---once needs a SQLite store and knows a file by its content alone: the first
-64 KiB and the last KiB of what was counted, whatever --count says. So it knows
-it also after it was renamed, has grown or was gzipped. Files of the same content
-are one file, and one that begins with all that was counted of another goes on
-where that ended: leave out --once where contents repeat, as those of lines
+--once needs a SQLite store and recognises a file by its content alone: the first
+64 KiB and the last KiB of the counted part, whatever --count says. So a file is
+recognised also after it was renamed, has grown or was gzipped. Files of the same
+content are one file, and one that begins with the whole counted part of another
+continues where that ended: leave out --once where contents repeat, as lines
 without times (--now) may. A file that was truncated or replaced is counted anew,
-from its beginning or from an earlier remembered place up to which it agrees.
+from its beginning or from an earlier remembered position up to which it agrees.
 
 Examples:
   zcat access.log.gz | countem ingest - --format combined --count 'web:{method} {status}'
@@ -111,7 +112,7 @@ impl Ingest {
             let store = effective.open().await?;
             store.check().await?;
             if self.once {
-                // A store that cannot keep marks says so before anything is counted.
+                // A store that cannot keep marks is refused before anything is counted.
                 store.mark("ingest").await?;
             }
             let shows = !global.quiet && io::stderr().is_terminal();
@@ -121,11 +122,11 @@ impl Ingest {
         if output != Format::Table {
             written = report.write(output, &mut io::stdout().lock());
         } else if !global.quiet {
-            // The numbers are in the store, whether or not anybody reads the report.
+            // The numbers are in the store even if standard error is closed.
             report.write(output, &mut io::stderr().lock()).ok();
         }
         match written {
-            // Whoever takes it for a failure of the counting would count again.
+            // A message without the stored numbers would suggest counting again.
             Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
                 let unread = format!("{}, but the report cannot be written: {error}", report.stored());
                 match report.exit() {
@@ -141,14 +142,14 @@ impl Ingest {
         let mut wanted = Wanted::default();
         let templates = self.counts.iter().map(|text| Template::parse(text, &mut wanted));
         let templates = templates.collect::<Result<Vec<_>>>()?;
-        let amount = self.amount.as_ref().map(|field| wanted.slot(field));
+        let amount = self.amount.as_ref().map(|field| wanted.index_of(field));
         let moment = self.moment(&mut wanted)?;
         let format = match (&self.regex, self.format) {
             (Some(pattern), _) => format::Format::regex(pattern, &wanted)?,
             (None, Some(kind)) => format::Format::new(kind, self.header, &wanted)?,
             (None, None) => unreachable!("the flags require one of them"),
         };
-        Ok(Plan { format, templates, wanted, moment, amount, calendar: Arc::clone(&effective.calendar) })
+        Ok(Plan { format, templates, wanted, moment, amount, schedules: Arc::clone(&effective.schedules) })
     }
 
     fn moment(&self, wanted: &mut Wanted) -> Result<Moment> {
@@ -171,7 +172,7 @@ impl Ingest {
             None if is_log && field == "time" => TimeFormat::Clf,
             None => TimeFormat::Auto,
         };
-        Ok(Moment::Field(wanted.slot(field), format))
+        Ok(Moment::Field(wanted.index_of(field), format))
     }
 
     fn inputs(&self) -> Result<Vec<Input>> {
@@ -191,7 +192,7 @@ impl Ingest {
         Ok(inputs)
     }
 
-    /// Lets the reading and the counting thread work for what this thread brings to the store.
+    /// Counts `inputs` on a reading and a counting thread, and delivers the counts from this one.
     async fn count(
         &self,
         plan: Plan,
@@ -207,29 +208,30 @@ impl Ingest {
         tokio::spawn(async move { signalled.at_signals().await });
 
         let templates = plan.templates.len() as u64;
-        let (location, settings) = (store.location(), &effective.settings);
+        let (location, config) = (store.location(), &effective.engine);
         let (events, fed) = mpsc::sync_channel(BLOCKS);
         let (used, spare) = mpsc::channel();
-        let (orders, asked) = tokio::sync::mpsc::channel(1);
+        let (requests, received) = tokio::sync::mpsc::channel(1);
         let meter = Arc::clone(&meters.bytes);
         let feed = Feed { events, spare, stop: Arc::clone(&stop), meter, is_once: self.once, inputs: 0 };
-        let most = settings.batch_counters;
-        let counting = Counting::new(plan, self.once, most, orders, Arc::clone(&meters), Arc::clone(&stop));
+        let (meters_seen, stop_seen) = (Arc::clone(&meters), Arc::clone(&stop));
+        let counting =
+            Counting::new(plan, self.once, config.batch_counters, requests, meters_seen, stop_seen);
         let follows = self.follow;
-        // Nobody waits for the reading thread: it may wait for input that never comes.
+        // The reading thread is not joined: it may wait for input that never comes.
         spawn("countem-read", move || if follows { feed.follow(inputs) } else { feed.all(&inputs) })?;
         let counting = spawn("countem-count", move || counting.run(fed, used))?;
         let bar = shows.map(|total| tokio::spawn(progress::show(meters, total)));
 
-        let patience = (!self.follow).then_some(PATIENCE);
-        let courier = Courier::new(store, Arc::clone(&effective.calendar), settings, patience);
-        let delivered = courier.serve(asked, &stop).await;
+        let timeout = (!self.follow).then_some(STORE_OUTAGE_TIMEOUT);
+        let delivery = Delivery::new(store, Arc::clone(&effective.schedules), config, timeout);
+        let delivered = delivery.run(received, &stop).await;
         let interrupted = stop.is_set() && !self.follow;
-        // The counting thread ends once its orders are no longer taken.
+        // The counting thread ends once its requests are refused.
         let tally = counting.join().map_err(|_| anyhow!("the counting thread panicked"))?;
         if let Some(bar) = bar {
             bar.abort();
-            // Ends as cancelled, having cleared its line.
+            // Ends as cancelled, after its line was cleared.
             bar.await.ok();
         }
         let took = began.elapsed();

@@ -9,8 +9,9 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::{
-    cli::{Global, get, when::When},
+    cli::{bucket::BucketFlags, get},
     exit::Exit,
+    global::Global,
     output::{Listing, say},
     store::{Effective, block_on},
 };
@@ -21,11 +22,11 @@ use crate::{
 pub(crate) struct Top {
     /// The collection
     collection: CollectionName,
-    /// How many
+    /// Number of counters
     #[arg(short = 'n', long, value_name = "COUNT", default_value_t = 10)]
     number: usize,
     #[command(flatten)]
-    when: When,
+    bucket: BucketFlags,
 }
 
 const AFTER: &str = "\
@@ -33,7 +34,7 @@ Examples:
   countem top web
   countem top pages -n 3 --bucket 2015-05";
 
-/// The largest counters first, as they are written in JSON.
+/// The largest counters first, as they are in JSON.
 #[derive(Debug, Serialize)]
 struct Ranking<'a> {
     collection: &'a str,
@@ -50,7 +51,7 @@ struct Ranked<'a> {
 impl Top {
     pub(super) fn run(self, global: &Global) -> Result<Exit> {
         let effective = Effective::load(global)?;
-        let bucket = self.when.bucket(Timestamp::now(), effective.calendar.zone())?;
+        let bucket = self.bucket.bucket(Timestamp::now(), effective.zone())?;
         let counters = block_on(async {
             let reader = effective.open_reader().await?;
             let counters = reader.get_counters(&self.collection, bucket).await?;

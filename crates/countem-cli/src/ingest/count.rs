@@ -1,4 +1,4 @@
-//! The counting thread: lines in, deltas out.
+//! The counting thread: turns lines into deltas.
 
 mod line;
 
@@ -18,11 +18,11 @@ use tokio::sync::mpsc;
 
 use self::line::{LineCounter, Outcome};
 use crate::{
-    courier::{Order, Parcel},
     ingest::{
+        delivery::{Counts, InputMark, Request},
         feed::{Event, Resumed},
+        fingerprint::{Fingerprint, MarkKey, Position},
         format::Format,
-        identity::{Identity, Place, Position},
         lines::Block,
         plan::Plan,
         progress::Meters,
@@ -31,87 +31,89 @@ use crate::{
     stop::Stop,
 };
 
-/// How long counts gather before they go to the store.
-const FLUSH: Duration = Duration::from_secs(1);
+/// Time for which counts gather before they go to the store.
+const FLUSH_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How soon a request to stop is noticed while the reading thread waits for input that does not come.
-const IDLE: Duration = Duration::from_millis(200);
+/// Interval at which a stop is noticed while the reading thread waits for input.
+const STOP_POLL: Duration = Duration::from_millis(200);
 
-/// The store takes nothing any more.
-struct Gone;
+/// The delivery has ended, so counting ends too.
+struct DeliveryEnded;
 
 /// Counts the lines of all inputs.
 pub(crate) struct Counting {
     plan: Plan,
-    /// Whether the store is told how far inputs were counted.
+    /// Marks in the store say how far inputs were counted.
     is_once: bool,
-    /// Most counters in one batch.
-    most: usize,
+    /// Maximum number of counters in one batch.
+    batch_counters: usize,
     inputs: HashMap<usize, InputState>,
     line: LineCounter,
-    /// The input whose lines are in the table, and whose position the next batch sets.
+    /// The input whose lines are in the table, and whose mark goes with the next batch.
     unsaved: Option<usize>,
     flushed: Instant,
-    orders: mpsc::Sender<Order>,
+    requests: mpsc::Sender<Request>,
     meters: Arc<Meters>,
     stop: Arc<Stop>,
     tally: Tally,
 }
 
-/// Where counting stands in one input.
+/// Counting state of one input.
 struct InputState {
     name: Arc<str>,
     format: Format,
     position: Position,
-    identity: Identity,
-    resumed: Option<Place>,
+    fingerprint: Fingerprint,
+    /// Key of the mark that was found.
+    found_key: Option<MarkKey>,
     awaits_header: bool,
-    /// The rest of a line that was counted without its end.
+    /// The next bytes are the rest of a line that was counted before it had ended.
     skips_rest: bool,
-    /// Its header lacks a wanted column.
-    is_useless: bool,
+    /// The header lacks a wanted column, so no line can be counted.
+    is_unusable: bool,
 }
 
 impl Counting {
-    /// Prepares to count as `plan` says, in batches of up to `most` counters.
+    /// Returns a counter of lines for `plan` that sends batches of up to `batch_counters` counters.
     pub(crate) fn new(
         plan: Plan,
         is_once: bool,
-        most: usize,
-        orders: mpsc::Sender<Order>,
+        batch_counters: usize,
+        requests: mpsc::Sender<Request>,
         meters: Arc<Meters>,
         stop: Arc<Stop>,
     ) -> Self {
         let line = LineCounter::new(&plan);
         let tally = Tally::new(plan.wanted.clone());
         let (inputs, unsaved, flushed) = (HashMap::new(), None, Instant::now());
-        Self { plan, is_once, most, inputs, line, unsaved, flushed, orders, meters, stop, tally }
+        Self { plan, is_once, batch_counters, inputs, line, unsaved, flushed, requests, meters, stop, tally }
     }
 
-    /// Counts all that is fed and returns what became of it. `spare` takes back the memory of the blocks.
+    /// Handles events until there are no more, and returns the tally of lines. `spare` takes back the memory of blocks.
     pub(crate) fn run(mut self, events: Receiver<Event>, spare: Sender<Vec<u8>>) -> Tally {
         loop {
-            let done = match events.recv_timeout(IDLE) {
+            let done = match events.recv_timeout(STOP_POLL) {
                 Ok(event) => self.take(event, &spare),
-                // The reading thread may wait for ever, for a terminal or a pipe.
-                Err(RecvTimeoutError::Timeout) if self.stop.is_set() => Err(Gone),
+                // The reading thread may wait indefinitely for a terminal or a pipe.
+                Err(RecvTimeoutError::Timeout) if self.stop.is_set() => Err(DeliveryEnded),
                 Err(RecvTimeoutError::Timeout) => self.flush_if_due(),
-                Err(RecvTimeoutError::Disconnected) => Err(Gone),
+                Err(RecvTimeoutError::Disconnected) => Err(DeliveryEnded),
             };
             if done.is_err() {
                 break;
             }
         }
-        // When the store takes nothing any more, its side knows why.
+        // The delivery reports why it has ended.
         self.flush().ok();
         self.tally
     }
 
-    fn take(&mut self, event: Event, spare: &Sender<Vec<u8>>) -> Result<(), Gone> {
+    fn take(&mut self, event: Event, spare: &Sender<Vec<u8>>) -> Result<(), DeliveryEnded> {
         match event {
-            Event::Find { head, reply } => {
+            Event::FindMarks { head, reply } => {
                 self.flush()?;
-                self.orders.blocking_send(Order::Find { head, reply }).map_err(|_| Gone)?;
+                let request = Request::FindMarks { head, reply };
+                self.requests.blocking_send(request).map_err(|_| DeliveryEnded)?;
             }
             Event::Begin { input, name, resumed } => {
                 self.begin(input, name, resumed.map(|resumed| *resumed));
@@ -119,7 +121,7 @@ impl Counting {
             Event::Lines { input, block, read_at } => {
                 self.switch_to(input)?;
                 self.count(input, &block, read_at)?;
-                // Without a reader there is nobody to fill it again.
+                // Fails when the reading thread has ended.
                 spare.send(block.memory).ok();
             }
             Event::End { input } => {
@@ -138,11 +140,11 @@ impl Counting {
             name,
             format: self.plan.format.clone(),
             position: Position::default(),
-            identity: Identity::default(),
-            resumed: None,
+            fingerprint: Fingerprint::default(),
+            found_key: None,
             awaits_header: self.plan.format.has_header(),
             skips_rest: false,
-            is_useless: false,
+            is_unusable: false,
         };
         self.tally.inputs += 1;
         if let Some(resumed) = resumed {
@@ -152,14 +154,14 @@ impl Counting {
             self.tally.skipped += resumed.position.offset;
             state.skips_rest = resumed.position.is_open;
             state.position = resumed.position;
-            state.identity = resumed.identity;
-            state.resumed = Some(resumed.place);
+            state.fingerprint = resumed.fingerprint;
+            state.found_key = Some(resumed.key);
         }
         self.inputs.insert(input, state);
     }
 
-    /// A batch tells the position of one input, so the counts of another one go first.
-    fn switch_to(&mut self, input: usize) -> Result<(), Gone> {
+    /// Flushes the counts of another input: a batch carries the mark of one input only.
+    fn switch_to(&mut self, input: usize) -> Result<(), DeliveryEnded> {
         if self.is_once && self.unsaved.is_some_and(|unsaved| unsaved != input) {
             self.flush()?;
         }
@@ -167,7 +169,7 @@ impl Counting {
         Ok(())
     }
 
-    fn count(&mut self, input: usize, block: &Block, read_at: Timestamp) -> Result<(), Gone> {
+    fn count(&mut self, input: usize, block: &Block, read_at: Timestamp) -> Result<(), DeliveryEnded> {
         let bytes = block.bytes();
         let mut rest = bytes;
         while let Some(state) = self.inputs.get_mut(&input) {
@@ -176,7 +178,7 @@ impl Counting {
             let ended = state.count(&mut rest, read_at, &self.plan, &mut self.line, &mut self.tally);
             state.position.offset = block.offset + (bytes.len() - rest.len()) as u64;
             if self.is_once {
-                state.identity.advance(&begin[..begin.len() - rest.len()]);
+                state.fingerprint.advance(&begin[..begin.len() - rest.len()]);
             }
             match ended {
                 Outcome::Counted => break,
@@ -187,37 +189,39 @@ impl Counting {
         Ok(())
     }
 
-    fn flush_if_due(&mut self) -> Result<(), Gone> {
-        if self.line.counters() >= self.most {
+    fn flush_if_due(&mut self) -> Result<(), DeliveryEnded> {
+        if self.line.counters() >= self.batch_counters {
             return self.flush();
         }
-        // While the store is busy, counts of known counters cost no memory: gather on.
-        if self.flushed.elapsed() >= FLUSH && self.orders.capacity() > 0 { self.flush() } else { Ok(()) }
+        // While the store is busy, further counts of known counters cost no memory.
+        let is_due = self.flushed.elapsed() >= FLUSH_INTERVAL && self.requests.capacity() > 0;
+        if is_due { self.flush() } else { Ok(()) }
     }
 
-    fn flush(&mut self) -> Result<(), Gone> {
+    fn flush(&mut self) -> Result<(), DeliveryEnded> {
         self.flushed = Instant::now();
         let unsaved = self.unsaved.take().filter(|_| self.is_once);
-        let progress = unsaved.and_then(|input| {
-            // What could not be counted for want of a column is to be counted when there is one.
-            let state = self.inputs.get(&input).filter(|state| !state.is_useless)?;
-            Some((input, state.resumed, state.identity.progress(state.position)?))
+        let mark = unsaved.and_then(|input| {
+            // Without a mark, lines that lack a column are counted once the file has one.
+            let state = self.inputs.get(&input).filter(|state| !state.is_unusable)?;
+            let mark = state.fingerprint.mark_at(state.position)?;
+            Some(InputMark { input, found_key: state.found_key, mark })
         });
-        if self.line.counters() == 0 && progress.is_none() {
+        if self.line.counters() == 0 && mark.is_none() {
             return Ok(());
         }
-        let deltas = self.line.drain();
-        self.orders.blocking_send(Order::Store(Parcel { deltas, progress })).map_err(|_| Gone)
+        let counts = Counts { deltas: self.line.drain(), mark };
+        self.requests.blocking_send(Request::Store(counts)).map_err(|_| DeliveryEnded)
     }
 }
 
-/// Takes off what editors and spreadsheets put before the first line to say that a text is UTF-8.
+/// Strips a UTF-8 byte order mark.
 fn without_byte_order_mark(line: &[u8]) -> &[u8] {
     line.strip_prefix(b"\xef\xbb\xbf").unwrap_or(line)
 }
 
 impl InputState {
-    /// Counts the lines of `rest` and takes them off it, until all are counted or the table has to be emptied.
+    /// Counts the lines of `rest` and removes them, until all are counted or the table has to be drained.
     fn count(
         &mut self,
         rest: &mut &[u8],
@@ -244,7 +248,7 @@ impl InputState {
                 self.read_header(line, plan, tally);
                 continue;
             }
-            if self.is_useless {
+            if self.is_unusable {
                 return Outcome::Counted;
             }
             let line = line.strip_suffix(b"\r").unwrap_or(line);
@@ -268,7 +272,7 @@ impl InputState {
         Outcome::Counted
     }
 
-    /// Leaves a line behind. What follows a line without a newline still belongs to it.
+    /// Moves past a line. Bytes that follow a line without a newline still belong to it.
     #[inline]
     fn advance<'a>(&mut self, rest: &mut &'a [u8], after: &'a [u8], is_open: bool) {
         *rest = after;
@@ -280,7 +284,7 @@ impl InputState {
     fn read_header(&mut self, line: &[u8], plan: &Plan, tally: &mut Tally) {
         let line = line.strip_suffix(b"\r").unwrap_or(line);
         if let Err(error) = self.format.read_header(line, &plan.wanted) {
-            self.is_useless = true;
+            self.is_unusable = true;
             tally.fail(&self.name, error);
         }
     }

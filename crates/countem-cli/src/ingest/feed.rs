@@ -1,4 +1,4 @@
-//! Reads inputs and feeds their lines to the counting thread.
+//! The reading thread: feeds the lines of inputs to the counting thread.
 
 use std::{
     fs::TryLockError,
@@ -16,40 +16,40 @@ use jiff::Timestamp;
 use crate::{
     exit::UsageError,
     ingest::{
-        identity::{Candidate, HEAD, Identity, Place, Position},
+        fingerprint::{Fingerprint, FoundMark, HEAD, MarkKey, Position},
         input::{Input, Source},
         lines::{Block, Lines},
     },
     stop::Stop,
 };
 
-/// What the counting thread is told, in order.
+/// Message to the counting thread. Events are handled in order.
 pub(crate) enum Event {
-    /// Which marks may be of a content that begins with `head`? The answer comes after all that was fed is stored.
-    Find { head: Vec<u8>, reply: mpsc::Sender<Vec<Candidate>> },
+    /// Asks for the marks of contents that begin with `head`. Answered after everything that was fed is stored.
+    FindMarks { head: Vec<u8>, reply: mpsc::Sender<Vec<FoundMark>> },
     /// A new input begins.
     Begin { input: usize, name: Arc<str>, resumed: Option<Box<Resumed>> },
-    /// What comes next of an input.
+    /// The next lines of an input.
     Lines { input: usize, block: Block, read_at: Timestamp },
-    /// Nothing more comes of an input.
+    /// An input has no more lines.
     End { input: usize },
-    /// An input cannot be read, or not to its end.
+    /// An input cannot be read to its end.
     Failed { name: Arc<str>, error: Error },
 }
 
-/// Where counting goes on in a content that was counted in part.
+/// State of a content that was counted in part, from which counting continues.
 #[derive(Debug, Clone)]
 pub(crate) struct Resumed {
     pub(crate) position: Position,
-    pub(crate) place: Place,
-    pub(crate) identity: Identity,
+    pub(crate) key: MarkKey,
+    pub(crate) fingerprint: Fingerprint,
     /// The first line of the content.
     pub(crate) first_line: Vec<u8>,
 }
 
-/// Why feeding an input ended before its end.
+/// Reason for which an input was not fed to its end.
 pub(crate) enum Interrupt {
-    /// Everybody is to stop.
+    /// A stop was requested.
     Stopped,
     /// The input cannot be read.
     Failed(Error),
@@ -61,15 +61,15 @@ impl<E: Into<Error>> From<E> for Interrupt {
     }
 }
 
-/// The sending side of the counting thread.
+/// Sender of events to the counting thread.
 pub(crate) struct Feed {
     pub(crate) events: SyncSender<Event>,
-    /// Blocks that were counted, to be filled again.
+    /// Memory of counted blocks, to be filled again.
     pub(crate) spare: Receiver<Vec<u8>>,
     pub(crate) stop: Arc<Stop>,
-    /// Learns how much was read of the inputs as they lie on the disk.
+    /// Bytes that were read from the disk, before decompression.
     pub(crate) meter: Arc<AtomicU64>,
-    /// Whether contents that were counted before are skipped.
+    /// Contents that were counted before are skipped.
     pub(crate) is_once: bool,
     pub(crate) inputs: usize,
 }
@@ -102,7 +102,7 @@ impl Feed {
         self.report(&name, fed)
     }
 
-    /// Turns the failure of one input into news about it.
+    /// Reports the failure of one input to the counting thread.
     pub(crate) fn report(&self, name: &Arc<str>, fed: Result<(), Interrupt>) -> Result<(), Interrupt> {
         match fed {
             Err(Interrupt::Failed(error)) => self.send(Event::Failed { name: Arc::clone(name), error }),
@@ -110,13 +110,13 @@ impl Feed {
         }
     }
 
-    /// Announces an input, after going to where it was counted before.
+    /// Announces an input, after seeking to the position up to which it was counted before.
     pub(crate) fn begin(
         &mut self,
         name: &Arc<str>,
         source: &mut Source,
     ) -> Result<(usize, Lines), Interrupt> {
-        let resumed = if self.is_once { self.find(name, source)? } else { None };
+        let resumed = if self.is_once { self.resume(name, source)? } else { None };
         let offset = resumed.as_ref().map_or(0, |resumed| resumed.position.offset);
         let input = self.inputs;
         self.inputs += 1;
@@ -141,7 +141,7 @@ impl Feed {
         Err(Interrupt::Stopped)
     }
 
-    /// Feeds what is left of an input that has ended: its last line, where that has no newline.
+    /// Feeds the last line of an input that has ended without a newline.
     pub(crate) fn rest(&mut self, input: usize, lines: &mut Lines) -> Result<(), Interrupt> {
         lines.finish().map_or(Ok(()), |block| self.send_lines(input, block))
     }
@@ -150,17 +150,17 @@ impl Feed {
         self.send(Event::Lines { input, block, read_at: Timestamp::now() })
     }
 
-    /// Fails when the counting thread is gone, which happens only when everybody is to stop.
+    /// Sends an event. The counting thread is gone only after a stop.
     pub(crate) fn send(&self, event: Event) -> Result<(), Interrupt> {
         self.events.send(event).map_err(|_| Interrupt::Stopped)
     }
 
-    /// Finds out how far a content was counted, and goes there.
-    fn find(&self, name: &str, source: &mut Source) -> Result<Option<Resumed>, Interrupt> {
+    /// Seeks to the position up to which a content was counted, `None` for a new content.
+    fn resume(&self, name: &str, source: &mut Source) -> Result<Option<Resumed>, Interrupt> {
         let file = source
             .file()
             .ok_or_else(|| UsageError::new("`--once` needs a file that can be read again, not a pipe"))?;
-        // Two processes that count one file at the same time would both count what the marks do not tell yet.
+        // Two processes that count one file at the same time would both count the lines after its mark.
         match file.try_lock() {
             Err(TryLockError::WouldBlock) => {
                 return Err(anyhow!("`{name}` is being counted by another `ingest --once`").into());
@@ -171,19 +171,23 @@ impl Feed {
         let mut head = Vec::new();
         source.by_ref().take(HEAD as u64).read_to_end(&mut head)?;
         let (reply, answer) = mpsc::channel();
-        self.send(Event::Find { head: head.clone(), reply })?;
-        let mut candidates = answer.recv().map_err(|_| Interrupt::Stopped)?;
-        // A content that grew has left marks of its younger days; the farthest is the newest.
-        candidates.sort_by_key(|candidate| std::cmp::Reverse(candidate.position.offset));
-        for candidate in candidates {
-            let Candidate { position, place, .. } = candidate;
-            if let Some(tail) = source.go_to(position.offset, candidate.tail_len())?
-                && candidate.is_of(&tail)
+        self.send(Event::FindMarks { head: head.clone(), reply })?;
+        let mut marks = answer.recv().map_err(|_| Interrupt::Stopped)?;
+        // A content that grew has left shorter marks; the farthest is the newest.
+        marks.sort_by_key(|mark| std::cmp::Reverse(mark.position.offset));
+        for mark in marks {
+            let FoundMark { position, key, .. } = mark;
+            if let Some(tail) = source.go_to(position.offset, mark.tail_len())?
+                && mark.is_of(&tail)
             {
-                tracing::info!(input = name, line = position.line, "going on after what was counted before");
-                let identity = Identity::resume(&head, &tail, position);
+                tracing::info!(
+                    input = name,
+                    line = position.line,
+                    "continuing after the lines that were counted before"
+                );
+                let fingerprint = Fingerprint::resume(&head, &tail, position);
                 let first_line = head.split(|&b| b == b'\n').next().unwrap_or_default().to_vec();
-                return Ok(Some(Resumed { position, place, identity, first_line }));
+                return Ok(Some(Resumed { position, key, fingerprint, first_line }));
             }
         }
         source.go_to(0, 0)?;

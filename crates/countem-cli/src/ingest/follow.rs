@@ -1,4 +1,4 @@
-//! Keeps reading files that grow, through rotation.
+//! Reads files that grow, through rotation.
 
 use std::{
     collections::BTreeSet,
@@ -19,24 +19,24 @@ use crate::{
     },
 };
 
-/// How often files are looked at.
+/// Interval at which files are polled.
 const POLL: Duration = Duration::from_millis(200);
 
-/// How long a file that was moved away is still read after it last grew: its writer may not have noticed yet.
+/// Time for which a file that was moved away is still read after it last grew: its writer may not have reopened it yet.
 const LINGER: Duration = Duration::from_secs(2);
 
-/// How much of the beginning shows that a file was emptied and written anew.
+/// Bytes of the beginning that show whether a file was emptied and written anew.
 const SAMPLE: usize = 256;
 
-/// One path, the file that it leads to, and those that it led to before.
+/// A path, the file that it leads to, and the files that it led to before.
 struct Path {
     input: Input,
     path: PathBuf,
     name: Arc<str>,
     current: Option<Tail>,
     leaving: Vec<Tail>,
-    /// What was wrong, so that it is reported once and not at every look.
-    troubles: BTreeSet<String>,
+    /// Errors that were reported.
+    reported: BTreeSet<String>,
 }
 
 /// One open file.
@@ -50,10 +50,10 @@ struct Tail {
 }
 
 impl Feed {
-    /// Feeds what is in the files that are `inputs` and whatever is added to them, until everybody is to stop.
+    /// Feeds the lines of the files `inputs`, and all lines that are added to them, until a stop is requested.
     ///
-    /// A last line without a newline is still being written, and waits for it. When a file was replaced by another one
-    /// of its name, or emptied, what is left of it is fed.
+    /// A last line without a newline is still being written, and waits for its newline. It is fed when the file was
+    /// emptied or replaced by another one of its name.
     pub(crate) fn follow(mut self, inputs: Vec<Input>) {
         let mut paths: Vec<Path> = inputs.into_iter().filter_map(Path::new).collect();
         let mut is_first_round = true;
@@ -61,7 +61,7 @@ impl Feed {
             for path in &mut paths {
                 let polled = path.poll(&mut self);
                 let is_unusable = is_first_round && polled.is_err();
-                if path.suffer(polled, &self).is_err() || is_unusable {
+                if path.report_once(polled, &self).is_err() || is_unusable {
                     return;
                 }
             }
@@ -77,20 +77,20 @@ impl Path {
     fn new(input: Input) -> Option<Self> {
         let Input::File(path) = &input else { return None };
         let (name, path) = (input.name(), path.clone());
-        Some(Self { name, input, path, current: None, leaving: Vec::new(), troubles: BTreeSet::new() })
+        Some(Self { name, input, path, current: None, leaving: Vec::new(), reported: BTreeSet::new() })
     }
 
-    /// Reads on in all files, and notices when the path leads to another one. What cannot be read just now stays open and is
-    /// read on at a later look: opened anew it would be counted from its beginning.
+    /// Reads on in all files and follows the path to a new one. A file that cannot be read for now stays open for the next
+    /// poll: reopened, it would be counted from its beginning.
     fn poll(&mut self, feed: &mut Feed) -> Result<(), Interrupt> {
         self.read_leaving(feed)?;
         let read = self.read_current(feed);
         if let Err(Interrupt::Stopped) = read {
             return read;
         }
-        // Also when it cannot be read: another file may have taken its place.
-        let turned = self.turn(feed);
-        read.and(turned)
+        // Also when the current file cannot be read: another one may have replaced it.
+        let switched = self.switch_file(feed);
+        read.and(switched)
     }
 
     fn read_leaving(&mut self, feed: &mut Feed) -> Result<(), Interrupt> {
@@ -103,7 +103,7 @@ impl Path {
             } else {
                 at += 1;
             }
-            self.suffer(pumped, feed)?;
+            self.report_once(pumped, feed)?;
         }
         Ok(())
     }
@@ -113,7 +113,7 @@ impl Path {
         if tail.was_emptied()?
             && let Some(mut tail) = self.current.take()
         {
-            // What it held is fed to its end. If the rest fails, the new content is opened from its beginning.
+            // The old content is fed to its end. If the rest fails, the new content is opened from its beginning.
             tail.end(feed)?;
             tail.source.go_to(0, 0)?;
             tail.begin(feed, &self.name)?;
@@ -122,11 +122,11 @@ impl Path {
         self.current.as_mut().map_or(Ok(()), |tail| tail.pump(feed))
     }
 
-    /// Goes over to the file that the path leads to now.
-    fn turn(&mut self, feed: &mut Feed) -> Result<(), Interrupt> {
+    /// Switches to the file that the path leads to now.
+    fn switch_file(&mut self, feed: &mut Feed) -> Result<(), Interrupt> {
         let found = match self.path.metadata() {
             Ok(found) => key(&found),
-            // Between being moved away and being made anew a log has no file.
+            // During a rotation the path may lead to no file.
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
             Err(error) => return Err(error.into()),
         };
@@ -140,10 +140,10 @@ impl Path {
         self.open(feed)
     }
 
-    /// Reports what is wrong with a file, once: it does not concern the others, and may pass.
-    fn suffer(&mut self, polled: Result<(), Interrupt>, feed: &Feed) -> Result<(), Interrupt> {
+    /// Reports an error of one file once; other files are unaffected.
+    fn report_once(&mut self, polled: Result<(), Interrupt>, feed: &Feed) -> Result<(), Interrupt> {
         match polled {
-            Err(Interrupt::Failed(error)) if !self.troubles.insert(error.to_string()) => Ok(()),
+            Err(Interrupt::Failed(error)) if !self.reported.insert(error.to_string()) => Ok(()),
             other => feed.report(&self.name, other),
         }
     }
@@ -180,13 +180,13 @@ impl Tail {
         pumped
     }
 
-    /// Feeds what is left of a file that has ended.
+    /// Feeds the rest of a file that is not read any more.
     fn end(&mut self, feed: &mut Feed) -> Result<(), Interrupt> {
         feed.rest(self.number, &mut self.lines)?;
         feed.send(Event::End { input: self.number })
     }
 
-    /// Tells whether the file is shorter than what was read of it, or begins otherwise.
+    /// Returns whether the file is shorter than what was read of it, or begins differently.
     fn was_emptied(&self) -> io::Result<bool> {
         let Some(file) = self.source.file() else { return Ok(false) };
         if file.metadata()?.len() < self.lines.seen() {
@@ -197,7 +197,7 @@ impl Tail {
         Ok(sample[..len] != self.sample)
     }
 
-    /// Remembers how the file begins, before more of it is read.
+    /// Remembers the beginning of the file before more of it is read.
     fn take_sample(&mut self) -> io::Result<()> {
         if let Some(file) = self.source.file().filter(|_| self.sample.len() < SAMPLE) {
             let mut sample = [0; SAMPLE];
@@ -221,7 +221,7 @@ mod tests {
     use super::*;
     use crate::stop::Stop;
 
-    /// Feeds a test, which receives the events.
+    /// Returns a feed and the receiver of its events.
     fn feed() -> (Feed, mpsc::Receiver<Event>) {
         let (events, fed) = mpsc::sync_channel(100);
         let (_, spare) = mpsc::channel();
@@ -229,23 +229,23 @@ mod tests {
         (Feed { events, spare, stop, meter: Arc::default(), is_once: false, inputs: 0 }, fed)
     }
 
-    /// Looks once, and returns the lines that were fed and the number of problems that were reported.
-    fn look(path: &mut Path, feed: &mut Feed, fed: &mpsc::Receiver<Event>) -> (String, usize) {
+    /// Polls once, and returns the lines that were fed and the number of errors that were reported.
+    fn poll(path: &mut Path, feed: &mut Feed, fed: &mpsc::Receiver<Event>) -> (String, usize) {
         let polled = path.poll(feed);
-        assert!(path.suffer(polled, feed).is_ok());
-        let (mut text, mut problems) = (String::new(), 0);
+        assert!(path.report_once(polled, feed).is_ok());
+        let (mut text, mut errors) = (String::new(), 0);
         for event in fed.try_iter() {
             match event {
                 Event::Lines { block, .. } => text += str::from_utf8(block.bytes()).unwrap(),
-                Event::Failed { .. } => problems += 1,
-                Event::Begin { .. } | Event::End { .. } | Event::Find { .. } => {}
+                Event::Failed { .. } => errors += 1,
+                Event::Begin { .. } | Event::End { .. } | Event::FindMarks { .. } => {}
             }
         }
-        (text, problems)
+        (text, errors)
     }
 
     #[test]
-    fn what_cannot_be_read_for_a_while_is_read_on_and_not_anew() {
+    fn unreadable_file_is_read_on_and_not_anew() {
         let folder = tempfile::tempdir().unwrap();
         let file = |name| folder.path().join(name);
         let append = |name, text: &str| {
@@ -256,24 +256,24 @@ mod tests {
         let (mut feed, fed) = feed();
         let mut path = Path::new(Input::File(file("log"))).unwrap();
         append("log", "one\n");
-        let mut look = |path: &mut Path| look(path, &mut feed, &fed);
-        assert_eq!(look(&mut path), ("one\n".into(), 0));
+        let mut poll = |path: &mut Path| poll(path, &mut feed, &fed);
+        assert_eq!(poll(&mut path), ("one\n".into(), 0));
 
         append("log", "two\n");
         path.current.as_mut().unwrap().source.fail(2);
-        assert_eq!(look(&mut path), (String::new(), 1), "it is said");
-        assert_eq!(look(&mut path), (String::new(), 0), "and not again");
-        assert_eq!(look(&mut path), ("two\n".into(), 0));
+        assert_eq!(poll(&mut path), (String::new(), 1), "reported");
+        assert_eq!(poll(&mut path), (String::new(), 0), "only once");
+        assert_eq!(poll(&mut path), ("two\n".into(), 0));
 
-        // Another file takes the place of one that cannot be read, which is still read on.
+        // Another file replaces the unreadable one, which is still read on.
         append("log", "three\n");
         path.current.as_mut().unwrap().source.fail(3);
         fs::rename(file("log"), file("log.1")).unwrap();
         append("log", "four\n");
-        assert_eq!(look(&mut path), ("four\n".into(), 0));
+        assert_eq!(poll(&mut path), ("four\n".into(), 0));
         append("log", "five\n");
-        assert_eq!(look(&mut path), ("five\n".into(), 0), "the others go on");
-        assert_eq!(look(&mut path), (String::new(), 0));
-        assert_eq!(look(&mut path), ("three\n".into(), 0));
+        assert_eq!(poll(&mut path), ("five\n".into(), 0), "the new file is read meanwhile");
+        assert_eq!(poll(&mut path), (String::new(), 0));
+        assert_eq!(poll(&mut path), ("three\n".into(), 0));
     }
 }

@@ -1,4 +1,4 @@
-//! The formats of lines, and how the fields of one line are found.
+//! Formats of lines.
 
 mod combined;
 mod ndjson;
@@ -9,9 +9,15 @@ use anyhow::Result;
 
 pub(crate) use self::combined::{COMBINED, COMMON};
 use self::{combined::Combined, ndjson::Ndjson, regex::Regex, tsv::Tsv};
-use crate::{exit::UsageError, ingest::reject::Reject};
+use crate::{
+    exit::UsageError,
+    ingest::{
+        fields::{Span, Wanted},
+        reject::Reject,
+    },
+};
 
-/// Which format, as the command line says it.
+/// Value of `--format`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Kind {
     /// Apache and nginx access logs with referer and agent
@@ -22,19 +28,6 @@ pub(crate) enum Kind {
     Ndjson,
     /// Columns between tabs; fields are `{1}`, `{2}` or names with `--header`
     Tsv,
-}
-
-/// Where the text of a field lies in the bytes that [`Format::read`] returned.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Span {
-    start: u32,
-    end: u32,
-}
-
-/// The fields that templates, the time and the amount ask for, each once. Its position in the list is a field's slot.
-#[derive(Debug, Default, Clone)]
-pub(crate) struct Wanted {
-    names: Vec<String>,
 }
 
 /// Finds the wanted fields of a line.
@@ -48,40 +41,6 @@ pub(crate) enum Format {
     Tsv(Tsv),
     /// `--regex`.
     Regex(Regex),
-}
-
-impl Span {
-    /// The line has no such field.
-    pub(crate) const MISSING: Self = Self { start: u32::MAX, end: u32::MAX };
-
-    /// The bytes from `start` to before `end`. Lines are bounded far below 4 GiB.
-    #[inline]
-    fn new(start: usize, end: usize) -> Self {
-        let bound = |at| u32::try_from(at).unwrap_or(u32::MAX);
-        Self { start: bound(start), end: bound(end) }
-    }
-
-    /// Returns the text of the field, `None` where it is missing.
-    #[inline]
-    pub(crate) fn of(self, text: &[u8]) -> Option<&[u8]> {
-        text.get(self.start as usize..self.end as usize)
-    }
-}
-
-impl Wanted {
-    /// Returns the slot of the field `name`.
-    pub(crate) fn slot(&mut self, name: &str) -> usize {
-        let known = self.names.iter().position(|known| known == name);
-        known.unwrap_or_else(|| {
-            self.names.push(name.to_owned());
-            self.names.len() - 1
-        })
-    }
-
-    /// Lists the names in the order of their slots.
-    pub(crate) fn names(&self) -> &[String] {
-        &self.names
-    }
 }
 
 impl Format {
@@ -110,23 +69,23 @@ impl Format {
         Ok(Self::Regex(Regex::new(pattern, wanted)?))
     }
 
-    /// Tells whether `pattern` has a group called `name`.
+    /// Returns whether `pattern` has a group called `name`.
     pub(crate) fn regex_has_group(pattern: &str, name: &str) -> bool {
         regex::has_group(pattern, name)
     }
 
-    /// Returns what a field that a line does not have reads as, `None` where that is a mistake in the line.
+    /// Returns the text that stands for a field which a line lacks, `None` where such a line is rejected.
     #[inline]
     pub(crate) fn absent(&self) -> Option<&'static str> {
         matches!(self, Self::Combined(_)).then_some("-")
     }
 
-    /// Tells whether the first line of every file names the columns.
+    /// Returns whether the first line of every file names the columns.
     pub(crate) fn has_header(&self) -> bool {
         matches!(self, Self::Tsv(tsv) if tsv.has_header())
     }
 
-    /// Learns the columns of the coming lines from the first line of their file.
+    /// Reads the names of the columns from the first line of a file.
     ///
     /// # Errors
     /// A [`UsageError`] that lists the columns when a wanted one is not among them.
@@ -152,7 +111,7 @@ impl Format {
     }
 }
 
-/// Says that a format has no field `name`, and which it has.
+/// Returns the error for a field that a format does not have.
 fn unknown_field(name: &str, available: &[&str]) -> UsageError {
     let near = countem_config::similar(name, available.iter().copied());
     let hint = near.map(|near| format!("; did you mean `{{{near}}}`?")).unwrap_or_default();
@@ -168,13 +127,7 @@ mod tests {
 
     /// Every format with a field or two.
     fn formats() -> Vec<(Format, Wanted)> {
-        let wanted = |names: &[&str]| {
-            let mut wanted = Wanted::default();
-            names.iter().for_each(|name| {
-                wanted.slot(name);
-            });
-            wanted
-        };
+        let wanted = |names: &[&str]| names.iter().copied().collect::<Wanted>();
         let log = wanted(&["time", "host", "user", "method", "path", "query", "protocol", "status", "bytes"]);
         let all = wanted(&["request", "referer", "agent", "path", "time"]);
         let json = wanted(&["a", "/b/0", "/b/c~1d", "time"]);
@@ -202,7 +155,7 @@ mod tests {
         }
 
         #[test]
-        fn no_damage_to_a_good_line_makes_a_format_panic(
+        fn no_damage_to_a_line_makes_formats_panic(
             at in any::<prop::sample::Index>(), byte in any::<u8>(), cut in any::<prop::sample::Index>(),
         ) {
             let log = br#"::1 - jo doe [17/May/2015:10:05:03 +0200] "GET /a?b HTTP/1.1" 200 12 "a \" b" "c""#;

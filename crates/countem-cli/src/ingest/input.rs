@@ -1,4 +1,4 @@
-//! Opens what is to be counted: files and standard input, plain or gzip.
+//! Opening inputs: files and standard input, plain or gzip.
 
 use std::{
     fs::File,
@@ -15,7 +15,7 @@ use flate2::bufread::MultiGzDecoder;
 
 use crate::exit::{NotFound, UsageError};
 
-/// What the command line names.
+/// An input that the command line names.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Input {
     /// `-`
@@ -27,7 +27,7 @@ pub(crate) enum Input {
 /// An open input whose uncompressed bytes can be read.
 pub(crate) struct Source {
     stream: Box<dyn Read + Send>,
-    /// The file, where one can go back in it.
+    /// The file, if it can be read again.
     file: Option<File>,
     compression: Compression,
     meter: Arc<AtomicU64>,
@@ -45,7 +45,7 @@ impl Input {
         if argument == Path::new("-") { Self::Stdin } else { Self::File(argument.to_owned()) }
     }
 
-    /// Returns the name under which reports mention the input.
+    /// Returns the name of the input in reports.
     pub(crate) fn name(&self) -> Arc<str> {
         match self {
             Self::Stdin => "standard input".into(),
@@ -56,7 +56,7 @@ impl Input {
     /// Checks that the input can be read, and returns its size where that is known.
     ///
     /// # Errors
-    /// [`NotFound`] when there is no such file; else what the system says.
+    /// [`NotFound`] when there is no such file; else the error of the system.
     pub(crate) fn check(&self) -> Result<Option<u64>> {
         let Self::File(path) = self else { return Ok(None) };
         let metadata = path.metadata().map_err(|error| cannot_read(path, error))?;
@@ -64,14 +64,14 @@ impl Input {
             return Err(UsageError::new(format!("cannot read `{}`: it is a folder", path.display())).into());
         }
         if !metadata.is_file() {
-            // Opening a pipe would take it from whoever writes into it.
+            // Opening a pipe and closing it again would end its writer.
             return Ok(None);
         }
         File::open(path).map_err(|error| cannot_read(path, error))?;
         Ok(Some(metadata.len()))
     }
 
-    /// Opens the input. `meter` learns how many bytes are read, as they lie on the disk.
+    /// Opens the input. `meter` counts the bytes read from the disk, before decompression.
     ///
     /// # Errors
     /// The input cannot be read, or is compressed in an unknown way.
@@ -90,7 +90,7 @@ impl Input {
     }
 }
 
-/// Words the failure to open a file.
+/// Returns the error for a file that cannot be opened.
 pub(crate) fn cannot_read(path: &Path, error: io::Error) -> anyhow::Error {
     let text = format!("cannot read `{}`: {error}", path.display());
     if error.kind() == io::ErrorKind::NotFound {
@@ -104,13 +104,13 @@ impl Source {
     fn new(raw: Box<dyn Read + Send>, file: Option<File>, meter: Arc<AtomicU64>) -> Result<Self> {
         let mut raw = Metered { inner: raw, meter: Arc::clone(&meter) };
         let mut magic = Vec::new();
-        raw.by_ref().take(LONGEST_MAGIC).read_to_end(&mut magic)?;
-        let compression = recognise(&magic)?;
+        raw.by_ref().take(MAX_MAGIC).read_to_end(&mut magic)?;
+        let compression = compression_of(&magic)?;
         let whole = io::Cursor::new(magic).chain(raw);
         Ok(Self { stream: decompress(whole, compression), file, compression, meter })
     }
 
-    /// Tells whether the content is compressed.
+    /// Returns whether the content is compressed.
     pub(crate) fn is_compressed(&self) -> bool {
         self.compression != Compression::None
     }
@@ -120,11 +120,11 @@ impl Source {
         self.file.as_ref()
     }
 
-    /// Goes to `offset` of the uncompressed content and returns the `window` bytes before it, `None` when the content
-    /// ends before.
+    /// Seeks to `offset` of the uncompressed content and returns the `window` bytes before it, `None` when the content
+    /// is shorter.
     ///
     /// # Errors
-    /// The input cannot be read, or not again.
+    /// The input cannot be read, or is not seekable.
     pub(crate) fn go_to(&mut self, offset: u64, window: usize) -> io::Result<Option<Vec<u8>>> {
         let mut file = self.file.as_ref().ok_or(io::ErrorKind::NotSeekable)?.try_clone()?;
         let before = offset.saturating_sub(window as u64);
@@ -142,7 +142,7 @@ impl Source {
 
 #[cfg(test)]
 impl Source {
-    /// Lets the next `times` reads fail.
+    /// Makes the next `times` reads fail.
     pub(crate) fn fail(&mut self, times: usize) {
         struct Failing(usize, Box<dyn Read + Send>);
         impl Read for Failing {
@@ -172,9 +172,9 @@ fn decompress(raw: impl Read + Send + 'static, compression: Compression) -> Box<
     }
 }
 
-const LONGEST_MAGIC: u64 = 6;
+const MAX_MAGIC: u64 = 6;
 
-fn recognise(magic: &[u8]) -> Result<Compression> {
+fn compression_of(magic: &[u8]) -> Result<Compression> {
     const FOREIGN: [(&[u8], &str); 3] =
         [(b"\x28\xb5\x2f\xfd", "zstd"), (b"\xfd7zXZ\0", "xz"), (b"BZh91A", "bzip2")];
     if let Some((_, name)) = FOREIGN.iter().find(|(start, _)| magic.starts_with(start)) {
@@ -217,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn plain_and_gzip_of_several_members_read_alike_from_any_position() {
+    fn plain_and_gzip_read_alike_from_any_position() {
         let plain = "first\nsecond\nthird\n".repeat(1000);
         let (one, two) = plain.split_at(7000);
         for bytes in [plain.clone().into_bytes(), [gzip(one), gzip(two)].concat()] {
@@ -247,8 +247,8 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_decompressed_says_so() {
-        assert!(recognise(b"\x28\xb5\x2f\xfd..").unwrap_err().to_string().contains("zstd"));
+    fn unknown_compression_is_refused() {
+        assert!(compression_of(b"\x28\xb5\x2f\xfd..").unwrap_err().to_string().contains("zstd"));
         let missing = Input::File("/nonexistent/log".into());
         assert!(missing.check().unwrap_err().is::<NotFound>());
         assert!(Input::File("/".into()).check().unwrap_err().is::<UsageError>());

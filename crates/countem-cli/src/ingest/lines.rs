@@ -4,10 +4,10 @@ use std::io::{self, Read};
 
 use memchr::memrchr;
 
-/// The longest line that is looked at. A longer one is handed out in pieces, so that no input can fill the memory.
-pub(crate) const LONGEST_LINE: usize = 1 << 20;
+/// Maximum length of a line in bytes. A longer one is handed out in pieces, so that no input can fill the memory.
+pub(crate) const MAX_LINE: usize = 1 << 20;
 
-/// How much is read at once: enough that the cost of a call vanishes, little enough to stay in the processor's cache.
+/// Bytes read at once: many enough to make the cost of a call vanish, few enough for the processor's cache.
 const BLOCK: usize = 256 << 10;
 
 /// Cuts one stream. The position in the stream is that of whole lines handed out.
@@ -23,7 +23,7 @@ pub(crate) struct Lines {
 }
 
 /// Consecutive bytes of a stream: whole lines, each with its newline; the last line, where it has none; or a piece of a
-/// line, longer than [`LONGEST_LINE`], whose other pieces follow.
+/// line, longer than [`MAX_LINE`], whose other pieces follow.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Block {
     /// The bytes are the first `len` of these.
@@ -51,16 +51,16 @@ impl Lines {
         self.offset + self.filled as u64
     }
 
-    /// Reads on until there is a block, `None` when the stream has nothing more for now. `spare` is memory to use again.
+    /// Reads until there is a block, `None` when the stream has no more for now. `spare` is memory to use again.
     ///
     /// # Errors
-    /// The stream cannot be read. What was read before stays, and reading can go on.
+    /// The stream cannot be read. Bytes read before are kept, and the next call continues.
     pub(crate) fn next(&mut self, stream: &mut impl Read, spare: Vec<u8>) -> io::Result<Option<Block>> {
         loop {
             if let Some(newline) = memrchr(b'\n', &self.buffer[self.searched..self.filled]) {
                 return Ok(Some(self.hand_out(self.searched + newline + 1, spare)));
             }
-            if self.filled > LONGEST_LINE {
+            if self.filled > MAX_LINE {
                 return Ok(Some(self.hand_out(self.filled, spare)));
             }
             self.searched = self.filled;
@@ -73,7 +73,7 @@ impl Lines {
         }
     }
 
-    /// Returns what is left when the stream has ended: a last line without a newline, if any.
+    /// Returns the last line of an ended stream if it has no newline.
     pub(crate) fn finish(&mut self) -> Option<Block> {
         (self.filled > 0).then(|| self.hand_out(self.filled, Vec::new()))
     }
@@ -81,7 +81,7 @@ impl Lines {
     /// The free part of the buffer, at least one byte.
     fn free(&mut self) -> &mut [u8] {
         if self.filled == self.buffer.len() {
-            let grown = (self.buffer.len() * 2).clamp(BLOCK, LONGEST_LINE + BLOCK);
+            let grown = (self.buffer.len() * 2).clamp(BLOCK, MAX_LINE + BLOCK);
             self.buffer.resize(grown, 0);
         }
         &mut self.buffer[self.filled..]
@@ -143,23 +143,23 @@ mod tests {
     }
 
     #[test]
-    fn an_overlong_line_comes_in_pieces_and_the_lines_around_it_stay_whole() {
+    fn overlong_line_comes_in_pieces_between_whole_lines() {
         let mut bytes = b"first\n".to_vec();
-        bytes.resize(bytes.len() + 5 * LONGEST_LINE, b'x');
+        bytes.resize(bytes.len() + 5 * MAX_LINE, b'x');
         bytes.extend_from_slice(b"\nlast\nopen");
         for step in [64 << 10, 1 << 20, usize::MAX] {
             let blocks = cut(&bytes, step);
             assert_eq!(blocks.concat(), bytes);
-            assert!(blocks.iter().all(|block| block.len() <= LONGEST_LINE + BLOCK));
+            assert!(blocks.iter().all(|block| block.len() <= MAX_LINE + BLOCK));
             let pieces: Vec<_> = blocks.iter().filter(|block| !block.ends_with(b"\n")).collect();
             assert!(pieces.len() > 4);
-            assert!(pieces[..pieces.len() - 1].iter().all(|piece| piece.len() > LONGEST_LINE));
+            assert!(pieces[..pieces.len() - 1].iter().all(|piece| piece.len() > MAX_LINE));
             assert_eq!(pieces.last().unwrap().as_slice(), b"open");
         }
     }
 
     #[test]
-    fn what_comes_late_ends_the_line_that_was_open() {
+    fn late_bytes_end_an_open_line() {
         let mut lines = Lines::new(10);
         assert_eq!(lines.next(&mut &b"a"[..], Vec::new()).unwrap(), None);
         assert_eq!(lines.seen(), 11);

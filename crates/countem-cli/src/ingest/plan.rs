@@ -1,44 +1,45 @@
-//! What is to be counted, and how.
+//! The parsed flags of an `ingest` run.
 
 use std::sync::Arc;
 
-use countem::Calendar;
+use countem_core::Schedules;
 
 use crate::ingest::{
-    format::{Format, Wanted},
+    fields::Wanted,
+    format::Format,
     template::Template,
     time::{TimeFormat, Times},
 };
 
-/// What is to be counted, and how.
+/// The parsed flags of an `ingest` run: how lines are read and what they count.
 #[derive(Debug, Clone)]
 pub(crate) struct Plan {
     pub(crate) format: Format,
     pub(crate) templates: Vec<Template>,
     pub(crate) wanted: Wanted,
     pub(crate) moment: Moment,
-    /// The slot of the field that says how much a line adds; one when `None`.
+    /// Index of the field that holds the amount to add; 1 is added when `None`.
     pub(crate) amount: Option<usize>,
-    pub(crate) calendar: Arc<Calendar>,
+    pub(crate) schedules: Arc<Schedules>,
 }
 
-/// When a line is counted.
+/// Moment at which a line is counted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Moment {
-    /// At the time that the line says in the field of this slot.
+    /// The time in the field of this index.
     Field(usize, TimeFormat),
-    /// When it is read.
+    /// The time at which the line is read.
     Now,
 }
 
 impl Plan {
-    /// Returns the slot of the time and how to read it, `None` when lines are counted at the time they are read.
+    /// Returns the index of the time field and its reader, `None` when lines are counted at the time they are read.
     pub(crate) fn times(&self) -> Option<(usize, Times)> {
         match &self.moment {
             Moment::Now => None,
-            Moment::Field(slot, format) => {
+            Moment::Field(field, format) => {
                 // Days of every collection are in the same zone.
-                Some((*slot, Times::new(format.clone(), self.calendar.zone().clone())))
+                Some((*field, Times::new(format.clone(), self.schedules.zone().clone())))
             }
         }
     }

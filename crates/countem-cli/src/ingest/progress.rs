@@ -10,10 +10,10 @@ use std::{
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-/// How far the threads are.
+/// Progress of the threads.
 #[derive(Debug, Default)]
 pub(crate) struct Meters {
-    /// Bytes read, as they lie on the disk. Written by the reading thread.
+    /// Bytes read from the disk, before decompression. Written by the reading thread.
     pub(crate) bytes: Arc<AtomicU64>,
     /// Lines seen. Written by the counting thread.
     pub(crate) lines: AtomicU64,
@@ -21,10 +21,10 @@ pub(crate) struct Meters {
 
 /// Shows `meters` on the terminal until the future is dropped; `total` bytes are to be read, where that is known.
 pub(crate) async fn show(meters: Arc<Meters>, total: Option<u64>) {
-    const EVERY: Duration = Duration::from_millis(100);
+    const REFRESH_INTERVAL: Duration = Duration::from_millis(100);
     let target = ProgressDrawTarget::stderr();
     let bar = Cleared(ProgressBar::with_draw_target(total, target).with_style(style(total.is_some())));
-    let mut ticks = tokio::time::interval(EVERY);
+    let mut ticks = tokio::time::interval(REFRESH_INTERVAL);
     loop {
         ticks.tick().await;
         let lines = meters.lines.load(Ordering::Relaxed);
@@ -35,7 +35,7 @@ pub(crate) async fn show(meters: Arc<Meters>, total: Option<u64>) {
     }
 }
 
-/// Leaves the terminal as it was.
+/// Clears the bar from the terminal when dropped.
 struct Cleared(ProgressBar);
 
 impl Drop for Cleared {

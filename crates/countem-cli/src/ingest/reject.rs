@@ -1,30 +1,30 @@
-//! Why a line is not counted.
+//! Reasons for which a line is not counted.
 
 use std::borrow::Cow;
 
 use countem_core::NameError;
 
-use crate::ingest::format::Wanted;
+use crate::ingest::fields::Wanted;
 
-/// Why a line is not counted. Cheap to make: the words are found when a line is reported.
+/// Reason for which a line is not counted. Cheap to make: the text is formatted when a line is reported.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Reject {
     /// The line does not have the shape of its format.
     Shape(&'static str),
-    /// The field in this slot is missing.
+    /// The field of this index is missing.
     Missing(usize),
-    /// The field in this slot is not a time.
+    /// The field of this index is not a time.
     Time(usize),
-    /// The field in this slot is not a whole number.
+    /// The field of this index is not a whole number.
     Amount(usize),
-    /// The metric's name would break a rule.
+    /// The metric's name would be invalid.
     Metric(&'static str),
-    /// The line is longer than any line may be.
+    /// The line is longer than [`MAX_LINE`](super::lines::MAX_LINE).
     TooLong,
 }
 
 impl Reject {
-    /// Says which rule of metric names was broken, without the name.
+    /// Returns the rule of metric names that was broken, without the name.
     pub(crate) fn of_name(error: &NameError) -> Self {
         Self::Metric(match error {
             NameError::Empty { .. } => "metric name would be empty",
@@ -33,14 +33,14 @@ impl Reject {
         })
     }
 
-    /// Says the reason for people.
+    /// Returns the reason as text.
     pub(crate) fn reason(self, wanted: &Wanted) -> Cow<'static, str> {
-        let name = |slot: usize| wanted.names().get(slot).map_or("", String::as_str);
+        let name = |index: usize| wanted.names().get(index).map_or("", String::as_str);
         match self {
             Self::Shape(text) | Self::Metric(text) => text.into(),
-            Self::Missing(slot) => format!("field `{{{}}}` is missing", name(slot)).into(),
-            Self::Time(slot) => format!("field `{{{}}}` is not a time", name(slot)).into(),
-            Self::Amount(slot) => format!("field `{{{}}}` is not a whole number", name(slot)).into(),
+            Self::Missing(index) => format!("field `{{{}}}` is missing", name(index)).into(),
+            Self::Time(index) => format!("field `{{{}}}` is not a time", name(index)).into(),
+            Self::Amount(index) => format!("field `{{{}}}` is not a whole number", name(index)).into(),
             Self::TooLong => "line is longer than 1 MiB".into(),
         }
     }

@@ -1,4 +1,4 @@
-//! What became of the lines.
+//! The report of an `ingest` run.
 
 use std::{
     collections::BTreeMap,
@@ -13,19 +13,18 @@ use countem_store::Quarantined;
 use serde_json::{Value, json};
 
 use crate::{
-    courier::Delivered,
     exit::Exit,
-    ingest::{format::Wanted, reject::Reject},
+    ingest::{delivery::Delivered, fields::Wanted, reject::Reject},
     output::{Format, Listing, grouped},
 };
 
-/// How many lines are shown of each reason.
+/// Number of lines shown for each reason.
 const EXAMPLES: usize = 3;
 
-/// How much of a rejected line is shown.
+/// Characters shown of a rejected line.
 const EXCERPT: usize = 120;
 
-/// What the counting thread saw. Every line is counted, blank or rejected.
+/// Statistics of the counting thread. Every line is counted, blank or rejected.
 #[derive(Debug, Default)]
 pub(crate) struct Tally {
     wanted: Wanted,
@@ -33,7 +32,7 @@ pub(crate) struct Tally {
     pub(crate) lines: u64,
     pub(crate) counted: u64,
     pub(crate) blank: u64,
-    /// Uncompressed bytes of the inputs before the places where counting went on.
+    /// Uncompressed bytes that were counted by earlier runs.
     pub(crate) skipped: u64,
     rejected: BTreeMap<Reject, Rejected>,
     failed: Vec<(Arc<str>, Error)>,
@@ -53,27 +52,27 @@ struct Example {
     text: String,
 }
 
-/// What a run did, for the user.
+/// Outcome of a run, for the user.
 #[derive(Debug)]
 pub(crate) struct Report {
     pub(crate) tally: Tally,
     pub(crate) delivered: Delivered,
-    /// How many counters a line is counted in.
+    /// Number of counters to which a line adds.
     pub(crate) templates: u64,
     /// The store, without secrets.
     pub(crate) store: String,
     pub(crate) took: Duration,
-    /// Ended by a signal before everything was read.
+    /// A signal ended the run before everything was read.
     pub(crate) interrupted: bool,
 }
 
 impl Tally {
-    /// Begins to count lines whose fields are `wanted`.
+    /// Returns an empty tally of lines whose fields are `wanted`.
     pub(crate) fn new(wanted: Wanted) -> Self {
         Self { wanted, ..Self::default() }
     }
 
-    /// Takes down a line that was not counted.
+    /// Notes a line that was not counted.
     #[cold]
     pub(crate) fn reject(&mut self, reject: Reject, input: &Arc<str>, line: u64, text: &[u8]) {
         let rejected = self.rejected.entry(reject).or_default();
@@ -83,18 +82,18 @@ impl Tally {
         }
     }
 
-    /// Takes down an input that could not be read, or not to its end.
+    /// Notes an input that could not be read to its end.
     pub(crate) fn fail(&mut self, input: &Arc<str>, error: Error) {
         self.failed.push((Arc::clone(input), error));
     }
 
-    /// Returns the number of lines that were not counted for a reason.
+    /// Returns the number of rejected lines.
     pub(crate) fn rejected(&self) -> u64 {
         self.rejected.values().map(|rejected| rejected.lines).sum()
     }
 }
 
-/// The beginning of a line in printable characters.
+/// Returns the beginning of a line in printable characters.
 fn excerpt(line: &[u8]) -> String {
     let text = String::from_utf8_lossy(&line[..line.len().min(4 * EXCERPT)]);
     let mut shown = String::new();
@@ -109,10 +108,10 @@ fn excerpt(line: &[u8]) -> String {
 }
 
 impl Report {
-    /// Returns how the run ends.
+    /// Returns the exit code of the run.
     ///
     /// # Errors
-    /// What kept it from doing anything at all.
+    /// The failure of the store, or of an input when no line was read.
     pub(crate) fn exit(self) -> Result<Exit> {
         if let Some(error) = self.delivered.failure {
             return Err(error.into());
@@ -150,19 +149,19 @@ impl Report {
         self.delivered.quarantined.iter().map(|counter| counter.increments).sum()
     }
 
-    /// Says how many increments are in the store.
+    /// Returns a line that says how many increments are stored.
     pub(crate) fn stored(&self) -> String {
         let (stored, accepted) = (grouped(self.delivered.increments), grouped(self.accepted()));
         format!("stored {stored} of {accepted} increments in {}", self.store)
     }
 
-    /// Increments that are certainly not in the store.
+    /// Returns the number of increments that are certainly not stored.
     fn not_stored(&self) -> u64 {
         let Delivered { increments, in_doubt, .. } = self.delivered;
         self.accepted().saturating_sub(increments + in_doubt + self.quarantined())
     }
 
-    /// Lines per second, zero where no time passed.
+    /// Returns the lines per second, zero where no time passed.
     fn rate(&self) -> f64 {
         let rate = self.tally.lines as f64 / self.took.as_secs_f64();
         if rate.is_finite() { rate.round() } else { 0.0 }
@@ -225,14 +224,14 @@ impl fmt::Display for Report {
         let tally = &self.tally;
         let (lines, counted) = (grouped(tally.lines), grouped(tally.counted));
         let (seconds, rate) = (self.took.as_secs_f64(), indicatif::HumanFloatCount(self.rate()));
-        let until = if self.interrupted { ", interrupted" } else { "" };
+        let interrupted = if self.interrupted { ", interrupted" } else { "" };
         let blank =
             if tally.blank > 0 { format!(", blank {},", grouped(tally.blank)) } else { String::new() };
         let is_stored = self.delivered.increments >= self.accepted();
         let into = if is_stored { format!(" into {}", self.store) } else { String::new() };
         writeln!(
             f,
-            "counted {counted} of {lines} lines{blank}{into} in {seconds:.2} s, {rate} lines/s{until}"
+            "counted {counted} of {lines} lines{blank}{into} in {seconds:.2} s, {rate} lines/s{interrupted}"
         )?;
         if !is_stored {
             writeln!(f, "{}", self.stored())?;
@@ -296,7 +295,7 @@ mod tests {
     }
 
     #[test]
-    fn the_text_names_every_reason_with_its_first_lines() {
+    fn text_shows_examples_of_every_reason() {
         let expected = "counted 1,234,560 of 1,234,567 lines, blank 3, into memory:// in 0.50 s, 2,469,134 lines/s\n\
             rejected 4 lines\n          4  line is longer than 1 MiB\n             a.log:1: x\\t\u{fffd}\n             \
             a.log:2: x\\t\u{fffd}\n             a.log:3: x\\t\u{fffd}\n";
@@ -304,7 +303,7 @@ mod tests {
     }
 
     #[test]
-    fn the_numbers_add_up_in_every_format() {
+    fn numbers_add_up_in_every_format() {
         let value: Value = serde_json::from_str(&written(&report(), Format::Json)).unwrap();
         let sum: u64 = ["counted", "blank", "rejected"].iter().map(|key| value[key].as_u64().unwrap()).sum();
         assert_eq!(value["lines"], sum);
@@ -318,7 +317,7 @@ mod tests {
     }
 
     #[test]
-    fn what_may_be_stored_is_not_called_not_stored() {
+    fn in_doubt_is_not_reported_as_not_stored() {
         let delivered = Delivered { increments: 1_000_000, in_doubt: 234_000, ..Delivered::default() };
         let report = Report { delivered, ..report() };
         let text = written(&report, Format::Table);

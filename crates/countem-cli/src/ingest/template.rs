@@ -1,4 +1,4 @@
-//! `collection:{template}`: what a line counts.
+//! Names of counters, made from the fields of a line: `collection:{template}`.
 
 use anyhow::Result;
 use countem_core::{CollectionName, MetricName};
@@ -6,12 +6,12 @@ use countem_core::{CollectionName, MetricName};
 use crate::{
     exit::UsageError,
     ingest::{
-        format::{Span, Wanted},
+        fields::{Span, Wanted},
         reject::Reject,
     },
 };
 
-/// A collection, and how the name of the metric is made from the fields of a line.
+/// A collection and a pattern for the name of a metric.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Template {
     collection: CollectionName,
@@ -21,12 +21,12 @@ pub(crate) struct Template {
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Part {
     Literal(String),
-    /// The slot of a field.
+    /// Index of a wanted field.
     Field(usize),
 }
 
 impl Template {
-    /// The bytes of a field that is part of the metric's name are no text.
+    /// A field that is part of the metric's name is not UTF-8.
     pub(crate) const NOT_UTF8: Reject = Reject::Metric("metric name would not be UTF-8");
 
     /// Reads `collection:{template}` and adds the fields it names to `wanted`.
@@ -34,7 +34,7 @@ impl Template {
     /// `{{` and `}}` stand for single braces.
     ///
     /// # Errors
-    /// A [`UsageError`] that says what is wrong where.
+    /// A [`UsageError`] with the reason.
     pub(crate) fn parse(text: &str, wanted: &mut Wanted) -> Result<Self> {
         let refuse = |why: String| UsageError::new(format!("cannot understand `--count {text}`: {why}"));
         let (collection, metric) = text.split_once(':').ok_or_else(|| {
@@ -69,9 +69,9 @@ impl Template {
         for part in &self.parts {
             match part {
                 Part::Literal(literal) => out.extend_from_slice(literal.as_bytes()),
-                Part::Field(slot) => {
-                    let value = spans[*slot].of(text).or(absent.map(str::as_bytes));
-                    out.extend_from_slice(value.ok_or(Reject::Missing(*slot))?);
+                Part::Field(field) => {
+                    let value = spans[*field].of(text).or(absent.map(str::as_bytes));
+                    out.extend_from_slice(value.ok_or(Reject::Missing(*field))?);
                 }
             }
         }
@@ -101,7 +101,7 @@ fn parse_parts(template: &str, wanted: &mut Wanted) -> Result<Vec<Part>, String>
             if !literal.is_empty() {
                 parts.push(Part::Literal(std::mem::take(&mut literal)));
             }
-            parts.push(Part::Field(wanted.slot(name)));
+            parts.push(Part::Field(wanted.index_of(name)));
             rest = after;
         }
     }
@@ -140,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_template_is_refused_with_the_reason() {
+    fn malformed_template_is_refused_with_the_reason() {
         for (bad, why) in [
             ("web", "a colon"),
             ("we b:x", "collection name"),
@@ -160,7 +160,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_text_makes_the_template_parser_panic(text in "[a{}:1/ ä]{0,12}") {
+        fn no_text_makes_the_parser_panic(text in "[a{}:1/ ä]{0,12}") {
             drop(Template::parse(&text, &mut Wanted::default()));
         }
 

@@ -1,4 +1,4 @@
-//! When a line was counted.
+//! Reading the times of lines.
 
 mod clf;
 
@@ -8,7 +8,7 @@ use jiff::{Timestamp, civil::DateTime, fmt::strtime, tz::TimeZone};
 use self::clf::Clf;
 use crate::exit::UsageError;
 
-/// How the time of a line is written.
+/// Notation of times, the value of `--time-format`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum TimeFormat {
     /// `17/May/2015:10:05:03 +0000`
@@ -25,7 +25,7 @@ pub(crate) enum TimeFormat {
     Strptime(String),
 }
 
-/// Reads the times of lines, remembering the last one: neighbours are often of the same second or day.
+/// Reads times, and remembers the last one: neighbouring lines are often of the same second or day.
 #[derive(Debug, Clone)]
 pub(crate) struct Times {
     format: TimeFormat,
@@ -39,7 +39,7 @@ impl TimeFormat {
     /// Reads the value of `--time-format`.
     ///
     /// # Errors
-    /// A [`UsageError`] when it is neither a known word nor a pattern.
+    /// A [`UsageError`] when it is neither a known word nor a usable pattern.
     pub(crate) fn parse(text: &str) -> Result<Self> {
         Ok(match text {
             "auto" => Self::Auto,
@@ -59,7 +59,7 @@ impl TimeFormat {
 impl Times {
     /// Prepares to read times written as `format`; those without an offset are in `zone`.
     pub(crate) fn new(format: TimeFormat, zone: TimeZone) -> Self {
-        // The empty text is no time in any format, which is what the empty memory says.
+        // The empty text is no time in any format, so the initial memory is right.
         Self { format, zone, clf: Clf::default(), last_text: Vec::new(), last: None }
     }
 
@@ -111,7 +111,7 @@ impl Times {
     }
 }
 
-/// The last second of the year 9999. A larger number cannot count seconds: nothing is stored for such a time.
+/// The last second of the year 9999. A larger number counts milliseconds, since no counter is stored for such a year.
 const LAST_SECOND: i64 = 253_402_300_799;
 
 fn is_number(text: &str) -> bool {
@@ -119,8 +119,8 @@ fn is_number(text: &str) -> bool {
     !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit() || b == b'.')
 }
 
-/// Reads a date, or a date and a time, in digits alone. As numbers they would be seconds of the years until 1973, or milliseconds
-/// after 2286, and nobody means these.
+/// Reads a date, or a date and a time, in digits alone. As numbers they would be seconds before 1973, or milliseconds after
+/// 2286, which are unlikely in a log.
 fn compact(text: &str) -> Option<DateTime> {
     let parsed = match text.len() {
         8 => strtime::parse("%Y%m%d", text).ok()?,
@@ -128,8 +128,8 @@ fn compact(text: &str) -> Option<DateTime> {
         _ => return None,
     };
     let date = parsed.to_date().ok()?;
-    let is_meant = (1900..2200).contains(&date.year());
-    is_meant.then(|| date.to_datetime(parsed.to_time().unwrap_or(jiff::civil::Time::midnight())))
+    let is_likely = (1900..2200).contains(&date.year());
+    is_likely.then(|| date.to_datetime(parsed.to_time().unwrap_or(jiff::civil::Time::midnight())))
 }
 
 fn number(text: &str) -> Option<Timestamp> {
@@ -154,7 +154,7 @@ fn floor(moment: Timestamp) -> i64 {
     moment.as_second() - i64::from(moment.subsec_nanosecond() < 0)
 }
 
-/// Refuses at once a pattern that could never read any line.
+/// Refuses a pattern that cannot read any line.
 fn check_pattern(pattern: &str) -> Result<String> {
     let refuse = |why: String| UsageError::new(format!("cannot understand `--time-format {pattern}`: {why}"));
     let sample = Timestamp::UNIX_EPOCH.to_zoned(TimeZone::UTC);
@@ -206,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_time_is_refused() {
+    fn text_that_is_no_time_is_refused() {
         for (format, text) in [
             ("auto", ""),
             ("auto", "yesterday"),
@@ -225,14 +225,14 @@ mod tests {
     }
 
     #[test]
-    fn a_format_that_could_never_work_is_refused_at_once() {
+    fn format_that_never_works_is_refused() {
         for bad in ["", "iso", "%H:%M", "%Y-%Q", "%"] {
             assert!(TimeFormat::parse(bad).is_err(), "{bad:?} was accepted");
         }
     }
 
     #[test]
-    fn a_failed_time_does_not_answer_with_the_one_before() {
+    fn failed_time_does_not_return_the_last_one() {
         let mut times = Times::new(TimeFormat::Auto, TimeZone::UTC);
         assert!(times.second(b"1431857103").is_some());
         assert_eq!(times.second(b"x"), None);

@@ -1,4 +1,4 @@
-//! `inc`, `config`, `completions`, and what holds for every command.
+//! `inc`, `config`, `completions`, and laws of every command.
 
 use std::{
     io::Read,
@@ -9,7 +9,7 @@ use std::{
 use crate::harness::{Sandbox, finish};
 
 #[test]
-fn one_shot_processes_at_the_same_time_count_exactly() {
+fn concurrent_processes_count_exactly() {
     let sandbox = Sandbox::new();
     let (started, calls) = (AtomicUsize::new(0), 64);
     std::thread::scope(|scope| {
@@ -41,7 +41,7 @@ fn inc_adds_any_number_at_any_time() {
 }
 
 #[test]
-fn inc_says_in_which_period_a_counter_has_no_room() {
+fn inc_names_the_period_that_overflows() {
     let sandbox = Sandbox::new();
     let both = ["--set", "time.periods=day,month", "inc", "c", "m"];
     sandbox.run(&[&both[..], &["9223372036854775807", "--date", "2015-05-17"]].concat()).expect(0);
@@ -51,7 +51,7 @@ fn inc_says_in_which_period_a_counter_has_no_room() {
 }
 
 #[test]
-fn names_are_stored_as_they_are_or_refused_with_the_reason() {
+fn names_are_stored_unchanged_or_refused() {
     let sandbox = Sandbox::new();
     let long = "x".repeat(512);
     let names = ["a", "a.b", "a..b", "$inc", "_id", "%2E", " ", "🦀", "-x", &long];
@@ -72,7 +72,7 @@ fn names_are_stored_as_they_are_or_refused_with_the_reason() {
 }
 
 #[test]
-fn a_store_that_cannot_be_used_is_told_from_one_that_cannot_be_meant() {
+fn unusable_store_differs_from_malformed_address() {
     let sandbox = Sandbox::new();
     sandbox.write(
         "text.db",
@@ -88,7 +88,7 @@ fn a_store_that_cannot_be_used_is_told_from_one_that_cannot_be_meant() {
 }
 
 #[test]
-fn the_configuration_comes_in_layers_and_all_mistakes_are_told_at_once() {
+fn configuration_layers_report_all_mistakes_at_once() {
     let sandbox = Sandbox::new();
     let config = |args: &[&str]| sandbox.run(&[&["config"], args].concat());
     let default = config(&["--default"]).expect(0).out;
@@ -124,7 +124,7 @@ fn completions_are_made_for_every_shell() {
 }
 
 #[test]
-fn a_reader_that_goes_away_is_no_error() {
+fn closed_output_is_no_error() {
     let sandbox = Sandbox::new();
     let lines: String = (0..30_000).map(|n| format!("metric number {n}\n")).collect();
     let tsv = ["ingest", "--format", "tsv", "--now", "--count", "c:{1}"];
@@ -147,7 +147,7 @@ fn a_reader_that_goes_away_is_no_error() {
 }
 
 #[test]
-fn help_and_version_are_short_and_say_how_it_ends() {
+fn help_and_version_are_short() {
     let sandbox = Sandbox::new();
     assert!(sandbox.run(&["--version"]).expect(0).out.starts_with("countem 0."));
     let help = sandbox.run(&["--help"]).expect(0).out;
@@ -174,7 +174,7 @@ fn help_and_version_are_short_and_say_how_it_ends() {
 }
 
 #[test]
-fn a_store_that_another_process_keeps_locked_is_unreachable() {
+fn locked_store_is_unreachable() {
     let sandbox = Sandbox::new();
     sandbox.run(&["inc", "c", "m"]).expect(0);
     let other = rusqlite::Connection::open(sandbox.path("countem.db")).unwrap();
@@ -187,7 +187,7 @@ fn a_store_that_another_process_keeps_locked_is_unreachable() {
 }
 
 #[test]
-fn nobody_has_to_read_what_is_said() {
+fn messages_may_have_no_reader() {
     let sandbox = Sandbox::new();
     for (args, code) in [
         (&["get", "nothing"][..], 3),
@@ -202,9 +202,9 @@ fn nobody_has_to_read_what_is_said() {
 }
 
 #[test]
-fn a_server_that_does_not_answer_is_unreachable_for_every_command() {
+fn unresponsive_server_is_unreachable_for_every_command() {
     let sandbox = Sandbox::new();
-    // Nobody listens on a port that was free a moment ago.
+    // A port that was free a moment ago has no listener.
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let uri = format!("mongodb://127.0.0.1:{port}/countem");
     for args in [

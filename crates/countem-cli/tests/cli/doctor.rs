@@ -1,4 +1,4 @@
-//! `doctor`: says what is wrong, changes no count, disturbs nobody.
+//! `doctor`: reports failures, changes no count, runs beside a counting process.
 
 use std::fs;
 
@@ -22,7 +22,7 @@ fn assert_said(ran: &Ran, lines: &[(&str, &str)]) {
 }
 
 #[test]
-fn a_sound_installation_is_called_sound() {
+fn sound_installation_has_no_failure() {
     let sandbox = Sandbox::new();
     let none = doctor(&sandbox, &["--audit"], 0);
     assert_said(
@@ -49,7 +49,7 @@ fn a_sound_installation_is_called_sound() {
 }
 
 #[test]
-fn an_empty_file_gets_its_tables_as_the_help_says() {
+fn doctor_creates_tables_in_an_empty_file() {
     let sandbox = Sandbox::new();
     sandbox.write("countem.db", "");
     assert_said(&doctor(&sandbox, &[], 0), &[("ok    store", "can be reached and used")]);
@@ -59,7 +59,7 @@ fn an_empty_file_gets_its_tables_as_the_help_says() {
 }
 
 #[test]
-fn it_looks_beside_a_running_process() {
+fn doctor_runs_beside_a_running_process() {
     let sandbox = Sandbox::new();
     sandbox.count(&[&[("a", 1)]]);
     let collector = sandbox.collector();
@@ -73,7 +73,7 @@ fn it_looks_beside_a_running_process() {
 }
 
 #[test]
-fn what_the_store_lacks_is_found_and_a_replay_repairs_it() {
+fn audit_finds_what_a_replay_repairs() {
     let sandbox = Sandbox::new();
     sandbox.count(&[&[("a", 1)]]);
     sandbox.copy_store("countem.db", "old");
@@ -88,7 +88,7 @@ fn what_the_store_lacks_is_found_and_a_replay_repairs_it() {
 }
 
 #[test]
-fn what_waits_is_a_warning() {
+fn unsent_batches_are_a_warning() {
     let sandbox = Sandbox::new();
     sandbox.count(&[&[("big", i64::MAX)], &[("big", 1)]]);
     sandbox.freeze("a", 10);
@@ -98,10 +98,10 @@ fn what_waits_is_a_warning() {
 }
 
 #[test]
-fn each_kind_of_trouble_has_its_words_and_its_exit_code() {
+fn each_failure_has_its_text_and_exit_code() {
     let sandbox = Sandbox::new();
     sandbox.count(&[&[("a", 1)]]);
-    // Nobody listens on a port that was free a moment ago.
+    // A port that was free a moment ago has no listener.
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let uri = format!("mongodb://127.0.0.1:{port}/countem");
     let ran = doctor(&sandbox, &["--store", &uri, "--audit"], 4);

@@ -17,7 +17,7 @@ fn lines(text: &str) -> i64 {
 }
 
 #[test]
-fn what_is_added_is_counted_through_rename_and_truncation() {
+fn growth_is_counted_through_rename_and_truncation() {
     for once in [&[][..], &["--once"]] {
         let log = Log::new(31, 900, 10);
         let [one, two, three] = thirds(&log);
@@ -50,7 +50,7 @@ fn what_is_added_is_counted_through_rename_and_truncation() {
 }
 
 #[test]
-fn a_line_that_is_being_written_waits_for_its_end() {
+fn followed_line_waits_for_its_newline() {
     let log = Log::new(32, 2, 10);
     let sandbox = Sandbox::new();
     let (text, end) = log.text.split_at(log.text.len() - 20);
@@ -64,7 +64,7 @@ fn a_line_that_is_being_written_waits_for_its_end() {
 }
 
 #[test]
-fn a_line_that_was_being_written_at_the_end_is_counted_by_the_next_run() {
+fn unfinished_line_is_counted_by_the_next_run() {
     let log = Log::new(33, 200, 10);
     let sandbox = Sandbox::new();
     let (text, end) = log.text.split_at(log.text.len() - 20);
@@ -99,27 +99,27 @@ fn several_files_are_followed_together() {
 }
 
 #[test]
-fn a_replaced_file_that_has_grown_as_long_is_noticed() {
+fn replaced_file_of_equal_length_is_noticed() {
     let (one, two) = (Log::new(35, 50, 10), Log::new(36, 200, 10));
     let sandbox = Sandbox::new();
     sandbox.write("log", &one.text);
     let follower = sandbox.start(&args(&["log", "--follow"]));
     eventually(&50, || sandbox.total("web"));
-    // Truncated and longer than before within one look.
+    // Truncated and longer than before within one poll.
     sandbox.write("log", &two.text);
     eventually(&250, || sandbox.total("web"));
     interrupt(follower).expect(0);
 }
 
 #[test]
-fn a_path_that_cannot_be_looked_at_for_a_while_does_not_count_its_file_anew() {
+fn inaccessible_path_does_not_recount_its_file() {
     let log = Log::new(37, 90, 10);
     let sandbox = Sandbox::new();
     let [one, two, three] = thirds(&log);
     sandbox.write("log", one);
     let follower = sandbox.start(&args(&["log", "--follow"]));
     eventually(&lines(one), || sandbox.total("web"));
-    // A link to itself leads nowhere; the second part is read after the first, so the path was looked at between.
+    // A link to itself cannot be opened; the second part is read after the first, so the path was polled in between.
     sandbox.rename("log", "aside");
     std::os::unix::fs::symlink("log", sandbox.path("log")).unwrap();
     let mut expected = lines(one);
@@ -137,7 +137,7 @@ fn a_path_that_cannot_be_looked_at_for_a_while_does_not_count_its_file_anew() {
 }
 
 #[test]
-fn what_cannot_be_followed_is_refused() {
+fn archives_and_missing_files_cannot_be_followed() {
     let sandbox = Sandbox::new();
     sandbox.write("log.gz", crate::ingest::gzip(b"x\n"));
     let ran = sandbox.run(&args(&["log.gz", "--follow"])).expect(2);

@@ -1,4 +1,4 @@
-//! A journal that keeps batches for longer than MongoDB knows that it has them.
+//! A journal that keeps batches for longer than MongoDB remembers them.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -27,7 +27,7 @@ async fn count(sandbox: &Sandbox, uri: &str, batches: usize) -> Query {
     month
 }
 
-/// Makes the journal have stored its first batches so many hours ago.
+/// Moves the time at which the first batches were stored `hours` into the past.
 fn age(sandbox: &Sandbox, batches: usize, hours: u64) {
     let at = SystemTime::now() - Duration::from_secs(hours * HOUR);
     let at = i64::try_from(at.duration_since(UNIX_EPOCH).unwrap().as_millis()).unwrap();
@@ -38,7 +38,7 @@ fn age(sandbox: &Sandbox, batches: usize, hours: u64) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_batch_that_the_store_may_have_forgotten_is_left_out_and_said_so() {
+async fn possibly_forgotten_batch_is_left_out_and_reported() {
     if !require_server() {
         return;
     }
@@ -70,7 +70,7 @@ async fn a_batch_that_the_store_may_have_forgotten_is_left_out_and_said_so() {
     let findings = audit(0);
     assert!(findings.contains("2 stored batches were not compared"), "{findings}");
 
-    // The next process gives up the old ones. Of its own, the newer ones show that the older one of their lane is there.
+    // The next process drops the old batches. Newer ones of its own prove that the older one of their lane is stored.
     count(&sandbox, &uri, 3).await;
     age(&sandbox, 1, 500);
     assert_eq!(replay(0).0, [0, 2, 1]);

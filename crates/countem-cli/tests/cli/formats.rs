@@ -1,4 +1,4 @@
-//! What the formats of lines, times and amounts mean, end to end.
+//! Formats of lines, times and amounts, end to end.
 
 use crate::harness::{Counters, Ran, Sandbox};
 
@@ -41,7 +41,7 @@ not json
 }
 
 #[test]
-fn a_byte_order_mark_before_the_first_line_is_no_part_of_it() {
+fn byte_order_mark_is_stripped() {
     let sandbox = Sandbox::new();
     for (name, text, flags) in [
         ("json", "{\"word\":\"a\"}\n", "--format ndjson --count json:{word}"),
@@ -53,12 +53,12 @@ fn a_byte_order_mark_before_the_first_line_is_no_part_of_it() {
         sandbox.write(name, format!("\u{feff}{text}"));
         sandbox.run(&args).expect(0);
         let line = text.lines().last().unwrap();
-        // Where counting goes on, the header is read again.
+        // A resumed run reads the header again.
         sandbox.append(name, format!("{line}\n"));
         sandbox.run(&args).expect(0);
         let ran = sandbox.run(&["get", name, "a", "--bucket", "all"]).expect(0);
         assert_eq!(ran.out, "2\n", "{name}");
-        // It has a meaning at the beginning only.
+        // The mark is stripped at the beginning of a file only.
         sandbox.append(name, format!("\u{feff}{line}\n"));
         sandbox.run(&args);
         let ran = sandbox.run(&["get", name, "a", "--bucket", "all"]).expect(0);
@@ -67,7 +67,7 @@ fn a_byte_order_mark_before_the_first_line_is_no_part_of_it() {
 }
 
 #[test]
-fn tsv_is_counted_by_number_and_by_the_names_of_each_header() {
+fn tsv_columns_are_numbered_or_named_by_header() {
     let sandbox = Sandbox::new();
     sandbox
         .write("a.tsv", "2015-05-17\tbern\t10\n2015-05-17\tulm\t-3\r\n2015-05-17\tbern\tten\n\n2015-05-17\n");
@@ -99,7 +99,7 @@ fn a_regular_expression_names_the_fields() {
 }
 
 #[test]
-fn lines_can_be_counted_at_the_time_they_are_read() {
+fn now_counts_lines_when_they_are_read() {
     let sandbox = Sandbox::new();
     sandbox.run_on(&["ingest", "--format", "tsv", "--now", "--count", "words:{1}"], b"a\nb\na").expect(0);
     // The day may have changed since.
@@ -107,7 +107,7 @@ fn lines_can_be_counted_at_the_time_they_are_read() {
 }
 
 #[test]
-fn days_are_those_of_the_configured_zone_and_periods_those_configured() {
+fn configured_zone_and_periods_are_used() {
     let sandbox = Sandbox::new();
     sandbox.write("countem.toml", "[time]\nzone = \"Asia/Tokyo\"\nperiods = [\"hour\", \"day\", \"week\"]\n");
     let lines = "2015-05-17T14:59:59Z\n2015-05-17T15:00:00Z\n2015-05-18 00:00:00\n";
@@ -123,7 +123,7 @@ fn days_are_those_of_the_configured_zone_and_periods_those_configured() {
 }
 
 #[test]
-fn a_name_that_would_be_invalid_rejects_the_line_for_every_template() {
+fn invalid_name_rejects_the_line_for_every_template() {
     let sandbox = Sandbox::new();
     let long = "x".repeat(513);
     let lines = [b"\xff\n".as_slice(), b"a\x01\n", b"\t\n", long.as_bytes(), b"\nfine\n"].concat();
@@ -139,7 +139,7 @@ fn a_name_that_would_be_invalid_rejects_the_line_for_every_template() {
 }
 
 #[test]
-fn amounts_that_exceed_an_integer_are_stored_in_parts_or_quarantined() {
+fn overflowing_amounts_are_stored_in_parts_or_quarantined() {
     let sandbox = Sandbox::new();
     let (max, min) = (i64::MAX, i64::MIN);
     let args = ["ingest", "--format", "tsv", "--now", "--amount", "2", "--count", "n:{1}", "-o", "json"];
@@ -153,7 +153,7 @@ fn amounts_that_exceed_an_integer_are_stored_in_parts_or_quarantined() {
 }
 
 #[test]
-fn what_is_wrong_with_the_flags_is_said_with_the_choices() {
+fn wrong_flags_are_answered_with_the_choices() {
     let sandbox = Sandbox::new();
     let usage = |args: &[&str]| -> Ran { sandbox.run(&[&["ingest"], args].concat()).expect(2) };
     let combined = |args: &[&str]| usage(&[args, &["-", "--format", "combined"]].concat()).err;

@@ -1,10 +1,10 @@
-//! Access log lines, together with what counting them must give.
+//! Access log lines, together with their counters.
 
 use std::{collections::BTreeMap, fmt::Write};
 
 use crate::harness::Counters;
 
-/// A log and the right numbers, which come from what was written and not from reading it.
+/// A log and its counters, which are added up while it is written.
 #[derive(Default)]
 pub(crate) struct Log {
     pub(crate) text: String,
@@ -17,7 +17,7 @@ pub(crate) struct Log {
     pub(crate) bytes: BTreeMap<String, i64>,
 }
 
-/// A small generator of numbers: the same log for the same seed, on every machine.
+/// A small random number generator: the same log for the same seed, on every machine.
 pub(crate) struct Dice(u64);
 
 impl Dice {

@@ -1,4 +1,4 @@
-//! A folder with a store of its own, and how to run `countem` in it.
+//! A folder with a store of its own, in which `countem` runs.
 
 use std::{
     collections::BTreeMap,
@@ -12,11 +12,11 @@ use std::{
 use countem_testkit::{Child, command};
 use serde_json::Value;
 
-/// Metric to value.
+/// Value of each metric.
 pub(crate) type Counters = BTreeMap<String, i64>;
 
-/// How long anything may take on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// Maximum duration of a process, and of a wait for a state.
+const PROCESS_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A temporary folder in which `countem` runs; its store is the default `countem.db` there.
 pub(crate) struct Sandbox {
@@ -39,7 +39,7 @@ impl From<Output> for Ran {
 }
 
 impl Ran {
-    /// Checks how it ended.
+    /// Checks the exit code.
     #[track_caller]
     pub(crate) fn expect(self, code: i32) -> Self {
         assert_eq!(self.code, code, "out: {}\nerr: {}", self.out, self.err);
@@ -79,7 +79,7 @@ impl Sandbox {
         fs::rename(self.path(from), self.path(to)).unwrap();
     }
 
-    /// Sets up a command in the folder, without what the tester's own environment says.
+    /// Sets up a command in the folder, without variables of the tester's environment.
     fn set_up(&self, mut command: Command, args: &[&str]) -> Command {
         for (name, _) in
             std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("COUNTEM_"))
@@ -102,7 +102,7 @@ impl Sandbox {
         let mut child = command.spawn().unwrap();
         let mut stdin = child.stdin.take().unwrap();
         std::thread::scope(|scope| {
-            // A command that has seen enough closes its input.
+            // Fails when the command closes its input early.
             scope.spawn(move || stdin.write_all(input).ok());
             child.wait_with_output().unwrap().into()
         })
@@ -151,7 +151,7 @@ impl Sandbox {
         counters.values().sum()
     }
 
-    /// Returns how many writers the store still knows.
+    /// Returns the number of writers in the bookkeeping of the store.
     pub(crate) fn writers(&self) -> i64 {
         let database = rusqlite::Connection::open(self.path("countem.db")).unwrap();
         database.query_row("SELECT count(*) FROM applied", [], |row| row.get(0)).unwrap()
@@ -160,16 +160,16 @@ impl Sandbox {
 
 const BINARY: &str = env!("CARGO_BIN_EXE_countem");
 
-/// Asks a process to end as Ctrl-C does, and returns how it ended.
+/// Interrupts a process as Ctrl-C does, and returns its outcome.
 pub(crate) fn interrupt(child: Child) -> Ran {
     let id = rustix::process::Pid::from_raw(child.id().try_into().unwrap()).unwrap();
     rustix::process::kill_process(id, rustix::process::Signal::INT).unwrap();
     finish(child)
 }
 
-/// Waits for the end of a process and returns how it ended.
+/// Waits for the end of a process and returns its outcome.
 pub(crate) fn finish(mut child: Child) -> Ran {
-    let status = child.wait_at_most(PATIENCE).unwrap();
+    let status = child.wait_at_most(PROCESS_TIMEOUT).unwrap();
     let (mut out, mut err) = (String::new(), String::new());
     let streams = child.streams();
     std::io::Read::read_to_string(streams.stdout.as_mut().unwrap(), &mut out).unwrap();
@@ -177,16 +177,16 @@ pub(crate) fn finish(mut child: Child) -> Ran {
     Ran { code: status.code().unwrap_or(-1), out, err }
 }
 
-/// Waits until `look` sees `expected`.
+/// Waits until `read` returns `expected`.
 #[track_caller]
-pub(crate) fn eventually<T: PartialEq + std::fmt::Debug>(expected: &T, mut look: impl FnMut() -> T) {
+pub(crate) fn eventually<T: PartialEq + std::fmt::Debug>(expected: &T, mut read: impl FnMut() -> T) {
     let began = Instant::now();
     loop {
-        let seen = look();
+        let seen = read();
         if seen == *expected {
             return;
         }
-        assert!(began.elapsed() < PATIENCE, "expected {expected:?}, still {seen:?}");
+        assert!(began.elapsed() < PROCESS_TIMEOUT, "expected {expected:?}, still {seen:?}");
         std::thread::sleep(Duration::from_millis(20));
     }
 }

@@ -22,7 +22,7 @@ pub(crate) fn args<'a>(more: &[&'a str]) -> Vec<&'a str> {
     [&BY_STATUS[..], more].concat()
 }
 
-/// Checks that the store has what the log says, `times` over.
+/// Checks that the store has the counters of the log, `times` over.
 #[track_caller]
 pub(crate) fn assert_counted(sandbox: &Sandbox, log: &Log, times: i64) {
     for (day, counters) in &log.by_status {
@@ -33,7 +33,7 @@ pub(crate) fn assert_counted(sandbox: &Sandbox, log: &Log, times: i64) {
 }
 
 #[test]
-fn every_counter_of_a_log_is_right_however_it_comes() {
+fn every_counter_of_a_log_is_right() {
     let log = Log::new(1, 5000, 10);
     let (one, two) = log.text.split_at(log.text.len() / 2);
     let members = [gzip(one.as_bytes()), gzip(two.as_bytes())].concat();
@@ -66,7 +66,7 @@ fn several_templates_and_amounts_are_counted_together() {
 }
 
 #[test]
-fn many_more_counters_than_fit_into_a_batch_are_all_right() {
+fn more_counters_than_a_batch_are_stored() {
     let log = Log::new(3, 20_000, 5000);
     let sandbox = Sandbox::new();
     let counts = ["ingest", "-f", "combined", "-c", "pages:{path}", "--set", "flush.batch_counters=100"];
@@ -77,7 +77,7 @@ fn many_more_counters_than_fit_into_a_batch_are_all_right() {
 }
 
 #[test]
-fn bad_lines_are_reported_by_reason_and_stop_nothing() {
+fn bad_lines_are_reported_by_reason() {
     let log = Log::new(4, 1000, 10);
     let mut text = log.text.into_bytes();
     let at = text.iter().position(|&b| b == b'\n').unwrap() + 1;
@@ -99,7 +99,7 @@ fn bad_lines_are_reported_by_reason_and_stop_nothing() {
 }
 
 #[test]
-fn an_overlong_line_is_rejected_and_its_neighbours_are_counted() {
+fn overlong_line_is_rejected_between_counted_lines() {
     let sandbox = Sandbox::new();
     let long = "x".repeat(3 << 20);
     let text = format!("a\n{long}\nb\n{long}");
@@ -114,7 +114,7 @@ fn an_overlong_line_is_rejected_and_its_neighbours_are_counted() {
 }
 
 #[test]
-fn a_damaged_archive_counts_what_it_gives_and_says_so() {
+fn damaged_archive_is_counted_up_to_the_damage() {
     let log = Log::new(5, 20_000, 10);
     let archive = gzip(log.text.as_bytes());
     let sandbox = Sandbox::new();
@@ -127,7 +127,7 @@ fn a_damaged_archive_counts_what_it_gives_and_says_so() {
 }
 
 #[test]
-fn a_missing_input_is_found_before_anything_is_counted() {
+fn missing_input_fails_before_counting() {
     let sandbox = Sandbox::new();
     sandbox.write("log", Log::new(6, 10, 1).text);
     let ran = sandbox.run(&args(&["log", "missing.log"])).expect(3);
@@ -137,7 +137,7 @@ fn a_missing_input_is_found_before_anything_is_counted() {
 }
 
 #[test]
-fn a_report_that_cannot_be_written_is_not_taken_for_counts_that_are_not_stored() {
+fn unwritable_report_does_not_suggest_unstored_counts() {
     let log = Log::new(9, 1000, 10);
     let sandbox = Sandbox::new();
     sandbox.write("log", &log.text);
@@ -151,12 +151,12 @@ fn a_report_that_cannot_be_written_is_not_taken_for_counts_that_are_not_stored()
 }
 
 #[test]
-fn ctrl_c_stores_what_was_counted_and_says_that_it_is_not_all() {
+fn interrupted_run_is_stored_and_partly_done() {
     let log = Log::new(7, 2000, 10);
     let sandbox = Sandbox::new();
     let (child, mut stdin) = sandbox.start_on_pipe(&args(&["-"]));
     stdin.write_all(log.text.as_bytes()).unwrap();
-    // The pipe stays open: without a signal the run would wait for ever.
+    // The pipe stays open: without a signal the run would not end.
     eventually(&log.lines, || sandbox.total("web"));
     let ran = interrupt(child).expect(6);
     assert!(ran.err.contains("interrupted"), "{}", ran.err);
@@ -166,7 +166,7 @@ fn ctrl_c_stores_what_was_counted_and_says_that_it_is_not_all() {
 }
 
 #[test]
-fn a_slow_pipe_is_stored_while_it_is_read() {
+fn slow_pipe_is_stored_while_read() {
     let log = Log::new(8, 100, 10);
     let sandbox = Sandbox::new();
     let (child, mut stdin) = sandbox.start_on_pipe(&args(&["-"]));

@@ -1,4 +1,4 @@
-//! `--once`: every line of a file is counted once, whatever happens to the file and to the process.
+//! `--once`: every line of a file is counted once, however the file is moved and the process ends.
 
 use crate::{
     generator::{Dice, Log},
@@ -18,7 +18,7 @@ fn cut(log: &Log, lines: usize) -> (&str, &str) {
 }
 
 #[test]
-fn a_file_given_twice_is_counted_twice_by_default_and_once_with_once() {
+fn file_given_twice_counts_once_with_once() {
     let log = Log::new(11, 2000, 10);
     let sandbox = Sandbox::new();
     sandbox.write("log", &log.text);
@@ -31,7 +31,7 @@ fn a_file_given_twice_is_counted_twice_by_default_and_once_with_once() {
 }
 
 #[test]
-fn a_file_that_was_counted_with_other_templates_is_said_to_be_skipped() {
+fn file_counted_with_other_templates_is_reported_skipped() {
     let log = Log::new(10, 2000, 10);
     let sandbox = Sandbox::new();
     sandbox.write("log", &log.text);
@@ -47,8 +47,8 @@ fn a_file_that_was_counted_with_other_templates_is_said_to_be_skipped() {
 }
 
 #[test]
-fn a_file_that_grew_is_counted_from_where_it_ended() {
-    // From a few bytes to beyond all that identifies a file.
+fn grown_file_is_counted_from_its_old_end() {
+    // From a few bytes to more than the fingerprint of a file covers.
     let log = Log::new(12, 2000, 10);
     let sandbox = Sandbox::new();
     let mut written = 0;
@@ -63,7 +63,7 @@ fn a_file_that_grew_is_counted_from_where_it_ended() {
 }
 
 #[test]
-fn a_renamed_copied_or_compressed_file_is_still_the_same() {
+fn renamed_copied_or_compressed_file_is_recognised() {
     let log = Log::new(13, 1500, 10);
     let sandbox = Sandbox::new();
     let (before, after) = cut(&log, 700);
@@ -89,7 +89,7 @@ fn copies_given_at_once_are_counted_once() {
 }
 
 #[test]
-fn files_that_begin_alike_are_different_files() {
+fn files_that_begin_alike_are_different() {
     let sandbox = Sandbox::new();
     let header = format!("# {}\n", "x".repeat(100_000));
     let tsv = ["--format", "tsv", "--now", "--count", "words:{1}", "--once", "-o", "json"];
@@ -106,7 +106,7 @@ fn files_that_begin_alike_are_different_files() {
 }
 
 #[test]
-fn a_truncated_or_replaced_file_is_a_new_one() {
+fn truncated_or_replaced_file_is_new() {
     let (one, two) = (Log::new(15, 800, 10), Log::new(16, 900, 10));
     let sandbox = Sandbox::new();
     sandbox.write("log", &one.text);
@@ -119,10 +119,10 @@ fn a_truncated_or_replaced_file_is_a_new_one() {
 }
 
 #[test]
-fn a_truncated_file_is_counted_anew_from_an_earlier_place_where_there_is_one() {
+fn truncated_file_continues_at_an_earlier_mark() {
     let log = Log::new(24, 400, 10);
     let sandbox = Sandbox::new();
-    // Each is more than twice as long as the one before, and has a place of its own.
+    // Each is more than twice as long as the one before, and has a mark of its own.
     for lines in [20, 80, 400] {
         sandbox.write("log", cut(&log, lines).0);
         counted(&sandbox, &["log"]);
@@ -135,7 +135,7 @@ fn a_truncated_file_is_counted_anew_from_an_earlier_place_where_there_is_one() {
 }
 
 #[test]
-fn another_file_that_begins_with_all_that_was_counted_goes_on_where_that_ended() {
+fn file_with_counted_beginning_continues_there() {
     let sandbox = Sandbox::new();
     let tsv = ["ingest", "--format", "tsv", "--now", "--count", "w:{1}", "--once"];
     for (name, text) in [("monday", "up\n"), ("tuesday", "up\n"), ("wednesday", "up\ndown\n")] {
@@ -146,7 +146,7 @@ fn another_file_that_begins_with_all_that_was_counted_goes_on_where_that_ended()
 }
 
 #[test]
-fn a_last_line_without_a_newline_is_counted_once_also_when_it_grows() {
+fn unterminated_last_line_is_counted_once() {
     let log = Log::new(17, 10, 10);
     let sandbox = Sandbox::new();
     let text = log.text.trim_end();
@@ -162,7 +162,7 @@ fn a_last_line_without_a_newline_is_counted_once_also_when_it_grows() {
 }
 
 #[test]
-fn rejected_and_overlong_lines_are_not_looked_at_again() {
+fn rejected_lines_are_not_read_again() {
     let sandbox = Sandbox::new();
     let log = Log::new(18, 20, 10);
     let (before, after) = cut(&log, 10);
@@ -192,7 +192,7 @@ fn a_header_is_known_after_resuming() {
 }
 
 #[test]
-fn two_processes_do_not_count_one_file_at_the_same_time() {
+fn one_file_is_counted_by_one_process() {
     let sandbox = Sandbox::new();
     let log = Log::new(19, 100, 10);
     sandbox.write("log", &log.text);
@@ -205,7 +205,7 @@ fn two_processes_do_not_count_one_file_at_the_same_time() {
 }
 
 #[test]
-fn a_killed_run_is_taken_up_where_the_store_says() {
+fn killed_run_continues_at_the_stored_position() {
     let log = Log::new(20, 1000, 10);
     let sandbox = Sandbox::new();
     let (before, after) = cut(&log, 600);
@@ -213,15 +213,15 @@ fn a_killed_run_is_taken_up_where_the_store_says() {
     let mut follower = sandbox.start(&args(&["log", "--once", "--follow"]));
     eventually(&600, || sandbox.total("web"));
     sandbox.append("log", after);
-    // Somewhere between having read the rest and having stored it.
+    // The rest is read, and may be stored or not.
     follower.kill().unwrap();
     counted(&sandbox, &["log"]);
     assert_counted(&sandbox, &log, 1);
 }
 
 #[test]
-fn a_run_killed_again_and_again_counts_every_line_once() {
-    // So many counters that every few blocks are a batch of their own.
+fn repeatedly_killed_run_counts_every_line_once() {
+    // So many counters that every few blocks make a batch.
     let log = Log::new(21, 60_000, 100_000);
     let sandbox = Sandbox::new();
     sandbox.write("log", &log.text);
@@ -249,7 +249,7 @@ fn a_run_killed_again_and_again_counts_every_line_once() {
 }
 
 #[test]
-fn a_block_that_is_stored_in_parts_moves_the_mark_to_its_end() {
+fn split_block_moves_the_mark_to_its_end() {
     let sandbox = Sandbox::new();
     let max = i64::MAX;
     sandbox.write("t", format!("a\t{max}\na\t-{max}\na\t{max}\na\t-{max}\nb\t1\n"));
@@ -260,13 +260,13 @@ fn a_block_that_is_stored_in_parts_moves_the_mark_to_its_end() {
 }
 
 #[test]
-fn a_file_that_grows_by_any_bytes_has_every_line_counted_once() {
+fn growth_by_any_bytes_counts_each_line_once() {
     let sandbox = Sandbox::new();
     let mut dice = Dice::new(22);
     let mut text = String::new();
     let tsv = ["ingest", "t", "--format", "tsv", "--now", "--count", "n:lines", "--once", "-q"];
     for step in 0..40 {
-        // Anything from one byte to far beyond what identifies a file, not ending with a line.
+        // From one byte to far more than the fingerprint covers, not ending with a line.
         let most = 1 << dice.roll(17);
         let growth = dice.roll(most) + 1;
         let from = text.len();

@@ -1,4 +1,4 @@
-//! `quarantine`: counts that could not be added are added later, or given up, and never lost in between.
+//! `quarantine`: counts that could not be added are added later or given up, and not lost in between.
 
 use crate::harness::{Sandbox, eventually};
 
@@ -13,7 +13,7 @@ fn overflowed() -> Sandbox {
 }
 
 #[test]
-fn a_quarantined_count_is_stored_once_its_counter_can_take_it() {
+fn retried_count_is_stored_when_its_counter_fits() {
     let sandbox = overflowed();
     let ran = sandbox.run(&["quarantine", "list"]).expect(0);
     for part in ["ID", "REASON", "big", "exceeds i64", "/2"] {
@@ -30,13 +30,13 @@ fn a_quarantined_count_is_stored_once_its_counter_can_take_it() {
     assert_eq!((sandbox.value("big"), sandbox.value("small")), (Some(MOST - 9), Some(5)));
     assert_eq!(sandbox.run(&["quarantine", "retry", "--all"]).expect(0).out, "");
     assert_eq!(sandbox.value("big"), Some(MOST - 9));
-    // What is counted later goes on as if nothing had been.
+    // Later counts are added as usual.
     sandbox.count(&[&[("big", 2)]]);
     assert_eq!(sandbox.value("big"), Some(MOST - 7));
 }
 
 #[test]
-fn a_dropped_count_is_gone_and_no_other_is() {
+fn only_the_dropped_count_is_gone() {
     let sandbox = overflowed();
     sandbox.count(&[&[("big", 7)]]);
     sandbox.run(&["quarantine", "drop"]).expect(2);
@@ -51,7 +51,7 @@ fn a_dropped_count_is_gone_and_no_other_is() {
 }
 
 #[test]
-fn a_journal_in_use_is_only_looked_at() {
+fn journal_in_use_is_only_read() {
     let sandbox = overflowed();
     let collector = sandbox.collector();
     assert_eq!(sandbox.quarantined().len(), 1);
@@ -68,7 +68,7 @@ fn a_journal_in_use_is_only_looked_at() {
 }
 
 #[test]
-fn a_retry_that_is_killed_in_the_middle_loses_and_doubles_nothing() {
+fn killed_retry_loses_and_doubles_nothing() {
     let sandbox = overflowed();
     sandbox.run(&["inc", "c", "big", "-10"]).expect(0);
     let other = sandbox.lock_store();
@@ -80,7 +80,7 @@ fn a_retry_that_is_killed_in_the_middle_loses_and_doubles_nothing() {
     child.kill().unwrap();
     drop(other);
     assert_eq!(sandbox.value("big"), Some(MOST - 10));
-    // Nothing is quarantined any more, and what the killed one has left is delivered.
+    // The quarantine is empty, and the batch of the killed process is delivered.
     sandbox.run(&["quarantine", "retry", "--all"]).expect(0);
     assert_eq!(sandbox.value("big"), Some(MOST - 9));
     sandbox.run(&["quarantine", "retry", "--all"]).expect(0);
@@ -88,7 +88,7 @@ fn a_retry_that_is_killed_in_the_middle_loses_and_doubles_nothing() {
 }
 
 #[test]
-fn a_retry_without_a_store_says_so_and_the_process_delivers_it_later() {
+fn retry_without_store_is_delivered_later() {
     let sandbox = overflowed();
     sandbox.run(&["inc", "c", "big", "-10"]).expect(0);
     let other = sandbox.lock_store();

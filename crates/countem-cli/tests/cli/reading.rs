@@ -43,7 +43,7 @@ fn get_prints_every_format() {
 }
 
 #[test]
-fn one_metric_is_a_bare_number_and_other_periods_are_summed() {
+fn one_metric_is_a_bare_number() {
     let sandbox = filled();
     let get = |more: &[&str]| sandbox.run(&with(&["get", "web", "GET 200"], more)).expect(0).out;
     assert_eq!(get(&DAY), "1234\n");
@@ -67,7 +67,7 @@ fn today_is_the_default() {
 }
 
 #[test]
-fn what_does_not_exist_is_told_from_what_is_empty() {
+fn missing_collection_differs_from_empty_bucket() {
     let sandbox = filled();
     let ran = sandbox.run(&["get", "wbe"]).expect(3);
     assert!(ran.err.contains("did you mean `web`?"), "{}", ran.err);
@@ -129,7 +129,7 @@ fn collections_lists_names() {
 }
 
 #[test]
-fn all_ways_of_reading_agree_on_a_real_day() {
+fn all_commands_agree_on_a_real_day() {
     let log = Log::new(41, 2000, 10);
     let sandbox = Sandbox::new();
     sandbox.run_on(&args(&["-"]), log.text.as_bytes()).expect(0);

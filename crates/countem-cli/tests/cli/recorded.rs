@@ -1,4 +1,4 @@
-//! A process that counts with a journal, here in the test.
+//! A process that counts with a journal: the test itself.
 
 use std::{path::PathBuf, time::Duration};
 
@@ -64,7 +64,7 @@ impl Sandbox {
         if ran.code == 3 { None } else { ran.expect(0).json()["counters"][metric].as_i64() }
     }
 
-    /// Keeps a copy of the store, which nobody has open, or goes back to it.
+    /// Copies the closed store, or restores a copy.
     pub(crate) fn copy_store(&self, from: &str, to: &str) {
         let file = |name: &str, suffix: &str| -> PathBuf { self.path(&format!("{name}{suffix}")) };
         for suffix in ["", "-wal", "-shm"] {

@@ -1,4 +1,4 @@
-//! `replay`: a store that was restored to an older point gets back what the journal keeps, once.
+//! `replay`: a store that was restored to an older point gets back the batches that the journal keeps, once.
 
 use jiff::Timestamp;
 use serde_json::Value;
@@ -36,7 +36,7 @@ fn values(sandbox: &Sandbox) -> [Option<i64>; 3] {
 }
 
 #[test]
-fn a_restored_store_gets_back_exactly_what_it_lacks() {
+fn replay_restores_exactly_the_missing_batches() {
     let sandbox = restored();
     assert_eq!(outcome(&replay(&sandbox, &["--dry-run"], 0)), [4, 2, 0, 0, 0]);
     assert_eq!(values(&sandbox), [Some(3), Some(5), None], "a dry run changes nothing");
@@ -44,22 +44,22 @@ fn a_restored_store_gets_back_exactly_what_it_lacks() {
     assert_eq!(values(&sandbox), [Some(93), Some(55), Some(7)]);
     assert_eq!(outcome(&replay(&sandbox, &[], 0)), [0, 6, 0, 0, 0]);
     assert_eq!(values(&sandbox), [Some(93), Some(55), Some(7)]);
-    // A store that is gone altogether, too.
+    // A store that is gone altogether is restored, too.
     sandbox.copy_store("nothing", STORE);
     assert_eq!(sandbox.run(&["replay", "--dry-run"]).code, 3);
     assert_eq!(outcome(&replay(&sandbox, &[], 0)), [6, 0, 0, 0, 0]);
     assert_eq!(values(&sandbox), [Some(93), Some(55), Some(7)]);
-    // And counting goes on.
+    // Counting continues.
     sandbox.count(&[&[("a", 1000)]]);
     assert_eq!(values(&sandbox), [Some(1093), Some(55), Some(7)]);
 }
 
 #[test]
-fn a_replay_that_fails_is_repeated() {
+fn failed_replay_can_be_repeated() {
     let sandbox = restored();
     let other = sandbox.lock_store();
     let ran = sandbox.run(&["replay", "-o", "json", "--set", "shutdown.deadline=1s"]).expect(4);
-    // Those that are there are told by the store even while it takes nothing, or not at all.
+    // A locked store can be read, so that stored batches may be looked up.
     assert!(number(&ran.json(), "failed") >= 4, "{}", ran.out);
     assert!(ran.err.contains("replay again"), "{}", ran.err);
     drop(other);
@@ -68,14 +68,14 @@ fn a_replay_that_fails_is_repeated() {
 }
 
 #[test]
-fn a_time_after_the_restored_point_is_refused_before_anything_is_sent() {
+fn since_after_the_restored_point_sends_nothing() {
     let sandbox = Sandbox::new();
     sandbox.count(&[&[("a", 1)]]);
     sandbox.copy_store(STORE, "old");
     let collector = sandbox.collector();
     collector.increment("c", "a", 10);
     collector.flush_blocking().unwrap();
-    // The journal notes it within a second, and the next one in a later second.
+    // The journal keeps times in seconds, so the next batch is stored in a later one.
     eventually(&2, || sandbox.journal().summary().unwrap().resolved.batches);
     let began = Timestamp::now().as_second();
     eventually(&true, || Timestamp::now().as_second() > began);
@@ -94,7 +94,7 @@ fn a_time_after_the_restored_point_is_refused_before_anything_is_sent() {
 }
 
 #[test]
-fn what_was_never_stored_is_sent_as_well() {
+fn unstored_batches_are_replayed_as_well() {
     let sandbox = Sandbox::new();
     sandbox.count(&[&[("a", 1)]]);
     sandbox.freeze("a", 10);
@@ -105,14 +105,14 @@ fn what_was_never_stored_is_sent_as_well() {
 }
 
 #[test]
-fn a_count_is_stored_or_quarantined_after_a_replay_and_never_both() {
-    // The same happens again: the batch says what it cannot add, the journal knows it already.
+fn replayed_count_is_either_stored_or_quarantined() {
+    // The batch is refused in part as before, and the journal has that in quarantine already.
     let sandbox = Sandbox::new();
     sandbox.count(&[&[("big", i64::MAX)], &[("big", 1), ("a", 5)]]);
     sandbox.copy_store("nothing", STORE);
     assert_eq!(outcome(&replay(&sandbox, &[], 0)), [2, 0, 0, 0, 0]);
     assert_eq!(sandbox.quarantined(), [("big".to_owned(), 1)]);
-    // Somebody has decided about it in the meantime: it is shown to them again, once.
+    // A count that was dropped meanwhile is quarantined again, once.
     sandbox.run(&["quarantine", "drop", "--all"]).expect(0);
     sandbox.copy_store("nothing", STORE);
     assert_eq!(outcome(&replay(&sandbox, &[], 6)), [2, 0, 0, 0, 1]);

@@ -4,57 +4,52 @@ use countem_core::{Deltas, FoldError, MetricName, Table};
 use jiff::Timestamp;
 
 use crate::ingest::{
-    format::{Format, Span},
-    lines::LONGEST_LINE,
-    plan::Plan,
-    reject::Reject,
-    slots::Slots,
-    template::Template,
-    time::Times,
+    bucket_cache::BucketCache, fields::Span, format::Format, lines::MAX_LINE, plan::Plan, reject::Reject,
+    template::Template, time::Times,
 };
 
 /// Counts line by line into a table.
 pub(super) struct LineCounter {
     table: Table,
-    /// The slot of the time and how to read it, `None` when lines are counted at the time they are read.
+    /// Index of the time field and its reader, `None` when lines are counted at the time they are read.
     times: Option<(usize, Times)>,
     /// One for each set of stored periods.
-    slots: Vec<Slots>,
-    /// Template by template, the index of its slots.
-    slots_of: Vec<usize>,
-    /// Template by template, the metric of the current line.
+    caches: Vec<BucketCache>,
+    /// Index of the cache of each template.
+    cache_of: Vec<usize>,
+    /// Metric of the current line for each template.
     metrics: Vec<Vec<u8>>,
     spans: Vec<Span>,
     /// No sum of counters in the table is larger.
     weight: i64,
 }
 
-/// What became of a line that can be counted.
+/// Outcome of counting a well-formed line.
 pub(super) enum Outcome {
-    /// It is in the table.
+    /// The line is in the table.
     Counted,
-    /// It is not: the sums would become too large. It can be counted after the table was emptied.
+    /// The sums would become too large. The line can be counted after the table was drained.
     Full,
 }
 
 impl LineCounter {
     /// Prepares to count as `plan` says.
     pub(super) fn new(plan: &Plan) -> Self {
-        let mut slots: Vec<Slots> = Vec::new();
-        let mut slots_of = Vec::new();
+        let mut caches: Vec<BucketCache> = Vec::new();
+        let mut cache_of = Vec::new();
         for template in &plan.templates {
-            let schedule = plan.calendar.schedule(template.collection().as_str());
-            let known = slots.iter().position(|slots| slots.schedule() == schedule);
-            slots_of.push(known.unwrap_or(slots.len()));
+            let schedule = plan.schedules.of(template.collection().as_str());
+            let known = caches.iter().position(|cache| cache.schedule() == schedule);
+            cache_of.push(known.unwrap_or(caches.len()));
             if known.is_none() {
-                slots.push(Slots::new(schedule.clone()));
+                caches.push(BucketCache::new(schedule.clone()));
             }
         }
         Self {
             table: Table::new(),
             times: plan.times(),
-            slots,
-            slots_of,
+            caches,
+            cache_of,
             metrics: vec![Vec::new(); plan.templates.len()],
             spans: vec![Span::MISSING; plan.wanted.names().len()],
             weight: 0,
@@ -66,7 +61,7 @@ impl LineCounter {
         self.table.len()
     }
 
-    /// Takes out what was counted.
+    /// Returns the counted deltas and empties the table.
     pub(super) fn drain(&mut self) -> Deltas {
         self.weight = 0;
         self.table.drain()
@@ -84,44 +79,44 @@ impl LineCounter {
         format: &mut Format,
         plan: &Plan,
     ) -> Result<Outcome, Reject> {
-        if line.len() > LONGEST_LINE {
+        if line.len() > MAX_LINE {
             return Err(Reject::TooLong);
         }
         let absent = format.absent();
         let text = format.read(line, &mut self.spans)?;
-        let field = |slot: usize| self.spans[slot].of(text).ok_or(Reject::Missing(slot));
+        let field = |index: usize| self.spans[index].of(text).ok_or(Reject::Missing(index));
         let (second, no_time) = match &mut self.times {
             None => (read_at.as_second(), Reject::Shape("clock of this machine is wrong")),
-            Some((slot, times)) => {
-                let no_time = Reject::Time(*slot);
-                (times.second(field(*slot)?).ok_or(no_time)?, no_time)
+            Some((index, times)) => {
+                let no_time = Reject::Time(*index);
+                (times.second(field(*index)?).ok_or(no_time)?, no_time)
             }
         };
         let (mut n, mut weight) = (1, 0);
-        if let Some(slot) = plan.amount {
-            n = read_amount(field(slot)?).ok_or(Reject::Amount(slot))?;
+        if let Some(index) = plan.amount {
+            n = read_amount(field(index)?).ok_or(Reject::Amount(index))?;
             let templates = i64::try_from(self.metrics.len()).unwrap_or(i64::MAX);
-            weight = n.checked_abs().and_then(|n| n.checked_mul(templates)).ok_or(Reject::Amount(slot))?;
+            weight = n.checked_abs().and_then(|n| n.checked_mul(templates)).ok_or(Reject::Amount(index))?;
         }
         let Some(weight) = self.weight.checked_add(weight) else { return Ok(Outcome::Full) };
 
         if let ([template], [metric]) = (&plan.templates[..], &mut self.metrics[..]) {
             // The table checks a name when it is new; a known one costs nothing.
             let metric = template.render(text, &self.spans, absent, metric)?;
-            let bucket = self.slots[0].at(second).ok_or(no_time)?;
+            let bucket = self.caches[0].bucket_at(second).ok_or(no_time)?;
             fold(self.table.fold(template.collection().as_str(), metric, bucket, n))?;
         } else {
-            // Everything that can be wrong is found before anything is counted.
+            // A line counts for all templates or for none, so every check precedes the first fold.
             for (template, metric) in plan.templates.iter().zip(&mut self.metrics) {
                 let metric = template.render(text, &self.spans, absent, metric)?;
                 MetricName::validate(metric).map_err(|error| Reject::of_name(&error))?;
             }
-            for slots in &mut self.slots {
-                slots.at(second).ok_or(no_time)?;
+            for cache in &mut self.caches {
+                cache.bucket_at(second).ok_or(no_time)?;
             }
-            for ((template, metric), slots) in plan.templates.iter().zip(&self.metrics).zip(&self.slots_of) {
+            for ((template, metric), cache) in plan.templates.iter().zip(&self.metrics).zip(&self.cache_of) {
                 let metric = str::from_utf8(metric).map_err(|_| Template::NOT_UTF8)?;
-                let bucket = self.slots[*slots].at(second).ok_or(no_time)?;
+                let bucket = self.caches[*cache].bucket_at(second).ok_or(no_time)?;
                 fold(self.table.fold(template.collection().as_str(), metric, bucket, n))?;
             }
         }

@@ -4,17 +4,20 @@
 //! host ident user [17/May/2015:10:05:03 +0000] "GET /path?query HTTP/1.1" 200 203023 "referer" "agent"
 //! ```
 //!
-//! Texts stay as they were logged: `\"` in an agent is two characters of its value. What is absent is `-`, as the
-//! server itself writes it. A last text that the end of the line cuts short is taken as far as it goes, because servers
-//! cut lines, and such a request was served all the same.
+//! Texts stay as they were logged: `\"` in an agent is two characters of its value. An absent value is `-`, as the
+//! server itself writes it. A last text that is cut off by the end of the line is accepted, because servers cut lines
+//! although they served the request.
 
 use anyhow::Result;
 use memchr::{memchr, memchr2, memrchr};
 
-use super::{Span, Wanted, unknown_field};
-use crate::ingest::reject::Reject;
+use super::unknown_field;
+use crate::ingest::{
+    fields::{Span, Wanted},
+    reject::Reject,
+};
 
-/// Where each field of a line lies.
+/// Span of each field of a line.
 type Found = [Span; AGENT + 1];
 
 /// One of the two formats.
@@ -56,7 +59,7 @@ const AGENT: usize = 13;
 #[derive(Debug, Clone)]
 pub(crate) struct Combined {
     flavor: &'static Flavor,
-    /// Slot by slot, the field that goes there.
+    /// The field of the format for each wanted field.
     plan: Vec<usize>,
     needs_names: bool,
     needs_request: bool,
@@ -130,7 +133,7 @@ impl Combined {
         if self.flavor.quoted_tail { self.find_tail(line, bytes_end, fields) } else { Some(()) }
     }
 
-    /// ` "referer" "agent"`, and whatever a server was told to add after it.
+    /// Finds ` "referer" "agent"`; further fields that a server adds are ignored.
     #[inline]
     fn find_tail(&self, line: &[u8], from: usize, fields: &mut Found) -> Option<()> {
         if line.get(from..from + 2)? != b" \"" {
@@ -153,7 +156,7 @@ impl Combined {
 /// Length of `17/May/2015:10:05:03 +0000`.
 const TIME_LEN: usize = 26;
 
-/// Returns where the text of the time begins: after a bracket that follows a space, with `] "` after it.
+/// Returns the start of the time's text: after a bracket that follows a space, with `] "` after it.
 #[inline]
 fn find_time(line: &[u8], from: usize) -> Option<usize> {
     let mut at = from;
@@ -166,8 +169,8 @@ fn find_time(line: &[u8], from: usize) -> Option<usize> {
     }
 }
 
-/// Returns the end of the request and of the status behind it. A quote inside the request that the server did not
-/// escape does not end it: a quote and a status do.
+/// Returns the end of the request and of the status behind it. Only a quote that is followed by a status ends the
+/// request, since some servers do not escape quotes inside it.
 #[inline]
 fn find_request_end(line: &[u8], from: usize) -> Option<(usize, usize)> {
     let mut end = find_quote(line, from);
@@ -182,7 +185,7 @@ fn find_request_end(line: &[u8], from: usize) -> Option<(usize, usize)> {
     }
 }
 
-/// Returns where the next quote without a backslash before it stands, or the length of the line.
+/// Returns the position of the next quote without a backslash before it, or the length of the line.
 #[inline]
 fn find_quote(line: &[u8], from: usize) -> usize {
     let mut at = from;
@@ -196,13 +199,13 @@ fn find_quote(line: &[u8], from: usize) -> usize {
     line.len()
 }
 
-/// A number of bytes, or `-` for none.
+/// Returns whether `text` is a number of bytes, or `-` for none.
 #[inline]
 fn is_size(text: &[u8]) -> bool {
     text == b"-" || !text.is_empty() && text.iter().all(u8::is_ascii_digit)
 }
 
-/// Splits `METHOD TARGET PROTOCOL`. Garbage that has no such parts is all method.
+/// Splits `METHOD TARGET PROTOCOL`. A request without these parts is all method.
 #[inline]
 fn split_request(line: &[u8], request: usize, fields: &mut Found) {
     let text = &line[request..];
@@ -231,10 +234,7 @@ mod tests {
     use super::*;
 
     fn read(flavor: &'static Flavor, line: &str) -> Option<Vec<(&'static str, String)>> {
-        let mut wanted = Wanted::default();
-        for field in flavor.fields {
-            wanted.slot(field);
-        }
+        let wanted: Wanted = flavor.fields.iter().copied().collect();
         let mut spans = vec![Span::MISSING; flavor.fields.len()];
         Combined::new(flavor, &wanted).unwrap().read(line.as_bytes(), &mut spans).ok()?;
         let text = |span: Span| Some(String::from_utf8_lossy(span.of(line.as_bytes())?).into_owned());
@@ -276,7 +276,7 @@ mod tests {
     }
 
     #[test]
-    fn quotes_in_the_agent_and_the_referer_do_not_end_them() {
+    fn escaped_quotes_do_not_end_agent_or_referer() {
         let line = r#"::1 - - [17/May/2015:10:05:03 +0000] "GET / HTTP/1.0" 200 - "a \"b\" \\" "c \"d\"""#;
         assert_eq!(field(line, "referer").unwrap(), r#"a \"b\" \\"#);
         assert_eq!(field(line, "agent").unwrap(), r#"c \"d\""#);
@@ -285,13 +285,13 @@ mod tests {
     }
 
     #[test]
-    fn a_user_name_may_have_spaces_and_brackets() {
+    fn user_name_may_have_spaces_and_brackets() {
         let line = r#"h - jo [a] doe [17/May/2015:10:05:03 +0000] "GET / HTTP/1.0" 200 1 "-" "-""#;
         assert_eq!(field(line, "user").unwrap(), "jo [a] doe");
     }
 
     #[test]
-    fn odd_requests_are_taken_apart_as_far_as_it_goes() {
+    fn odd_requests_are_split_into_parts() {
         assert_eq!(field(&line("-"), "method").unwrap(), "-");
         assert_eq!(field(&line("-"), "path"), None);
         assert_eq!(field(&line(""), "method").unwrap(), "");
@@ -306,7 +306,7 @@ mod tests {
     }
 
     #[test]
-    fn a_text_cut_by_the_end_of_the_line_is_taken_as_far_as_it_goes() {
+    fn text_cut_by_the_line_end_is_accepted() {
         let whole = r#"h - - [17/May/2015:10:05:03 +0000] "GET / HTTP/1.0" 200 1 "re" "agent""#;
         assert_eq!(field(&whole[..whole.len() - 2], "agent").unwrap(), "agen");
         assert_eq!(field(&whole[..whole.len() - 6], "agent").unwrap(), "");
@@ -337,9 +337,8 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_field_is_answered_with_the_known_ones() {
-        let mut wanted = Wanted::default();
-        wanted.slot("statsu");
+    fn unknown_field_is_answered_with_known_ones() {
+        let wanted: Wanted = ["statsu"].into_iter().collect();
         let error = Combined::new(&COMMON, &wanted).unwrap_err().to_string();
         assert!(error.contains("did you mean `{status}`?"), "{error}");
         assert!(error.contains("{bytes}") && !error.contains("{agent}"), "{error}");

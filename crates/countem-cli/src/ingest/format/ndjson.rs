@@ -6,8 +6,13 @@ use anyhow::Result;
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
-use super::{Span, Wanted};
-use crate::{exit::UsageError, ingest::reject::Reject};
+use crate::{
+    exit::UsageError,
+    ingest::{
+        fields::{Span, Wanted},
+        reject::Reject,
+    },
+};
 
 /// Finds values by key or JSON pointer (RFC 6901) without building the object.
 #[derive(Debug, Clone)]
@@ -17,10 +22,11 @@ pub(crate) struct Ndjson {
     text: Vec<u8>,
 }
 
-/// What is wanted of one place in the object and of the places below it.
+/// A value of the object that is wanted, or that holds wanted values.
 #[derive(Debug, Clone, Default)]
 struct Node {
-    slots: Vec<usize>,
+    /// Indices of the wanted fields that have this value.
+    fields: Vec<usize>,
     children: Vec<(String, Node)>,
 }
 
@@ -28,10 +34,10 @@ impl Ndjson {
     /// Prepares to find `wanted`: `key` of the outermost object, or `/a/b` for a pointer.
     ///
     /// # Errors
-    /// A usage error when one place is wanted both as a value and as an object.
+    /// A usage error when one field is wanted both as a value and as an object.
     pub(crate) fn new(wanted: &Wanted) -> Result<Self> {
         let mut root = Node::default();
-        for (slot, name) in wanted.names().iter().enumerate() {
+        for (field, name) in wanted.names().iter().enumerate() {
             let mut node = &mut root;
             match name.strip_prefix('/') {
                 None => node = node.child(name.clone()),
@@ -41,12 +47,12 @@ impl Ndjson {
                     }
                 }
             }
-            node.slots.push(slot);
+            node.fields.push(field);
         }
         match root.conflict() {
             None => Ok(Self { root, text: Vec::new() }),
-            Some(slot) => {
-                let name = &wanted.names()[slot];
+            Some(field) => {
+                let name = &wanted.names()[field];
                 Err(UsageError::new(format!("`{{{name}}}` is used as a value and as an object")).into())
             }
         }
@@ -87,9 +93,9 @@ impl Node {
         &mut self.children[at].1
     }
 
-    /// Returns the slot of a place that is wanted as a value and has wanted places below it.
+    /// Returns a field that is wanted as a value and also holds wanted values.
     fn conflict(&self) -> Option<usize> {
-        let own = self.slots.first().filter(|_| !self.children.is_empty()).copied();
+        let own = self.fields.first().filter(|_| !self.children.is_empty()).copied();
         own.or_else(|| self.children.iter().find_map(|(_, child)| child.conflict()))
     }
 
@@ -106,7 +112,7 @@ struct Found<'a> {
 
 impl Found<'_> {
     /// Keeps a value in the form in which it becomes part of a name.
-    fn keep(&mut self, raw: &str, slots: &[usize]) -> serde_json::Result<()> {
+    fn keep(&mut self, raw: &str, fields: &[usize]) -> serde_json::Result<()> {
         let start = self.text.len();
         match raw.as_bytes().first() {
             Some(b'"') if !raw.contains('\\') => {
@@ -116,14 +122,14 @@ impl Found<'_> {
             Some(b'{' | b'[') => self.is_nested = true,
             _ => self.text.extend_from_slice(raw.as_bytes()),
         }
-        for slot in slots {
-            self.spans[*slot] = Span::new(start, self.text.len());
+        for field in fields {
+            self.spans[*field] = Span::new(start, self.text.len());
         }
         Ok(())
     }
 }
 
-/// Walks one place of the input.
+/// Walks one value of the input.
 struct Seed<'a, 'f> {
     node: &'a Node,
     found: &'a mut Found<'f>,
@@ -133,9 +139,9 @@ impl<'de> DeserializeSeed<'de> for Seed<'_, '_> {
     type Value = ();
 
     fn deserialize<D: Deserializer<'de>>(self, input: D) -> Result<(), D::Error> {
-        if self.node.children.is_empty() && !self.node.slots.is_empty() {
+        if self.node.children.is_empty() && !self.node.fields.is_empty() {
             let raw: &RawValue = serde::Deserialize::deserialize(input)?;
-            return self.found.keep(raw.get(), &self.node.slots).map_err(serde::de::Error::custom);
+            return self.found.keep(raw.get(), &self.node.fields).map_err(serde::de::Error::custom);
         }
         input.deserialize_any(self)
     }
@@ -171,7 +177,7 @@ impl<'de> Visitor<'de> for Seed<'_, '_> {
         Ok(())
     }
 
-    // The place below which something is wanted holds a plain value: nothing is found there.
+    // An object was expected and a plain value found: it holds no wanted value.
     fn visit_bool<E>(self, _: bool) -> Result<(), E> {
         Ok(())
     }
@@ -220,10 +226,7 @@ mod tests {
     use super::*;
 
     fn read(names: &[&str], line: &str) -> Result<Vec<Option<String>>, Reject> {
-        let mut wanted = Wanted::default();
-        for name in names {
-            wanted.slot(name);
-        }
+        let wanted = names.iter().copied().collect();
         let mut spans = vec![Span::MISSING; names.len()];
         let mut ndjson = Ndjson::new(&wanted).unwrap();
         let text = ndjson.read(line.as_bytes(), &mut spans)?;
@@ -248,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_object_or_no_value_is_refused() {
+    fn line_without_object_or_plain_value_is_refused() {
         for bad in ["", "1", "[]", "{", r#"{"a":1}x"#, r#"{"a":}"#, r#"{"a":{}}"#, r#"{"a":[1]}"#, "{'a':1}"]
         {
             assert!(read(&["a"], bad).is_err(), "{bad:?} was accepted");
@@ -257,10 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn one_place_is_either_a_value_or_an_object() {
-        let mut wanted = Wanted::default();
-        wanted.slot("a");
-        wanted.slot("/a/b");
-        assert!(Ndjson::new(&wanted).is_err());
+    fn field_is_either_a_value_or_an_object() {
+        assert!(Ndjson::new(&["a", "/a/b"].into_iter().collect()).is_err());
     }
 }

@@ -3,14 +3,20 @@
 use anyhow::Result;
 use regex::bytes::{CaptureLocations, Regex as Pattern};
 
-use super::{Span, Wanted, unknown_field};
-use crate::{exit::UsageError, ingest::reject::Reject};
+use super::unknown_field;
+use crate::{
+    exit::UsageError,
+    ingest::{
+        fields::{Span, Wanted},
+        reject::Reject,
+    },
+};
 
 /// Finds the groups of a pattern.
 #[derive(Debug, Clone)]
 pub(crate) struct Regex {
     pattern: Pattern,
-    /// Slot by slot, the group that goes there.
+    /// The group for each wanted field.
     groups: Vec<usize>,
     found: CaptureLocations,
 }
@@ -48,7 +54,7 @@ impl Regex {
     }
 }
 
-/// Tells whether `pattern` has a group called `name`; a malformed one has none.
+/// Returns whether `pattern` has a group called `name`; a malformed one has none.
 pub(super) fn has_group(pattern: &str, name: &str) -> bool {
     Pattern::new(pattern).is_ok_and(|pattern| pattern.capture_names().any(|group| group == Some(name)))
 }
@@ -58,11 +64,7 @@ mod tests {
     use super::*;
 
     fn wanted(names: &[&str]) -> Wanted {
-        let mut wanted = Wanted::default();
-        for name in names {
-            wanted.slot(name);
-        }
-        wanted
+        names.iter().copied().collect()
     }
 
     #[test]
@@ -78,7 +80,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pattern_or_group_that_does_not_exist_is_refused() {
+    fn malformed_pattern_or_unknown_group_is_refused() {
         assert!(Regex::new("(", &wanted(&[])).is_err());
         let error = Regex::new("(?<level>.)", &wanted(&["lvl"])).unwrap_err().to_string();
         assert!(error.contains("`{lvl}`") && error.contains("{level}"), "{error}");

@@ -3,13 +3,19 @@
 use anyhow::Result;
 use memchr::memchr_iter;
 
-use super::{Span, Wanted, unknown_field};
-use crate::{exit::UsageError, ingest::reject::Reject};
+use super::unknown_field;
+use crate::{
+    exit::UsageError,
+    ingest::{
+        fields::{Span, Wanted},
+        reject::Reject,
+    },
+};
 
 /// Finds columns by number or, after a header, by name.
 #[derive(Debug, Clone)]
 pub(crate) struct Tsv {
-    /// Slot by slot, the column that goes there, counted from zero.
+    /// The column for each wanted field, counted from zero.
     columns: Vec<usize>,
     has_header: bool,
 }
@@ -31,17 +37,17 @@ impl Tsv {
         Ok(Self { columns, has_header: false })
     }
 
-    /// Prepares to learn the columns from the first line of every file.
+    /// Prepares to read the columns from the first line of every file.
     pub(crate) fn with_header(wanted: &Wanted) -> Self {
         Self { columns: vec![usize::MAX; wanted.names().len()], has_header: true }
     }
 
-    /// Tells whether the first line of every file names the columns.
+    /// Returns whether the first line of every file names the columns.
     pub(crate) fn has_header(&self) -> bool {
         self.has_header
     }
 
-    /// Learns which column has which name. A number that is no name is a number.
+    /// Reads the names of the columns. A wanted number that is no name is the number of a column.
     ///
     /// # Errors
     /// A usage error when there is no such column.
@@ -56,7 +62,7 @@ impl Tsv {
         Ok(())
     }
 
-    /// Finds the wanted columns. A line may have fewer than the others; those are then missing.
+    /// Finds the wanted columns. Columns that a line lacks are missing.
     ///
     /// # Errors
     /// None: every line has at least one column.
@@ -87,11 +93,7 @@ mod tests {
     use super::*;
 
     fn wanted(names: &[&str]) -> Wanted {
-        let mut wanted = Wanted::default();
-        for name in names {
-            wanted.slot(name);
-        }
-        wanted
+        names.iter().copied().collect()
     }
 
     fn read<'a>(tsv: &Tsv, line: &'a str) -> Vec<Option<&'a str>> {
@@ -110,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn columns_are_found_by_the_names_of_the_header() {
+    fn columns_are_found_by_header_names() {
         let wanted = wanted(&["status", "2"]);
         let mut tsv = Tsv::with_header(&wanted);
         tsv.read_header(b"time\tpath\tstatus", &wanted).unwrap();

@@ -2,12 +2,12 @@
 
 use jiff::{civil::Date, tz::TimeZone};
 
-/// Reads access log times. The day and the offset are remembered from line to line; only the clock is read each time.
+/// Reads access log times. The day and the offset are remembered from line to line; only the time of day is read each time.
 #[derive(Debug, Clone)]
 pub(crate) struct Clf {
     day: [u8; DAY_LEN],
     offset: [u8; OFFSET_LEN],
-    /// The second at which that day begins at that offset, `None` when they are no day and offset.
+    /// The second at which that day begins at that offset, `None` when they are invalid.
     midnight: Option<i64>,
 }
 
@@ -21,7 +21,7 @@ impl Default for Clf {
 }
 
 impl Clf {
-    /// Returns the second since 1970 that `text` says, `None` when it is no such time.
+    /// Returns `text` as a second since 1970, `None` when it is no such time.
     #[inline]
     pub(crate) fn second(&mut self, text: &[u8]) -> Option<i64> {
         let text: &[u8; 26] = text.try_into().ok()?;
@@ -35,7 +35,7 @@ impl Clf {
         match clock {
             [b':', h1, h2, b':', m1, m2, b':', s1, s2, b' '] => {
                 let (hour, minute, second) = (pair(*h1, *h2)?, pair(*m1, *m2)?, pair(*s1, *s2)?);
-                // A leap second belongs to the minute that it ends.
+                // A leap second counts in the minute that it ends.
                 let is_clock = hour < 24 && minute < 60 && second <= 60;
                 is_clock.then(|| midnight + hour * 3600 + minute * 60 + second.min(59))
             }
@@ -78,7 +78,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_leap_second_stays_in_its_day() {
+    fn leap_second_stays_in_its_day() {
         let mut clf = Clf::default();
         let before = clf.second(b"30/Jun/2015:23:59:59 +0000").unwrap();
         assert_eq!(clf.second(b"30/Jun/2015:23:59:60 +0000"), Some(before));
@@ -86,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_time_is_refused() {
+    fn text_that_is_no_time_is_refused() {
         let mut clf = Clf::default();
         for bad in [
             "",
@@ -107,7 +107,7 @@ mod tests {
     }
 
     proptest! {
-        /// One reader for all, so that what it remembers is part of the test.
+        /// One reader for all, so that its memory is part of the test.
         #[test]
         fn times_agree_with_strptime(moments in prop::collection::vec((0_i64..4_000_000_000, -23..24_i8, 0..60_i8), 1..20)) {
             let mut clf = Clf::default();

@@ -1,4 +1,4 @@
-//! Which bucket to read.
+//! Flags that choose a bucket.
 
 use anyhow::Result;
 use clap::Args;
@@ -7,9 +7,9 @@ use jiff::{Timestamp, civil::Date, tz::TimeZone};
 
 use crate::exit::UsageError;
 
-/// Which bucket to read; today when nothing is said.
+/// Flags that choose the bucket to read; today by default.
 #[derive(Debug, Args)]
-pub(crate) struct When {
+pub(crate) struct BucketFlags {
     /// The day, as in 2015-05-17 [default: today in the configured zone]
     #[arg(long)]
     date: Option<Date>,
@@ -21,11 +21,11 @@ pub(crate) struct When {
     bucket: Option<Bucket>,
 }
 
-impl When {
-    /// Returns the bucket; `now` and `zone` say what today is.
+impl BucketFlags {
+    /// Returns the bucket; `now` and `zone` define today.
     ///
     /// # Errors
-    /// A [`UsageError`] when a day is asked for in a period finer than it.
+    /// A [`UsageError`] for a day in a period that is finer.
     pub(crate) fn bucket(&self, now: Timestamp, zone: &TimeZone) -> Result<Bucket> {
         if let Some(bucket) = self.bucket {
             return Ok(bucket);
@@ -44,24 +44,24 @@ mod tests {
     use super::*;
 
     fn bucket(date: Option<&str>, period: Option<&str>) -> Result<String> {
-        let when = When {
+        let flags = BucketFlags {
             date: date.map(|date| date.parse().unwrap()),
             period: period.map(|period| period.parse().unwrap()),
             bucket: None,
         };
         let now: Timestamp = "2026-11-20T23:30:00Z".parse().unwrap();
-        Ok(when.bucket(now, &TimeZone::get("Europe/Berlin").unwrap())?.to_string())
+        Ok(flags.bucket(now, &TimeZone::get("Europe/Berlin").unwrap())?.to_string())
     }
 
     #[test]
-    fn today_is_where_the_configured_zone_is() {
+    fn today_is_that_of_the_configured_zone() {
         assert_eq!(bucket(None, None).unwrap(), "2026-11-21");
         assert_eq!(bucket(None, Some("hour")).unwrap(), "2026-11-20T23");
         assert_eq!(bucket(None, Some("week")).unwrap(), "2026-W47");
     }
 
     #[test]
-    fn a_day_lies_in_coarser_buckets_and_not_in_finer_ones() {
+    fn day_lies_in_coarser_buckets_only() {
         assert_eq!(bucket(Some("2015-05-17"), None).unwrap(), "2015-05-17");
         assert_eq!(bucket(Some("2015-05-17"), Some("month")).unwrap(), "2015-05");
         assert_eq!(bucket(Some("2015-05-17"), Some("all")).unwrap(), "all");

@@ -1,0 +1,73 @@
+//! Flags of every command.
+
+use std::{io, path::PathBuf};
+
+use clap::Args;
+use countem_config::{Config, Sources};
+use tracing::level_filters::LevelFilter;
+
+use crate::{exit::UsageError, output::Format};
+
+/// Flags of every command.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Global options")]
+pub(crate) struct Global {
+    /// Address of the store: sqlite://PATH, mongodb://HOST/DATABASE or memory:// [default: sqlite://countem.db]
+    #[arg(long, global = true, value_name = "URI", env = "COUNTEM_STORE", hide_env_values = true)]
+    store: Option<String>,
+    /// Format of results: table, json, ndjson or csv
+    #[arg(
+        short,
+        long,
+        global = true,
+        value_enum,
+        value_name = "FORMAT",
+        default_value_t,
+        hide_possible_values = true
+    )]
+    pub(crate) output: Format,
+    /// Read this configuration file instead of `countem.toml` in the working directory
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Set one configuration key, as in `time.zone=Europe/Berlin`
+    #[arg(long, global = true, value_name = "KEY=VALUE")]
+    set: Vec<String>,
+    /// Print nothing but results and errors
+    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    pub(crate) quiet: bool,
+    /// Log more; twice for debug messages
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    verbose: u8,
+}
+
+impl Global {
+    /// Starts logging to standard error.
+    pub(crate) fn start_log(&self) {
+        let level = match (self.quiet, self.verbose) {
+            (true, _) => LevelFilter::ERROR,
+            (false, 0) => LevelFilter::WARN,
+            (false, 1) => LevelFilter::INFO,
+            (false, _) => LevelFilter::DEBUG,
+        };
+        let colours = io::IsTerminal::is_terminal(&io::stderr()) && std::env::var_os("NO_COLOR").is_none();
+        tracing_subscriber::fmt().with_max_level(level).with_ansi(colours).with_writer(io::stderr).init();
+    }
+
+    /// Loads the configuration: defaults, file, environment, flags.
+    ///
+    /// # Errors
+    /// All problems of the configuration, line by line.
+    pub(crate) fn load_config(&self) -> Result<Config, UsageError> {
+        let mut sources = Sources::of_process();
+        if let Some(file) = &self.config {
+            sources = sources.file(file);
+        }
+        for assignment in &self.set {
+            sources = sources.assignment("--set", assignment);
+        }
+        if let Some(uri) = &self.store {
+            sources = sources.flag("--store", "store.uri", uri);
+        }
+        Config::load(&sources).map_err(|error| UsageError::new(error.to_string()))
+    }
+}

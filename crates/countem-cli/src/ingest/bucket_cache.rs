@@ -1,0 +1,93 @@
+//! The counting bucket of a moment, remembered from line to line.
+
+use countem_core::{Bucket, Schedule};
+use jiff::Timestamp;
+
+/// Finds the counting bucket of a moment and remembers the last few buckets with the seconds they hold.
+///
+/// Neighbouring lines lie in the same bucket, or go back and forth between two around midnight.
+#[derive(Debug)]
+pub(crate) struct BucketCache {
+    schedule: Schedule,
+    entries: [Entry; 4],
+    /// Index of the entry to replace next.
+    oldest: usize,
+}
+
+/// Every second from `from` to before `until` is counted in `bucket`.
+#[derive(Debug, Clone, Copy)]
+struct Entry {
+    from: i64,
+    until: i64,
+    bucket: Bucket,
+}
+
+impl BucketCache {
+    /// Returns an empty cache for `schedule`.
+    pub(crate) fn new(schedule: Schedule) -> Self {
+        let empty = Entry { from: 0, until: 0, bucket: Bucket::ALL };
+        Self { schedule, entries: [empty; 4], oldest: 0 }
+    }
+
+    /// Returns the schedule.
+    pub(crate) fn schedule(&self) -> &Schedule {
+        &self.schedule
+    }
+
+    /// Returns the bucket in which `second` is counted, `None` outside the years 0001 to 9999.
+    #[inline]
+    pub(crate) fn bucket_at(&mut self, second: i64) -> Option<Bucket> {
+        let entry = self.entries.iter().find(|entry| entry.from <= second && second < entry.until);
+        match entry {
+            Some(entry) => Some(entry.bucket),
+            None => self.learn(second),
+        }
+    }
+
+    #[cold]
+    fn learn(&mut self, second: i64) -> Option<Bucket> {
+        let moment = Timestamp::from_second(second).ok()?;
+        let bucket = self.schedule.bucket_at(moment).ok()?;
+        let until = self.schedule.next_change(moment).as_second();
+        match self.entries.iter_mut().find(|entry| entry.bucket == bucket && entry.until == until) {
+            Some(entry) => entry.from = entry.from.min(second),
+            None => {
+                self.entries[self.oldest] = Entry { from: second, until, bucket };
+                self.oldest = (self.oldest + 1) % self.entries.len();
+            }
+        }
+        Some(bucket)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use countem_core::Period;
+    use jiff::tz::TimeZone;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn cached_buckets_agree_with_the_schedule(
+            mask in 1..256_u32, start in 1_000_000_000_i64..2_000_000_000, steps in prop::collection::vec(-100_000_i64..100_000, 1..200),
+        ) {
+            let periods: Vec<_> = Period::ALL.into_iter().filter(|p| mask & (1 << *p as u32) != 0).collect();
+            let schedule = Schedule::new(&periods, TimeZone::get("Australia/Lord_Howe").unwrap()).unwrap();
+            let mut buckets = BucketCache::new(schedule.clone());
+            for step in steps {
+                let moment = Timestamp::from_second(start + step).unwrap();
+                prop_assert_eq!(buckets.bucket_at(start + step), schedule.bucket_at(moment).ok());
+            }
+        }
+    }
+
+    #[test]
+    fn moment_outside_the_years_has_no_bucket() {
+        let mut buckets = BucketCache::new(Schedule::new(&[Period::Day], TimeZone::UTC).unwrap());
+        assert_eq!(buckets.bucket_at(i64::MAX), None);
+        assert_eq!(buckets.bucket_at(-80_000_000_000), None);
+        assert!(buckets.bucket_at(0).is_some());
+    }
+}

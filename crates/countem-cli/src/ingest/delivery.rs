@@ -1,0 +1,392 @@
+//! Brings counts to the store, batch by batch, each exactly once.
+
+use std::{
+    fs::File,
+    sync::{Arc, mpsc as std_mpsc},
+    time::Duration,
+};
+
+use countem_core::{Batch, Deltas, Schedules, Table, Writer};
+use countem_engine::{EngineConfig, Outbox, Retry, deliver};
+use countem_store::{Applied, ErrorKind, Quarantined, Store, StoreError};
+use tokio::{sync::mpsc, time::Instant};
+
+use crate::{
+    ingest::{
+        fingerprint::{FoundMark, MarkKey, NewMark},
+        marks::Marks,
+    },
+    stop::Stop,
+};
+
+/// Deltas by counting bucket, and the mark of the input that they are from.
+pub(crate) struct Counts {
+    pub(crate) deltas: Deltas,
+    pub(crate) mark: Option<InputMark>,
+}
+
+/// The mark to set for an input.
+pub(crate) struct InputMark {
+    /// Number of the input.
+    pub(crate) input: usize,
+    /// Key of the mark that was found when the input was opened.
+    pub(crate) found_key: Option<MarkKey>,
+    pub(crate) mark: NewMark,
+}
+
+/// Message to the delivery. Requests are handled in order.
+pub(crate) enum Request {
+    /// Stores counts.
+    Store(Counts),
+    /// Asks for the marks of contents that begin with `head`.
+    FindMarks { head: Vec<u8>, reply: std_mpsc::Sender<Vec<FoundMark>> },
+}
+
+/// Outcome of a delivery.
+#[derive(Debug, Default)]
+pub(crate) struct Delivered {
+    /// Increments that are in the store.
+    pub(crate) increments: u64,
+    /// Increments of the last batch, if it is in doubt.
+    pub(crate) in_doubt: u64,
+    /// Counters that were added to, counted once per batch.
+    pub(crate) counters: usize,
+    /// Deltas that the store could not add.
+    pub(crate) quarantined: Vec<Quarantined>,
+    /// The error that ended the delivery.
+    pub(crate) failure: Option<StoreError>,
+}
+
+/// Sends batches under an identity of its own, one at a time.
+pub(crate) struct Delivery {
+    store: Arc<dyn Store>,
+    schedules: Arc<Schedules>,
+    writer: Writer,
+    outbox: Outbox,
+    marks: Marks,
+    retry: Retry,
+    /// Maximum time for which one batch is tried; unlimited when `None`.
+    outage_timeout: Option<Duration>,
+    /// Time for which a batch is still tried after a stop was requested.
+    shutdown_deadline: Duration,
+    /// A batch was in doubt, so a late copy of it may exist.
+    was_in_doubt: bool,
+    delivered: Delivered,
+}
+
+impl Delivery {
+    /// Returns a delivery under a new random identity.
+    pub(crate) fn new(
+        store: Arc<dyn Store>,
+        schedules: Arc<Schedules>,
+        config: &EngineConfig,
+        outage_timeout: Option<Duration>,
+    ) -> Self {
+        let writer = Writer::new(rand::random(), 1);
+        let retry = Retry::new(config.retry_first, config.retry_longest);
+        Self {
+            marks: Marks::new(Arc::clone(&store), retry.clone(), outage_timeout),
+            store,
+            schedules,
+            outbox: Outbox::new(writer.clone(), 0, config.batch_counters),
+            writer,
+            retry,
+            outage_timeout,
+            shutdown_deadline: config.shutdown_deadline,
+            was_in_doubt: false,
+            delivered: Delivered::default(),
+        }
+    }
+
+    /// Handles requests until their sender is dropped, the store fails, or the deadline after a stop has passed.
+    pub(crate) async fn run(mut self, mut requests: mpsc::Receiver<Request>, stop: &Stop) -> Delivered {
+        let mut done = Ok(());
+        while let Some(request) = requests.recv().await {
+            let deadline = deadline_after(stop, self.shutdown_deadline);
+            done = tokio::select! {
+                done = self.handle(request) => done,
+                late = deadline => Err(late),
+            };
+            if done.is_err() {
+                break;
+            }
+        }
+        self.finish(done).await
+    }
+
+    async fn handle(&mut self, request: Request) -> Result<(), StoreError> {
+        match request {
+            Request::Store(counts) => self.store(counts).await,
+            Request::FindMarks { head, reply } => {
+                // Fails when the reading thread has ended.
+                reply.send(self.marks.find(&head).await?).ok();
+                Ok(())
+            }
+        }
+    }
+
+    /// Stores counts as one batch.
+    ///
+    /// # Errors
+    /// The store refuses the batch, or did not take it in time.
+    ///
+    /// # Cancel safety
+    /// Dropping the future leaves the batch in doubt. It still reaches the store if it was on its way.
+    pub(crate) async fn store(&mut self, counts: Counts) -> Result<(), StoreError> {
+        let (mut mark, mut lock) = (None, None);
+        if let Some(InputMark { input, found_key, mark: new }) = counts.mark {
+            let key;
+            (key, lock) = self.marks.choose_key(input, found_key, new.first_key).await?;
+            mark = Some(new.under(key));
+        }
+        let deltas = self.fan_out(counts.deltas)?;
+        self.outbox.freeze_whole(deltas, mark);
+        while let Some(batch) = self.outbox.advance() {
+            let applied = self.send(batch, lock.take()).await?;
+            let resolved = self.outbox.resolve(&applied);
+            tracing::debug!(batch = %resolved.batch.id(), counters = resolved.batch.len(), "batch is stored");
+            self.delivered.increments += resolved.applied;
+            self.delivered.counters += resolved.batch.len() - applied.quarantined.len();
+            self.delivered.quarantined.extend(applied.quarantined);
+        }
+        Ok(())
+    }
+
+    /// Ends the delivery with the result of the last request. Removes the writer's bookkeeping from the store if no batch
+    /// was ever in doubt.
+    pub(crate) async fn finish(mut self, done: Result<(), StoreError>) -> Delivered {
+        if done.as_ref().is_err_and(|error| error.kind() == ErrorKind::InDoubt) {
+            self.delivered.in_doubt = self.outbox.in_flight().map_or(0, |batch| batch.totals().increments);
+        }
+        self.delivered.failure = done.err();
+        if self.outbox.has_frozen() && !self.was_in_doubt && self.delivered.failure.is_none() {
+            // Bookkeeping that stays is harmless.
+            if let Err(error) = self.store.forget(&self.writer).await {
+                tracing::debug!(%error, "the bookkeeping of this run stays in the store");
+            }
+        }
+        self.delivered
+    }
+
+    /// Sends a batch until it is resolved. The `lock` on keys of marks is released when the store has answered.
+    async fn send(&mut self, batch: Arc<Batch>, lock: Option<File>) -> Result<Applied, StoreError> {
+        const UNLIMITED: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
+        let deadline = Instant::now() + self.outage_timeout.unwrap_or(UNLIMITED);
+        let (store, retry) = (Arc::clone(&self.store), self.retry.clone());
+        // A task of its own, so that a deadline cannot drop the store's future half done.
+        let sending = tokio::spawn(async move {
+            let _lock = lock;
+            deliver(&*store, &batch, retry, deadline).await
+        });
+        let panicked = |error| StoreError::new(ErrorKind::InDoubt, "the store panicked").with_source(error);
+        let (applied, was_in_doubt) = sending.await.map_err(panicked)??;
+        self.was_in_doubt |= was_in_doubt;
+        Ok(applied)
+    }
+
+    /// Turns counting buckets into stored buckets.
+    fn fan_out(&self, deltas: Deltas) -> Result<Deltas, StoreError> {
+        let is_only_bucket = |schedule: &countem_core::Schedule, bucket| {
+            let mut buckets = schedule.fan_out(bucket);
+            buckets.next() == Some(bucket) && buckets.next().is_none()
+        };
+        if deltas.iter().all(|delta| is_only_bucket(self.schedules.of(delta.collection), delta.bucket)) {
+            return Ok(deltas);
+        }
+        let mut table = Table::new();
+        for counted in deltas.iter() {
+            for delta in counted.fan_out(self.schedules.of(counted.collection)) {
+                table.merge(delta).map_err(|error| {
+                    StoreError::new(ErrorKind::Refused, format!("cannot add up `{}`", delta.metric))
+                        .with_source(error)
+                })?;
+            }
+        }
+        Ok(table.drain())
+    }
+}
+
+/// Waits until a stop was requested and `grace` has passed since.
+async fn deadline_after(stop: &Stop, grace: Duration) -> StoreError {
+    stop.requested().await;
+    tokio::time::sleep(grace).await;
+    StoreError::new(ErrorKind::InDoubt, format!("gave up {grace:?} after the request to stop"))
+}
+
+#[cfg(test)]
+mod tests {
+    use countem_core::{Bucket, CollectionName, Period};
+    use countem_store::{Counters, Fault, FaultyStore, MemoryStore, Query};
+
+    use super::*;
+    use crate::ingest::fingerprint::{Fingerprint, Position};
+
+    fn config(periods: &[Period]) -> EngineConfig {
+        EngineConfig { periods: periods.to_vec(), ..EngineConfig::default() }
+    }
+
+    fn delivery(store: Arc<dyn Store>, config: &EngineConfig) -> Delivery {
+        Delivery::new(store, Arc::new(config.schedules().unwrap()), config, Some(Duration::from_secs(60)))
+    }
+
+    fn counts(counts: &[(&str, &str, i64)]) -> Counts {
+        let mut table = Table::new();
+        for (metric, bucket, n) in counts {
+            table.fold("web", metric, bucket.parse().unwrap(), *n).unwrap();
+        }
+        Counts { deltas: table.drain(), mark: None }
+    }
+
+    async fn read(store: &dyn Store, bucket: &str) -> Counters {
+        let bucket: Bucket = bucket.parse().unwrap();
+        let query = Query::bucket(CollectionName::new("web").unwrap(), bucket);
+        store.read(&query, None).await.unwrap().remove(&bucket).unwrap_or_default()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn batch_in_doubt_is_stored_once_and_remembered() {
+        for (fault, writers) in
+            [(Fault::Fail, 0), (Fault::LoseReply, 1), (Fault::LoseRequest, 1), (Fault::None, 0)]
+        {
+            let memory = Arc::new(MemoryStore::new());
+            let (store, faults) = FaultyStore::new(Arc::clone(&memory));
+            faults.then([Fault::None, fault.clone(), fault.clone()]);
+            let mut delivery = delivery(Arc::new(store), &config(&[Period::Day]));
+            delivery.store(counts(&[("a", "2026-11-20", 1)])).await.unwrap();
+            delivery.store(counts(&[("a", "2026-11-20", 2), ("b", "2026-11-20", 3)])).await.unwrap();
+            let delivered = delivery.finish(Ok(())).await;
+            assert_eq!((delivered.increments, delivered.counters), (3, 3), "{fault:?}");
+            assert_eq!(
+                read(&*memory, "2026-11-20").await,
+                Counters::from([("a".into(), 3), ("b".into(), 3)])
+            );
+            assert_eq!(memory.writers(), writers, "{fault:?}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn store_outage_ends_the_delivery_with_an_error() {
+        let (store, faults) = FaultyStore::new(MemoryStore::new());
+        faults.otherwise(Fault::Fail);
+        let (requests, received) = mpsc::channel(1);
+        let delivery = delivery(Arc::new(store), &config(&[Period::Day]));
+        let running = tokio::spawn(async move { delivery.run(received, &Stop::default()).await });
+        requests.send(Request::Store(counts(&[("a", "2026-11-20", 1)]))).await.ok().unwrap();
+        let delivered = running.await.unwrap();
+        assert_eq!((delivered.increments, delivered.in_doubt), (0, 0));
+        assert_eq!(delivered.failure.unwrap().kind(), ErrorKind::NotApplied);
+        assert!(requests.is_closed(), "counting ends as well");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn only_the_unanswered_batch_is_in_doubt() {
+        for (first, is_stored) in [(Fault::LoseReply, true), (Fault::LoseRequest, false)] {
+            let memory = Arc::new(MemoryStore::new());
+            let (store, faults) = FaultyStore::new(Arc::clone(&memory));
+            faults.then([Fault::None, first.clone()]);
+            faults.otherwise(Fault::Fail);
+            let mut delivery = delivery(Arc::new(store), &config(&[Period::Hour, Period::Day]));
+            delivery.store(counts(&[("a", "2026-11-20T10", 1)])).await.unwrap();
+            let given_up =
+                delivery.store(counts(&[("a", "2026-11-20T10", 2), ("b", "2026-11-20T11", 1)])).await;
+            let delivered = delivery.finish(given_up).await;
+            assert_eq!((delivered.increments, delivered.in_doubt), (1, 2), "{first:?}");
+            assert_eq!(delivered.failure.unwrap().kind(), ErrorKind::InDoubt);
+            assert_eq!(read(&*memory, "2026-11-20").await.contains_key("b"), is_stored);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn stop_ends_an_unlimited_delivery_after_its_deadline() {
+        let (store, faults) = FaultyStore::new(MemoryStore::new());
+        faults.otherwise(Fault::Fail);
+        let (requests, received) = mpsc::channel(1);
+        let stop = Arc::new(Stop::default());
+        let delivery =
+            Delivery { outage_timeout: None, ..delivery(Arc::new(store), &config(&[Period::Day])) };
+        let seen = Arc::clone(&stop);
+        let running = tokio::spawn(async move { delivery.run(received, &seen).await });
+        requests.send(Request::Store(counts(&[("a", "2026-11-20", 1)]))).await.ok().unwrap();
+        tokio::time::sleep(Duration::from_secs(100_000)).await;
+        assert!(!running.is_finished(), "without a stop it is tried without limit");
+        stop.set();
+        assert_eq!(running.await.unwrap().failure.unwrap().kind(), ErrorKind::InDoubt);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn abandoned_delivery_still_completes() {
+        let memory = Arc::new(MemoryStore::new());
+        let (store, faults) = FaultyStore::new(Arc::clone(&memory));
+        faults.then([Fault::Delay]);
+        let (requests, received) = mpsc::channel(1);
+        let stop = Arc::new(Stop::default());
+        let delivery = delivery(Arc::new(store), &config(&[Period::Day]));
+        let seen = Arc::clone(&stop);
+        let running = tokio::spawn(async move { delivery.run(received, &seen).await });
+        requests.send(Request::Store(counts(&[("a", "2026-11-20", 1)]))).await.ok().unwrap();
+        faults.delayed().await;
+        stop.set();
+        let delivered = running.await.unwrap();
+        assert_eq!(delivered.failure.unwrap().kind(), ErrorKind::InDoubt);
+        assert_eq!((delivered.increments, delivered.in_doubt), (0, 1));
+        faults.release();
+        for _ in 0..100 {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(read(&*memory, "2026-11-20").await, Counters::from([("a".into(), 1)]));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn concurrent_processes_choose_different_keys_of_marks() {
+        let folder = tempfile::tempdir().unwrap();
+        let memory = Arc::new(MemoryStore::new());
+        let (slow, faults) = FaultyStore::new(Arc::clone(&memory));
+        faults.then([Fault::Delay]);
+        let counts = |end: &str| {
+            let mut fingerprint = Fingerprint::default();
+            fingerprint.advance(format!("sixteen letters, {end}").as_bytes());
+            let mark = fingerprint.mark_at(Position { offset: 18, ..Position::default() }).unwrap();
+            let with_mark = Some(InputMark { input: 0, found_key: None, mark: mark.clone() });
+            (Counts { mark: with_mark, ..counts(&[(end, "2026-11-20", 1)]) }, mark)
+        };
+        let ((one, first), (two, second)) = (counts("1"), counts("2"));
+        assert!(first.first_key == second.first_key && first != second);
+        let delivery = |store| {
+            let mut delivery = delivery(store, &config(&[Period::Day]));
+            delivery.marks.lock_in(folder.path().join("lock"));
+            delivery
+        };
+        let mut deliveries = [delivery(Arc::new(slow)), delivery(Arc::clone(&memory) as Arc<dyn Store>)];
+        let [ahead, behind] = &mut deliveries;
+        let releasing = async {
+            faults.delayed().await;
+            // The first one has chosen its key, and the store has not answered yet.
+            let stored_later = async {
+                tokio::time::sleep(Duration::from_secs(10)).await;
+                faults.release();
+            };
+            tokio::join!(behind.store(two), stored_later).0
+        };
+        let (ahead, behind) = tokio::join!(ahead.store(one), releasing);
+        ahead.and(behind).unwrap();
+        for (mark, key) in [(&first, first.first_key), (&second, second.first_key.next())] {
+            let mark = mark.under(key);
+            assert_eq!(memory.mark(&mark.key).await.unwrap().as_ref(), Some(&mark.value));
+        }
+    }
+
+    #[tokio::test]
+    async fn counting_buckets_fan_out_and_increments_count_once() {
+        let memory = Arc::new(MemoryStore::new());
+        let config = config(&[Period::Hour, Period::Day, Period::Month]);
+        let mut delivery = delivery(Arc::clone(&memory) as Arc<dyn Store>, &config);
+        let hours = [("a", "2026-11-20T10", 1), ("a", "2026-11-20T11", 2), ("a", "2026-11-21T00", 4)];
+        delivery.store(counts(&hours)).await.unwrap();
+        assert_eq!(delivery.finish(Ok(())).await.increments, 3);
+        for (bucket, sum) in
+            [("2026-11-20T10", 1), ("2026-11-20T11", 2), ("2026-11-20", 3), ("2026-11-21", 4), ("2026-11", 7)]
+        {
+            assert_eq!(read(&*memory, bucket).await["a"], sum, "{bucket}");
+        }
+    }
+}

@@ -1,0 +1,114 @@
+//! Retrying and dropping quarantined counts.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use countem_core::Bucket;
+use countem_journal::{Journal, QuarantineEntry, Quarantined, Recovered, Selection};
+use countem_store::{Registration, Store};
+
+use super::{
+    MaintenanceError,
+    send::{answer, freeze, send_frozen},
+};
+use crate::{EngineConfig, lane_of};
+
+/// Result of a retry.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct RetryReport {
+    /// The retried counts and their outcomes.
+    pub results: Vec<(QuarantineEntry, RetryOutcome)>,
+    /// Number of counts that were quarantined from batches of an earlier process, which are sent first.
+    pub quarantined_before: usize,
+}
+
+/// Outcome of retrying a quarantined count.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RetryOutcome {
+    /// The count is in the store.
+    Stored,
+    /// The count stays in quarantine: together with the pending counts of its counter it overflows.
+    Kept,
+    /// The store could not add the count, for this reason. It is quarantined again.
+    QuarantinedAgain(String),
+}
+
+/// Adds quarantined counts to their counters once more: sends them as batches of the journal, after everything that an
+/// earlier process has left there.
+///
+/// # Errors
+/// The store is away or the journal cannot be written. Counts that are not in the store stay in the journal, and are sent by
+/// the next process that opens it.
+///
+/// # Cancel safety
+/// Dropping the future is safe: each count is stored once, or still in the journal.
+pub async fn retry_quarantined(
+    entries: Vec<QuarantineEntry>,
+    journal: &Journal,
+    recovered: Recovered,
+    store: &dyn Store,
+    config: &EngineConfig,
+) -> Result<RetryReport, MaintenanceError> {
+    // An unreachable store is noticed before anything leaves the quarantine.
+    store.collections().await?;
+    ensure_own_identity(store, journal).await?;
+    let mut quarantined_before = 0;
+    for batch in recovered.frozen {
+        let applied = send_frozen(store, journal, &Arc::new(batch), config).await?;
+        quarantined_before += applied.quarantined.len();
+    }
+    let (selection, lanes) = (select(&entries), recovered.lanes);
+    let retried =
+        answer(|done| journal.retry_quarantined(selection, move |name| lane_of(name, lanes), done)).await?;
+    let retried: BTreeSet<_> = retried.iter().map(|retried| retried.entry.id).collect();
+    let mut refused = BTreeMap::new();
+    for mut outbox in freeze(journal, config).await? {
+        while let Some(batch) = outbox.advance() {
+            let applied = send_frozen(store, journal, &batch, config).await?;
+            outbox.resolve(&applied);
+            refused.extend(applied.quarantined.iter().map(|count| (counter(count), count.reason.clone())));
+        }
+    }
+    let outcome = |entry: &QuarantineEntry| {
+        if !retried.contains(&entry.id) {
+            return RetryOutcome::Kept;
+        }
+        let reason = refused.get(&counter(&entry.quarantined)).cloned();
+        reason.map_or(RetryOutcome::Stored, RetryOutcome::QuarantinedAgain)
+    };
+    let results = entries.into_iter().map(|entry| (outcome(&entry), entry)).map(|(o, e)| (e, o)).collect();
+    Ok(RetryReport { results, quarantined_before })
+}
+
+/// Gives up quarantined counts for good, and returns them.
+///
+/// # Errors
+/// All of them are still in quarantine.
+pub async fn drop_quarantined(
+    entries: &[QuarantineEntry],
+    journal: &Journal,
+) -> Result<Vec<QuarantineEntry>, MaintenanceError> {
+    Ok(answer(|done| journal.drop_quarantined(select(entries), done)).await?)
+}
+
+fn select(entries: &[QuarantineEntry]) -> Selection {
+    Selection::Ids(entries.iter().map(|entry| entry.id).collect())
+}
+
+/// Ensures that no other process uses this journal's identity: if one does, the journal is a copy and takes a new one.
+async fn ensure_own_identity(store: &dyn Store, journal: &Journal) -> Result<(), MaintenanceError> {
+    if store.register(&journal.writer()).await? == Registration::Cloned {
+        // The original has the same counts pending, or has stored them.
+        let reason = "found in a copy of another node's journal";
+        answer(|done| journal.quarantine_pending(reason, done)).await?;
+        answer(|done| journal.fresh_identity(done)).await?;
+    }
+    Ok(())
+}
+
+fn counter(count: &Quarantined) -> (String, String, Bucket) {
+    (count.collection.clone(), count.metric.clone(), count.bucket)
+}
