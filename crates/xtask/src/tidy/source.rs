@@ -6,7 +6,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 
 /// Folders that hold sources and prose of the project.
-const FOLDERS: [&str; 4] = ["crates", "tests", "examples", "config"];
+const FOLDERS: [&str; 5] = ["crates", "tests", "examples", "fuzz", "config"];
 /// Files beside those folders.
 const FILES: [&str; 5] = ["README.md", "CHANGELOG.md", "Cargo.toml", "docker-compose.yml", ".ci/run"];
 
