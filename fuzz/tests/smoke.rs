@@ -1,6 +1,9 @@
 //! Every target on its seeds and on random mutations of them.
 
-#![allow(clippy::unwrap_used, reason = "all of this is a test, also the functions that are not marked as one")]
+#![allow(
+    clippy::unwrap_used,
+    reason = "all of this is a test, also the functions that are not marked as one"
+)]
 
 use std::{
     env, fs,

@@ -1,4 +1,6 @@
 //! A wall clock that is set: a year back, a day forward. No wall clock takes part in an identity, so none is used twice.
+//!
+//! Shows G3.
 
 use std::collections::BTreeSet;
 

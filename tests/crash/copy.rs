@@ -1,4 +1,6 @@
 //! A data directory that is copied and used by two nodes at once.
+//!
+//! Shows G14.
 
 use std::{fs, path::Path};
 

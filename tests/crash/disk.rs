@@ -1,4 +1,6 @@
 //! A disk that has no room for the journal: acknowledgements stop, the process says so, and afterwards all is exact.
+//!
+//! Shows G12 and G13.
 
 use std::{
     fs::{self, File},

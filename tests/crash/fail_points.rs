@@ -1,4 +1,6 @@
 //! Processes that die at a fail point, and then at another one while they recover.
+//!
+//! Shows G9.
 
 use std::path::Path;
 

@@ -1,4 +1,6 @@
 //! kill -9 at random moments, again and again, on one journal and one store.
+//!
+//! Shows G9.
 
 use std::{env, path::Path, thread, time::Duration};
 

@@ -1,4 +1,6 @@
 //! The same on a replica set.
+//!
+//! Shows G9.
 
 use anyhow::Result;
 use countem::{Collector, store::Counters};

@@ -1,4 +1,6 @@
 //! A store that is away for the whole run of a process: what is kept is bounded by distinct counters, not by increments.
+//!
+//! Shows G2.
 
 use std::{
     fs,

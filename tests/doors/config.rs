@@ -1,4 +1,6 @@
 //! A collector that does what a configuration file says.
+//!
+//! Shows G16.
 
 use std::fs;
 

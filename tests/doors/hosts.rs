@@ -1,4 +1,6 @@
 //! The same collector in every kind of program.
+//!
+//! Shows G7.
 
 use std::thread;
 

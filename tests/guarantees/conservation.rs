@@ -1,4 +1,6 @@
 //! Nothing disappears without a counter that says why: `accepted = applied + pending + quarantined + dropped`.
+//!
+//! Shows G4 and G15.
 
 use std::{
     sync::atomic::{AtomicBool, Ordering},

@@ -1,4 +1,6 @@
 //! An acknowledged increment is in the file, whatever else flushes meanwhile.
+//!
+//! Shows G8.
 
 use std::{thread, time::Duration};
 

@@ -1,4 +1,6 @@
 //! Totals are exact under load, whatever else happens meanwhile.
+//!
+//! Shows G2 and G5.
 
 use std::{
     sync::atomic::{AtomicU64, Ordering},

@@ -1,4 +1,6 @@
 //! The bucket is fixed when counted, whatever the clock says when it is stored.
+//!
+//! Shows G3.
 
 use std::{thread, time::Duration};
 

@@ -1,4 +1,6 @@
 //! Names are stored and read back identically, or refused with the reason; never mixed up.
+//!
+//! Shows G17 and G18.
 
 use countem::{Collector, Refusal, store::Counters};
 

@@ -1,4 +1,6 @@
 //! Several processes on one file, and processes that are killed.
+//!
+//! Shows G7 and G8.
 
 use std::{collections::BTreeSet, time::Duration};
 

@@ -1,4 +1,6 @@
 //! Reads are exact while counts move from memory to the file.
+//!
+//! Shows G6.
 
 use std::{
     sync::atomic::{AtomicBool, AtomicI64, Ordering},

@@ -1,4 +1,6 @@
 //! Four nodes count into a replica set whose primary changes all the time.
+//!
+//! Shows G11.
 
 use std::{
     collections::BTreeMap,

@@ -1,4 +1,6 @@
 //! Totals are exact at full speed.
+//!
+//! Shows G7.
 
 use std::{
     thread,

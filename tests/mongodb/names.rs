@@ -1,4 +1,6 @@
 //! Names that mean something to MongoDB are counters like any other.
+//!
+//! Shows G18.
 
 use anyhow::Result;
 use countem::{Bucket, Collector, store::Counters};

@@ -1,4 +1,6 @@
 //! Reads are exact while counts move from memory to a replica set whose primary changes.
+//!
+//! Shows G6.
 
 use std::{
     sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering},

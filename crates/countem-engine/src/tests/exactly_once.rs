@@ -6,6 +6,8 @@
 //! part of a batch, take it late or twice, and roll back to an older point whatever no majority had.
 //!
 //! The second half breaks our own rules on purpose, one after the other, and each time the property has to fail.
+//!
+//! Shows G1.
 
 mod server;
 mod world;

@@ -1,4 +1,6 @@
 //! From the table to the store.
+//!
+//! Shows G2 and G5.
 
 use std::time::Duration;
 

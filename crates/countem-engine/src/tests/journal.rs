@@ -1,4 +1,6 @@
 //! The level `journal`: what an ended process leaves is stored exactly once by the next.
+//!
+//! Shows G13.
 
 use std::{path::Path, time::Duration};
 

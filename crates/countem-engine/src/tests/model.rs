@@ -1,4 +1,6 @@
 //! Random schedules: threads count, the router is resized, the store fails, and the totals are exact.
+//!
+//! Shows G1.
 
 use std::{collections::BTreeMap, time::Duration};
 

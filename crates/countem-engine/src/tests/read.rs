@@ -1,4 +1,6 @@
 //! Reads include this node's pending deltas exactly.
+//!
+//! Shows G6.
 
 use std::{
     sync::{

@@ -1,4 +1,6 @@
 //! What is not accepted, and what is accepted under another name.
+//!
+//! Shows G16 and G17.
 
 use countem_core::{OVERFLOW_METRIC, Period};
 use countem_store::Fault;

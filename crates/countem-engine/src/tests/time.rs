@@ -1,4 +1,6 @@
 //! The bucket is fixed when counted (I3).
+//!
+//! Shows G3.
 
 use std::sync::Arc;
 

@@ -1,4 +1,6 @@
 //! A copied directory is noticed, and nothing is counted twice because of it.
+//!
+//! Shows G14.
 
 use countem_journal::{CopiedPending, Journal, JournalConfig, Origin};
 

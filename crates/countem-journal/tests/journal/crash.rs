@@ -1,4 +1,6 @@
 //! Processes killed at random and at every fail point, and a store that checks what arrives.
+//!
+//! Shows G10.
 
 use std::{
     collections::BTreeMap,

@@ -1,4 +1,6 @@
 //! A disk that refuses to write, for real: the system stops this process at a file size.
+//!
+//! Shows G12.
 
 #![cfg(unix)]
 

@@ -1,4 +1,6 @@
 //! Commits that fail, or seem to: nothing is lost, nothing is counted twice, and the journal recovers by itself.
+//!
+//! Shows G13.
 
 use std::{sync::mpsc, time::Duration};
 

@@ -1,4 +1,6 @@
 //! Requests and replies that are lost, late or answered with an error: every batch is counted once.
+//!
+//! Shows G1.
 
 use std::time::Duration;
 

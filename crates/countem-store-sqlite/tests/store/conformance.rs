@@ -1,4 +1,6 @@
 //! The contract of a store, with every configuration that changes how calls are carried out.
+//!
+//! Shows G1.
 
 use std::num::NonZeroUsize;
 

@@ -1,4 +1,6 @@
 //! Several processes on one file.
+//!
+//! Shows G7.
 
 use std::{
     path::Path,

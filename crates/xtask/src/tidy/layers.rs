@@ -6,17 +6,15 @@ use super::{
 };
 
 /// The crates, top layer first. A crate depends on crates of lower layers alone.
-const LAYERS: [&[&str]; 10] = [
+const LAYERS: [&[&str]; 8] = [
     &["countem-cli"],
     &["countem"],
     &["countem-config"],
-    &["countem-engine"],
-    &["countem-query"],
-    &["countem-journal", "countem-store-sqlite", "countem-store-mongodb"],
+    &["countem-engine", "countem-stores"],
+    &["countem-query", "countem-journal", "countem-store-sqlite", "countem-store-mongodb"],
     &["countem-sqlite"],
     &["countem-store"],
     &["countem-core"],
-    &[],
 ];
 /// Crates beside the layers, which no layer depends on but in tests.
 const BESIDE: [&str; 3] = ["countem-testkit", "countem-bench", "xtask"];
