@@ -169,11 +169,11 @@ impl EngineState {
 
     fn report(&self, began: Instant) -> ShutdownReport {
         let has_journal = self.recorder.is_some();
-        let mut report = ShutdownReport::default();
-        report.accepted = self.intake.hold_still(|still| {
+        let accepted = self.intake.hold_still(|still| {
             let direct = self.lanes.iter().map(|lane| lane.lock().totals.direct);
             still.counted().accepted + direct.sum::<u64>()
         });
+        let mut report = ShutdownReport { accepted, ..ShutdownReport::default() };
         for lane in self.lanes.iter() {
             let mut lane = lane.lock();
             if has_journal {
