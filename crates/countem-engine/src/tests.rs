@@ -2,6 +2,8 @@
 
 mod exactly_once;
 mod flush;
+#[cfg(target_os = "linux")]
+mod fork;
 mod journal;
 mod model;
 mod panic;

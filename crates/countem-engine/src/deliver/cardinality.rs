@@ -1,4 +1,4 @@
-//! How many distinct metrics a bucket has received on this node.
+//! The cap on distinct metrics of a bucket.
 
 use std::{
     collections::{BTreeMap, HashSet},
@@ -13,21 +13,21 @@ use foldhash::fast::RandomState;
 /// Two metrics with the same hash count as one: the cap is then one higher for that bucket, and nothing else happens.
 #[derive(Debug)]
 pub(crate) struct Cardinality {
-    most: usize,
+    max: usize,
     hasher: RandomState,
     seen: BTreeMap<Bucket, BTreeMap<Box<str>, HashSet<u64, RandomState>>>,
     remembered: usize,
 }
 
-/// Hashes kept over all buckets; beyond it the oldest buckets are forgotten, and their cap starts anew.
-const REMEMBERED: usize = 8_000_000;
+/// Maximum number of hashes over all buckets; beyond it the oldest buckets are forgotten, and their cap starts anew.
+const MAX_REMEMBERED: usize = 8_000_000;
 
-/// How many hashes take as much memory as a collection in a bucket does by itself: buckets of a second hold few metrics each.
-const COLLECTION: usize = 64;
+/// Number of hashes that take as much memory as a collection in a bucket does by itself: buckets of a second hold few metrics.
+const COLLECTION_COST: usize = 64;
 
 impl Cardinality {
-    pub(crate) fn new(most: usize) -> Self {
-        Self { most, hasher: RandomState::default(), seen: BTreeMap::new(), remembered: 0 }
+    pub(crate) fn new(max: usize) -> Self {
+        Self { max, hasher: RandomState::default(), seen: BTreeMap::new(), remembered: 0 }
     }
 
     /// Tells whether the metric is known in the bucket or may become so.
@@ -37,28 +37,28 @@ impl Cardinality {
         let metrics = match collections.get_mut(collection) {
             Some(metrics) => metrics,
             None => {
-                self.remembered += COLLECTION;
+                self.remembered += COLLECTION_COST;
                 collections.entry(collection.into()).or_default()
             }
         };
         if metrics.contains(&hash) {
             return true;
         }
-        if metrics.len() >= self.most {
+        if metrics.len() >= self.max {
             return false;
         }
         metrics.insert(hash);
         self.remembered += 1;
-        if self.remembered > REMEMBERED.max(self.most) {
+        if self.remembered > MAX_REMEMBERED.max(self.max) {
             self.forget_oldest(bucket);
         }
         true
     }
 
-    fn forget_oldest(&mut self, but: Bucket) {
-        let oldest = self.seen.keys().copied().find(|bucket| *bucket != but && *bucket != Bucket::ALL);
+    fn forget_oldest(&mut self, except: Bucket) {
+        let oldest = self.seen.keys().copied().find(|bucket| *bucket != except && *bucket != Bucket::ALL);
         if let Some(metrics) = oldest.and_then(|bucket| self.seen.remove(&bucket)) {
-            self.remembered -= metrics.values().map(|metrics| COLLECTION + metrics.len()).sum::<usize>();
+            self.remembered -= metrics.values().map(|metrics| COLLECTION_COST + metrics.len()).sum::<usize>();
         }
     }
 }
@@ -70,7 +70,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_cap_holds_per_collection_and_bucket() {
+    fn cap_holds_per_collection_and_bucket() {
         let mut cardinality = Cardinality::new(2);
         let (monday, tuesday) = ("2026-11-16".parse().unwrap(), "2026-11-17".parse().unwrap());
         assert!(cardinality.admits("web", monday, "a"));
@@ -82,17 +82,20 @@ mod tests {
     }
 
     #[test]
-    fn buckets_of_seconds_are_forgotten_too() {
+    fn second_buckets_are_forgotten() {
         let mut cardinality = Cardinality::new(2);
         let mut now: jiff::Timestamp = "2026-11-20T00:00:00Z".parse().unwrap();
-        for _ in 0..2 * REMEMBERED / COLLECTION {
+        for _ in 0..2 * MAX_REMEMBERED / COLLECTION_COST {
             let second = Bucket::containing(Period::Second, now, &jiff::tz::TimeZone::UTC).unwrap();
             assert!(cardinality.admits("web", second, "a"));
             now += jiff::SignedDuration::from_secs(1);
         }
-        assert!(cardinality.seen.len() <= REMEMBERED / COLLECTION);
-        let remembered =
-            cardinality.seen.values().flat_map(BTreeMap::values).map(|metrics| COLLECTION + metrics.len());
+        assert!(cardinality.seen.len() <= MAX_REMEMBERED / COLLECTION_COST);
+        let remembered = cardinality
+            .seen
+            .values()
+            .flat_map(BTreeMap::values)
+            .map(|metrics| COLLECTION_COST + metrics.len());
         assert_eq!(cardinality.remembered, remembered.sum::<usize>());
     }
 }

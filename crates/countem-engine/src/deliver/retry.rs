@@ -1,8 +1,6 @@
-//! Trying again: exponential backoff with jitter.
+//! Sending again: exponential backoff with jitter.
 
-use std::sync::Arc;
-
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use countem_core::Batch;
 use countem_store::{Applied, ErrorKind, Store, StoreError};
@@ -37,14 +35,15 @@ impl Retry {
 
 /// Sends one batch until it is resolved, for callers that bring their own batches instead of counting through an engine.
 ///
-/// Returns what the store did, and whether any attempt was ever in doubt: if none was, the writer may be retired.
+/// Returns the answer of the store, and `true` if any attempt was in doubt: if none was, the store may forget the writer.
 ///
 /// # Errors
-/// Why the store refuses (a person has to act), or the last error when `deadline` has passed. It is in doubt if any attempt
-/// was: the batch may then be stored, and only sending the same batch again can tell.
+/// The refusal of the store (an operator has to act), or the last error when `deadline` has passed. It is in doubt if any
+/// attempt was: the batch may then be stored, and only sending the same batch again can tell.
 ///
 /// # Cancel safety
-/// Dropping the future leaves the batch in doubt.
+/// Dropping the future leaves the batch in doubt, and may drop the store's own future, which stores do not allow: give up on
+/// a task that runs it instead.
 pub async fn deliver(
     store: &dyn Store,
     batch: &Arc<Batch>,
@@ -68,7 +67,7 @@ pub async fn deliver(
     }
 }
 
-/// Says of the last error that an attempt before it may have succeeded.
+/// Returns the last error as one in doubt: an attempt before it may have succeeded.
 fn in_doubt(last: StoreError) -> StoreError {
     if last.kind() == ErrorKind::InDoubt {
         return last;
@@ -85,7 +84,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_delivery_that_was_ever_in_doubt_ends_in_doubt() {
+    async fn delivery_ever_in_doubt_ends_in_doubt() {
         let mut table = Table::new();
         table.fold("c", "m", "2026-11-20".parse().unwrap(), 1).unwrap();
         let batch =

@@ -11,7 +11,7 @@ use super::{counters, quiet, start};
 use crate::EngineConfig;
 
 #[tokio::test]
-async fn what_was_counted_is_stored_by_a_flush() {
+async fn flush_stores_pending_counts() {
     let setup = start(quiet()).await;
     let handle = setup.engine.counter("c", "a").unwrap();
     for _ in 0..10 {
@@ -26,7 +26,7 @@ async fn what_was_counted_is_stored_by_a_flush() {
 }
 
 #[tokio::test]
-async fn the_number_of_collectors_does_not_change_the_number_of_batches() {
+async fn collectors_share_one_batch() {
     let setup = start(EngineConfig { collectors_min: 8, collectors_max: Some(8), ..quiet() }).await;
     let threads: Vec<_> = (0..8)
         .map(|_| {
@@ -43,7 +43,7 @@ async fn the_number_of_collectors_does_not_change_the_number_of_batches() {
 }
 
 #[tokio::test]
-async fn whatever_happens_to_a_batch_it_counts_once() {
+async fn batch_counts_once_whatever_happens_to_it() {
     let faults = [
         Fault::Fail,
         Fault::LoseRequest,
@@ -67,7 +67,7 @@ async fn whatever_happens_to_a_batch_it_counts_once() {
 }
 
 #[tokio::test]
-async fn while_the_store_is_away_deltas_merge() {
+async fn deltas_merge_while_the_store_is_away() {
     let setup = start(quiet()).await;
     setup.faults.otherwise(Fault::Fail);
     for _ in 0..100 {
@@ -95,14 +95,14 @@ async fn large_flushes_are_cut_into_batches() {
 }
 
 #[tokio::test]
-async fn the_interval_flushes_by_itself() {
+async fn interval_starts_a_flush() {
     let setup = start(EngineConfig { flush_interval: Duration::from_millis(20), ..quiet() }).await;
     setup.engine.increment("c", "a", 1).unwrap();
     super::eventually("a flush", || setup.engine.stats().applied == 1).await;
 }
 
 #[tokio::test]
-async fn many_pending_counters_flush_by_themselves() {
+async fn many_pending_counters_start_a_flush() {
     let setup = start(EngineConfig { flush_counters: 100, ..quiet() }).await;
     for metric in 0..1000 {
         setup.engine.increment("c", &format!("m{metric}"), 1).unwrap();
@@ -111,7 +111,7 @@ async fn many_pending_counters_flush_by_themselves() {
 }
 
 #[tokio::test]
-async fn a_clean_writer_takes_its_bookkeeping_with_it() {
+async fn clean_writer_is_forgotten() {
     let setup = start(quiet()).await;
     setup.engine.increment("c", "a", 1).unwrap();
     setup.faults.then([Fault::Fail]);
@@ -121,7 +121,7 @@ async fn a_clean_writer_takes_its_bookkeeping_with_it() {
 }
 
 #[tokio::test]
-async fn a_writer_that_was_in_doubt_leaves_its_bookkeeping() {
+async fn writer_in_doubt_leaves_its_bookkeeping() {
     let setup = start(quiet()).await;
     setup.engine.increment("c", "a", 1).unwrap();
     setup.faults.then([Fault::LoseReply]);
@@ -130,7 +130,7 @@ async fn a_writer_that_was_in_doubt_leaves_its_bookkeeping() {
 }
 
 #[tokio::test]
-async fn a_shutdown_past_its_deadline_says_what_is_missing() {
+async fn shutdown_past_its_deadline_reports_missing_counts() {
     let setup = start(EngineConfig { shutdown_deadline: Duration::from_millis(50), ..quiet() }).await;
     setup.faults.otherwise(Fault::Fail);
     setup.engine.increment("c", "a", 1).unwrap();
@@ -147,7 +147,7 @@ async fn a_shutdown_past_its_deadline_says_what_is_missing() {
 }
 
 #[tokio::test]
-async fn a_shutdown_under_load_accounts_for_every_increment() {
+async fn shutdown_under_load_accounts_for_every_increment() {
     let setup = start(EngineConfig { flush_interval: Duration::from_millis(1), ..quiet() }).await;
     let counting: Vec<_> = (0..4)
         .map(|thread| {

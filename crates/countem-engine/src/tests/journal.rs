@@ -24,7 +24,7 @@ fn journaled(dir: &Path) -> EngineConfig {
 const DAY: &str = "2026-11-20";
 
 #[tokio::test]
-async fn what_is_durable_survives_an_end_without_the_store() {
+async fn durable_counts_survive_without_the_store() {
     let dir = tempfile::tempdir().unwrap();
     let setup = start(journaled(dir.path())).await;
     setup.faults.otherwise(Fault::Fail);
@@ -49,7 +49,7 @@ async fn what_is_durable_survives_an_end_without_the_store() {
 }
 
 #[tokio::test]
-async fn a_batch_whose_reply_was_lost_is_sent_again_under_its_old_identity() {
+async fn recovered_batch_keeps_its_identity() {
     let dir = tempfile::tempdir().unwrap();
     let setup = start(journaled(dir.path())).await;
     setup.faults.then([Fault::LoseReply]);
@@ -67,7 +67,7 @@ async fn a_batch_whose_reply_was_lost_is_sent_again_under_its_old_identity() {
 }
 
 #[tokio::test]
-async fn many_batches_are_recovered_in_order_and_the_lane_count_stays() {
+async fn batches_are_recovered_in_order_and_in_their_lanes() {
     let dir = tempfile::tempdir().unwrap();
     let setup = start(EngineConfig { batch_counters: 3, lanes: 3, ..journaled(dir.path()) }).await;
     setup.faults.otherwise(Fault::LoseReply);
@@ -94,7 +94,7 @@ async fn many_batches_are_recovered_in_order_and_the_lane_count_stays() {
 }
 
 #[tokio::test]
-async fn the_directory_is_free_after_a_shutdown_although_handles_live_on() {
+async fn shutdown_frees_the_journal_directory_despite_handles() {
     let dir = tempfile::tempdir().unwrap();
     let setup = start(journaled(dir.path())).await;
     let handle = setup.engine.counter("c", "a").unwrap();
@@ -106,7 +106,7 @@ async fn the_directory_is_free_after_a_shutdown_although_handles_live_on() {
 }
 
 #[tokio::test]
-async fn a_full_journal_refuses_and_loses_nothing() {
+async fn full_journal_refuses_and_loses_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let options = JournalConfig { max_bytes: 200_000, ..JournalConfig::new(dir.path()) };
     let durability = Durability::Journal { options, tick: Duration::from_millis(1) };
@@ -132,7 +132,7 @@ async fn a_full_journal_refuses_and_loses_nothing() {
 }
 
 #[tokio::test]
-async fn a_thousand_waiting_increments_share_one_commit() {
+async fn waiting_increments_share_one_commit() {
     let dir = tempfile::tempdir().unwrap();
     let setup = start(journaled(dir.path())).await;
     let before = setup.engine.stats().journal.unwrap().commits;
@@ -147,7 +147,7 @@ async fn a_thousand_waiting_increments_share_one_commit() {
 
 /// Two amounts that no 64-bit number holds are quarantined before they are in any batch.
 #[tokio::test]
-async fn what_is_quarantined_while_it_is_pending_is_in_the_journal_when_it_is_acknowledged() {
+async fn acknowledged_quarantine_is_in_the_journal() {
     let dir = tempfile::tempdir().unwrap();
     let setup = start(journaled(dir.path())).await;
     setup.faults.otherwise(Fault::Fail);
@@ -163,7 +163,7 @@ async fn what_is_quarantined_while_it_is_pending_is_in_the_journal_when_it_is_ac
 }
 
 #[tokio::test]
-async fn a_shutdown_ends_though_the_disk_of_the_journal_answers_nothing() {
+async fn shutdown_ends_despite_a_hanging_journal_disk() {
     let dir = tempfile::tempdir().unwrap();
     let options = JournalConfig::new(dir.path());
     let durability = Durability::Journal { options, tick: Duration::from_secs(3600) };

@@ -8,7 +8,7 @@ use super::{counters, quiet, start};
 use crate::EngineConfig;
 
 #[tokio::test]
-async fn a_panicking_actor_is_replaced_and_nothing_is_lost() {
+async fn panicked_actor_is_replaced_without_loss() {
     let setup = start(EngineConfig { flush_interval: Duration::from_millis(5), ..quiet() }).await;
     for round in 1..=3 {
         setup.engine.increment("c", "a", 1).unwrap();
@@ -22,7 +22,7 @@ async fn a_panicking_actor_is_replaced_and_nothing_is_lost() {
 }
 
 #[tokio::test]
-async fn an_actor_that_dies_while_its_batch_is_on_the_way_counts_it_once() {
+async fn batch_of_a_dead_actor_counts_once() {
     let setup = start(EngineConfig { flush_interval: Duration::from_millis(5), ..quiet() }).await;
     setup.faults.then([Fault::Delay]);
     setup.engine.increment("c", "a", 1).unwrap();
@@ -37,7 +37,7 @@ async fn an_actor_that_dies_while_its_batch_is_on_the_way_counts_it_once() {
 }
 
 #[tokio::test]
-async fn a_panicking_store_is_asked_again() {
+async fn batch_is_sent_again_after_a_store_panic() {
     let setup = start(quiet()).await;
     setup.faults.then([Fault::Panic, Fault::Panic]);
     setup.engine.increment("c", "a", 1).unwrap();

@@ -5,7 +5,7 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -18,7 +18,7 @@ use super::{bucket, counters, name, quiet, start};
 use crate::EngineConfig;
 
 #[tokio::test]
-async fn a_read_sees_what_is_pending_in_flight_and_stored() {
+async fn read_sees_pending_in_flight_and_stored_counts() {
     let setup = start(quiet()).await;
     setup.engine.increment("c", "a", 1).unwrap();
     setup.engine.flush().await;
@@ -42,7 +42,7 @@ async fn a_read_sees_what_is_pending_in_flight_and_stored() {
 }
 
 #[tokio::test]
-async fn a_read_counts_a_batch_whose_reply_was_lost_once() {
+async fn read_counts_a_batch_in_doubt_once() {
     let setup = start(EngineConfig {
         retry_first: Duration::from_secs(600),
         retry_longest: Duration::from_secs(600),
@@ -100,7 +100,7 @@ async fn reads_never_go_back_or_ahead_while_flushes_run() {
 }
 
 #[tokio::test]
-async fn periods_that_are_not_stored_are_summed_from_finer_ones() {
+async fn unstored_periods_are_summed_from_finer_ones() {
     let setup = start(quiet()).await;
     for (day, n) in [("2026-10-31", 1), ("2026-11-01", 10), ("2026-11-02", 100), ("2026-11-20", 1000)] {
         let noon = format!("{day}T12:00:00Z").parse().unwrap();
@@ -119,7 +119,7 @@ async fn periods_that_are_not_stored_are_summed_from_finer_ones() {
 }
 
 #[tokio::test]
-async fn all_collections_are_read_pending_ones_included() {
+async fn pending_collections_are_read_too() {
     let setup = start(quiet()).await;
     setup.engine.increment("stored", "a", 1).unwrap();
     setup.engine.flush().await;
@@ -131,4 +131,87 @@ async fn all_collections_are_read_pending_ones_included() {
     let collections = setup.engine.reader().collections().await.unwrap();
     assert_eq!(collections, [name("c"), name("pending"), name("stored")]);
     assert_eq!(setup.store.collections().await.unwrap(), [name("stored")]);
+}
+
+/// Increments of one thread, in rounds: begun before they are made, done after they returned.
+#[derive(Default)]
+struct Rounds {
+    begun: AtomicU64,
+    done: AtomicU64,
+}
+
+const ROUND: u64 = 100;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn reads_beside_counting_threads_are_exact() {
+    const READERS: usize = 500;
+    let setup = start(EngineConfig { flush_interval: Duration::from_millis(5), ..quiet() }).await;
+    let (rounds, stop) = (Arc::new(Rounds::default()), Arc::new(AtomicBool::new(false)));
+    let counting: Vec<_> = (0..2)
+        .map(|_| {
+            let (engine, rounds, stop) = (setup.engine.clone(), Arc::clone(&rounds), Arc::clone(&stop));
+            std::thread::spawn(move || {
+                let handle = engine.counter("c", "a").unwrap();
+                while !stop.load(Ordering::SeqCst) {
+                    rounds.begun.fetch_add(ROUND, Ordering::SeqCst);
+                    (0..ROUND / 2).for_each(|_| {
+                        engine.count("c", "a", 1);
+                        handle.increment(1);
+                    });
+                    rounds.done.fetch_add(ROUND, Ordering::SeqCst);
+                }
+            })
+        })
+        .collect();
+    let alone = rate(&rounds).await;
+    let reads = Arc::new(AtomicU64::new(0));
+    let readers: Vec<_> = (0..READERS)
+        .map(|_| {
+            let (reader, rounds) = (setup.engine.reader(), Arc::clone(&rounds));
+            let (reads, stop) = (Arc::clone(&reads), Arc::clone(&stop));
+            tokio::spawn(async move {
+                while !stop.load(Ordering::SeqCst) {
+                    let done = rounds.done.load(Ordering::SeqCst);
+                    let read = reader.get_counters(&name("c"), bucket("2026-11-20")).await.unwrap();
+                    let begun = rounds.begun.load(Ordering::SeqCst);
+                    let value = u64::try_from(read["a"]).unwrap();
+                    assert!((done..=begun).contains(&value), "{value} is not in {done}..={begun}");
+                    reads.fetch_add(1, Ordering::SeqCst);
+                }
+            })
+        })
+        .collect();
+    let beside = rate(&rounds).await;
+    stop.store(true, Ordering::SeqCst);
+    for reader in readers {
+        reader.await.unwrap();
+    }
+    counting.into_iter().for_each(|thread| thread.join().unwrap());
+    println!(
+        "{} reads; increments beside them / alone = {:.2}",
+        reads.load(Ordering::SeqCst),
+        beside / alone
+    );
+    let counted = i64::try_from(rounds.done.load(Ordering::SeqCst)).unwrap();
+    assert_eq!(setup.read("2026-11-20").await, counters(&[("a", counted)]));
+    assert!(setup.engine.stats().is_balanced());
+}
+
+/// Returns the increments per second over half a second.
+async fn rate(rounds: &Rounds) -> f64 {
+    let (before, began) = (rounds.done.load(Ordering::SeqCst), std::time::Instant::now());
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let done = u32::try_from(rounds.done.load(Ordering::SeqCst) - before).unwrap();
+    f64::from(done) / began.elapsed().as_secs_f64()
+}
+
+#[tokio::test]
+async fn read_leaves_counts_where_they_are() {
+    let setup = start(quiet()).await;
+    setup.engine.increment("c", "a", 1).unwrap();
+    setup.engine.counter("c", "a").unwrap().increment(10);
+    assert_eq!(setup.read("2026-11-20").await, counters(&[("a", 11)]));
+    setup.engine.reader().collections().await.unwrap();
+    let stats = setup.engine.stats();
+    assert_eq!((stats.pending, stats.pending_counters), (2, 0), "nothing reached a lane");
 }

@@ -9,7 +9,7 @@ use super::{counters, quiet, start};
 use crate::{EngineConfig, Refusal};
 
 #[tokio::test]
-async fn a_refused_increment_says_why_and_is_counted() {
+async fn refused_increment_has_a_reason_and_is_counted() {
     let setup = start(quiet()).await;
     assert!(matches!(setup.engine.increment("c", "", 1), Err(Refusal::Name(_))));
     assert!(matches!(setup.engine.increment("c d", "m", 1), Err(Refusal::Name(_))));
@@ -22,7 +22,7 @@ async fn a_refused_increment_says_why_and_is_counted() {
 }
 
 #[tokio::test]
-async fn a_handle_outlives_the_collector_and_is_refused_then() {
+async fn handle_is_refused_after_the_shutdown() {
     let setup = start(quiet()).await;
     let old = setup.engine.counter("c", "a").unwrap();
     old.increment(1);
@@ -32,7 +32,7 @@ async fn a_handle_outlives_the_collector_and_is_refused_then() {
 }
 
 #[tokio::test]
-async fn beyond_the_cap_the_total_stays_exact_under_the_overflow_metric() {
+async fn total_beyond_the_cap_stays_exact() {
     let setup = start(EngineConfig { metrics_per_bucket: 10, ..quiet() }).await;
     for round in 0..3 {
         for metric in 0..25 {
@@ -48,7 +48,7 @@ async fn beyond_the_cap_the_total_stays_exact_under_the_overflow_metric() {
 }
 
 #[tokio::test]
-async fn a_full_node_counts_known_counters_and_refuses_new_ones() {
+async fn full_engine_counts_known_and_refuses_new_counters() {
     let config = EngineConfig { pending_counters: 64, collectors_min: 1, collectors_max: Some(1), ..quiet() };
     let setup = start(config).await;
     setup.faults.otherwise(Fault::Fail);
@@ -72,7 +72,7 @@ async fn a_full_node_counts_known_counters_and_refuses_new_ones() {
 }
 
 #[tokio::test]
-async fn a_known_counter_of_several_periods_is_counted_in_all_of_them_though_the_node_is_full() {
+async fn full_engine_counts_known_counters_in_every_period() {
     let config = EngineConfig { pending_counters: 64, collectors_min: 1, collectors_max: Some(1), ..quiet() };
     let setup = start(EngineConfig { periods: vec![Period::Hour, Period::Day], ..config }).await;
     setup.faults.otherwise(Fault::Fail);
@@ -94,7 +94,7 @@ async fn a_known_counter_of_several_periods_is_counted_in_all_of_them_though_the
 }
 
 #[tokio::test]
-async fn a_counter_at_its_limit_is_quarantined_alone() {
+async fn counter_at_its_limit_is_quarantined_alone() {
     let setup = start(quiet()).await;
     setup.engine.increment("c", "big", i64::MAX).unwrap();
     setup.engine.flush().await;
@@ -109,7 +109,7 @@ async fn a_counter_at_its_limit_is_quarantined_alone() {
 }
 
 #[tokio::test]
-async fn threads_whose_pending_sum_overflows_lose_one_part_to_quarantine() {
+async fn overflow_across_threads_quarantines_one_part() {
     let setup = start(EngineConfig { collectors_min: 2, collectors_max: Some(2), ..quiet() }).await;
     let handle = setup.engine.counter("c", "m").unwrap();
     setup.engine.increment("c", "m", i64::MAX).unwrap();

@@ -65,7 +65,7 @@ async fn count(dir: &std::path::Path, answers: &[Option<Registration>]) -> Engin
 }
 
 #[tokio::test]
-async fn a_store_that_could_not_say_at_the_start_is_asked_again_before_the_first_batch() {
+async fn identity_is_registered_before_the_first_batch() {
     let dir = tempfile::tempdir().unwrap();
     let engine = count(dir.path(), &[None, None, None]).await;
     assert!(engine.flush().await);
@@ -76,7 +76,7 @@ async fn a_store_that_could_not_say_at_the_start_is_asked_again_before_the_first
 }
 
 #[tokio::test]
-async fn under_the_identity_of_another_process_nothing_is_sent() {
+async fn cloned_identity_sends_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let mut answers = vec![None];
     answers.extend([Some(Registration::Cloned); 1000]);

@@ -28,7 +28,7 @@ async fn delta_counted_before_midnight_lands_on_that_day() {
 }
 
 #[tokio::test]
-async fn delta_counted_before_a_long_local_midnight_lands_on_that_day() {
+async fn delta_before_a_long_local_midnight_keeps_its_day() {
     let zone = TimeZone::get("Europe/Berlin").unwrap();
     // 2026-10-25 has 25 hours: 22:59:59.999 UTC is 23:59:59.999 of that day, not of the day before or after.
     let setup = start_at(EngineConfig { zone, ..quiet() }, "2026-10-25T22:59:59.999Z").await;
@@ -41,7 +41,7 @@ async fn delta_counted_before_a_long_local_midnight_lands_on_that_day() {
 }
 
 #[tokio::test]
-async fn an_outage_over_midnight_moves_no_count() {
+async fn outage_over_midnight_moves_no_count() {
     let setup = start_at(quiet(), "2026-11-20T23:59:00Z").await;
     setup.faults.otherwise(Fault::Fail);
     setup.engine.increment("c", "a", 1).unwrap();
@@ -59,7 +59,7 @@ async fn an_outage_over_midnight_moves_no_count() {
 }
 
 #[tokio::test]
-async fn a_clock_that_goes_back_counts_on_the_earlier_day_again() {
+async fn clock_set_back_counts_on_the_earlier_day() {
     let setup = start_at(quiet(), "2026-11-21T00:00:00Z").await;
     setup.engine.increment("c", "a", 1).unwrap();
     setup.clock.set("2026-11-20T23:59:59Z".parse().unwrap());
@@ -70,7 +70,7 @@ async fn a_clock_that_goes_back_counts_on_the_earlier_day_again() {
 }
 
 #[tokio::test]
-async fn every_stored_period_gets_the_count_and_increments_are_counted_once() {
+async fn every_stored_period_counts_and_increments_count_once() {
     let periods = vec![Period::Hour, Period::Day, Period::Week, Period::All];
     let zone = TimeZone::get("Asia/Kolkata").unwrap();
     let setup = start_at(EngineConfig { periods, zone, ..quiet() }, "2026-11-20T18:29:59Z").await;
@@ -94,7 +94,7 @@ async fn every_stored_period_gets_the_count_and_increments_are_counted_once() {
 }
 
 #[tokio::test]
-async fn an_increment_with_a_time_lands_on_the_day_of_that_time() {
+async fn increment_with_a_time_lands_on_its_day() {
     let setup = start_at(quiet(), "2026-11-20T12:00:00Z").await;
     setup.engine.increment_at("c", "a", 1, "2026-01-02T03:04:05Z".parse().unwrap()).unwrap();
     let too_late = setup.engine.increment_at("c", "a", 1, "2026-11-20T14:00:00Z".parse().unwrap());
@@ -108,7 +108,7 @@ async fn an_increment_with_a_time_lands_on_the_day_of_that_time() {
 
 /// A flush of millions of counters keeps the runtime busy for seconds.
 #[tokio::test]
-async fn slots_turn_in_time_however_busy_the_runtime_is() {
+async fn buckets_advance_while_the_runtime_is_busy() {
     let store = Arc::new(MemoryStore::new());
     let opened: Arc<dyn Store> = store.clone();
     let config = EngineConfig { periods: vec![Period::Second], ..quiet() };
