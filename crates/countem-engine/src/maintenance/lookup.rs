@@ -64,7 +64,7 @@ async fn compare(
         let with = read(store, &query, Some(batch)).await?;
         let after = read(store, &query, None).await?;
         deltas.retain(|delta| {
-            let value = |counters: &Counters| counters.get(delta.metric).copied().unwrap_or(0);
+            let value = |counters: &Counters| counters.get(delta.metric).unwrap_or(0);
             let (before, with, after) = (value(&before), value(&with), value(&after));
             let Some(sum) = before.checked_add(delta.n) else {
                 // A read leaves out a sum that overflows.
