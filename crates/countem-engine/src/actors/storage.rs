@@ -22,7 +22,7 @@ pub(super) struct StorageActor {
     waiting: Option<SpawnHandle>,
 }
 
-/// What an attempt needs. Holds the store open.
+/// Everything that an attempt needs. Holds the store open.
 #[derive(Clone)]
 pub(super) struct Sender {
     pub(super) store: Arc<dyn Store>,

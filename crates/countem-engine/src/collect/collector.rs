@@ -20,7 +20,7 @@ pub(crate) struct CollectorTable {
     pub(super) draining: Mutex<Draining>,
 }
 
-/// What is behind the lock.
+/// The contents of the lock of a [`CollectorTable`].
 #[derive(Debug)]
 pub(crate) struct OpenTable {
     pub(super) table: Table,

@@ -1,4 +1,4 @@
-//! What the journal does not have of one lane yet.
+//! The part of one lane that the journal does not have yet.
 
 use std::mem;
 

@@ -35,7 +35,7 @@ pub(crate) struct LaneState {
     pub(crate) totals: LaneTotals,
 }
 
-/// Where the increments of a lane went (I1): `merged = applied + pending + quarantined + dropped`.
+/// Numbers of increments of a lane (I1): `merged = applied + pending + quarantined + dropped`.
 #[derive(Debug, Default, Clone)]
 pub(crate) struct LaneTotals {
     pub(crate) merged: u64,
@@ -259,7 +259,7 @@ impl LaneState {
     }
 }
 
-/// What the journal records.
+/// Recording in the journal.
 impl LaneState {
     /// Tells whether the journal does not have the frozen batches.
     pub(super) fn has_unsaved(&self) -> bool {

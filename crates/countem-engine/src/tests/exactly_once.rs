@@ -20,7 +20,7 @@ use proptest::{
 
 use world::World;
 
-/// What happens next. Whatever is asked of something that is not there does not happen.
+/// The next event. One that needs something that is not there does not happen.
 #[derive(Debug, Clone)]
 enum Event {
     /// An increment is accepted in the collection of this lane.
@@ -38,7 +38,7 @@ enum Event {
     Reply { at: Index },
     /// A request is lost on its way.
     LoseRequest { at: Index },
-    /// A reply is lost: nobody knows what became of the batch.
+    /// A reply is lost: the outcome of the batch is unknown.
     LoseReply { at: Index },
     /// The network makes a copy of a request.
     Duplicate { at: Index },
@@ -56,8 +56,8 @@ enum Event {
     FailDisk { place: &'static str },
 }
 
-/// Where the journal's disk fails: before a commit takes place, after it did and nobody could tell, and while that is found
-/// out.
+/// Failures of the journal's disk: before a commit, after a commit whose outcome is then unknown, and while the outcome is
+/// determined.
 const PLACES: [&str; 9] = [
     "record.before=1*return(error)",
     "record.before=1*return(full)",

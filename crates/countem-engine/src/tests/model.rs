@@ -12,7 +12,7 @@ use crate::{Engine, EngineConfig};
 
 const THREADS: u64 = 8;
 
-/// How many schedules run: `COUNTEM_SCHEDULES` sets it, `COUNTEM_SEED` repeats one.
+/// Returns the seeds of the schedules: `COUNTEM_SCHEDULES` sets their number, `COUNTEM_SEED` repeats one.
 fn schedules() -> Vec<u64> {
     let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
     match number("COUNTEM_SEED") {

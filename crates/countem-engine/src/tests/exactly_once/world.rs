@@ -48,9 +48,9 @@ pub(super) struct World {
     /// Batches that the store has written and whose replies are under way.
     replies: Vec<Batch>,
     expected: BTreeMap<Key, i64>,
-    /// What of it is accepted and not durable yet, by lane: a crash may take this and nothing else.
+    /// The part of it that is not durable yet, by lane: a crash may take this and nothing else.
     not_durable: [BTreeMap<Key, i64>; LANES],
-    /// What of it is in frozen batches that the journal does not have yet.
+    /// The part of it in frozen batches that the journal does not have yet.
     not_saved: [Option<BTreeMap<Key, i64>>; LANES],
     broken: Broken,
 }
@@ -68,7 +68,7 @@ struct Broken {
     first_writer: Option<Writer>,
     /// The batches of each lane that were frozen last.
     frozen: [Vec<Vec<u8>>; LANES],
-    /// What was counted since the batch in flight was sent first.
+    /// Deltas counted since the batch in flight was sent first.
     thawed: [Table; LANES],
 }
 
@@ -81,7 +81,7 @@ fn collection(lane: usize) -> String {
 
 impl World {
     pub(super) fn begin(mutation: Option<Mutation>) -> Self {
-        // In memory where that can be had: nobody pulls a plug here, and waiting for a disk teaches nothing.
+        // In memory where that can be had: no power fails here, and waiting for a disk teaches nothing.
         let memory = Path::new("/dev/shm");
         let dir = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() };
         let mut world = Self {
@@ -269,7 +269,7 @@ impl World {
         Ok(())
     }
 
-    /// What the storage actor does, but for waiting.
+    /// Does what the storage actor does, but for waiting.
     fn send(&mut self, lane: usize) -> Result<(), TestCaseError> {
         if !self.is_saved(lane) {
             self.save(lane)?;
