@@ -1,4 +1,6 @@
 //! Every law of the contract, on every kind of deployment and with a configuration that makes documents split early.
+//!
+//! Shows G1.
 
 use std::num::{NonZeroU16, NonZeroUsize};
 

@@ -1,4 +1,6 @@
 //! Deltas that a document cannot add are quarantined alone, and reported again to every later sender of their batch.
+//!
+//! Shows G15.
 
 use std::sync::Arc;
 

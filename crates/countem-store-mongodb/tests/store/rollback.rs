@@ -1,4 +1,6 @@
 //! Servers that die with writes that no other server has.
+//!
+//! Shows G11.
 
 use std::{
     sync::{
