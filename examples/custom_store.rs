@@ -4,9 +4,8 @@
 //! cargo run -p countem-examples --example custom_store
 //! ```
 //!
-//! It shows the three things that every store needs: to recognise a batch that it has seen before, to remember it in the
-//! same atomic step that adds its counts, and to set aside alone what cannot be added. The conformance suite tells
-//! whether they are right.
+//! It shows the three duties of a store: recognise a batch that it has seen before, remember it in the same atomic step
+//! that adds its counts, and quarantine alone a delta that cannot be added. The conformance suite checks them.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -19,10 +18,10 @@ use std::{
 };
 
 use countem::{
-    Batch, BatchId, Bucket, CollectionName, Collector, StoreError, Writer,
+    Bucket, CollectionName, Collector,
     store::{
-        Applied, Counters, ErrorKind, Quarantined, Query, Rows, Store, async_trait, conformance::LAWS,
-        overlay,
+        Applied, Batch, BatchId, Counters, ErrorKind, Quarantined, Query, Rows, Store, StoreError, Writer,
+        async_trait, conformance::LAWS, overlay,
     },
 };
 use serde::{Deserialize, Serialize};
@@ -58,26 +57,26 @@ async fn main() -> Result<ExitCode, Box<dyn Error>> {
 #[derive(Debug)]
 struct LinesStore {
     path: PathBuf,
-    /// Empty after a failure. What the file holds is then unknown, until the next call has read it again.
+    /// `None` after a failure: the content of the file is unknown until the next call reads it again.
     lines: Arc<Mutex<Option<Lines>>>,
 }
 
-/// The open file, and what follows from its lines.
+/// The open file, and the state that follows from its lines.
 #[derive(Debug)]
 struct Lines {
     file: File,
     counters: BTreeMap<(String, Bucket), Counters>,
-    /// The newest batch of every lane, and what could not be added of it. A lane sends its batches in order, each until it is
-    /// resolved, so there is nothing to remember about older ones.
+    /// Newest batch of every lane, with its quarantined deltas. A lane sends its batches in order, each until it is resolved,
+    /// so older ones need not be remembered.
     applied: HashMap<(Writer, u16), (u64, Vec<Quarantined>)>,
     marks: HashMap<String, String>,
 }
 
-/// One line. It is in the file as a whole or not at all, and so are the batch's identity, its counts and its mark.
+/// One line. It is in the file as a whole or not at all, and with it the identity, the counts and the mark of a batch.
 #[derive(Debug, Serialize, Deserialize)]
 enum Line {
     Batch { writer: String, lane: u16, seq: u64, mark: Option<(String, String)>, deltas: Vec<LineDelta> },
-    Retired { writer: String },
+    Forgotten { writer: String },
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -96,7 +95,7 @@ impl LinesStore {
         Ok(Self { path, lines: Arc::new(Mutex::new(Some(lines))) })
     }
 
-    /// Asks the open file something, on a thread that may block.
+    /// Runs a request on the open file, on a thread that may block.
     async fn ask<T: Send + 'static>(
         &self,
         ask: impl FnOnce(&mut Lines) -> io::Result<T> + Send + 'static,
@@ -106,10 +105,10 @@ impl LinesStore {
             let mut shared = shared.lock().unwrap_or_else(PoisonError::into_inner);
             let mut lines = match shared.take() {
                 Some(lines) => lines,
-                // Nothing was done yet, so the caller may be told that.
+                // Nothing was done yet, so the outcome is known.
                 None => Lines::open(&path).map_err(|e| failure(ErrorKind::NotApplied, "open", &path, e))?,
             };
-            // A line that failed may stand in the file, wholly or in part: that is what *in doubt* means.
+            // A line that failed may be in the file, wholly or in part: the outcome is in doubt.
             let answer = ask(&mut lines).map_err(|e| failure(ErrorKind::InDoubt, "write to", &path, e))?;
             *shared = Some(lines);
             Ok(answer)
@@ -136,7 +135,7 @@ impl Store for LinesStore {
     }
 
     async fn forget(&self, writer: &Writer) -> Result<(), StoreError> {
-        let line = Line::Retired { writer: writer.to_string() };
+        let line = Line::Forgotten { writer: writer.to_string() };
         self.ask(move |lines| lines.append(line).map(|_| ())).await
     }
 
@@ -147,7 +146,7 @@ impl Store for LinesStore {
                 Ok((lines.read(&asked), id.is_some_and(|id| lines.already_applied(&id).is_some())))
             })
             .await?;
-        // The caller does not know whether its last batch is in the file. We do.
+        // The caller does not know whether its last batch is in the file. The store does.
         if let Some(batch) = in_flight.filter(|_| !is_applied) {
             overlay(&mut rows, query, batch.deltas());
         }
@@ -179,12 +178,12 @@ impl Store for LinesStore {
 }
 
 impl Lines {
-    /// Opens the file and plays its lines. A last line without an end is one whose writing was cut off: its batch was never
-    /// acknowledged, so it goes away and will be sent again. Any other line that is no line is somebody else's.
+    /// Opens the file and plays its lines. A last line without an end was cut off while it was written: its batch was never
+    /// acknowledged, so it is removed and will be sent again. Any other line that does not parse is an error.
     fn open(path: &Path) -> io::Result<Self> {
         let mut file = OpenOptions::new().read(true).append(true).create(true).open(path)?;
-        // Two processes that append would not know of each other's batches. A collector that was shut down lets go of its
-        // store a moment later, so this waits.
+        // Two processes that append would not see each other's batches. A collector that was shut down closes its store a
+        // moment later, so this waits.
         file.lock()?;
         let mut bytes = Vec::new();
         file.read_to_end(&mut bytes)?;
@@ -197,12 +196,12 @@ impl Lines {
             line.map_err(|error| io::Error::other(format!("line {} is no line of counts: {error}", at + 1)))?;
         }
         lines.file.set_len(whole as u64)?;
-        // From now on others build on what was read, so it has to last.
+        // Answers depend on these lines from now on, so they have to be durable.
         lines.file.sync_all()?;
         Ok(lines)
     }
 
-    /// Writes a line, and lets it count once it is on the disk.
+    /// Writes a line, and plays it once it is on the disk.
     fn append(&mut self, line: Line) -> io::Result<Applied> {
         let mut text = serde_json::to_string(&line)?;
         text.push('\n');
@@ -211,11 +210,11 @@ impl Lines {
         self.play(line)
     }
 
-    /// Does what a line says. Played again in the same order, lines come to the same result, quarantine included.
+    /// Plays a line. Lines in the same order always have the same result, quarantine included.
     fn play(&mut self, line: Line) -> io::Result<Applied> {
         let mut quarantined = Vec::new();
         match line {
-            Line::Retired { writer } => self.applied.retain(|(known, _), _| known.as_str() != writer),
+            Line::Forgotten { writer } => self.applied.retain(|(known, _), _| known.as_str() != writer),
             Line::Batch { writer, lane, seq, mark, deltas } => {
                 for LineDelta { collection, bucket, metric, n, increments } in deltas {
                     let bucket: Bucket = bucket.parse().map_err(io::Error::other)?;
@@ -233,7 +232,7 @@ impl Lines {
         Ok(Applied { quarantined })
     }
 
-    /// Returns what became of a batch that is in the file already, as itself or because a newer one of its lane is.
+    /// Returns the outcome of a batch that is in the file already, itself or as a newer one of its lane.
     fn already_applied(&self, id: &BatchId) -> Option<Applied> {
         let (seq, quarantined) = self.applied.get(&(id.writer.clone(), id.lane))?;
         match id.seq.cmp(seq) {
@@ -244,11 +243,12 @@ impl Lines {
     }
 
     fn read(&self, query: &Query) -> Rows {
-        let asked = |collection: &str, bucket| {
+        let is_selected = |collection: &str, bucket| {
             collection == query.collection.as_str() && query.range.contains(bucket)
         };
         let mut rows = Rows::new();
-        for ((_, bucket), counters) in self.counters.iter().filter(|((name, bucket), _)| asked(name, *bucket))
+        for ((_, bucket), counters) in
+            self.counters.iter().filter(|((name, bucket), _)| is_selected(name, *bucket))
         {
             let selected = counters.iter().filter(|(metric, _)| query.selects(metric));
             let selected: Counters = selected.take(query.limit()).collect();

@@ -9,7 +9,7 @@
 
 use std::{env, error::Error, process::ExitCode, time::Duration};
 
-use countem::{Collector, MongodbConfig, StartError};
+use countem::{Collector, StartError, store::MongodbConfig};
 
 const NODES: usize = 2;
 const ORDERS: u32 = 2000;
@@ -19,7 +19,7 @@ async fn main() -> Result<ExitCode, Box<dyn Error>> {
     // A replica set is addressed by all its members, `mongodb://a,b,c/?replicaSet=rs0`: counting goes on when its primary changes.
     let uri = env::args().nth(1).unwrap_or_else(|| "mongodb://localhost:27017".to_owned());
 
-    // Usually these are processes on machines of their own. They know nothing of each other.
+    // Usually these are processes on machines of their own. They do not know each other.
     let mut nodes = Vec::new();
     for _ in 0..NODES {
         match start(&uri).await {
@@ -35,8 +35,8 @@ async fn main() -> Result<ExitCode, Box<dyn Error>> {
         node.await?;
     }
 
-    // A node reads what is in the database and what it has not stored itself yet. What the others have counted since their
-    // last flush it cannot know, so they are asked for one.
+    // A node reads the database and its own pending increments. Those that other nodes have not flushed yet are unknown to
+    // it, hence the flushes.
     for node in &nodes {
         node.flush().await?;
     }
@@ -47,7 +47,7 @@ async fn main() -> Result<ExitCode, Box<dyn Error>> {
         }
     }
 
-    // The last thing a node does. It takes its watermark out of the documents, too: nothing of it stays but its counts.
+    // The last step of a node. It also removes its watermark from the documents: only its counts stay.
     let mut code = ExitCode::SUCCESS;
     for (number, node) in nodes.iter().enumerate() {
         let report = node.shutdown().await;
@@ -61,15 +61,15 @@ async fn main() -> Result<ExitCode, Box<dyn Error>> {
 
 /// Starts a node.
 async fn start(uri: &str) -> Result<Collector, StartError> {
-    // All of this can stand in `countem.toml`, too. The defaults keep days for ever.
+    // All of this can be in `countem.toml`, too. The default keeps days for ever.
     let mongodb =
         MongodbConfig { retention: Some(Duration::from_secs(400 * 24 * 3600)), ..MongodbConfig::default() };
     Collector::builder()
         .store(uri)
         .mongodb(mongodb)
         .flush_interval(Duration::from_secs(1))
-        // Whoever tries an example wants to know at once what is wrong with the address. A service does better without this
-        // line: it starts while the database is away, counts in memory, and delivers once it is back.
+        // Reports a wrong address at once. A service does better without this line: it starts while the database is away,
+        // counts in memory, and delivers once it is back.
         .require_store()
         .start()
         .await

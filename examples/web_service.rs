@@ -1,4 +1,4 @@
-//! Counting in an actix-web service: every request, from many threads, without a look at the database.
+//! Counting in an actix-web service: every request, from many threads, without a query to the database.
 //!
 //! ```sh
 //! cargo run -p countem-examples --example web_service -- 8080 /tmp/web.db
@@ -20,9 +20,9 @@ use actix_web::{
     middleware::{Next, from_fn},
     web,
 };
-use countem::{Collector, METRICS_CONTENT_TYPE, store::Counters};
+use countem::{Collector, Counters, METRICS_CONTENT_TYPE};
 
-/// Threads that answer requests. Each folds its counts where it stands; none waits for another one or for the store.
+/// Threads that answer requests. Each folds its counts in place; none waits for another one or for the store.
 const WORKERS: usize = 8;
 
 #[actix_web::main]
@@ -48,21 +48,21 @@ async fn main() -> Result<ExitCode, Box<dyn Error>> {
     .run()
     .await?;
 
-    // The server has answered its last request, so nothing is counted any more. Everything counted until now is stored
-    // before the process ends, or the report names what is not.
+    // The server has answered its last request, so counting has ended. Everything counted until now is stored before the
+    // process ends, or the report names the rest.
     let report = collector.shutdown().await;
     println!("{report}");
     Ok(if report.is_complete() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// Counts a request and the bytes of its answer, whatever came of it.
+/// Counts a request and the bytes of its answer, also of a failed one.
 async fn count_request(
     collector: web::Data<Collector>,
     request: ServiceRequest,
     next: Next<impl MessageBody>,
 ) -> Result<ServiceResponse<impl MessageBody>, error::Error> {
-    // The route, not the path: `/hello/{name}` is one counter, however many names the world has. Paths that no route
-    // knows share one counter, too, or anybody could fill the file with counters.
+    // The route, not the path: `/hello/{name}` is one counter for all names. Paths without a route share one counter, too:
+    // a client must not fill the file with counters.
     let route = request.match_pattern().unwrap_or_else(|| "(no route)".to_owned());
     let method = name_of_method(request.method());
     let result = next.call(request).await;
@@ -86,7 +86,7 @@ fn name_of_method(method: &Method) -> &'static str {
     }
 }
 
-/// Returns the length of a body; 0 for one that is streamed, whose length nobody knows yet.
+/// Returns the length of a body; 0 for one that is streamed, whose length is unknown.
 fn size_of_body(body: &impl MessageBody) -> i64 {
     match body.size() {
         BodySize::Sized(bytes) => i64::try_from(bytes).unwrap_or(i64::MAX),
@@ -110,8 +110,8 @@ async fn counters(
     Ok(web::Json(today.into_iter().map(|(name, counters)| (name.to_string(), counters)).collect()))
 }
 
-/// Answers with how counting itself fares, for Prometheus: every accepted increment is applied, pending, quarantined or
-/// dropped.
+/// Answers with the statistics of counting itself, for Prometheus: every accepted increment is applied, pending,
+/// quarantined or dropped.
 #[get("/metrics")]
 async fn metrics(collector: web::Data<Collector>) -> HttpResponse {
     HttpResponse::Ok().content_type(METRICS_CONTENT_TYPE).body(collector.metrics())

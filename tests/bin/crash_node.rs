@@ -16,10 +16,10 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use countem::{
-    Batch, Clock, CollectionName, Collector, Durability, EngineConfig, Error, JournalConfig, ManualClock,
-    Period, Writer,
-    journal::Health,
-    store::{Applied, Query, Registration, Rows, Store, StoreError, async_trait},
+    CollectionName, Collector, Durability, Error, Period,
+    engine::{Clock, EngineConfig, ManualClock},
+    journal::{Health, JournalConfig},
+    store::{Applied, Batch, Query, Registration, Rows, Store, StoreError, Writer, async_trait},
 };
 use tokio::{sync::OnceCell, time::sleep};
 
@@ -88,7 +88,8 @@ async fn main() -> Result<()> {
         bail!("unknown key `{unknown}`");
     }
     let clock = Clock::Manual(ManualClock::new(noon));
-    let collector = Collector::builder().settings(config).custom_store(store).clock(clock).start().await?;
+    let collector =
+        Collector::builder().engine_config(config).custom_store(store).clock(clock).start().await?;
     println!("started");
     if metrics > 0 {
         return count_much(&collector, metrics, operations).await;
@@ -213,7 +214,7 @@ impl DeadlyStore {
     }
 
     async fn inner(&self) -> Result<&Arc<dyn Store>, StoreError> {
-        self.inner.get_or_try_init(|| countem::open_store(&self.uri)).await
+        self.inner.get_or_try_init(|| countem::store::open_store(&self.uri)).await
     }
 
     fn pass(&self, point: FailPoint) {

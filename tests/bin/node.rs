@@ -46,7 +46,7 @@ fn count_much(uri: &str, metric: &str, threads: usize, n: usize) -> Result<Shutd
             });
         }
     });
-    Ok(collector.shutdown_blocking())
+    Ok(collector.blocking().shutdown())
 }
 
 /// Counts until the process is killed. Every operation is one increment of the counter `shared` and one of a counter of its own,
@@ -59,7 +59,7 @@ fn count_durably(collector: Collector, prefix: &str, threads: usize) -> Result<S
                 for operation in 0_u64.. {
                     let own = format!("{prefix}.{worker}.{operation}");
                     collector.increment("operations", "shared", 1);
-                    match collector.increment_durable_blocking("operations", &own, 1) {
+                    match collector.blocking().increment_durable("operations", &own, 1) {
                         Ok(()) => println!("{own}"),
                         Err(refusal) => panic!("`{own}` was refused: {refusal}"),
                     }
@@ -76,7 +76,7 @@ fn count_globally(uri: &str) -> Result<ShutdownReport> {
     one_call_site(1);
     one_call_site(1);
     let collector = start(uri)?;
-    countem::install(collector.clone())?;
+    let _guard = countem::install(collector.clone())?;
     one_call_site(10);
     one_call_site(100);
     for _ in 0..3 {
@@ -85,7 +85,7 @@ fn count_globally(uri: &str) -> Result<ShutdownReport> {
     }
     let second = countem::install(start("memory://")?);
     println!("second install: {}", second.err().map_or_else(|| "done".to_owned(), |e| e.to_string()));
-    let report = countem::installed().context("a collector was installed")?.shutdown_blocking();
+    let report = countem::installed().context("a collector was installed")?.blocking().shutdown();
     one_call_site(1000);
     println!("refused after shutdown: {}", collector.stats().refused["closed"]);
     Ok(report)

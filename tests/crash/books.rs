@@ -126,7 +126,7 @@ impl From<Counters> for Stored {
 /// Lets a last process deliver what the journal has.
 #[track_caller]
 pub(super) fn deliver(collector: &Collector) {
-    let report = collector.shutdown_blocking();
+    let report = collector.blocking().shutdown();
     assert!(report.is_complete() && report.is_balanced(), "{report:?}");
     assert_eq!(collector.stats().quarantined, 0);
 }

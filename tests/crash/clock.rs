@@ -4,7 +4,11 @@
 
 use std::collections::BTreeSet;
 
-use countem::{Clock, ManualClock, Timestamp, journal::JournalReader};
+use countem::{
+    Timestamp,
+    engine::{Clock, ManualClock},
+    journal::JournalReader,
+};
 use rusqlite::Connection;
 
 use super::{
@@ -75,10 +79,10 @@ fn clock_set_under_running_process_costs_nothing() {
     for (round, time) in TIMES.into_iter().chain(TIMES).enumerate() {
         clock.set(at(time));
         collector.increment("c", "m", 1);
-        collector.increment_durable_blocking("c", "m", 10).unwrap();
+        collector.blocking().increment_durable("c", "m", 10).unwrap();
         *expected.entry(time[..10].to_owned()).or_insert(0) += 11;
         match round % 3 {
-            0 => collector.flush_blocking().unwrap(),
+            0 => collector.blocking().flush().unwrap(),
             1 => {
                 super::books::deliver(&collector);
                 collector = builder().start_blocking().unwrap();

@@ -5,8 +5,9 @@
 use std::fs;
 
 use countem::{
-    Bucket, Clock, Collector, ManualClock,
+    Bucket, Collector,
     config::{Config, Sources},
+    engine::{Clock, ManualClock},
 };
 
 use crate::support::{CounterFile, counters, eventually};
@@ -33,12 +34,8 @@ fn collector_does_what_file_environment_and_flags_say() {
         .flag("--store", "store.uri", &file.uri());
     let config = Config::load(&sources).unwrap();
     let clock = ManualClock::new("2026-11-30T18:30:00Z".parse().unwrap());
-    let collector = Collector::builder()
-        .settings(config.to_engine_config())
-        .store(config.store_uri().expose())
-        .clock(Clock::Manual(clock))
-        .start_blocking()
-        .unwrap();
+    let collector =
+        Collector::builder().config(&config).clock(Clock::Manual(clock)).start_blocking().unwrap();
     for metric in ["a", "b", "c", "d"] {
         collector.increment("c", metric, 1);
     }
@@ -57,8 +54,8 @@ fn collector_does_what_file_environment_and_flags_say() {
     assert_eq!(file.rows().into_iter().collect::<Vec<_>>(), expected);
     assert_eq!(collector.stats().overflowed["c"], 2);
     let month: Bucket = "2026-12".parse().unwrap();
-    assert_eq!(collector.get_blocking("once.a.month", "a", month).unwrap(), Some(1));
-    let day = collector.get_counters_blocking("once.a.month", None).unwrap_err().to_string();
+    assert_eq!(collector.blocking().get("once.a.month", "a", month).unwrap(), Some(1));
+    let day = collector.blocking().get_counters("once.a.month", None).unwrap_err().to_string();
     assert_eq!(day, "`once.a.month` stores no day buckets, and month buckets do not add up to them");
-    assert!(collector.shutdown_blocking().is_complete());
+    assert!(collector.blocking().shutdown().is_complete());
 }

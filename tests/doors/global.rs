@@ -25,5 +25,5 @@ fn count_macro_counts_from_install_to_shutdown() {
     assert_eq!(file.counters("global"), counters(&[("another-call-site", 3), ("one-call-site", 110)]));
     let told = |what| log.lines().filter(|line| line.contains(what)).count();
     assert_eq!(told("counted before a collector was installed"), 1, "once per call site:\n{log}");
-    assert_eq!(told("`count!` has an invalid name"), 1, "once per call site:\n{log}");
+    assert_eq!(told("reason=\"name\""), 2, "the first of three, and every power of two:\n{log}");
 }

@@ -125,18 +125,18 @@ fn collector_works_without_a_runtime() {
         }
     });
     let expected = counters(&[("done", 4000)]);
-    assert_eq!(collector.get_counters_blocking("jobs", None).unwrap(), expected);
-    assert_eq!(collector.get_all_counters_blocking(None).unwrap()["jobs"], expected);
-    assert_eq!(collector.collections_blocking().unwrap()[0].as_str(), "jobs");
+    assert_eq!(collector.blocking().get_counters("jobs", None).unwrap(), expected);
+    assert_eq!(collector.blocking().get_all_counters(None).unwrap()["jobs"], expected);
+    assert_eq!(collector.blocking().collections().unwrap()[0].as_str(), "jobs");
     let month = Bucket::containing(Period::Month, Timestamp::now(), &TimeZone::UTC).unwrap();
-    assert_eq!(collector.get_blocking("jobs", "done", month).unwrap(), Some(4000));
-    let months = collector.series_blocking("jobs", "done", BucketRange::one(month)).unwrap();
+    assert_eq!(collector.blocking().get("jobs", "done", month).unwrap(), Some(4000));
+    let months = collector.blocking().series("jobs", "done", BucketRange::one(month)).unwrap();
     assert_eq!(months.into_iter().collect::<Vec<_>>(), [(month, 4000)]);
-    collector.flush_blocking().unwrap();
+    collector.blocking().flush().unwrap();
     assert_eq!(file.counters("jobs"), expected);
-    collector.increment_durable_blocking("jobs", "done", 1).unwrap();
+    collector.blocking().increment_durable("jobs", "done", 1).unwrap();
     assert_eq!(file.counters("jobs"), counters(&[("done", 4001)]));
-    let report = collector.shutdown_blocking();
+    let report = collector.blocking().shutdown();
     assert!(report.is_complete() && report.accepted == 4001, "{report:?}");
 }
 
@@ -172,9 +172,9 @@ fn two_collectors_of_one_process_count_apart() {
             });
         }
     });
-    assert!(collector.shutdown_blocking().is_complete());
+    assert!(collector.blocking().shutdown().is_complete());
     other.increment("c", "b", 1);
-    assert!(other.shutdown_blocking().is_complete(), "the end of one is not the end of the other");
+    assert!(other.blocking().shutdown().is_complete(), "the end of one is not the end of the other");
     assert_eq!(file.counters("c"), counters(&[("a", 404_000)]));
     assert_eq!(other_file.counters("c"), counters(&[("a", 4_040_000), ("b", 1)]));
 }
@@ -188,15 +188,15 @@ fn two_collectors_add_up_in_one_file() {
             scope.spawn(|| {
                 for _ in 0..20 {
                     (0..100).for_each(|_| collector.increment("c", "a", 1));
-                    collector.flush_blocking().unwrap();
+                    collector.blocking().flush().unwrap();
                 }
             });
         }
     });
     for collector in &collectors {
-        let read = collector.get_counters_blocking("c", None).unwrap();
+        let read = collector.blocking().get_counters("c", None).unwrap();
         assert_eq!(read, counters(&[("a", 4000)]), "each reads what the other has stored");
-        assert!(collector.shutdown_blocking().is_complete());
+        assert!(collector.blocking().shutdown().is_complete());
     }
     assert_eq!(file.counters("c"), counters(&[("a", 4000)]));
     assert_eq!(file.writers(), 0, "writers that ended cleanly leave nothing behind");
@@ -222,12 +222,12 @@ fn increments_after_shutdown_are_refused_and_reported() {
     let collector = file.builder().start_blocking().unwrap();
     let handle = collector.counter("c", "a").unwrap();
     handle.increment(1);
-    assert!(collector.shutdown_blocking().is_complete());
+    assert!(collector.blocking().shutdown().is_complete());
     collector.increment("c", "a", 1);
     handle.increment(1);
     collector.counter("c", "new").unwrap().increment(1);
     assert_eq!(collector.try_increment("c", "a", 1).unwrap_err().to_string(), "collector is shut down");
-    let durable = collector.increment_durable_blocking("c", "a", 1);
+    let durable = collector.blocking().increment_durable("c", "a", 1);
     assert!(matches!(durable, Err(Error::Refused(Refusal::Closed))), "{durable:?}");
     assert_eq!(collector.stats().refused["closed"], 5);
     assert_eq!(file.counters("c"), counters(&[("a", 1)]));

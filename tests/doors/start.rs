@@ -69,7 +69,7 @@ fn file_of_newer_countem_is_refused_and_unchanged() {
     let file = CounterFile::new();
     let collector = file.builder().start_blocking().unwrap();
     collector.increment("c", "a", 1);
-    assert!(collector.shutdown_blocking().is_complete());
+    assert!(collector.blocking().shutdown().is_complete());
     drop(collector);
     let newer = Connection::open(file.path()).unwrap();
     let version: i64 = newer.query_row("PRAGMA user_version", [], |row| row.get(0)).unwrap();

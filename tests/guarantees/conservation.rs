@@ -58,7 +58,7 @@ fn statistics_balance_at_every_moment_under_load() {
         }
         drop(stopping);
     });
-    let report = collector.shutdown_blocking();
+    let report = collector.blocking().shutdown();
     assert!(report.is_balanced() && report.is_complete(), "{report:?}");
     let stats = collector.stats();
     assert_eq!((stats.accepted, stats.applied, stats.pending), (report.accepted, report.applied, 0));
@@ -72,7 +72,7 @@ fn counter_that_overflows_in_file_is_quarantined_alone() {
     collector.increment("c", "other", 1);
     let overflow = collector.try_increment("c", "full", 1).unwrap_err();
     assert!(matches!(overflow, Refusal::Overflow), "two amounts that do not fit into memory: {overflow}");
-    collector.flush_blocking().unwrap();
+    collector.blocking().flush().unwrap();
 
     for _ in 0..3 {
         collector.increment("c", "full", 1);
@@ -80,8 +80,8 @@ fn counter_that_overflows_in_file_is_quarantined_alone() {
     }
     collector.increment("c", "new", -5);
     let expected = counters(&[("full", i64::MAX), ("new", -5), ("other", 31)]);
-    assert_eq!(collector.get_counters_blocking("c", None).unwrap(), expected);
-    collector.flush_blocking().unwrap();
+    assert_eq!(collector.blocking().get_counters("c", None).unwrap(), expected);
+    collector.blocking().flush().unwrap();
     assert_eq!(file.counters("c"), expected);
     let stats = collector.stats();
     assert!(stats.is_balanced(), "{stats:?}");
@@ -91,7 +91,7 @@ fn counter_that_overflows_in_file_is_quarantined_alone() {
     assert_eq!(quarantined.reason, format!("{} plus 3 exceeds i64", i64::MAX));
 
     collector.increment("c", "full", -1);
-    let report = collector.shutdown_blocking();
+    let report = collector.blocking().shutdown();
     assert_eq!((report.accepted, report.applied, report.quarantined), (10, 7, 3), "{report:?}");
     assert!(report.is_balanced() && !report.is_complete());
     assert!(report.to_string().contains("3 quarantined"), "{report}");

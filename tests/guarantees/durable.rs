@@ -18,14 +18,14 @@ fn flush_and_increment_durable_return_once_stored() {
                 let handle = collector.counter("c", &metric).unwrap();
                 for round in 1..=40 {
                     match worker % 3 {
-                        0 => collector.increment_durable_blocking("c", &metric, 1).unwrap(),
+                        0 => collector.blocking().increment_durable("c", &metric, 1).unwrap(),
                         1 => {
                             collector.increment("c", &metric, 1);
-                            collector.flush_blocking().unwrap();
+                            collector.blocking().flush().unwrap();
                         }
                         _ => {
                             handle.increment(1);
-                            collector.flush_blocking().unwrap();
+                            collector.blocking().flush().unwrap();
                         }
                     }
                     assert_eq!(file.counters("c")[&metric], round, "{metric}");
@@ -33,5 +33,5 @@ fn flush_and_increment_durable_return_once_stored() {
             });
         }
     });
-    assert!(collector.shutdown_blocking().is_complete());
+    assert!(collector.blocking().shutdown().is_complete());
 }

@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use countem::{Collector, EngineConfig, Error, Refusal};
+use countem::{Collector, Error, Refusal, engine::EngineConfig};
 use rand::{Rng, SeedableRng, rngs::StdRng};
 
 use crate::support::{CounterFile, eventually};
@@ -25,7 +25,7 @@ fn totals_are_exact_while_the_router_resizes() {
         collectors_max: Some(8),
         ..EngineConfig::default()
     };
-    let collector = file.builder().settings(config).start_blocking().unwrap();
+    let collector = file.builder().engine_config(config).start_blocking().unwrap();
     thread::scope(|scope| {
         let workers: Vec<_> = (0..THREADS)
             .map(|worker| {
@@ -49,7 +49,7 @@ fn totals_are_exact_while_the_router_resizes() {
         }
         assert!(sizes.len() > 2, "the router was hardly resized: {sizes:?}");
     });
-    let report = collector.shutdown_blocking();
+    let report = collector.blocking().shutdown();
     assert!(report.is_complete() && report.is_balanced(), "{report:?}");
     let increments = THREADS as i64 * EACH;
     assert_eq!(report.accepted, 3 * increments.cast_unsigned());
@@ -84,7 +84,7 @@ fn shutdown_under_load_accounts_for_every_accepted_increment() {
         let (report, accepted) = thread::scope(|scope| {
             let workers = [(); 4].map(|()| scope.spawn(|| count_until_closed(&collector, &started)));
             eventually("counting", || started.load(Ordering::Relaxed) > 10_000);
-            let report = collector.shutdown_blocking();
+            let report = collector.blocking().shutdown();
             (report, workers.map(|worker| worker.join().unwrap()).iter().sum::<u64>())
         });
         assert_eq!(report.accepted, accepted, "what the threads were told and what the report says");
@@ -101,7 +101,7 @@ fn shutdown_during_outage_reports_what_is_not_stored() {
     for _ in 0..10 {
         collector.increment("c", "a", 1);
     }
-    collector.flush_blocking().unwrap();
+    collector.blocking().flush().unwrap();
     let away = file.lock();
     for _ in 0..20 {
         collector.increment("c", "a", 1);
@@ -109,13 +109,13 @@ fn shutdown_during_outage_reports_what_is_not_stored() {
     // A batch is on its way when the shutdown begins, and other increments are not.
     let flushing = thread::spawn({
         let collector = collector.clone();
-        move || collector.flush_blocking()
+        move || collector.blocking().flush()
     });
     eventually("a drained table", || collector.stats().pending_counters > 0);
     for _ in 0..40 {
         collector.increment("c", "a", 1);
     }
-    let report = collector.shutdown_blocking();
+    let report = collector.blocking().shutdown();
     assert!(report.is_balanced() && !report.is_complete(), "{report:?}");
     assert_eq!((report.accepted, report.applied, report.quarantined), (70, 10, 0), "{report:?}");
     assert_eq!(report.dropped + report.in_doubt, 60, "{report:?}");
@@ -133,7 +133,7 @@ fn outage_costs_bounded_memory_and_no_accepted_count() {
     let file = CounterFile::new();
     let hour = Duration::from_secs(3600);
     let config = EngineConfig { pending_counters: 1000, flush_interval: hour, ..EngineConfig::default() };
-    let collector = file.builder().settings(config).start_blocking().unwrap();
+    let collector = file.builder().engine_config(config).start_blocking().unwrap();
     let away = file.lock();
     let metrics: Vec<_> = (0..5000).map(|n| format!("m{n}")).collect();
     let (known, refused): (Vec<_>, Vec<_>) =
@@ -151,7 +151,7 @@ fn outage_costs_bounded_memory_and_no_accepted_count() {
     assert!(stats.is_balanced() && stats.pending_counters <= 1000, "{stats:?}");
     assert_eq!(stats.refused["full"], refused.len() as u64);
     drop(away);
-    let report = collector.shutdown_blocking();
+    let report = collector.blocking().shutdown();
     assert!(report.is_complete() && report.accepted == 21 * known.len() as u64, "{report:?}");
     let stored = file.counters("c");
     assert_eq!(stored.len(), known.len());
@@ -200,7 +200,7 @@ fn stored_totals_equal_counts_of_two_producers() {
         let producers = [scope.spawn(produce), scope.spawn(produce)];
         producers.map(|producer| producer.join().unwrap()).iter().sum::<usize>()
     });
-    assert!(collector.shutdown_blocking().is_complete());
+    assert!(collector.blocking().shutdown().is_complete());
     let stored = file.counters("soak");
     assert_eq!(stored.len(), 1000);
     assert!(stored.values().all(|value| value == counted as i64), "{counted} each: {stored:?}");

@@ -5,7 +5,8 @@
 use std::{thread, time::Duration};
 
 use countem::{
-    Clock, Collector, EngineConfig, ManualClock, Period, Timestamp,
+    Collector, Period, Timestamp,
+    engine::{Clock, EngineConfig, ManualClock},
     jiff::{SignedDuration, tz::TimeZone},
 };
 
@@ -112,15 +113,15 @@ fn delta_counted_before_midnight_lands_on_that_day() {
         let collector = start(&file, zone, &clock);
         let handle = collector.counter("c", "a").unwrap();
         count(&collector, &handle, before, 1);
-        assert_eq!(collector.get_counters_blocking("c", None).unwrap(), counters(&[("a", 111)]));
+        assert_eq!(collector.blocking().get_counters("c", None).unwrap(), counters(&[("a", 111)]));
         clock.set(moment(after));
-        assert!(collector.get_counters_blocking("c", None).unwrap().is_empty(), "a new day begins empty");
+        assert!(collector.blocking().get_counters("c", None).unwrap().is_empty(), "a new day begins empty");
         count(&collector, &handle, after, 2);
         // An event of the day before that is told late.
         collector.increment_at("c", "a", 1000, moment(before)).unwrap();
-        collector.flush_blocking().unwrap();
+        collector.blocking().flush().unwrap();
         count(&collector, &handle, after, 4);
-        assert!(collector.shutdown_blocking().is_complete());
+        assert!(collector.blocking().shutdown().is_complete());
 
         let stored = file.rows();
         let expected = [(day, 1111), (next, 666)]
@@ -130,7 +131,7 @@ fn delta_counted_before_midnight_lands_on_that_day() {
         // A later start on the same file, still on the new day.
         let collector = start(&file, zone, &clock);
         collector.increment("c", "a", 1);
-        let read = |day| collector.get_counters_blocking("c", day).unwrap();
+        let read = |day| collector.blocking().get_counters("c", day).unwrap();
         assert_eq!(read(Some(date(day))), counters(&[("a", 1111)]));
         assert_eq!(read(Some(date(next))), counters(&[("a", 667)]));
         assert_eq!(read(None), read(Some(date(next))));
@@ -151,7 +152,7 @@ fn repeated_hour_lies_on_one_day() {
     collector.increment("c", "a", 100);
     clock.set(moment("2026-11-02T05:00:00Z"));
     collector.increment("c", "a", 1000);
-    assert!(collector.shutdown_blocking().is_complete());
+    assert!(collector.blocking().shutdown().is_complete());
     let days: Vec<_> = file.rows().into_iter().map(|((_, day), counters)| (day, counters["a"])).collect();
     assert_eq!(days, [("2026-11-01".to_owned(), 111), ("2026-11-02".to_owned(), 1000)]);
 }
@@ -162,12 +163,12 @@ fn outage_over_midnight_moves_no_count() {
     let clock = ManualClock::new(moment("2026-10-25T22:59:00Z"));
     let collector = start(&file, "Europe/Berlin", &clock);
     let handle = collector.counter("c", "a").unwrap();
-    collector.flush_blocking().unwrap();
+    collector.blocking().flush().unwrap();
     let away = file.lock();
     count(&collector, &handle, "2026-10-25T22:59:00Z", 1);
     let flushing = thread::spawn({
         let collector = collector.clone();
-        move || collector.flush_blocking().unwrap()
+        move || collector.blocking().flush().unwrap()
     });
     // Counted while a batch of the same day is in flight.
     eventually("a drained table", || collector.stats().pending_counters > 0);
@@ -175,12 +176,12 @@ fn outage_over_midnight_moves_no_count() {
     clock.set(moment("2026-10-25T23:00:01Z"));
     count(&collector, &handle, "2026-10-25T23:00:01Z", 4);
     assert_eq!(file.sum("c"), 0, "the file was locked");
-    let read = |day| collector.get_counters_blocking("c", day).unwrap();
+    let read = |day| collector.blocking().get_counters("c", day).unwrap();
     assert_eq!(read(Some(date("2026-10-25"))), counters(&[("a", 333)]), "read while the store is away");
     assert_eq!(read(None), counters(&[("a", 444)]), "read while the store is away");
     drop(away);
     flushing.join().unwrap();
-    let report = collector.shutdown_blocking();
+    let report = collector.blocking().shutdown();
     assert!(report.is_complete() && report.accepted == 9, "{report:?}");
     let days: Vec<_> = file.rows().into_iter().map(|((_, day), counters)| (day, counters["a"])).collect();
     assert_eq!(days, [("2026-10-25".to_owned(), 333), ("2026-10-26".to_owned(), 444)]);
@@ -198,7 +199,7 @@ fn nothing_is_lost_when_days_pass_under_load() {
         periods: vec![Period::Hour, Period::Day, Period::Week],
         ..EngineConfig::default()
     };
-    let builder = file.builder().settings(config).clock(Clock::Manual(clock.clone()));
+    let builder = file.builder().engine_config(config).clock(Clock::Manual(clock.clone()));
     let collector = builder.start_blocking().unwrap();
     let mut now = moment("2026-03-01T12:00:00Z");
     thread::scope(|scope| {
@@ -219,7 +220,7 @@ fn nothing_is_lost_when_days_pass_under_load() {
             thread::yield_now();
         }
     });
-    let report = collector.shutdown_blocking();
+    let report = collector.blocking().shutdown();
     assert!(report.is_complete() && report.is_balanced(), "{report:?}");
     assert_eq!(report.accepted, 2 * (THREADS * EACH).cast_unsigned());
     let rows = file.rows();

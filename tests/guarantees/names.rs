@@ -50,23 +50,23 @@ fn unusual_names_survive_reopening_the_file() {
     let collector = file.builder().start_blocking().unwrap();
     let once = count_all(&collector, &names);
     assert_eq!(once.len(), names.len(), "the test's own names differ");
-    assert_eq!(collector.get_counters_blocking("names", None).unwrap(), once, "from memory");
-    assert!(collector.shutdown_blocking().is_complete());
+    assert_eq!(collector.blocking().get_counters("names", None).unwrap(), once, "from memory");
+    assert!(collector.blocking().shutdown().is_complete());
     assert_eq!(file.counters("names"), once, "in the file");
 
     // Every name now meets a file that knows all of them.
     let collector = file.builder().start_blocking().unwrap();
-    assert_eq!(collector.get_counters_blocking("names", None).unwrap(), once, "from the file");
+    assert_eq!(collector.blocking().get_counters("names", None).unwrap(), once, "from the file");
     count_all(&collector, &names);
     let twice: Counters = once.iter().map(|(name, n)| (name, 2 * n)).collect();
-    assert_eq!(collector.get_counters_blocking("names", None).unwrap(), twice, "from both");
+    assert_eq!(collector.blocking().get_counters("names", None).unwrap(), twice, "from both");
     let today =
         countem::Bucket::day(countem::Timestamp::now().to_zoned(countem::jiff::tz::TimeZone::UTC).date());
     for (name, n) in &twice {
-        let one = collector.get_blocking("names", name, today.clone().unwrap()).unwrap();
+        let one = collector.blocking().get("names", name, today.clone().unwrap()).unwrap();
         assert_eq!(one, Some(n), "{name:?} alone");
     }
-    assert!(collector.shutdown_blocking().is_complete());
+    assert!(collector.blocking().shutdown().is_complete());
     assert_eq!(file.counters("names"), twice);
 }
 
@@ -81,13 +81,13 @@ fn invalid_names_are_refused_with_the_reason() {
         assert_eq!(refusal.to_string(), reason);
         collector.increment("names", &name, 1);
         assert_eq!(collector.counter("names", &name).unwrap_err().to_string(), reason);
-        let durable = collector.increment_durable_blocking("names", &name, 1).unwrap_err();
+        let durable = collector.blocking().increment_durable("names", &name, 1).unwrap_err();
         assert_eq!(durable.to_string(), reason);
-        let read = collector.get_blocking("names", &name, countem::Bucket::ALL).unwrap_err();
+        let read = collector.blocking().get("names", &name, countem::Bucket::ALL).unwrap_err();
         assert_eq!(read.to_string(), reason);
     }
     assert_eq!(collector.stats().refused["name"], 18, "three increments of each");
-    let report = collector.shutdown_blocking();
+    let report = collector.blocking().shutdown();
     assert!(report.is_complete() && report.accepted == 1, "{report:?}");
     assert_eq!(file.counters("names"), counters(&[("good", 1)]));
 }
@@ -109,17 +109,17 @@ fn similar_collection_names_are_never_mixed_up() {
     ] {
         let refusal = collector.try_increment(name, "b.c", 1).unwrap_err().to_string();
         assert!(refusal.contains(said), "{refusal}");
-        let read = collector.get_counters_blocking(name, None).unwrap_err().to_string();
+        let read = collector.blocking().get_counters(name, None).unwrap_err().to_string();
         assert!(read.contains(said), "{read}");
     }
-    assert!(collector.shutdown_blocking().is_complete());
+    assert!(collector.blocking().shutdown().is_complete());
 
     let collector = file.builder().start_blocking().unwrap();
     for (n, name) in (1..).zip(names) {
-        assert_eq!(collector.get_counters_blocking(name, None).unwrap(), counters(&[("b.c", n)]), "{name}");
+        assert_eq!(collector.blocking().get_counters(name, None).unwrap(), counters(&[("b.c", n)]), "{name}");
     }
     let mut listed: Vec<_> = names.to_vec();
     listed.sort_unstable();
-    let collections = collector.collections_blocking().unwrap();
+    let collections = collector.blocking().collections().unwrap();
     assert_eq!(collections.iter().map(|name| name.as_str()).collect::<Vec<_>>(), listed);
 }

@@ -1,6 +1,10 @@
 //! Every period can be read back: the stored ones as they are, the others as sums of days.
 
-use countem::{Bucket, BucketRange, Clock, Collector, EngineConfig, ManualClock, Period, jiff::tz::TimeZone};
+use countem::{
+    Bucket, BucketRange, Collector, Period,
+    engine::{Clock, EngineConfig, ManualClock},
+    jiff::tz::TimeZone,
+};
 
 use crate::support::CounterFile;
 
@@ -23,7 +27,7 @@ fn start(file: &CounterFile, periods: &[Period]) -> Collector {
         ..EngineConfig::default()
     };
     let clock = ManualClock::new("2026-04-01T12:00:00Z".parse().unwrap());
-    file.builder().settings(config).clock(Clock::Manual(clock)).start_blocking().unwrap()
+    file.builder().engine_config(config).clock(Clock::Manual(clock)).start_blocking().unwrap()
 }
 
 fn count(file: &CounterFile, periods: &[Period]) -> Collector {
@@ -31,14 +35,14 @@ fn count(file: &CounterFile, periods: &[Period]) -> Collector {
     for (moment, n) in EVENTS {
         collector.increment_at("c", "a", n, moment.parse().unwrap()).unwrap();
     }
-    assert!(collector.shutdown_blocking().is_complete());
+    assert!(collector.blocking().shutdown().is_complete());
     start(file, periods)
 }
 
 fn assert_reads(collector: &Collector, expected: &[(&str, i64)]) {
     for (id, value) in expected {
         let bucket: Bucket = id.parse().unwrap();
-        assert_eq!(collector.get_blocking("c", "a", bucket).unwrap(), Some(*value), "{id}");
+        assert_eq!(collector.blocking().get("c", "a", bucket).unwrap(), Some(*value), "{id}");
     }
 }
 
@@ -64,7 +68,7 @@ fn coarser_periods_follow_from_stored_days() {
     let range =
         |first: &str, last: &str| BucketRange::new(first.parse().unwrap(), last.parse().unwrap()).unwrap();
     let series = |range| {
-        let series = collector.series_blocking("c", "a", range).unwrap();
+        let series = collector.blocking().series("c", "a", range).unwrap();
         series.into_iter().map(|(bucket, value)| (bucket.to_string(), value)).collect::<Vec<_>>()
     };
     let owned = |expected: &[(&str, i64)]| -> Vec<_> {
@@ -74,7 +78,11 @@ fn coarser_periods_follow_from_stored_days() {
     assert_eq!(series(range("2026-03-01", "2026-03-29")), owned(&[("2026-03-29", 11_100)]));
     let weeks = owned(&[("2026-W01", 11), ("2026-W13", 11_100), ("2026-W14", 100_000)]);
     assert_eq!(series(range("2026-W01", "2026-W14")), weeks);
-    let hour = collector.get_blocking("c", "a", "2026-03-29T00".parse().unwrap()).unwrap_err().to_string();
+    let hour = collector
+        .blocking()
+        .get("c", "a", "2026-03-29T00".parse::<Bucket>().unwrap())
+        .unwrap_err()
+        .to_string();
     assert_eq!(hour, "`c` stores no hour buckets, and day buckets do not add up to them");
 }
 
@@ -95,7 +103,7 @@ fn all_eight_periods_can_be_stored_and_agree() {
         ],
     );
     for period in Period::ALL {
-        let series = collector.series_blocking("c", "a", BucketRange::every(period)).unwrap();
+        let series = collector.blocking().series("c", "a", BucketRange::every(period)).unwrap();
         assert!(series.keys().all(|bucket| bucket.period() == period));
         assert_eq!(series.values().sum::<i64>(), 111_111, "over every {period}");
     }

@@ -79,7 +79,7 @@ fn acknowledged_increment_survives_kill_9_exactly_once() {
     // The next process goes on where the killed ones ended.
     let collector = file.builder().start_blocking().unwrap();
     collector.increment("operations", "shared", 1);
-    assert!(collector.shutdown_blocking().is_complete());
+    assert!(collector.blocking().shutdown().is_complete());
     assert_eq!(file.counters("operations")["shared"], shared + 1);
 }
 
@@ -92,7 +92,7 @@ fn journaled_increment_survives_kill_9_exactly_once() {
         kill_at_random(|round| Program::start(NODE, &["journaled", &file.uri(), round, &threads, folder]));
     // What the killed process had not stored is delivered by the next one.
     let collector = file.builder().journal(&journal).start_blocking().unwrap();
-    assert!(collector.shutdown_blocking().is_complete());
+    assert!(collector.blocking().shutdown().is_complete());
     assert_exactly_once(file.counters("operations"), &acknowledged);
 }
 

@@ -3,7 +3,11 @@
 use std::{env, time::Duration};
 
 use anyhow::{Context, Result};
-use countem::{Builder, Clock, Collector, EngineConfig, LaneStats, ManualClock, Timestamp, store::Counters};
+use countem::{
+    Builder, Collector, Timestamp,
+    engine::{Clock, EngineConfig, LaneStats, ManualClock},
+    store::Counters,
+};
 use mongodb::{
     Client,
     bson::{Document, doc},
@@ -83,7 +87,7 @@ impl Database {
 /// Begins a collector that counts on [`DAY`], stores every 50 ms and tries again soon.
 pub(super) fn begin(uri: &str) -> Builder {
     let noon: Timestamp = format!("{DAY}T12:00:00Z").parse().expect("a constant time is well formed");
-    Collector::builder().store(uri).settings(eager()).clock(Clock::Manual(ManualClock::new(noon)))
+    Collector::builder().store(uri).engine_config(eager()).clock(Clock::Manual(ManualClock::new(noon)))
 }
 
 /// Returns a configuration under which as much as possible goes on at once.

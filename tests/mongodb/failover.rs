@@ -13,7 +13,10 @@ use std::{
 };
 
 use anyhow::Result;
-use countem::{Collector, Counter, MongodbConfig, store::Counters};
+use countem::{
+    Collector, Counter,
+    store::{Counters, MongodbConfig},
+};
 use countem_testkit::{ReplicaSet, require_mongod};
 use tokio::task::JoinHandle;
 

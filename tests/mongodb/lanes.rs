@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::Result;
-use countem::{Builder, Collector, EngineConfig, MongodbConfig};
+use countem::{Builder, Collector, engine::EngineConfig, store::MongodbConfig};
 use countem_testkit::{Mongod, Options, Proxy, require_mongod};
 use mongodb::bson::doc;
 
@@ -28,7 +28,7 @@ impl Scene {
     async fn new(builder: Builder, deadline: Duration, database: Database) -> Result<Self> {
         let mongodb = MongodbConfig { deadline, ..MongodbConfig::default() };
         let config = EngineConfig { retry_longest: Duration::from_millis(50), ..eager() };
-        let collector = builder.settings(config).mongodb(mongodb).require_store().start().await?;
+        let collector = builder.engine_config(config).mongodb(mongodb).require_store().start().await?;
         let [blocked, clear] = [lane_of(&collector, "blocked").await, lane_of(&collector, "clear").await];
         assert_ne!(blocked, clear, "the names were chosen for that");
         Ok(Self { collector, database, blocked, clear, rounds: 1 })

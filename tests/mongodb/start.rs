@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::Result;
-use countem::{Collector, EngineConfig, Refusal, StartError, store::Counters};
+use countem::{Collector, Refusal, StartError, engine::EngineConfig, store::Counters};
 use countem_testkit::{Mongod, Options, Port, require_mongod};
 use mongodb::bson::{Document, doc};
 
@@ -43,7 +43,7 @@ impl Service {
     async fn start_until(uri: &str, said: &str, deadline: Duration) -> Result<Self> {
         let uri = with_option(uri, "serverSelectionTimeoutMS=500");
         let config = EngineConfig { pending_counters: MAX_PENDING, shutdown_deadline: deadline, ..eager() };
-        let builder = begin(&uri).settings(config);
+        let builder = begin(&uri).engine_config(config);
         assert_hidden(&format!("{builder:?}"));
         let refused = builder.clone().require_store().start().await;
         let error = refused.expect_err("the store cannot be used");

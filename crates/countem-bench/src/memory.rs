@@ -17,8 +17,9 @@ use std::{
 
 use anyhow::{Context, Result, bail, ensure};
 use countem::{
-    Batch, CollectionName, Collector, EngineConfig, Store, StoreError, Writer,
-    store::{Applied, Query, Rows, async_trait},
+    CollectionName, Collector,
+    engine::EngineConfig,
+    store::{Applied, Batch, Query, Rows, Store, StoreError, Writer, async_trait},
 };
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
@@ -99,7 +100,7 @@ impl FromStr for State {
 pub fn measure(state: State) -> Result<Resident> {
     let (away, asked) = Away::new();
     let away = Arc::new(away);
-    let builder = Collector::builder().custom_store(Arc::clone(&away)).settings(state.config());
+    let builder = Collector::builder().custom_store(Arc::clone(&away)).engine_config(state.config());
     let collector = builder.start_blocking().context("cannot start a collector")?;
     let was_asked = || asked.recv().context("the collector does not ask its store");
     if state != State::Table {

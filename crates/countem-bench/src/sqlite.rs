@@ -8,7 +8,11 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-use countem::{Batch, BatchId, Bucket, Store, Table, Writer};
+use countem::{
+    Bucket,
+    store::{Batch, BatchId, Store, Writer},
+};
+use countem_core::Table;
 use countem_store_sqlite::{SqliteConfig, SqliteStore};
 use rusqlite::{Connection, params};
 use tempfile::TempDir;

@@ -9,7 +9,7 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-use countem::{Builder, Collector, Counter, EngineConfig};
+use countem::{Builder, Collector, Counter, Guard, engine::EngineConfig};
 use tempfile::TempDir;
 use tokio::{
     runtime::{self, Runtime},
@@ -31,7 +31,7 @@ pub fn collector() -> Result<Collector> {
 
 fn builder() -> Builder {
     let config = EngineConfig { flush_interval: Duration::from_secs(24 * 3600), ..EngineConfig::default() };
-    Collector::builder().store("memory://").settings(config)
+    Collector::builder().store("memory://").engine_config(config)
 }
 
 /// Returns a runtime on which this thread waits for others.
@@ -139,13 +139,13 @@ impl CallSite {
     /// # Errors
     /// When it does not start, or another one is installed.
     pub fn install() -> Result<Self> {
-        static INSTALLED: OnceLock<Collector> = OnceLock::new();
+        static INSTALLED: OnceLock<(Collector, Guard)> = OnceLock::new();
         let collector = match INSTALLED.get() {
-            Some(collector) => collector.clone(),
+            Some((collector, _)) => collector.clone(),
             None => {
                 let collector = collector()?;
-                countem::install(collector.clone())?;
-                INSTALLED.get_or_init(|| collector).clone()
+                let guard = countem::install(collector.clone())?;
+                INSTALLED.get_or_init(|| (collector, guard)).0.clone()
             }
         };
         Ok(Self { collector })

@@ -1,49 +1,82 @@
 //! Starting a collector.
 
-use std::{future::Future, path::PathBuf, sync::Arc, time::Duration};
+use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
 
 use countem_core::{CollectionName, Period, jiff::tz::TimeZone};
 use countem_engine::{Clock, Durability, Engine, EngineConfig, StartError};
 use countem_journal::JournalConfig;
 use countem_store::{ErrorKind, Store, StoreError};
+use countem_stores::{MongodbConfig, StoreUri, StoreUriError, open_store_with};
 
-use crate::{Collector, MongodbConfig, StoreUri, StoreUriError, open_store_with};
+use crate::{Collector, blocking::block_on};
 
-/// Collects what a [`Collector`] needs to start. Everything has a default: a SQLite file `countem.db`, flushed every ten seconds.
-#[derive(Debug, Clone)]
+/// Describes a [`Collector`]. Everything has a default: a SQLite file `countem.db`, flushed every ten seconds.
+///
+/// The order of the calls has no effect: a single setter wins over [`engine_config`](Self::engine_config), and both win
+/// over a whole configuration.
+#[derive(Debug, Clone, Default)]
 #[must_use = "a builder does nothing until `start`"]
 pub struct Builder {
-    store: Opening,
-    mongodb: MongodbConfig,
-    settings: EngineConfig,
+    store: Option<StoreSource>,
+    mongodb: Option<MongodbConfig>,
+    engine: Option<EngineConfig>,
+    configured: Configured,
+    changes: Changes,
     clock: Clock,
 }
 
 #[derive(Debug, Clone)]
-enum Opening {
+enum StoreSource {
     Uri(Result<StoreUri, StoreUriError>),
-    Given(Arc<dyn Store>),
+    Open(Arc<dyn Store>),
+}
+
+/// Values of a whole configuration, which single setters override.
+#[derive(Debug, Clone, Default)]
+struct Configured {
+    store: StoreUri,
+    mongodb: MongodbConfig,
+    engine: EngineConfig,
+}
+
+/// Changes of the engine's configuration by single setters.
+#[derive(Clone, Default)]
+struct Changes(Vec<Arc<dyn Fn(&mut EngineConfig) + Send + Sync>>);
+
+impl fmt::Debug for Changes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} changes", self.0.len())
+    }
 }
 
 impl Builder {
-    pub(crate) fn new() -> Self {
-        let store = Opening::Uri(Ok(StoreUri::default()));
-        Self {
-            store,
-            mongodb: MongodbConfig::default(),
-            settings: EngineConfig::default(),
-            clock: Clock::System,
-        }
+    /// Takes all of a configuration: store, MongoDB, and engine.
+    #[cfg(feature = "config")]
+    pub fn config(mut self, config: &crate::config::Config) -> Self {
+        self.configured = Configured {
+            store: config.store_uri().clone(),
+            mongodb: config.mongodb().clone(),
+            engine: config.to_engine_config(),
+        };
+        self
     }
 
-    /// Stores counts in the store that `uri` names; see [`open_store`](crate::open_store). What is wrong with it is said by `start`.
-    pub fn store(self, uri: impl AsRef<str>) -> Self {
-        Self { store: Opening::Uri(StoreUri::new(uri.as_ref())), ..self }
+    /// Sets the whole configuration of the engine.
+    pub fn engine_config(mut self, config: EngineConfig) -> Self {
+        self.engine = Some(config);
+        self
     }
 
-    /// Sets how documents are kept when the store is MongoDB.
-    pub fn mongodb(self, mongodb: MongodbConfig) -> Self {
-        Self { mongodb, ..self }
+    /// Stores counts in the store that `uri` names; see [`open_store`](crate::store::open_store). `start` reports a wrong URI.
+    pub fn store(mut self, uri: impl AsRef<str>) -> Self {
+        self.store = Some(StoreSource::Uri(StoreUri::new(uri.as_ref())));
+        self
+    }
+
+    /// Sets layout and limits for a store that is MongoDB.
+    pub fn mongodb(mut self, config: MongodbConfig) -> Self {
+        self.mongodb = Some(config);
+        self
     }
 
     /// Stores counts in a store of your own.
@@ -51,73 +84,72 @@ impl Builder {
         self.shared_store(Arc::new(store))
     }
 
-    /// Stores counts in a store that others use, too.
-    pub fn shared_store(self, store: Arc<dyn Store>) -> Self {
-        Self { store: Opening::Given(store), ..self }
-    }
-
-    /// Replaces all settings, such as those of a configuration file.
-    pub fn settings(self, settings: EngineConfig) -> Self {
-        Self { settings, ..self }
-    }
-
-    /// Sets how long deltas gather before they are sent to the store. Default: 10 seconds.
-    pub fn flush_interval(mut self, interval: Duration) -> Self {
-        self.settings.flush_interval = interval;
+    /// Stores counts in a store that is open already.
+    pub fn shared_store(mut self, store: Arc<dyn Store>) -> Self {
+        self.store = Some(StoreSource::Open(store));
         self
+    }
+
+    /// Sets the interval between two flushes. Default: 10 seconds.
+    pub fn flush_interval(self, interval: Duration) -> Self {
+        self.change(move |engine| engine.flush_interval = interval)
     }
 
     /// Sets the IANA zone of days and coarser periods. Default: UTC.
-    pub fn zone(mut self, zone: TimeZone) -> Self {
-        self.settings.zone = zone;
-        self
+    pub fn zone(self, zone: TimeZone) -> Self {
+        self.change(move |engine| engine.zone = zone.clone())
     }
 
     /// Sets the stored periods of every collection that has none of its own. Default: `day`.
-    pub fn periods(mut self, periods: impl IntoIterator<Item = Period>) -> Self {
-        self.settings.periods = periods.into_iter().collect();
-        self
+    pub fn periods(self, periods: impl IntoIterator<Item = Period>) -> Self {
+        let periods: Vec<_> = periods.into_iter().collect();
+        self.change(move |engine| engine.periods.clone_from(&periods))
     }
 
     /// Sets the stored periods of one collection.
     pub fn collection_periods(
-        mut self,
+        self,
         collection: CollectionName,
         periods: impl IntoIterator<Item = Period>,
     ) -> Self {
-        self.settings.collection_periods.insert(collection, periods.into_iter().collect());
-        self
+        let periods: Vec<_> = periods.into_iter().collect();
+        self.change(move |engine| {
+            engine.collection_periods.insert(collection.clone(), periods.clone());
+        })
     }
 
     /// Refuses to start while the store cannot be used. Default: start, count in memory, deliver once it can.
-    pub fn require_store(mut self) -> Self {
-        self.settings.store_required = true;
-        self
+    pub fn require_store(self) -> Self {
+        self.change(|engine| engine.store_required = true)
     }
 
     /// Keeps a journal in the directory `dir`, so that a killed process loses nothing that was acknowledged
-    /// ([`increment_durable`](crate::Collector::increment_durable)) and at most 20 ms of what was not. Default: no journal.
+    /// ([`increment_durable`](crate::Collector::increment_durable)) and at most 20 ms of the rest. Default: no journal.
     ///
     /// The directory belongs to one process at a time.
     pub fn journal(self, dir: impl Into<PathBuf>) -> Self {
         self.durability(Durability::journal(JournalConfig::new(dir)))
     }
 
-    /// Sets what a killed process loses.
-    pub fn durability(mut self, durability: Durability) -> Self {
-        self.settings.durability = durability;
-        self
+    /// Sets the loss when the process is killed.
+    pub fn durability(self, durability: Durability) -> Self {
+        self.change(move |engine| engine.durability = durability.clone())
     }
 
-    /// Sets how long a shutdown tries to store what is pending. Default: 30 seconds.
-    pub fn shutdown_deadline(mut self, deadline: Duration) -> Self {
-        self.settings.shutdown_deadline = deadline;
-        self
+    /// Sets the time that a shutdown tries to store what is pending. Default: 30 seconds.
+    pub fn shutdown_deadline(self, deadline: Duration) -> Self {
+        self.change(move |engine| engine.shutdown_deadline = deadline)
     }
 
     /// Counts by another clock than the machine's, for tests.
-    pub fn clock(self, clock: Clock) -> Self {
-        Self { clock, ..self }
+    pub fn clock(mut self, clock: Clock) -> Self {
+        self.clock = clock;
+        self
+    }
+
+    fn change(mut self, change: impl Fn(&mut EngineConfig) + Send + Sync + 'static) -> Self {
+        self.changes.0.push(Arc::new(change));
+        self
     }
 
     /// Opens the store and starts counting, on threads of the collector's own.
@@ -125,15 +157,19 @@ impl Builder {
     /// # Errors
     /// [`StartError`]: the store could not be opened, or threads could not be made. Nothing runs.
     pub async fn start(self) -> Result<Collector, StartError> {
-        let Self { store, mongodb, settings, clock } = self;
+        let Self { store, mongodb, engine, configured, changes, clock } = self;
+        let mut engine = engine.unwrap_or(configured.engine);
+        changes.0.iter().for_each(|change| change(&mut engine));
+        let store = store.unwrap_or(StoreSource::Uri(Ok(configured.store)));
+        let mongodb = mongodb.unwrap_or(configured.mongodb);
         let open = async move {
             match store {
-                Opening::Uri(Ok(uri)) => open_store_with(&uri, &mongodb).await,
-                Opening::Uri(Err(error)) => Err(StoreError::new(ErrorKind::Refused, error.to_string())),
-                Opening::Given(store) => Ok::<_, StoreError>(store),
+                StoreSource::Uri(Ok(uri)) => open_store_with(&uri, &mongodb).await,
+                StoreSource::Uri(Err(error)) => Err(StoreError::new(ErrorKind::Refused, error.to_string())),
+                StoreSource::Open(store) => Ok::<_, StoreError>(store),
             }
         };
-        Ok(Collector::new(Engine::start(settings, clock, open).await?))
+        Ok(Collector::new(Engine::start(engine, clock, open).await?))
     }
 
     /// Does what [`start`](Self::start) does, for programs without a runtime.
@@ -146,10 +182,4 @@ impl Builder {
     pub fn start_blocking(self) -> Result<Collector, StartError> {
         block_on(self.start())
     }
-}
-
-/// Polls a future on this thread. The engine's own runtime does the work that the future waits for.
-pub(crate) fn block_on<F: Future>(future: F) -> F::Output {
-    let runtime = tokio::runtime::Builder::new_current_thread().build();
-    runtime.expect("a runtime without I/O and timers needs nothing that could be missing").block_on(future)
 }

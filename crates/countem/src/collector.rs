@@ -1,33 +1,45 @@
 //! The handle that a service holds.
 
-use std::{collections::BTreeMap, future::Future};
+use std::{collections::BTreeMap, future::Future, thread};
 
-use countem_core::{
-    Bucket, BucketRange, CollectionName, MetricName, NameError, Period,
-    jiff::{Timestamp, civil::Date},
-};
-use countem_engine::{Counter, Engine, Refusal, ShutdownReport, Stats};
+use countem_core::{Bucket, BucketRange, CollectionName, MetricName, NameError, Period, jiff::Timestamp};
+use countem_engine::{Clock, Counter, Engine, ManualClock, Refusal, ShutdownReport, Stats};
 use countem_query::{ReadError, Reader};
-use countem_store::Counters;
+use countem_store::MemoryStore;
 
-use crate::{Builder, Error, builder::block_on};
+use crate::{Builder, Counters, Error, Guard, Scope, When, blocking};
 
 /// Counts events and reads counters. Cheap to clone, `Send + Sync`.
 ///
-/// Call [`shutdown`](Self::shutdown) at the end: the last clone that is dropped without it only stores in the background, which the end of the
-/// process may cut short.
-///
-/// Every method with the suffix `_blocking` is the twin of an async one for code without a runtime; called from
-/// async code it blocks the thread.
+/// Call [`shutdown`](Self::shutdown) at the end, or hold a [`guard`](Self::guard): see
+/// [the end of a process](crate#the-end-of-a-process).
 #[derive(Debug, Clone)]
 pub struct Collector {
     engine: Engine,
 }
 
 impl Collector {
-    /// Begins to describe a collector.
+    /// Returns a builder with the defaults.
     pub fn builder() -> Builder {
-        Builder::new()
+        Builder::default()
+    }
+
+    /// Starts a collector for tests: a store in memory, and a clock that stands still at `2026-01-01T12:00:00Z` until it is
+    /// set. Flushes only when asked to. Works in sync and async tests.
+    ///
+    /// # Panics
+    /// When its threads cannot be started.
+    pub fn for_test() -> (Self, ManualClock) {
+        let noon = Timestamp::from_second(1_767_268_800).expect("a time of this century is valid");
+        let clock = ManualClock::new(noon);
+        let builder = Self::builder()
+            .custom_store(MemoryStore::new())
+            .clock(Clock::Manual(clock.clone()))
+            .flush_interval(std::time::Duration::from_secs(3600));
+        // A thread of its own: this one may belong to a runtime, which refuses to be blocked.
+        let started = thread::spawn(|| builder.start_blocking()).join();
+        let collector = started.expect("starting does not panic").expect("threads can be started");
+        (collector, clock)
     }
 
     pub(crate) fn new(engine: Engine) -> Self {
@@ -42,7 +54,7 @@ impl Collector {
         self.engine.count(collection, metric, n);
     }
 
-    /// Counts `n` events now, or says why not.
+    /// Counts `n` events now, or returns the reason why not.
     ///
     /// # Errors
     /// [`Refusal`]: invalid name, shut down, no room for a new counter, overflow.
@@ -97,53 +109,51 @@ impl Collector {
         Ok(self.engine.durable().await?)
     }
 
-    /// Returns all counters of a collection on `date`, `None` for today; sorted by metric. Includes what this node has not
-    /// stored yet, exactly once.
+    /// Returns all counters of a collection, sorted by metric: `None` for today, or a date, a bucket or a period, which
+    /// stands for its current bucket. Includes what this node has not stored yet, exactly once.
+    ///
+    /// Weeks, months, years and `all` that are not stored are summed from days.
     ///
     /// # Errors
-    /// [`Error`]: invalid name, or the store could not be read.
-    pub async fn get_counters(&self, collection: &str, date: Option<Date>) -> Result<Counters, Error> {
-        let (collection, bucket) = (CollectionName::new(collection)?, self.day(date)?);
+    /// [`Error`]: invalid name, a bucket that does not follow from what is stored, or a store that could not be read.
+    pub async fn get_counters(&self, collection: &str, when: impl Into<When>) -> Result<Counters, Error> {
+        let (collection, bucket) = (CollectionName::new(collection)?, self.bucket(when)?);
         self.read(async move |reader| reader.get_counters(&collection, bucket).await).await
     }
 
-    /// Returns the counters of all collections on `date`, `None` for today.
+    /// Returns the counters of all collections, as [`get_counters`](Self::get_counters) does of one.
     ///
     /// # Errors
     /// As [`get_counters`](Self::get_counters).
     pub async fn get_all_counters(
         &self,
-        date: Option<Date>,
+        when: impl Into<When>,
     ) -> Result<BTreeMap<CollectionName, Counters>, Error> {
-        let bucket = self.day(date)?;
+        let bucket = self.bucket(when)?;
         self.read(async move |reader| reader.get_all_counters(bucket).await).await
     }
 
-    /// Returns all counters of a collection in any bucket: `"2026-W47".parse()?`, [`current(Period::Month)`](Self::current).
+    /// Returns one counter, `None` when it was never counted in this bucket.
     ///
     /// # Errors
-    /// As [`get`](Self::get).
-    pub async fn get_bucket(&self, collection: &str, bucket: Bucket) -> Result<Counters, Error> {
-        let collection = CollectionName::new(collection)?;
-        self.read(async move |reader| reader.get_counters(&collection, bucket).await).await
+    /// As [`get_counters`](Self::get_counters).
+    pub async fn get(
+        &self,
+        collection: &str,
+        metric: &str,
+        when: impl Into<When>,
+    ) -> Result<Option<i64>, Error> {
+        let (collection, metric) = (CollectionName::new(collection)?, MetricName::new(metric)?);
+        let bucket = self.bucket(when)?;
+        self.read(async move |reader| reader.get(&collection, &metric, bucket).await).await
     }
 
-    /// Returns the bucket of `period` in which is counted now.
+    /// Returns the bucket that contains the present moment of the collector's clock, in its time zone.
     ///
     /// # Errors
     /// [`Error::Bucket`]: the clock shows an impossible time.
     pub fn current(&self, period: Period) -> Result<Bucket, Error> {
-        Ok(Bucket::containing(period, self.engine.now(), self.engine.calendar().zone())?)
-    }
-
-    /// Returns one counter in any bucket, `None` when it was never counted there. Weeks, months, years and `all` that are not
-    /// stored are summed from days.
-    ///
-    /// # Errors
-    /// As [`get_counters`](Self::get_counters), and when the bucket does not follow from what is stored.
-    pub async fn get(&self, collection: &str, metric: &str, bucket: Bucket) -> Result<Option<i64>, Error> {
-        let (collection, metric) = (CollectionName::new(collection)?, MetricName::new(metric)?);
-        self.read(async move |reader| reader.get(&collection, &metric, bucket).await).await
+        self.bucket(period)
     }
 
     /// Returns one counter in every bucket of a range in which it was counted.
@@ -179,7 +189,7 @@ impl Collector {
         if self.engine.flush().await { Ok(()) } else { Err(Error::NotStored) }
     }
 
-    /// Stops intake, stores what is pending until the deadline, and says where every accepted increment is.
+    /// Stops intake, stores what is pending until the deadline, and reports where every accepted increment is.
     ///
     /// Later increments are refused; a second call returns the same report.
     ///
@@ -189,7 +199,26 @@ impl Collector {
         self.engine.shutdown().await
     }
 
-    /// Returns where every increment is, and how flushing goes.
+    /// Returns a guard that shuts the collector down when it is dropped, and blocks until that is done.
+    pub fn guard(&self) -> Guard {
+        Guard::new(self.clone())
+    }
+
+    /// Returns the async methods as blocking ones, for code without a runtime.
+    pub fn blocking(&self) -> blocking::Collector<'_> {
+        blocking::Collector(self)
+    }
+
+    /// Binds the collector to one collection.
+    ///
+    /// # Errors
+    /// [`NameError`] when the name is not valid.
+    pub fn scoped(&self, collection: &str) -> Result<Scope, NameError> {
+        Ok(Scope::new(self.clone(), CollectionName::new(collection)?))
+    }
+
+    /// Returns the number of increments that are accepted, applied, pending, quarantined and dropped, and the state of every
+    /// lane.
     pub fn stats(&self) -> Stats {
         self.engine.stats()
     }
@@ -208,17 +237,14 @@ impl Collector {
         crate::metrics::of(self.stats())
     }
 
-    /// Spreads threads over `collectors` in-memory tables, within the configured limits, and returns how many that are. The
+    /// Spreads threads over `collectors` in-memory tables, within the configured limits, and returns their number. The
     /// router also resizes itself: it grows when threads meet, and shrinks when they do not.
     pub fn resize(&self, collectors: usize) -> usize {
         self.engine.resize(collectors)
     }
 
-    fn day(&self, date: Option<Date>) -> Result<Bucket, Error> {
-        match date {
-            Some(date) => Ok(Bucket::day(date)?),
-            None => self.current(Period::Day),
-        }
+    fn bucket(&self, when: impl Into<When>) -> Result<Bucket, Error> {
+        Ok(when.into().bucket(self.engine.now(), self.engine.calendar().zone())?)
     }
 
     async fn read<T, F>(&self, ask: impl FnOnce(Reader) -> F + Send + 'static) -> Result<T, Error>
@@ -227,80 +253,5 @@ impl Collector {
         F: Future<Output = Result<T, ReadError>> + Send + 'static,
     {
         Ok(self.engine.run(ask(self.engine.reader())).await?)
-    }
-}
-
-/// Twins for code without a runtime.
-///
-/// # Panics
-/// All of them, when called from async code, which must not be blocked.
-impl Collector {
-    /// Does what [`get_counters`](Self::get_counters) does.
-    ///
-    /// # Errors
-    /// As [`get_counters`](Self::get_counters).
-    pub fn get_counters_blocking(&self, collection: &str, date: Option<Date>) -> Result<Counters, Error> {
-        block_on(self.get_counters(collection, date))
-    }
-
-    /// Does what [`get_all_counters`](Self::get_all_counters) does.
-    ///
-    /// # Errors
-    /// As [`get_counters`](Self::get_counters).
-    pub fn get_all_counters_blocking(
-        &self,
-        date: Option<Date>,
-    ) -> Result<BTreeMap<CollectionName, Counters>, Error> {
-        block_on(self.get_all_counters(date))
-    }
-
-    /// Does what [`get`](Self::get) does.
-    ///
-    /// # Errors
-    /// As [`get`](Self::get).
-    pub fn get_blocking(&self, collection: &str, metric: &str, bucket: Bucket) -> Result<Option<i64>, Error> {
-        block_on(self.get(collection, metric, bucket))
-    }
-
-    /// Does what [`series`](Self::series) does.
-    ///
-    /// # Errors
-    /// As [`get`](Self::get).
-    pub fn series_blocking(
-        &self,
-        collection: &str,
-        metric: &str,
-        range: BucketRange,
-    ) -> Result<BTreeMap<Bucket, i64>, Error> {
-        block_on(self.series(collection, metric, range))
-    }
-
-    /// Does what [`collections`](Self::collections) does.
-    ///
-    /// # Errors
-    /// The store could not be read.
-    pub fn collections_blocking(&self) -> Result<Vec<CollectionName>, Error> {
-        block_on(self.collections())
-    }
-
-    /// Does what [`increment_durable`](Self::increment_durable) does.
-    ///
-    /// # Errors
-    /// As [`increment_durable`](Self::increment_durable).
-    pub fn increment_durable_blocking(&self, collection: &str, metric: &str, n: i64) -> Result<(), Error> {
-        block_on(self.increment_durable(collection, metric, n))
-    }
-
-    /// Does what [`flush`](Self::flush) does.
-    ///
-    /// # Errors
-    /// As [`flush`](Self::flush).
-    pub fn flush_blocking(&self) -> Result<(), Error> {
-        block_on(self.flush())
-    }
-
-    /// Does what [`shutdown`](Self::shutdown) does.
-    pub fn shutdown_blocking(&self) -> ShutdownReport {
-        block_on(self.shutdown())
     }
 }

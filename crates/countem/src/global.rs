@@ -5,24 +5,33 @@ use std::sync::{
     atomic::{AtomicBool, Ordering},
 };
 
-use countem_core::NameError;
 use countem_engine::Counter;
 
-use crate::Collector;
+use crate::{Collector, Guard, ShutdownReport};
 
 static COLLECTOR: OnceLock<Collector> = OnceLock::new();
 
 /// Another collector was installed before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("a process-wide collector is installed already")]
+#[non_exhaustive]
 pub struct InstallError;
 
 /// Makes `collector` the one that [`count!`](crate::count) counts with, for the rest of the process.
 ///
+/// Returns a guard that shuts it down: hold it until the end of `main`, or call [`shutdown`].
+///
 /// # Errors
 /// [`InstallError`] when there is one already; it stays.
-pub fn install(collector: Collector) -> Result<(), InstallError> {
-    COLLECTOR.set(collector).map_err(|_| InstallError)
+pub fn install(collector: Collector) -> Result<Guard, InstallError> {
+    let guard = Guard::new(collector.clone());
+    match COLLECTOR.set(collector) {
+        Ok(()) => Ok(guard),
+        Err(_) => {
+            guard.disarm();
+            Err(InstallError)
+        }
+    }
 }
 
 /// Returns the process-wide collector.
@@ -30,26 +39,64 @@ pub fn installed() -> Option<&'static Collector> {
     COLLECTOR.get()
 }
 
-/// Counts with the process-wide collector: `count!("app-events", "MyMethod.calls")`, or `count!("app-events", "bytes", n)`.
+/// Shuts the process-wide collector down; see [`Collector::shutdown`]. `None` when none is installed.
 ///
-/// The handle of the counter is made once per call site, so both names have to be the same at every call: use
-/// [`Collector::increment`] for names that vary. Before [`install`] it counts nothing and logs that once per call site. An invalid name
-/// is logged once, too.
+/// # Cancel safety
+/// The shutdown goes on when the future is dropped.
+pub async fn shutdown() -> Option<ShutdownReport> {
+    match installed() {
+        Some(collector) => Some(collector.shutdown().await),
+        None => None,
+    }
+}
+
+/// Counts with the process-wide collector: `count!("app-events", "MyMethod.calls")`, or with an amount,
+/// `count!("app-events", "bytes", n)`.
+///
+/// Two literals are looked up once per call site. Any other expression is looked up at every call, so the count goes to
+/// the name that it has then:
+///
+/// ```
+/// # let (collector, _clock) = countem::Collector::for_test();
+/// # let _guard = countem::install(collector.clone()).unwrap();
+/// use countem::count;
+///
+/// for status in [200, 404, 500] {
+///     count!("web", &format!("GET {status}"));
+/// }
+/// let metric = String::from("bytes");
+/// count!("web", &metric, 1_432);
+/// count!("web", "requests", 3);
+/// # let web = collector.blocking().get_counters("web", None).unwrap();
+/// # let expected = [("GET 200", 1), ("GET 404", 1), ("GET 500", 1), ("bytes", 1432), ("requests", 3)];
+/// # assert_eq!(web, expected.into());
+/// ```
+///
+/// Before [`install`](crate::install) it counts nothing and logs that once per call site. A refused increment is counted
+/// in [`Stats::refused`](crate::Stats::refused) and logged.
 #[macro_export]
 macro_rules! count {
-    ($collection:expr, $metric:expr) => {
+    ($collection:literal, $metric:literal $(,)?) => {
         $crate::count!($collection, $metric, 1)
     };
-    ($collection:expr, $metric:expr, $n:expr) => {{
+    ($collection:literal, $metric:literal, $n:expr $(,)?) => {{
         static SITE: $crate::CallSite = $crate::CallSite::new();
-        SITE.increment($collection, $metric, $n)
+        SITE.count_literal($collection, $metric, $n)
+    }};
+    ($collection:expr, $metric:expr $(,)?) => {
+        $crate::count!($collection, $metric, 1)
+    };
+    ($collection:expr, $metric:expr, $n:expr $(,)?) => {{
+        static SITE: $crate::CallSite = $crate::CallSite::new();
+        SITE.count($collection, $metric, $n)
     }};
 }
 
-/// The handle of one `count!`.
+/// One place of the program with a `count!`.
 #[derive(Debug)]
 pub struct CallSite {
-    counter: OnceLock<Result<Counter, NameError>>,
+    /// Only of literals, which are the same at every call.
+    counter: OnceLock<Counter>,
     warned: AtomicBool,
 }
 
@@ -61,30 +108,39 @@ impl CallSite {
         Self { counter: OnceLock::new(), warned: AtomicBool::new(false) }
     }
 
-    /// Counts `n` events.
+    /// Counts `n` events under names that are the same at every call.
     #[inline]
-    pub fn increment(&self, collection: &str, metric: &str, n: i64) {
+    pub fn count_literal(&self, collection: &'static str, metric: &'static str, n: i64) {
         match self.counter.get() {
-            Some(Ok(counter)) => counter.increment(n),
-            Some(Err(_)) => {}
+            Some(counter) => counter.increment(n),
             None => self.resolve(collection, metric, n),
+        }
+    }
+
+    /// Counts `n` events under any names.
+    #[inline]
+    pub fn count(&self, collection: impl AsRef<str>, metric: impl AsRef<str>, n: i64) {
+        let (collection, metric) = (collection.as_ref(), metric.as_ref());
+        match installed() {
+            Some(collector) => collector.increment(collection, metric, n),
+            None => self.warn_once(collection, metric),
         }
     }
 
     #[cold]
     fn resolve(&self, collection: &str, metric: &str, n: i64) {
-        let Some(collector) = installed() else {
-            if !self.warned.swap(true, Ordering::Relaxed) {
-                tracing::warn!(collection, metric, "counted before a collector was installed: not counted");
-            }
-            return;
-        };
-        let counter = self.counter.get_or_init(|| {
-            let counter = collector.counter(collection, metric);
-            counter.inspect_err(|error| tracing::error!(%error, "`count!` has an invalid name: not counted"))
-        });
-        if let Ok(counter) = counter {
-            counter.increment(n);
+        let counter = installed().and_then(|collector| collector.counter(collection, metric).ok());
+        match counter {
+            Some(counter) => self.counter.get_or_init(|| counter).increment(n),
+            // Counts and logs the refusal of an invalid name.
+            None => self.count(collection, metric, n),
+        }
+    }
+
+    #[cold]
+    fn warn_once(&self, collection: &str, metric: &str) {
+        if !self.warned.swap(true, Ordering::Relaxed) {
+            tracing::warn!(collection, metric, "counted before a collector was installed: not counted");
         }
     }
 }

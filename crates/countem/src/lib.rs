@@ -1,57 +1,67 @@
-//! Count events in memory, store every count exactly once.
-//!
-//! ```no_run
-//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
-//! use countem::Collector;
-//!
-//! let collector = Collector::builder().store("sqlite://countem.db").start().await?;
-//! collector.increment("app-events", "MyMethod.calls", 1);
-//!
-//! let today = collector.get_counters("app-events", None).await?;
-//! assert_eq!(today["MyMethod.calls"], 1);
-//!
-//! let report = collector.shutdown().await;
-//! assert!(report.is_complete());
-//! # Ok(())
-//! # }
-//! ```
-//!
-//! An increment is folded in place by the calling thread and costs some ten nanoseconds; every flush interval the
-//! merged deltas are added to the store, and each batch is added exactly once however often it has to be sent.
-//! Reads include what this node has not stored yet, so they are exact at once.
-//!
-//! The collector brings its own threads: it runs unchanged under `#[tokio::main]`, in an actix-web service, and in a program
-//! without any runtime (use the `_blocking` twins there).
+#![doc = include_str!("../README.md")]
 
 mod builder;
 mod collector;
 mod error;
 mod global;
+mod guard;
 #[cfg(feature = "metrics")]
 mod metrics;
+mod scope;
+
+pub mod blocking;
 
 pub use builder::Builder;
 pub use collector::Collector;
-pub use error::Error;
-pub use global::{InstallError, install, installed};
+pub use error::{Error, ErrorKind};
+pub use global::{InstallError, install, installed, shutdown};
+pub use guard::Guard;
 #[cfg(feature = "metrics")]
 pub use metrics::METRICS_CONTENT_TYPE;
+pub use scope::Scope;
 
 #[doc(hidden)]
 pub use global::CallSite;
 
-#[cfg(feature = "config")]
-pub use countem_config as config;
 pub use countem_core::{
-    Batch, BatchId, Bucket, BucketRange, CollectionName, Delta, Mark, MetricName, NameError, OVERFLOW_METRIC,
-    Period, Schedule, Table, Writer,
+    Bucket, BucketRange, CollectionName, MetricName, NameError, Period,
     jiff::{self, Timestamp, civil::Date},
 };
-pub use countem_engine::{
-    Calendar, Clock, Counter, Durability, EngineConfig, LaneStats, ManualClock, NotDurable, Refusal, Retry,
-    ShutdownReport, StartError, Stats, deliver, lane_of,
+pub use countem_engine::{Counter, Durability, Refusal, ShutdownReport, StartError, Stats};
+pub use countem_query::When;
+pub use countem_store::Counters;
+
+/// The configuration of files, environment and flags.
+#[cfg(feature = "config")]
+pub mod config {
+    pub use countem_config::*;
+}
+
+/// The engine behind a collector: its whole configuration, and clocks for tests.
+pub mod engine {
+    pub use countem_engine::{Clock, EngineConfig, LaneStats, ManualClock, NotDurable};
+    pub use countem_query::ReadError;
+}
+
+/// The journal of level `journal`.
+pub mod journal {
+    pub use countem_journal::*;
+}
+
+/// Stores: their contract, for a store of your own, and those that are built in.
+pub mod store {
+    pub use countem_core::{Batch, BatchId, Delta, Mark, Schedule, Writer};
+    pub use countem_store::*;
+    pub use countem_stores::{MongodbConfig, StoreUri, StoreUriError, open_store, open_store_with};
+}
+
+/// The handles cross threads.
+const _: () = {
+    const fn is_send_and_sync<T: Send + Sync + 'static>() {}
+    is_send_and_sync::<Collector>();
+    is_send_and_sync::<Counter>();
+    is_send_and_sync::<Scope>();
+    is_send_and_sync::<Guard>();
+    is_send_and_sync::<Builder>();
+    is_send_and_sync::<Error>();
 };
-pub use countem_journal::{self as journal, JournalConfig};
-pub use countem_query::{ReadError, Reader, When};
-pub use countem_store::{self as store, Counters, Quarantined, Store, StoreError};
-pub use countem_stores::{MongodbConfig, StoreUri, StoreUriError, open_store, open_store_with};

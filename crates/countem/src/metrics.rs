@@ -1,4 +1,4 @@
-//! The stats as text that Prometheus and its kin scrape.
+//! The statistics as OpenMetrics text.
 
 use std::fmt;
 
@@ -14,20 +14,20 @@ use prometheus_client::{
 /// The media type of [`Collector::metrics`](crate::Collector::metrics), for the header `Content-Type`.
 pub const METRICS_CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// Writes one look at the books as OpenMetrics text.
+/// Writes statistics as OpenMetrics text.
 pub(crate) fn of(stats: Stats) -> String {
     let mut registry = Registry::with_prefix("countem");
-    registry.register_collector(Box::new(Look(stats)));
+    registry.register_collector(Box::new(Snapshot(stats)));
     let mut written = String::new();
     text::encode(&mut written, &registry).expect("writing to a string does not fail");
     written
 }
 
-/// One look: all of its numbers are of the same moment, so they add up.
+/// Statistics of one moment, so that all numbers add up.
 #[derive(Debug)]
-struct Look(Stats);
+struct Snapshot(Stats);
 
-impl Collector for Look {
+impl Collector for Snapshot {
     fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let Self(stats) = self;
         let mut page = Page(encoder);
@@ -77,13 +77,13 @@ impl Collector for Look {
     }
 }
 
-/// Where descriptions and numbers are written to.
+/// Page that descriptions and numbers are written to.
 struct Page<'a>(DescriptorEncoder<'a>);
 
 impl Page<'_> {
     fn journal(&mut self, journal: &Status) -> fmt::Result {
         let is_ready = u64::from(journal.health.is_ready());
-        self.gauge("journal_ready", "Whether counts are made durable now", is_ready)?;
+        self.gauge("journal_ready", "1 while counts can be made durable, else 0", is_ready)?;
         self.gauge(
             "journal_bytes",
             "Size of the journal and its log",
@@ -141,30 +141,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_look_is_written_with_all_that_it_holds() {
-        let stats = Stats {
-            accepted: 21,
-            applied: 10,
-            pending: 5,
-            journaled: 4,
-            quarantined: 3,
-            dropped: 3,
-            refused: [("closed", 0), ("name", 2)].into(),
-            overflowed: [("web".to_owned(), 7)].into(),
-            collectors: 2,
-            lanes: vec![
-                LaneStats { batches: 8, attempts: 9, failures: 1, ..LaneStats::default() },
-                LaneStats { pending_counters: 6, consecutive_failures: 2, ..LaneStats::default() },
-            ],
-            journal: Some(Status {
-                commits: 11,
-                all_commits: Duration::from_millis(1500),
-                file_bytes: 4096,
-                log_bytes: 100,
-                ..Status::default()
-            }),
-            ..Stats::default()
-        };
+    fn every_number_of_the_statistics_is_written() {
+        let mut stats = Stats::default();
+        (stats.accepted, stats.applied, stats.pending, stats.journaled) = (21, 10, 5, 4);
+        (stats.quarantined, stats.dropped, stats.collectors) = (3, 3, 2);
+        stats.refused = [("closed", 0), ("name", 2)].into();
+        stats.overflowed = [("web".to_owned(), 7)].into();
+        stats.lanes = vec![LaneStats::default(); 2];
+        let [first, second] = &mut stats.lanes[..] else { unreachable!("two lanes") };
+        (first.batches, first.attempts, first.failures) = (8, 9, 1);
+        (second.pending_counters, second.consecutive_failures) = (6, 2);
+        let mut journal = Status::default();
+        (journal.commits, journal.all_commits) = (11, Duration::from_millis(1500));
+        (journal.file_bytes, journal.log_bytes) = (4096, 100);
+        stats.journal = Some(journal);
         let text = of(stats);
         for line in [
             "# TYPE countem_increments_accepted counter",
@@ -191,6 +181,6 @@ mod tests {
         ] {
             assert!(text.lines().any(|written| written == line), "`{line}` is missing in\n{text}");
         }
-        assert!(!of(Stats::default()).contains("journal_ready"), "there is no journal to speak of");
+        assert!(!of(Stats::default()).contains("journal_ready"), "there is no journal");
     }
 }

@@ -64,11 +64,11 @@ fn doctor_runs_beside_a_running_process() {
     sandbox.count(&[&[("a", 1)]]);
     let collector = sandbox.collector();
     collector.increment("c", "a", 1);
-    collector.flush_blocking().unwrap();
+    collector.blocking().flush().unwrap();
     let ran = doctor(&sandbox, &["--audit"], 0);
     assert_said(&ran, &[("ok    journal", &format!("in use by process {}", std::process::id()))]);
     collector.increment("c", "a", 1);
-    assert!(collector.shutdown_blocking().is_complete());
+    assert!(collector.blocking().shutdown().is_complete());
     assert_eq!(sandbox.value("a"), Some(3));
 }
 

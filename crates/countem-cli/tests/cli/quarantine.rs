@@ -61,7 +61,7 @@ fn journal_in_use_is_only_read() {
         assert!(ran.err.contains(&user) && ran.err.contains("stopped first"), "{}", ran.err);
     }
     assert_eq!(sandbox.quarantined().len(), 1);
-    collector.shutdown_blocking();
+    collector.blocking().shutdown();
     let ran = sandbox.run(&["quarantine", "list", "--journal", "elsewhere"]).expect(3);
     assert!(ran.err.contains("elsewhere"), "{}", ran.err);
     assert!(!sandbox.path("elsewhere").exists());

@@ -3,9 +3,11 @@
 use std::{path::PathBuf, time::Duration};
 
 use countem::{
-    Batch, BatchId, Collector, JournalConfig, Table,
-    journal::{Journal, JournalReader},
+    Collector,
+    journal::{Journal, JournalConfig, JournalReader},
+    store::{Batch, BatchId},
 };
+use countem_core::Table;
 use serde_json::Value;
 
 use crate::harness::Sandbox;
@@ -30,9 +32,9 @@ impl Sandbox {
             for (metric, n) in *batch {
                 collector.try_increment("c", metric, *n).unwrap();
             }
-            collector.flush_blocking().unwrap();
+            collector.blocking().flush().unwrap();
         }
-        assert!(collector.shutdown_blocking().is_balanced());
+        assert!(collector.blocking().shutdown().is_balanced());
     }
 
     /// Leaves a batch in the journal that was never sent, as a killed process does.

@@ -74,15 +74,15 @@ fn since_after_the_restored_point_sends_nothing() {
     sandbox.copy_store(STORE, "old");
     let collector = sandbox.collector();
     collector.increment("c", "a", 10);
-    collector.flush_blocking().unwrap();
+    collector.blocking().flush().unwrap();
     // The journal keeps times in seconds, so the next batch is stored in a later one.
     eventually(&2, || sandbox.journal().summary().unwrap().resolved.batches);
     let began = Timestamp::now().as_second();
     eventually(&true, || Timestamp::now().as_second() > began);
     let since = (began + 1).to_string();
     collector.increment("c", "a", 100);
-    collector.flush_blocking().unwrap();
-    collector.shutdown_blocking();
+    collector.blocking().flush().unwrap();
+    collector.blocking().shutdown();
     sandbox.copy_store("old", STORE);
     let ran = sandbox.run(&["replay", "--since", &since]).expect(2);
     assert!(ran.err.contains("older than `--since`"), "{}", ran.err);

@@ -5,6 +5,7 @@ use std::{fmt, time::Duration};
 /// Numbers of increments after a shutdown: `accepted = applied + quarantined + journaled + dropped + in_doubt`, where accepted
 /// includes those that an earlier process had left in the journal.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct ShutdownReport {
     /// Increments that were counted.
     pub accepted: u64,

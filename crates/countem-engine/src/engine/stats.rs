@@ -13,6 +13,7 @@ use crate::{
 ///
 /// The law of conservation (I1): `accepted = applied + pending + quarantined + dropped`, in increments.
 #[derive(Debug, Clone, Default)]
+#[non_exhaustive]
 pub struct Stats {
     /// Increments that were counted.
     pub accepted: u64,
@@ -49,6 +50,7 @@ pub struct Stats {
 
 /// Statistics of one storage actor.
 #[derive(Debug, Clone, Default)]
+#[non_exhaustive]
 pub struct LaneStats {
     /// Batches stored.
     pub batches: u64,

@@ -1,0 +1,6 @@
+//! Laws of the facade.
+
+mod builder;
+mod collector;
+mod count;
+mod features;
