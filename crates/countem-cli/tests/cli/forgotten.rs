@@ -2,8 +2,9 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use countem::{Collector, Period, store::Store};
-use countem_store::{Counters, Query};
+use countem::Collector;
+use countem_core::Period;
+use countem_store::{Counters, Query, Store};
 use countem_store_mongodb::{MongoConfig, MongoStore};
 use countem_testkit::{Server, require_server};
 

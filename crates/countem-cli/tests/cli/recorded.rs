@@ -2,12 +2,9 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use countem::{
-    Collector,
-    journal::{Journal, JournalConfig, JournalReader},
-    store::{Batch, BatchId},
-};
-use countem_core::Table;
+use countem::Collector;
+use countem_core::{Batch, BatchId, Table};
+use countem_journal::{Journal, JournalConfig, JournalReader};
 use serde_json::Value;
 
 use crate::harness::Sandbox;
@@ -32,9 +29,9 @@ impl Sandbox {
             for (metric, n) in *batch {
                 collector.try_increment("c", metric, *n).unwrap();
             }
-            collector.blocking().flush().unwrap();
+            collector.flush_blocking().unwrap();
         }
-        assert!(collector.blocking().shutdown().is_balanced());
+        assert!(collector.shutdown_blocking().is_balanced());
     }
 
     /// Leaves a batch in the journal that was never sent, as a killed process does.
