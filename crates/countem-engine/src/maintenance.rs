@@ -38,7 +38,8 @@ fn split_by_age(stored: Vec<ResolvedBatch>, since: SystemTime) -> (Vec<ResolvedB
         .partition(|batch| too_old.get(&lane(&batch.id)).is_none_or(|&last| batch.id.seq > last))
 }
 
-#[cfg(all(test, not(feature = "shuttle")))]
+#[cfg(test)]
+#[cfg(not(feature = "shuttle"))]
 mod tests {
     use std::time::{Duration, UNIX_EPOCH};
 

@@ -83,7 +83,8 @@ async fn read(store: &dyn Store, query: &Query, in_flight: Option<&Batch>) -> Re
     Ok(store.read(query, in_flight).await?.into_values().next().unwrap_or_default())
 }
 
-#[cfg(all(test, not(feature = "shuttle")))]
+#[cfg(test)]
+#[cfg(not(feature = "shuttle"))]
 mod tests {
     use std::sync::Arc;
 
