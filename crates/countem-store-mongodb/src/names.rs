@@ -25,6 +25,10 @@ pub(crate) fn encoded_len(metric: &str) -> usize {
 
 /// Appends a metric as one part of a path: `%`, `.`, `$` and NUL become `%` and two hexadecimal digits.
 pub(crate) fn encode_metric(metric: &str, out: &mut String) {
+    // Few metrics need an escape, and a scan without branches is several times faster than the loop below.
+    if !metric.bytes().fold(false, |found, byte| found | escape(byte).is_some()) {
+        return out.push_str(metric);
+    }
     let mut written = 0;
     for (at, byte) in metric.bytes().enumerate() {
         if let Some(escape) = escape(byte) {
