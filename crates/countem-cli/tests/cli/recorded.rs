@@ -29,9 +29,9 @@ impl Sandbox {
             for (metric, n) in *batch {
                 collector.try_increment("c", metric, *n).unwrap();
             }
-            collector.flush_blocking().unwrap();
+            collector.blocking().flush().unwrap();
         }
-        assert!(collector.shutdown_blocking().is_balanced());
+        assert!(collector.blocking().shutdown().is_balanced());
     }
 
     /// Leaves a batch in the journal that was never sent, as a killed process does.

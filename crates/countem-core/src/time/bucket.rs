@@ -347,7 +347,7 @@ mod tests {
     }
 
     #[test]
-    fn day_of_23_or_25_hours_is_one_bucket() {
+    fn day_with_clock_change_is_one_bucket() {
         let berlin = TimeZone::get("Europe/Berlin").unwrap();
         let day = |moment| Bucket::containing(Period::Day, at(moment), &berlin).unwrap().to_string();
         assert_eq!(day("2026-03-28T22:59:59.999Z"), "2026-03-28");

@@ -40,7 +40,7 @@ async fn pages(reader: &Reader, bucket: Bucket, limit: usize) -> Vec<Counters> {
 }
 
 #[tokio::test]
-async fn pages_of_a_sum_add_up_to_the_sum() {
+async fn pages_add_up_to_the_sum() {
     let counted = [
         ("2026-11-19", "a", 1),
         ("2026-11-19", "c", 2),
