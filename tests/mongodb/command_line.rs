@@ -1,7 +1,7 @@
 //! The command line with `--store mongodb://…`.
 
 use anyhow::Result;
-use countem_testkit::{Mongod, Options, Port, require_mongod};
+use countem_testkit::{Mongod, Options, Port, require_mongod, require_server};
 use mongodb::bson::doc;
 use serde_json::json;
 
@@ -25,11 +25,10 @@ const COMMANDS: [&[&str]; 6] =
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_command_uses_the_same_documents() -> Result<()> {
-    if !require_mongod() {
+    if !require_server() {
         return Ok(());
     }
-    let mongod = Mongod::start(Options::default()).await?;
-    let database = Database::at(mongod.uri()).await?;
+    let (_server, database) = Database::shared().await?;
     let line = CommandLine::new(database.uri());
     line.write("access.log", LOG);
     let day = ["--date", DAY];
@@ -129,11 +128,10 @@ const REFUSED: i32 = 1;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn ingesting_once_is_refused_before_anything_is_counted() -> Result<()> {
-    if !require_mongod() {
+    if !require_server() {
         return Ok(());
     }
-    let mongod = Mongod::start(Options::default()).await?;
-    let database = Database::at(mongod.uri()).await?;
+    let (_server, database) = Database::shared().await?;
     let line = CommandLine::new(database.uri());
     line.write("access.log", LOG);
     let refused = line.run(&[&INGEST[..], &["--once"]].concat()).expect(2);

@@ -8,6 +8,7 @@ use countem::{
     engine::{Clock, EngineConfig, LaneStats, ManualClock},
     store::Counters,
 };
+use countem_testkit::{Server, in_own_database};
 use mongodb::{
     Client,
     bson::{Document, doc},
@@ -31,7 +32,15 @@ impl Database {
     pub(super) async fn at(uri: impl Into<String>) -> Result<Self> {
         let uri = uri.into();
         let client = Client::with_uri_str(&uri).await?;
-        Ok(Self { uri, handle: client.database(NAME) })
+        let handle = client.default_database().unwrap_or_else(|| client.database(NAME));
+        Ok(Self { uri, handle })
+    }
+
+    /// Returns a database of its own on a server that other tests may use, too.
+    pub(super) async fn shared() -> Result<(Server, Self)> {
+        let server = Server::any().await?;
+        let database = Self::at(in_own_database(&server.uri())).await?;
+        Ok((server, database))
     }
 
     pub(super) fn uri(&self) -> &str {

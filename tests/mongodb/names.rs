@@ -4,7 +4,7 @@
 
 use anyhow::Result;
 use countem::{Bucket, Collector, store::Counters};
-use countem_testkit::{Mongod, Options, require_mongod};
+use countem_testkit::require_server;
 
 use super::database::{DAY, Database};
 
@@ -26,11 +26,10 @@ fn count_all(collector: &Collector, names: &[String]) -> Counters {
 
 #[tokio::test]
 async fn unusual_names_survive_new_and_existing_documents() -> Result<()> {
-    if !require_mongod() {
+    if !require_server() {
         return Ok(());
     }
-    let mongod = Mongod::start(Options::default()).await?;
-    let database = Database::at(mongod.uri()).await?;
+    let (_server, database) = Database::shared().await?;
     let names = unusual_names();
     let day: Bucket = DAY.parse()?;
 

@@ -48,7 +48,7 @@ macro_rules! keys {
 }
 
 keys! {
-    /// Where counters live: sqlite://PATH, mongodb://HOST/DATABASE or memory:// (gone when the process ends).
+    /// Store of the counters: sqlite://PATH, mongodb://HOST/DATABASE or memory:// (gone when the process ends).
     store.uri => store_uri: Address;
     /// Storage actors, each with one batch under way; collections are spread over them. Raise it when one is always busy.
     store.lanes => engine.lanes: Whole(1..=1024);

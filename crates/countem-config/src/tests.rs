@@ -185,7 +185,7 @@ fn only_a_named_file_has_to_exist() {
 }
 
 #[test]
-fn text_is_read_as_the_type_of_its_key() {
+fn text_is_read_as_its_keys_type() {
     let sources = Sources::default().environment([
         ("COUNTEM__STORE__URI", "mongodb://anna:007@host/"),
         ("COUNTEM__STORE__LANES", "04"),
@@ -425,7 +425,7 @@ proptest! {
 
     /// Any text is accepted or refused in one line; nothing panics.
     #[test]
-    fn any_value_is_accepted_or_refused_in_one_line(which in 0..KEYS.len(), value in "\\PC{0,20}|[0-9.\n-]{0,30}[a-z]{0,2}") {
+    fn any_value_is_accepted_or_clearly_refused(which in 0..KEYS.len(), value in "\\PC{0,20}|[0-9.\n-]{0,30}[a-z]{0,2}") {
         match from_flag(KEYS[which].name, &value) {
             Ok(config) => prop_assert_eq!(from_text(&config.to_toml()).unwrap(), config),
             Err(error) => prop_assert_eq!(error.to_string().lines().count(), 1),

@@ -54,3 +54,14 @@ fn offences() -> Result<Vec<Offence>> {
     let tree = Tree::read(&step::workspace())?;
     Ok(RULES.iter().flat_map(|rule| rule(&tree)).collect())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn workspace_is_tidy() {
+        let offences = offences().unwrap();
+        assert!(offences.is_empty(), "{offences:#?}");
+    }
+}

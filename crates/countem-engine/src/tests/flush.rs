@@ -182,7 +182,7 @@ async fn last_handle_stores_pending_counts_when_dropped() {
 }
 
 #[tokio::test]
-async fn drop_on_an_engine_thread_does_not_wait_for_itself() {
+async fn drop_on_engine_thread_waits_for_nothing() {
     let setup = start(quiet()).await;
     setup.engine.increment("c", "a", 7).unwrap();
     let (store, faults) = (setup.store.clone(), setup.faults.clone());

@@ -12,7 +12,7 @@ const PANICKED: i32 = 101;
 const CHILD_TIMEOUT: u32 = 60;
 
 #[tokio::test]
-async fn forked_child_is_refused_and_counts_stay_with_the_parent() {
+async fn forked_child_is_refused_and_parent_keeps_counts() {
     let setup = start(quiet()).await;
     let handle = setup.engine.counter("c", "a").unwrap();
     setup.engine.increment("c", "a", 1).unwrap();

@@ -67,7 +67,7 @@ async fn recovered_batch_keeps_its_identity() {
 }
 
 #[tokio::test]
-async fn batches_are_recovered_in_order_and_in_their_lanes() {
+async fn batches_are_recovered_in_order_per_lane() {
     let dir = tempfile::tempdir().unwrap();
     let setup = start(EngineConfig { batch_counters: 3, lanes: 3, ..journaled(dir.path()) }).await;
     setup.faults.otherwise(Fault::LoseReply);

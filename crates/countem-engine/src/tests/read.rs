@@ -60,7 +60,7 @@ async fn read_counts_a_batch_in_doubt_once() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn reads_never_go_back_or_ahead_while_flushes_run() {
+async fn reads_never_fall_or_exceed_during_flushes() {
     let setup =
         start(EngineConfig { flush_interval: Duration::from_millis(1), flush_jitter: 0.9, ..quiet() }).await;
     setup.faults.then(

@@ -1,4 +1,4 @@
-//! What is not accepted, and what is accepted under another name.
+//! Refused increments, and increments that are accepted under another name.
 //!
 //! Shows G16 and G17.
 

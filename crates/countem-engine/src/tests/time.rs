@@ -28,7 +28,7 @@ async fn delta_counted_before_midnight_lands_on_that_day() {
 }
 
 #[tokio::test]
-async fn delta_before_a_long_local_midnight_keeps_its_day() {
+async fn delta_before_long_local_midnight_keeps_its_day() {
     let zone = TimeZone::get("Europe/Berlin").unwrap();
     // 2026-10-25 has 25 hours: 22:59:59.999 UTC is 23:59:59.999 of that day, not of the day before or after.
     let setup = start_at(EngineConfig { zone, ..quiet() }, "2026-10-25T22:59:59.999Z").await;
