@@ -64,11 +64,13 @@ laws! { $
     read::collections_are_listed_sorted,
 }
 
+type Check = for<'a> fn(&'a dyn Store, Lane) -> Pin<Box<dyn Future<Output = ()> + 'a>>;
+
 /// One law of the contract.
 #[derive(Clone, Copy)]
 pub struct Law {
     name: &'static str,
-    check: for<'a> fn(&'a dyn Store, Lane) -> Pin<Box<dyn Future<Output = ()> + 'a>>,
+    check: Check,
 }
 
 impl Law {

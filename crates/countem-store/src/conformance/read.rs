@@ -101,7 +101,7 @@ async fn read_pages(
         let page = store.read(&query, in_flight).await.expect("a read succeeds");
         assert!(page.values().all(|counters| counters.len() <= limit.get()), "more than {limit}: {page:?}");
         let metrics: BTreeSet<&str> = page.values().flat_map(Counters::metrics).collect();
-        let Some(last) = metrics.iter().copied().take(limit.get()).last() else { return whole };
+        let Some(last) = metrics.iter().copied().take(limit.get()).next_back() else { return whole };
         for (bucket, counters) in &page {
             let read = whole.entry(*bucket).or_default();
             for (metric, value) in counters.iter().take_while(|(metric, _)| *metric <= last) {
