@@ -71,6 +71,10 @@ pub fn config(data: &[u8]) {
     };
     let Ok(config) = load(data) else { return };
     let rendered = config.to_toml();
+    // A hidden password is refused by design.
+    if rendered.contains("****") {
+        return;
+    }
     let again = load(rendered.as_bytes()).unwrap_or_else(|error| panic!("{error}\n{rendered}"));
     assert_eq!(again.to_toml(), rendered);
 }

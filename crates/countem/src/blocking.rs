@@ -17,6 +17,13 @@ use countem_core::{Bucket, BucketRange, CollectionName};
 
 use crate::{Counters, Error, ShutdownReport, When};
 
+impl crate::Collector {
+    /// Returns the async methods as blocking ones, for code without a runtime.
+    pub fn blocking(&self) -> Collector<'_> {
+        Collector(self)
+    }
+}
+
 /// The async methods of a [`Collector`](crate::Collector), blocking the calling thread; see
 /// [`Collector::blocking`](crate::Collector::blocking).
 ///

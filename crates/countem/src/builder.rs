@@ -1,14 +1,42 @@
 //! Starting a collector.
 
-use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
+use std::{fmt, path::PathBuf, sync::Arc, thread, time::Duration};
 
-use countem_core::{CollectionName, Period, jiff::tz::TimeZone};
-use countem_engine::{Clock, Durability, Engine, EngineConfig, StartError};
+use countem_core::{
+    CollectionName, Period,
+    jiff::{Timestamp, tz::TimeZone},
+};
+use countem_engine::{Clock, Durability, Engine, EngineConfig, ManualClock, StartError};
 use countem_journal::JournalConfig;
-use countem_store::{ErrorKind, Store, StoreError};
+use countem_store::{ErrorKind, MemoryStore, Store, StoreError};
 use countem_stores::{MongodbConfig, StoreUri, StoreUriError, open_store_with};
 
 use crate::{Collector, blocking::block_on};
+
+impl Collector {
+    /// Returns a builder with the defaults.
+    pub fn builder() -> Builder {
+        Builder::default()
+    }
+
+    /// Starts a collector for tests: a store in memory, and a clock that stands still at `2026-01-01T12:00:00Z` until it is
+    /// set. Flushes only when asked to. Works in sync and async tests.
+    ///
+    /// # Panics
+    /// When its threads cannot be started.
+    pub fn for_test() -> (Self, ManualClock) {
+        let noon = Timestamp::from_second(1_767_268_800).expect("a time of this century is valid");
+        let clock = ManualClock::new(noon);
+        let builder = Self::builder()
+            .custom_store(MemoryStore::new())
+            .clock(Clock::Manual(clock.clone()))
+            .flush_interval(Duration::from_secs(3600));
+        // A thread of its own: this one may belong to a runtime, which refuses to be blocked.
+        let started = thread::spawn(|| builder.start_blocking()).join();
+        let collector = started.expect("starting does not panic").expect("threads can be started");
+        (collector, clock)
+    }
+}
 
 /// Describes a [`Collector`]. Everything has a default: a SQLite file `countem.db`, flushed every ten seconds.
 ///

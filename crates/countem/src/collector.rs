@@ -1,13 +1,12 @@
 //! The handle that a service holds.
 
-use std::{collections::BTreeMap, future::Future, thread};
+use std::{collections::BTreeMap, future::Future};
 
 use countem_core::{Bucket, BucketRange, CollectionName, MetricName, NameError, Period, jiff::Timestamp};
-use countem_engine::{Clock, Counter, Engine, ManualClock, Refusal, ShutdownReport, Stats};
+use countem_engine::{Counter, Engine, Refusal, ShutdownReport, Stats};
 use countem_query::{ReadError, Reader};
-use countem_store::MemoryStore;
 
-use crate::{Builder, Counters, Error, Guard, Scope, When, blocking};
+use crate::{Counters, Error, When};
 
 /// Counts events and reads counters. Cheap to clone, `Send + Sync`.
 ///
@@ -19,29 +18,6 @@ pub struct Collector {
 }
 
 impl Collector {
-    /// Returns a builder with the defaults.
-    pub fn builder() -> Builder {
-        Builder::default()
-    }
-
-    /// Starts a collector for tests: a store in memory, and a clock that stands still at `2026-01-01T12:00:00Z` until it is
-    /// set. Flushes only when asked to. Works in sync and async tests.
-    ///
-    /// # Panics
-    /// When its threads cannot be started.
-    pub fn for_test() -> (Self, ManualClock) {
-        let noon = Timestamp::from_second(1_767_268_800).expect("a time of this century is valid");
-        let clock = ManualClock::new(noon);
-        let builder = Self::builder()
-            .custom_store(MemoryStore::new())
-            .clock(Clock::Manual(clock.clone()))
-            .flush_interval(std::time::Duration::from_secs(3600));
-        // A thread of its own: this one may belong to a runtime, which refuses to be blocked.
-        let started = thread::spawn(|| builder.start_blocking()).join();
-        let collector = started.expect("starting does not panic").expect("threads can be started");
-        (collector, clock)
-    }
-
     pub(crate) fn new(engine: Engine) -> Self {
         Self { engine }
     }
@@ -197,24 +173,6 @@ impl Collector {
     /// The shutdown goes on when the future is dropped.
     pub async fn shutdown(&self) -> ShutdownReport {
         self.engine.shutdown().await
-    }
-
-    /// Returns a guard that shuts the collector down when it is dropped, and blocks until that is done.
-    pub fn guard(&self) -> Guard {
-        Guard::new(self.clone())
-    }
-
-    /// Returns the async methods as blocking ones, for code without a runtime.
-    pub fn blocking(&self) -> blocking::Collector<'_> {
-        blocking::Collector(self)
-    }
-
-    /// Binds the collector to one collection.
-    ///
-    /// # Errors
-    /// [`NameError`] when the name is not valid.
-    pub fn scoped(&self, collection: &str) -> Result<Scope, NameError> {
-        Ok(Scope::new(self.clone(), CollectionName::new(collection)?))
     }
 
     /// Returns the number of increments that are accepted, applied, pending, quarantined and dropped, and the state of every

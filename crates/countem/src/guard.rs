@@ -4,6 +4,13 @@ use std::thread;
 
 use crate::{Collector, blocking::block_on};
 
+impl Collector {
+    /// Returns a guard that shuts the collector down when it is dropped, and blocks until that is done.
+    pub fn guard(&self) -> Guard {
+        Guard::new(self.clone())
+    }
+}
+
 /// Shuts a collector down when it is dropped, and blocks until that is done; see [`Collector::guard`].
 #[derive(Debug)]
 #[must_use = "the collector is shut down when the guard is dropped"]

@@ -7,6 +7,16 @@ use countem_engine::{Counter, Refusal};
 
 use crate::{Collector, Counters, Error, When};
 
+impl Collector {
+    /// Binds the collector to one collection.
+    ///
+    /// # Errors
+    /// [`NameError`] when the name is not valid.
+    pub fn scoped(&self, collection: &str) -> Result<Scope, NameError> {
+        Ok(Scope::new(self.clone(), CollectionName::new(collection)?))
+    }
+}
+
 /// A collector bound to one collection; see [`Collector::scoped`]. Its methods are those of [`Collector`] without the name
 /// of the collection.
 #[derive(Debug, Clone)]
