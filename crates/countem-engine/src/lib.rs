@@ -4,6 +4,7 @@ mod actors;
 mod collect;
 mod deliver;
 mod engine;
+#[cfg(feature = "journal")]
 pub mod maintenance;
 mod read;
 mod sync;

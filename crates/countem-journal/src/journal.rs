@@ -9,16 +9,16 @@ use countem_core::{Batch, BatchId, Writer};
 use crate::{
     config::JournalConfig,
     error::{Failure, JournalError},
+    quarantine::{QuarantineEntry, Quarantined, Selection},
     reader::JournalReader,
+    record::{Record, Recorded, Refused},
     recovered::Recovered,
-    status::{Shared, Status},
-    tables::{
-        batches::Encoded,
-        quarantine::{QuarantineEntry, Quarantined, Selection},
-    },
+    shared::Shared,
+    status::Status,
+    tables::batches::Encoded,
     thread::{
         JournalThread, open,
-        record::{Record, RecordRequest, Recorded, Refused},
+        record::RecordRequest,
         request::{Call, Urgency},
         transaction::{Retried, Transaction},
     },

@@ -11,11 +11,11 @@ use countem_sqlite::OpenFile;
 use crate::{
     disk::file::{BUSY_TIMEOUT, JOURNAL, sizes},
     error::{JournalError, ReadError},
+    quarantine::QuarantineEntry,
     tables::{
         batches,
         contents::Contents,
-        pending,
-        quarantine::{self, QuarantineEntry},
+        pending, quarantine,
         schema::{Recognised, check_structure, recognise},
     },
 };

@@ -1,13 +1,10 @@
 //! Content that an earlier process left in the journal.
 
-use std::fmt;
+use std::{fmt, path::PathBuf};
 
 use countem_core::{Batch, Deltas, Totals};
 
-use crate::{
-    disk::{provenance::Origin, set_aside::SetAside},
-    tables::quarantine::QuarantineEntry,
-};
+use crate::quarantine::QuarantineEntry;
 
 /// Content that an earlier process left in the journal. It stays there until it is resolved or frozen.
 #[derive(Debug)]
@@ -29,6 +26,30 @@ pub struct Recovered {
     pub quarantined_now: usize,
     /// The damaged journal that was renamed to make way for this one.
     pub set_aside: Option<SetAside>,
+}
+
+/// Relation of an opened journal to the one that was last used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Origin {
+    /// It was created by this opening.
+    Created,
+    /// It was last used at the same place, as far as file system and host tell.
+    Same,
+    /// It is a copy of a file, such as a cloned directory or a restored backup. Its node has a fresh identity.
+    Copied,
+    /// The same file was last used on another machine: a disk that was moved, or copied as a whole. Its node has a fresh
+    /// identity.
+    OtherHost,
+}
+
+/// A damaged journal that was renamed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SetAside {
+    /// The damaged file now. Its write-ahead log and its witness lie beside it with the suffixes `-wal` and `-witness`.
+    pub moved_to: PathBuf,
+    /// Description of the damage.
+    pub why: String,
 }
 
 impl Recovered {

@@ -1,13 +1,12 @@
 //! Starting a collector.
 
-use std::{fmt, path::PathBuf, sync::Arc, thread, time::Duration};
+use std::{fmt, sync::Arc, thread, time::Duration};
 
 use countem_core::{
     CollectionName, Period,
     jiff::{Timestamp, tz::TimeZone},
 };
 use countem_engine::{Clock, Durability, Engine, EngineConfig, ManualClock, StartError};
-use countem_journal::JournalConfig;
 use countem_store::{ErrorKind, MemoryStore, Store, StoreError};
 use countem_stores::{MongodbConfig, StoreUri, StoreUriError, open_store_with};
 
@@ -155,8 +154,9 @@ impl Builder {
     /// ([`increment_durable`](crate::Collector::increment_durable)) and at most 20 ms of the rest. Default: no journal.
     ///
     /// The directory belongs to one process at a time.
-    pub fn journal(self, dir: impl Into<PathBuf>) -> Self {
-        self.durability(Durability::journal(JournalConfig::new(dir)))
+    #[cfg(feature = "journal")]
+    pub fn journal(self, dir: impl Into<std::path::PathBuf>) -> Self {
+        self.durability(Durability::journal(countem_journal::JournalConfig::new(dir)))
     }
 
     /// Sets the loss when the process is killed.

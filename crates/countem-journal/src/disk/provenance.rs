@@ -6,6 +6,8 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
+use crate::recovered::Origin;
+
 /// Birth time and host of a journal file: unchanged as long as it is neither copied nor taken to another machine.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Provenance {
@@ -13,21 +15,6 @@ pub(crate) struct Provenance {
     pub(crate) born: Option<i64>,
     /// Id of the machine, else its name.
     pub(crate) host: Option<String>,
-}
-
-/// Relation of an opened journal to the one that was last used.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Origin {
-    /// It was created by this opening.
-    Created,
-    /// It was last used at the same place, as far as file system and host tell.
-    Same,
-    /// It is a copy of a file, such as a cloned directory or a restored backup. Its node has a fresh identity.
-    Copied,
-    /// The same file was last used on another machine: a disk that was moved, or copied as a whole. Its node has a fresh
-    /// identity.
-    OtherHost,
 }
 
 impl Provenance {

@@ -13,15 +13,6 @@ use crate::{
     error::JournalError,
 };
 
-/// A damaged journal that was renamed.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SetAside {
-    /// The damaged file now. Its write-ahead log and its witness lie beside it with the suffixes `-wal` and `-witness`.
-    pub moved_to: PathBuf,
-    /// Description of the damage.
-    pub why: String,
-}
-
 /// Renames every file that belongs to the journal file `path`, and returns the new name of the file itself.
 ///
 /// The log goes first and the witness last: whenever this is interrupted, the rest is still recognised as damaged, and a

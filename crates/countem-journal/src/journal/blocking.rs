@@ -7,11 +7,9 @@ use countem_core::{Batch, BatchId, Writer};
 use crate::{
     error::JournalError,
     journal::Journal,
-    tables::quarantine::{QuarantineEntry, Quarantined, Selection},
-    thread::{
-        record::{Record, Recorded, Refused},
-        transaction::Retried,
-    },
+    quarantine::{QuarantineEntry, Quarantined, Selection},
+    record::{Record, Recorded, Refused},
+    thread::transaction::Retried,
 };
 
 /// Makes a request and waits for its outcome.

@@ -5,10 +5,10 @@ use rusqlite::Connection;
 
 use crate::{
     error::ReadError,
+    quarantine::QuarantineEntry,
     tables::{
         batches::{self, Frozen},
-        pending,
-        quarantine::{self, QuarantineEntry},
+        pending, quarantine,
         state::{JournalState, StateRow},
     },
 };

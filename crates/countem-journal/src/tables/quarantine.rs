@@ -1,47 +1,17 @@
 //! The table `quarantined`: deltas that could not be added to their counter, until a person retries or drops them.
 
-pub use countem_core::Quarantined;
-
-use countem_core::{BatchId, Deltas};
+use countem_core::{BatchId, Deltas, Quarantined};
 use rusqlite::{Connection, Row, params};
 
 use crate::{
     error::ReadError,
+    quarantine::QuarantineEntry,
     tables::{
         digest::Digest,
         pending,
         state::{JournalState, Sum},
     },
 };
-
-/// A quarantined delta in the journal.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct QuarantineEntry {
-    /// Id of the entry. Never used twice in one journal.
-    pub id: i64,
-    /// The batch of which it is the only part that is not in the store; `None` when it was in no batch.
-    pub batch: Option<BatchId>,
-    /// The delta and the reason.
-    pub quarantined: Quarantined,
-}
-
-/// A choice of quarantined deltas.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Selection {
-    /// Every entry that exists when the call is executed.
-    All,
-    /// The entries with these ids, as far as they exist.
-    Ids(Vec<i64>),
-}
-
-impl Selection {
-    pub(crate) fn includes(&self, entry: &QuarantineEntry) -> bool {
-        match self {
-            Self::All => true,
-            Self::Ids(ids) => ids.contains(&entry.id),
-        }
-    }
-}
 
 const INSERT: &str = "INSERT INTO quarantined
     (writer, lane, seq, collection, bucket, metric, n, increments, reason) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)";

@@ -9,14 +9,14 @@ use crate::{
     disk::{
         file::{BUSY_TIMEOUT, JOURNAL, format, prepare_writing, sync_directory},
         lock::DirectoryLock,
-        provenance::{Origin, Provenance},
+        provenance::Provenance,
         reserve::Reserve,
-        set_aside::{SetAside, set_aside},
+        set_aside::set_aside,
         witness::{WITNESS, Witness, Witnessed},
     },
     error::{ErrorKind, JournalError, ReadError},
-    recovered::Recovered,
-    status::Shared,
+    recovered::{Origin, Recovered, SetAside},
+    shared::Shared,
     tables::{
         contents::Contents,
         quarantine,

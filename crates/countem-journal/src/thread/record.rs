@@ -1,47 +1,14 @@
 //! Recording accepted deltas.
 
-use countem_core::Deltas;
-
 use crate::{
     error::{Failure, JournalError},
-    tables::{
-        pending,
-        quarantine::{self, Quarantined},
-    },
+    record::{Record, Recorded, Refused},
+    tables::{pending, quarantine},
     thread::{
         request::{Done, Request, Urgency},
         transaction::Transaction,
     },
 };
-
-/// Deltas accepted since the last record. One transaction makes all of it durable, or none.
-#[derive(Debug, Default)]
-#[must_use = "a record that is dropped is a count that is not durable"]
-pub struct Record {
-    /// The new deltas of each lane.
-    pub lanes: Vec<(u16, Deltas)>,
-    /// Deltas that the caller could not add to its own pending ones.
-    pub quarantined: Vec<Quarantined>,
-}
-
-/// A record is durable.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Recorded {
-    /// The number of the transaction. It rises with every transaction of a journal.
-    pub tick: u64,
-}
-
-/// A record that was not made durable, given back with the reason.
-///
-/// Nothing of it is in the journal, unless the kind of the error is [`InDoubt`](crate::ErrorKind::InDoubt).
-#[derive(Debug, thiserror::Error)]
-#[error("{error}")]
-pub struct Refused {
-    /// The record.
-    pub record: Record,
-    /// The reason.
-    pub error: JournalError,
-}
 
 /// Unlike a [`Call`](super::request::Call), gives the record back when it fails.
 pub(crate) struct RecordRequest {

@@ -12,10 +12,10 @@ use crate::{
     config::JournalConfig,
     disk::file::{FRAME_BYTES, PAGE_BYTES, pages},
     error::{ErrorKind, Failure, JournalError, ReadError},
+    quarantine::{QuarantineEntry, Quarantined, Selection},
     tables::{
         batches::{self, Encoded},
-        pending,
-        quarantine::{self, QuarantineEntry, Quarantined, Selection},
+        pending, quarantine,
         state::JournalState,
     },
 };

@@ -13,7 +13,7 @@ use crate::{
         witness::Witness,
     },
     error::{ErrorKind, Failure, JournalError},
-    status::Shared,
+    shared::Shared,
     tables::{contents::Contents, state::JournalState},
     thread::{fail_point, request::Request, transaction::Transaction},
 };

@@ -18,21 +18,23 @@ fn has(crates: &[String], name: &str) -> bool {
     crates.iter().any(|other| other == name)
 }
 
-const SQLITE: [&str; 1] = ["countem_store_sqlite"];
+const SQLITE: [&str; 3] = ["countem_store_sqlite", "rusqlite", "libsqlite3_sys"];
 const MONGODB: [&str; 2] = ["mongodb", "countem_store_mongodb"];
 
 #[test]
-fn sqlite_store_comes_only_with_its_feature() {
+fn sqlite_comes_only_with_its_features() {
     for features in ["", "mongodb", "config,metrics", "srv"] {
         let crates = crates("countem", features);
         assert!(SQLITE.iter().all(|name| !has(&crates, name)), "`{features}` brings SQLite");
     }
-    assert!(has(&crates("countem", "sqlite"), "countem_store_sqlite"));
+    for features in ["sqlite", "journal"] {
+        assert!(has(&crates("countem", features), "rusqlite"), "`{features}` lacks SQLite");
+    }
 }
 
 #[test]
 fn mongodb_driver_comes_only_with_its_features() {
-    for features in ["", "sqlite,config,metrics"] {
+    for features in ["", "sqlite,journal,config,metrics"] {
         let crates = crates("countem", features);
         assert!(MONGODB.iter().all(|name| !has(&crates, name)), "`{features}` brings the driver");
     }
