@@ -58,7 +58,8 @@ pub fn name(data: &[u8]) {
     }
 }
 
-/// Loads a configuration file. What is accepted loads again from its own rendering, with the same result.
+/// Loads a configuration file. A configuration that is accepted loads again from its own rendering, with the same result,
+/// unless the rendering hides a password: then it is refused.
 ///
 /// # Panics
 /// When it does not.
@@ -75,6 +76,8 @@ pub fn config(data: &[u8]) {
     if rendered.contains("****") {
         return;
     }
-    let again = load(rendered.as_bytes()).unwrap_or_else(|error| panic!("{error}\n{rendered}"));
-    assert_eq!(again.to_toml(), rendered);
+    match load(rendered.as_bytes()) {
+        Ok(again) => assert_eq!(again.to_toml(), rendered),
+        Err(error) => assert!(rendered.contains("****"), "{error}\n{rendered}"),
+    }
 }

@@ -24,6 +24,9 @@ pub(super) struct Pace {
 /// Multiple of the computing time of reads by which they pause, on a machine of one core.
 const PAUSE_ON_ONE_CORE: u32 = 20;
 
+/// Maximum pause: a read of many counters does not hold up the next one for seconds.
+const MAX_PAUSE: Duration = Duration::from_millis(50);
+
 impl Default for Pace {
     fn default() -> Self {
         let cores = thread::available_parallelism().map_or(1, |cores| cores.get());
@@ -61,7 +64,8 @@ impl Pace {
     pub(super) fn spend(&self, busy: Duration) {
         let nanos = |duration: Duration| u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
         let (now, pause) = (nanos(self.began.elapsed()), nanos(busy * self.pause));
-        let add = |next: u64| Some(next.max(now).saturating_add(pause));
+        let latest = now.saturating_add(nanos(MAX_PAUSE));
+        let add = |next: u64| Some(next.max(now).saturating_add(pause).min(latest));
         // The closure always returns a value.
         self.next.fetch_update(Ordering::Relaxed, Ordering::Relaxed, add).ok();
     }

@@ -142,7 +142,7 @@ async fn shutdown_past_its_deadline_reports_missing_counts() {
     let report = setup.engine.shutdown().await;
     assert_eq!((report.accepted, report.applied, report.dropped, report.in_doubt), (3, 0, 2, 1));
     assert!(report.is_balanced() && !report.is_complete());
-    assert!(report.to_string().contains("the store is away"), "{report}");
+    assert!(report.to_string().contains("the store is unreachable"), "{report}");
     waiting.abort();
 }
 
