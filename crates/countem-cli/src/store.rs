@@ -12,7 +12,7 @@ use countem_core::{Schedules, jiff::tz::TimeZone};
 use countem_engine::EngineConfig;
 use countem_query::Reader;
 use countem_store::{Store, StoreError};
-use countem_stores::open_store_with;
+use countem_store_uri::open_store_with;
 
 use crate::{
     exit::{NotFound, UsageError},

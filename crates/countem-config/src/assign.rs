@@ -2,7 +2,7 @@
 
 use config::ValueKind;
 use countem_core::CollectionName;
-use countem_stores::shown;
+use countem_store_uri::shown;
 use toml::Value;
 
 use crate::{

@@ -9,7 +9,7 @@ use countem_core::{
     Period,
     jiff::tz::{self, TimeZone},
 };
-use countem_stores::{StoreUri, shown};
+use countem_store_uri::{StoreUri, shown};
 use serde::Serialize;
 use toml::Value;
 

@@ -7,7 +7,7 @@ use std::{fs, io, path::PathBuf};
 
 use config::{FileFormat, Map, Source, Value, ValueKind};
 
-use countem_stores::shown;
+use countem_store_uri::shown;
 
 use crate::{
     Origin, Problem, Sources,

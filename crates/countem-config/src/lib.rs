@@ -44,7 +44,7 @@ use std::{
 };
 
 use countem_engine::EngineConfig;
-use countem_stores::{MongodbConfig, StoreUri};
+use countem_store_uri::{MongodbConfig, StoreUri};
 
 pub use self::{
     durability::{DurabilityConfig, DurabilityLevel},

@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use countem_stores::{escaped, shown};
+use countem_store_uri::{escaped, shown};
 
 /// Origin of a value.
 #[derive(Debug, Clone, PartialEq, Eq)]

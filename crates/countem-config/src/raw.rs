@@ -4,7 +4,7 @@
 //! read as the type of the key and never guessed, so that the password `007` stays `007`.
 
 use config::ValueKind;
-use countem_stores::shown;
+use countem_store_uri::shown;
 
 /// A value as it was written.
 #[derive(Debug, Clone)]

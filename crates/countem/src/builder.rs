@@ -8,7 +8,7 @@ use countem_core::{
 };
 use countem_engine::{Clock, Durability, Engine, EngineConfig, ManualClock, StartError};
 use countem_store::{ErrorKind, MemoryStore, Store, StoreError};
-use countem_stores::{MongodbConfig, StoreUri, StoreUriError, open_store_with};
+use countem_store_uri::{MongodbConfig, StoreUri, StoreUriError, open_store_with};
 
 use crate::{Collector, blocking::block_on};
 

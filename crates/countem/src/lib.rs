@@ -52,7 +52,7 @@ pub mod journal {
 pub mod store {
     pub use countem_core::{Batch, BatchId, Delta, Mark, Schedule, Writer};
     pub use countem_store::*;
-    pub use countem_stores::{MongodbConfig, StoreUri, StoreUriError, open_store, open_store_with};
+    pub use countem_store_uri::{MongodbConfig, StoreUri, StoreUriError, open_store, open_store_with};
 }
 
 /// The handles cross threads.

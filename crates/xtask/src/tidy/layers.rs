@@ -10,7 +10,7 @@ const LAYERS: [&[&str]; 8] = [
     &["countem-cli"],
     &["countem"],
     &["countem-config"],
-    &["countem-engine", "countem-stores"],
+    &["countem-engine", "countem-store-uri"],
     &["countem-query", "countem-journal", "countem-store-sqlite", "countem-store-mongodb"],
     &["countem-sqlite"],
     &["countem-store"],
