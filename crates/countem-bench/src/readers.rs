@@ -108,6 +108,8 @@ async fn read(
 
 impl Drop for Readers {
     fn drop(&mut self) {
+        // An open gate would let the tasks pass even without its sender.
+        self.open(false);
         self.gate = None;
         if let Some(thread) = self.thread.take() {
             // Its panic was printed.
