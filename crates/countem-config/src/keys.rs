@@ -130,8 +130,11 @@ const REPLAY: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(2 
 /// With less, a document could be removed on the day that it is made.
 const RETENTION: RangeInclusive<Duration> = DAY..=CENTURY;
 
+/// Tells whether a rule holds.
+type Rule = fn(&Config) -> bool;
+
 /// Pairs of keys with a rule for their values: the first must not exceed the second.
-pub(crate) const ORDERED: [(&str, &str, fn(&Config) -> bool); 2] = [
+pub(crate) const ORDERED: [(&str, &str, Rule); 2] = [
     ("collectors.min", "collectors.max", |config| {
         config.engine.collectors_max.is_none_or(|max| config.engine.collectors_min <= max)
     }),

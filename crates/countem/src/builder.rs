@@ -68,7 +68,9 @@ struct Configured {
 
 /// Changes of the engine's configuration by single setters.
 #[derive(Clone, Default)]
-struct Changes(Vec<Arc<dyn Fn(&mut EngineConfig) + Send + Sync>>);
+struct Changes(Vec<Arc<Change>>);
+
+type Change = dyn Fn(&mut EngineConfig) + Send + Sync;
 
 impl fmt::Debug for Changes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

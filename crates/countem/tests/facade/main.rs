@@ -1,5 +1,7 @@
 //! Laws of the facade.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod builder;
 mod collector;
 mod count;

@@ -131,8 +131,8 @@ fn literal_len(rest: &str, is_after_word: bool) -> usize {
             return end(&close, hashes + 2).unwrap_or(rest.len());
         }
     }
-    if rest.starts_with('\'') {
-        let mut inside = rest[1..].chars();
+    if let Some(quoted) = rest.strip_prefix('\'') {
+        let mut inside = quoted.chars();
         let is_char = match inside.next() {
             Some('\\') => true,
             Some(_) => inside.next() == Some('\''),

@@ -35,9 +35,11 @@ pub(crate) fn beside(quick: bool) -> Result<Vec<Row>> {
     let mut rows = Vec::new();
     // Readers without a pause take cores from the counting threads, so there the processor time is compared: what reads
     // make increments wait and spin for.
-    let cases: [(&str, Duration, fn(Took) -> Duration); 2] = [
-        ("each once a second", Duration::from_secs(1), |took| took.wall),
-        ("each without a pause, processor time", Duration::ZERO, |took| took.cpu),
+    let wall: fn(Took) -> Duration = |took| took.wall;
+    let cpu: fn(Took) -> Duration = |took| took.cpu;
+    let cases = [
+        ("each once a second", Duration::from_secs(1), wall),
+        ("each without a pause, processor time", Duration::ZERO, cpu),
     ];
     for (how, pause, part) in cases {
         let readers = Readers::start(&collector, TASKS, pause);
