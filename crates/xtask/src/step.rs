@@ -1,6 +1,6 @@
 //! One announced command after the other.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::{env, iter};
@@ -14,8 +14,18 @@ pub(crate) fn workspace() -> PathBuf {
 }
 
 /// Begins a call of the cargo that runs this task, in the root of the workspace.
+///
+/// Without the variables in which `cargo run` describes this package: the build script of `ring` asks to run again when they
+/// change, and would let everything above it be built again after a call of cargo from a shell, `mongodb` included.
 pub(crate) fn cargo(args: &[&str]) -> Command {
     let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo")));
+    let describes = |name: &OsStr| {
+        let name = name.to_string_lossy();
+        name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_")
+    };
+    for (name, _) in env::vars_os().filter(|(name, _)| describes(name)) {
+        cargo.env_remove(name);
+    }
     cargo.args(args).current_dir(workspace());
     cargo
 }
