@@ -34,7 +34,7 @@ use crate::{Query, Rows, StoreError};
 /// unresolved batch: the read answers as if it had been applied exactly once, whether or not it already was. A page
 /// ([`Select::Page`](crate::Select::Page)) holds in each bucket the first selected metrics in byte order, `in_flight` included.
 ///
-/// **Names are opaque.** Whatever the rules of [`CollectionName`] and [`MetricName`] admit is stored and read back
+/// **Names are opaque.** Whatever the rules of [`CollectionName`] and [`MetricName`](countem_core::MetricName) admit is stored and read back
 /// identically, and no two names are ever mixed up.
 ///
 /// Implementations are called from many tasks at once. Callers do not drop the future of `apply` before it is finished.
