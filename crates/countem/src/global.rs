@@ -69,7 +69,7 @@ pub async fn shutdown() -> Option<ShutdownReport> {
 /// count!("web", "requests", 3);
 /// # let web = collector.blocking().get_counters("web", None).unwrap();
 /// # let expected = [("GET 200", 1), ("GET 404", 1), ("GET 500", 1), ("bytes", 1432), ("requests", 3)];
-/// # assert_eq!(web, expected.into());
+/// # assert_eq!(web, countem::Counters::from(expected));
 /// ```
 ///
 /// Before [`install`](crate::install) it counts nothing and logs that once per call site. A refused increment is counted
