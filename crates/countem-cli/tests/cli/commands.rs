@@ -22,7 +22,7 @@ fn concurrent_processes_count_exactly() {
         }
     });
     assert_eq!(sandbox.counters("jobs", "2015-05-17")["done"], i64::try_from(calls).unwrap());
-    assert_eq!(sandbox.writers(), 0, "a one-shot process leaves no bookkeeping");
+    assert_eq!(sandbox.writers(), 0, "a process that ends leaves no bookkeeping");
 }
 
 #[test]

@@ -49,7 +49,7 @@ fn eight_processes_on_one_new_file_all_count() {
 }
 
 #[test]
-fn one_shot_processes_leave_only_the_count() {
+fn short_processes_leave_only_the_count() {
     const PROCESSES: u64 = 48;
     if let Some(Task { folder, number }) = Task::of_this_process() {
         let store = open_for_long(&folder);
@@ -59,7 +59,7 @@ fn one_shot_processes_leave_only_the_count() {
         return;
     }
     let folder = tempfile::tempdir().unwrap();
-    let this = "several_processes::one_shot_processes_leave_only_the_count";
+    let this = "several_processes::short_processes_leave_only_the_count";
     let next = AtomicU64::new(0);
     std::thread::scope(|scope| {
         for _ in 0..8 {
