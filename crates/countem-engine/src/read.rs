@@ -121,19 +121,18 @@ impl EngineSource {
         }
         let wanted: HashSet<_> = queries.iter().map(|(query, _)| query.collection.as_str()).collect();
         let is_wanted = |collection: &str| wanted.contains(collection);
-        let (counted, merged, in_flight) = self.intake.hold_still(|still| {
+        let mut pending = Copied::default();
+        let (counted, in_flight) = self.intake.hold_still(|still| {
             let counted = still.copy(is_wanted);
-            let mut merged = Copied::default();
             let lane = lane.lock();
-            lane.unsent().filter(|delta| is_wanted(delta.collection)).for_each(|delta| merged.push(delta));
-            (counted, merged, lane.in_flight())
+            lane.unsent().filter(|delta| is_wanted(delta.collection)).for_each(|delta| pending.push(delta));
+            (counted, lane.in_flight())
         });
+        counted.fan_out(self.intake.calendar().schedules(), |delta| pending.push(delta));
         let gate = Arc::new(gate);
         for (query, answers) in queries {
             let mut unsent = Rows::new();
-            overlay(&mut unsent, &query, merged.iter());
-            let schedules = self.intake.calendar().schedules();
-            counted.fan_out(schedules, |delta| overlay(&mut unsent, &query, [delta]));
+            overlay(&mut unsent, &query, pending.iter());
             let in_flight = in_flight.clone();
             let unstored = Arc::new(Unstored { unsent, in_flight, _gate: Arc::clone(&gate) });
             for answer in answers {

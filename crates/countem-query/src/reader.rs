@@ -102,8 +102,9 @@ impl Reader {
         for (fine, counters) in self.source.rows(&query).await? {
             let Some(value) = counters.get(metric.as_str()) else { continue };
             let bucket = fine.rollup(range.period(), zone);
-            // Both ends of the range nest, but the zone may have had another offset in between.
-            if !fine.nests_in_civil_days(zone)
+            // Both ends of the range nest, but the zone may have had another offset in between. Spans of UTC always nest.
+            if range.period().is_civil()
+                && !fine.nests_in_civil_days(zone)
                 && fine.next().and_then(|next| next.rollup(range.period(), zone)) != bucket
             {
                 return Err(self.not_stored(collection, range.period()));

@@ -133,12 +133,15 @@ impl OpenFile {
     }
 }
 
+/// Maximum wait for another process that closes the same file.
+const MAX_CLOSING_WAIT: Duration = Duration::from_secs(1);
+
 /// The last connection to close moves the log into the file and deletes it. Two that close at the same moment each see the
 /// other and would both leave the log behind, so a lock on the log lets one close at a time.
 impl Drop for OpenFile {
     fn drop(&mut self) {
         if self.is_current() {
-            self.closing = lock(&self.log, self.busy_timeout);
+            self.closing = lock(&self.log, self.busy_timeout.min(MAX_CLOSING_WAIT));
         }
     }
 }

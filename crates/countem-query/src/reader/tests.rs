@@ -97,3 +97,13 @@ async fn series_of_straddling_buckets_is_refused() {
     let series = straddling.series(&web(), &metric, months).await.unwrap();
     assert_eq!(series, BTreeMap::from([(bucket("2016-01"), 1)]));
 }
+
+#[tokio::test]
+async fn series_of_stored_hours_needs_no_whole_days() {
+    let metric = MetricName::new("m").unwrap();
+    // From 23:30 to 00:30 in Kolkata.
+    let reader = reader("Asia/Kolkata", &[Period::Hour], &[("2026-11-20T18", "m", 3)]).await;
+    let hours = BucketRange::new(bucket("2026-11-20T00"), bucket("2026-11-20T23")).unwrap();
+    let series = reader.series(&web(), &metric, hours).await.unwrap();
+    assert_eq!(series, BTreeMap::from([(bucket("2026-11-20T18"), 3)]));
+}
