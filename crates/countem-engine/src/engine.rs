@@ -174,8 +174,12 @@ impl Engine {
         self.state().stats()
     }
 
-    /// Spreads threads over `collectors` tables, within the configured limits, and returns how many that are.
+    /// Spreads threads over `collectors` tables, within the configured limits, and returns how many that are. Changes nothing
+    /// in a fork of the process.
     pub fn resize(&self, collectors: usize) -> usize {
+        if self.intake.is_forked() {
+            return self.intake.router().active();
+        }
         self.state().supervisor.resize(collectors)
     }
 

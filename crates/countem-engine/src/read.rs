@@ -143,9 +143,11 @@ impl EngineSource {
     }
 
     /// Returns once no batch of an earlier process is unresolved in `lane`: before, it is not known what the store has of them.
-    async fn resolve_past(&self, lane: &Lane) -> Result<(), StoreError> {
+    async fn resolve_past(&self, lane: &Lane) -> Result<(), ReadError> {
         let attempts_before = lane.lock().totals.attempts;
         loop {
+            // After a shutdown nothing is sent any more.
+            self.store()?;
             {
                 let lane = lane.lock();
                 if !lane.has_unresolved_past() {
@@ -157,7 +159,7 @@ impl EngineSource {
                 {
                     let text =
                         format!("counts of an earlier process have to be stored before a read: {error}");
-                    return Err(StoreError::new(ErrorKind::NotApplied, text));
+                    return Err(StoreError::new(ErrorKind::NotApplied, text).into());
                 }
             }
             self.supervisor.flush(true);

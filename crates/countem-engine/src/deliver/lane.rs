@@ -216,13 +216,14 @@ impl LaneState {
         self.totals.last_error = Some(error.to_string());
     }
 
-    /// Returns a receiver that is told when everything pending now is stored, `None` when it already is.
+    /// Returns a receiver that is told when everything pending now is stored, `None` when it already is. What a shutdown
+    /// dropped is never stored.
     pub(crate) fn when_stored(&mut self) -> Option<oneshot::Receiver<()>> {
-        if self.is_empty() {
+        if self.is_empty() && self.totals.dropped == 0 {
             return None;
         }
         let (done, stored) = oneshot::channel();
-        if self.is_closed {
+        if self.is_closed || self.totals.dropped > 0 {
             return Some(stored);
         }
         if self.pending.table.is_empty() {

@@ -132,7 +132,7 @@ impl EngineState {
     /// Lets the store forget this writer: at once if nothing was ever in doubt, else when no late copy can exist any more.
     async fn leave(&self, until: tokio::time::Instant) {
         let Some(store) = self.supervisor.store() else { return };
-        let (recorder, writer) = (self.recorder.clone(), self.writer.clone());
+        let (recorder, writer, lanes) = (self.recorder.clone(), self.writer.clone(), Arc::clone(&self.lanes));
         let was_in_doubt = self.lanes.iter().any(|lane| lane.lock().totals.doubts > 0);
         let may_forget = self.may_forget && !was_in_doubt;
         // A task of its own: a store's future runs to its end.
@@ -143,6 +143,10 @@ impl EngineState {
                     .sync()
                     .await
                     .map_err(|error| StoreError::new(ErrorKind::NotApplied, error.to_string()))?;
+            }
+            // A read that took a batch for unresolved recognises it by the bookkeeping: such reads end first.
+            for lane in lanes.iter() {
+                drop(lane.gate.write().await);
             }
             if may_forget && store.forget(&writer).await.is_ok() {
                 return Ok(());
