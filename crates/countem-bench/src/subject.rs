@@ -200,7 +200,7 @@ impl Counting for CallSite {
     }
 
     fn count(&self, walk: &Walk, times: u64) {
-        walk.each(times, |_| countem::count!(COLLECTION, "MyMethod.calls", black_box(1)));
+        walk.each(times, |_| countem::count!("app-events", "MyMethod.calls", black_box(1)));
     }
 
     fn counted(&self) -> Option<u64> {
