@@ -11,8 +11,9 @@ use std::{
 use countem_core::{Batch, CollectionName, Delta};
 use countem_query::{ReadError, Source};
 use countem_store::{ErrorKind, Query, Rows, Store, StoreError, async_trait, overlay};
+use futures_util::future::join_all;
 use parking_lot::Mutex;
-use tokio::sync::{self, OwnedRwLockReadGuard, oneshot};
+use tokio::sync::{self, oneshot};
 
 use self::pace::Pace;
 use crate::{
@@ -29,10 +30,10 @@ pub(crate) struct EngineSource {
     supervisor: Arc<Supervisor>,
     /// By lane.
     waiting: Box<[Waiting]>,
-    pace: Pace,
+    pace: Arc<Pace>,
 }
 
-/// Reads of one lane that wait for its pending counts. One observation serves all of them, and begins after each of them.
+/// Reads of one lane that wait for an observation. It serves all of them, and begins after each of them.
 #[derive(Debug, Default)]
 struct Waiting {
     requests: Mutex<Vec<Request>>,
@@ -43,18 +44,18 @@ struct Waiting {
 #[derive(Debug)]
 struct Request {
     query: Query,
-    answer: oneshot::Sender<Arc<Unstored>>,
+    answer: oneshot::Sender<Answer>,
 }
 
-/// The counts that a store does not have, at one moment.
-#[derive(Debug)]
-struct Unstored {
+/// The rows of a query, shared by all reads that asked for them.
+type Answer = Result<Arc<Rows>, StoreError>;
+
+/// A query, what an observation found of it, and the reads that asked for it.
+struct Observed {
+    query: Query,
     /// Deltas that no store has seen.
     unsent: Rows,
-    /// The batch that the store may or may not have applied.
-    in_flight: Option<Arc<Batch>>,
-    /// While it is held no further batch is sent: what is unsent stays unsent.
-    _gate: Arc<OwnedRwLockReadGuard<()>>,
+    answers: Vec<oneshot::Sender<Answer>>,
 }
 
 /// Interval at which a read checks whether the batches of an earlier process are stored.
@@ -63,7 +64,7 @@ const PAST_CHECK_INTERVAL: Duration = Duration::from_millis(5);
 impl EngineSource {
     pub(crate) fn new(intake: Arc<Intake>, lanes: Arc<Lanes>, supervisor: Arc<Supervisor>) -> Self {
         let waiting = lanes.iter().map(|_| Waiting::default()).collect();
-        Self { intake, lanes, supervisor, waiting, pace: Pace::default() }
+        Self { intake, lanes, supervisor, waiting, pace: Arc::default() }
     }
 
     fn store(&self) -> Result<Arc<dyn Store>, ReadError> {
@@ -73,53 +74,60 @@ impl EngineSource {
         self.supervisor.store().ok_or(ReadError::Closed)
     }
 
-    /// Returns what the store does not have of `query`, at a moment after the call.
-    async fn unstored(&self, query: &Query) -> Arc<Unstored> {
+    /// Returns the rows of `query` at a moment after the call. Reads that wait for the same moment share one read of the store.
+    async fn shared(&self, query: &Query, store: Arc<dyn Store>) -> Result<Arc<Rows>, ReadError> {
         let index = self.lanes.index_of(query.collection.as_str());
         let waiting = &self.waiting[index];
-        loop {
-            let (answer, mut answered) = oneshot::channel();
-            waiting.requests.lock().push(Request { query: query.clone(), answer });
-            let turn = tokio::select! {
-                biased;
-                answer = &mut answered => Err(answer),
-                turn = waiting.turn.lock() => Ok(turn),
-            };
-            let answer = match turn {
-                Err(answer) => answer,
-                Ok(turn) => {
-                    self.observe(index, waiting).await;
-                    drop(turn);
-                    answered.await
-                }
-            };
-            // Lost only if the observation panicked.
-            if let Ok(unstored) = answer {
-                return unstored;
+        let (answer, mut answered) = oneshot::channel();
+        waiting.requests.lock().push(Request { query: query.clone(), answer });
+        let answer = tokio::select! {
+            biased;
+            answer = &mut answered => answer,
+            turn = waiting.turn.lock() => {
+                self.observe(index, store).await;
+                drop(turn);
+                answered.await
+            }
+        };
+        match answer {
+            Ok(rows) => Ok(rows?),
+            // Lost when the engine ended meanwhile, or else when the store panicked.
+            Err(_) => {
+                self.store()?;
+                Err(StoreError::new(ErrorKind::NotApplied, "the read was interrupted").into())
             }
         }
     }
 
-    /// Observes the tables and the lane at one moment, and answers every request that was made until then.
-    async fn observe(&self, index: usize, waiting: &Waiting) {
+    /// Observes the tables and the lane at one moment, and begins to answer every request that was made until then.
+    async fn observe(&self, index: usize, store: Arc<dyn Store>) {
         self.pace.wait().await;
         let lane = self.lanes.get(index);
+        // While it is held no further batch is sent: what is unsent stays unsent.
         let gate = Arc::clone(&lane.gate).read_owned().await;
-        let requests = std::mem::take(&mut *waiting.requests.lock());
+        let requests = std::mem::take(&mut *self.waiting[index].requests.lock());
         let began = Instant::now();
-        self.answer(lane, gate, requests);
+        let (observed, in_flight) = self.observed(lane, requests);
         self.pace.spend(began.elapsed());
+        let pace = Arc::clone(&self.pace);
+        // A task of its own: the reads go on when the one that observed is dropped.
+        self.supervisor.runtime().spawn(async move {
+            let read = |observed| pace.measure(answer(observed, &*store, in_flight.as_deref()));
+            join_all(observed.into_iter().map(read)).await;
+            drop(gate);
+        });
     }
 
-    fn answer(&self, lane: &Lane, gate: OwnedRwLockReadGuard<()>, requests: Vec<Request>) {
-        let mut queries: Vec<(Query, Vec<oneshot::Sender<_>>)> = Vec::new();
+    /// Returns what the store does not have of each query, and the batch that it may or may not have applied.
+    fn observed(&self, lane: &Lane, requests: Vec<Request>) -> (Vec<Observed>, Option<Arc<Batch>>) {
+        let mut observed: Vec<Observed> = Vec::new();
         for Request { query, answer } in requests.into_iter().filter(|request| !request.answer.is_closed()) {
-            match queries.iter_mut().find(|(known, _)| *known == query) {
-                Some((_, answers)) => answers.push(answer),
-                None => queries.push((query, vec![answer])),
+            match observed.iter_mut().find(|known| known.query == query) {
+                Some(known) => known.answers.push(answer),
+                None => observed.push(Observed { query, unsent: Rows::new(), answers: vec![answer] }),
             }
         }
-        let wanted: HashSet<_> = queries.iter().map(|(query, _)| query.collection.as_str()).collect();
+        let wanted: HashSet<_> = observed.iter().map(|known| known.query.collection.as_str()).collect();
         let is_wanted = |collection: &str| wanted.contains(collection);
         let mut pending = Copied::default();
         let (counted, in_flight) = self.intake.hold_still(|still| {
@@ -129,17 +137,10 @@ impl EngineSource {
             (counted, lane.in_flight())
         });
         counted.fan_out(self.intake.calendar().schedules(), |delta| pending.push(delta));
-        let gate = Arc::new(gate);
-        for (query, answers) in queries {
-            let mut unsent = Rows::new();
-            overlay(&mut unsent, &query, pending.iter());
-            let in_flight = in_flight.clone();
-            let unstored = Arc::new(Unstored { unsent, in_flight, _gate: Arc::clone(&gate) });
-            for answer in answers {
-                // The read may have been dropped.
-                answer.send(Arc::clone(&unstored)).ok();
-            }
+        for Observed { query, unsent, .. } in &mut observed {
+            overlay(unsent, query, pending.iter());
         }
+        (observed, in_flight)
     }
 
     /// Returns once no batch of an earlier process is unresolved in `lane`: before, it is not known what the store has of them.
@@ -168,27 +169,34 @@ impl EngineSource {
     }
 }
 
+/// Reads the store and answers all reads of one query.
+async fn answer(observed: Observed, store: &dyn Store, in_flight: Option<&Batch>) {
+    let Observed { query, unsent, answers } = observed;
+    let read = store.read(&query, in_flight).await.map(|mut rows| {
+        for (bucket, counters) in &unsent {
+            let deltas = counters.iter().map(|(metric, n)| Delta {
+                collection: query.collection.as_str(),
+                metric,
+                bucket: *bucket,
+                n,
+                increments: 0,
+            });
+            overlay(&mut rows, &query, deltas);
+        }
+        Arc::new(rows)
+    });
+    for answer in answers {
+        // The read may have been dropped.
+        answer.send(read.clone()).ok();
+    }
+}
+
 #[async_trait]
 impl Source for EngineSource {
     async fn rows(&self, query: &Query) -> Result<Rows, ReadError> {
         let store = self.store()?;
         self.resolve_past(self.lanes.of(query.collection.as_str())).await?;
-        let unstored = self.unstored(query).await;
-        let read = async {
-            let mut rows = store.read(query, unstored.in_flight.as_deref()).await?;
-            for (bucket, counters) in &unstored.unsent {
-                let deltas = counters.iter().map(|(metric, n)| Delta {
-                    collection: query.collection.as_str(),
-                    metric,
-                    bucket: *bucket,
-                    n,
-                    increments: 0,
-                });
-                overlay(&mut rows, query, deltas);
-            }
-            Ok(rows)
-        };
-        self.pace.measure(read).await
+        self.shared(query, store).await.map(Arc::unwrap_or_clone)
     }
 
     async fn collections(&self) -> Result<Vec<CollectionName>, ReadError> {

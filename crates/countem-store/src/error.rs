@@ -1,6 +1,6 @@
 //! Errors of stores, and what is known after them.
 
-use std::{error::Error, fmt};
+use std::{error::Error, fmt, sync::Arc};
 
 /// Knowledge after a failed call. Kinds exist only where a caller acts differently.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -29,11 +29,12 @@ impl ErrorKind {
 }
 
 /// An error of a store: the attempt, the cause and the [kind](ErrorKind), as one readable line.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct StoreError {
     kind: ErrorKind,
     message: String,
-    source: Option<Box<dyn Error + Send + Sync>>,
+    /// Shared, because one failure may answer many calls.
+    source: Option<Arc<dyn Error + Send + Sync>>,
 }
 
 impl StoreError {
@@ -45,7 +46,7 @@ impl StoreError {
     /// Adds the cause, whose text is *not* repeated in the message.
     #[must_use]
     pub fn with_source(self, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
-        Self { source: Some(source.into()), ..self }
+        Self { source: Some(source.into().into()), ..self }
     }
 
     /// Returns what is known after the failure.
