@@ -2,7 +2,9 @@
 
 use std::{fmt, io, process::ExitCode};
 
+use countem_config::similar;
 use countem_engine::maintenance::MaintenanceError;
+use countem_lines::DefinitionError;
 use countem_query::ReadError;
 use countem_store::{ErrorKind, StoreError};
 
@@ -54,6 +56,20 @@ macro_rules! message {
         impl std::error::Error for $name {}
     };
 }
+
+impl From<DefinitionError> for UsageError {
+    fn from(error: DefinitionError) -> Self {
+        let near = match &error {
+            DefinitionError::UnknownField { field, available } => {
+                similar(field, available.iter().map(String::as_str))
+            }
+            _ => None,
+        };
+        let hint = near.map(|near| format!("; did you mean `{{{near}}}`?"));
+        Self(format!("{error}{}", hint.unwrap_or_default()))
+    }
+}
+
 message!(UsageError);
 message!(NotFound);
 

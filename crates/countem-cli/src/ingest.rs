@@ -14,12 +14,7 @@ pub(crate) mod lines;
 
 pub(crate) mod bucket_cache;
 pub(crate) mod count;
-pub(crate) mod fields;
-pub(crate) mod format;
 pub(crate) mod plan;
-pub(crate) mod reject;
-pub(crate) mod template;
-pub(crate) mod time;
 
 pub(crate) mod delivery;
 pub(crate) mod fingerprint;

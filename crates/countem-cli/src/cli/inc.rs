@@ -3,16 +3,14 @@
 use anyhow::{Context, Result};
 use clap::Args;
 use countem_core::{Bucket, CollectionName, MetricName, Period, Table};
+use countem_lines::{TimeFormat, Times};
 use countem_store::ErrorKind;
 use jiff::{Timestamp, civil::Date, tz::TimeZone};
 
 use crate::{
     exit::{Exit, UsageError},
     global::Global,
-    ingest::{
-        delivery::{Counts, Delivery},
-        time::{TimeFormat, Times},
-    },
+    ingest::delivery::{Counts, Delivery},
     store::{Effective, block_on},
 };
 

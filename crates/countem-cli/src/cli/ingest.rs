@@ -8,7 +8,11 @@ use std::{
 };
 
 use anyhow::{Context, Result, anyhow};
-use clap::Args;
+use clap::{
+    Args,
+    builder::{PossibleValue, PossibleValuesParser, TypedValueParser},
+};
+use countem_lines::{Format as LineFormat, Kind, Template, TimeFormat, Wanted};
 use countem_store::Store;
 
 use crate::{
@@ -18,14 +22,10 @@ use crate::{
         count::Counting,
         delivery::Delivery,
         feed::Feed,
-        fields::Wanted,
-        format::{self, Kind},
         input::Input,
         plan::{Moment, Plan},
         progress::{self, Meters},
         report::Report,
-        template::Template,
-        time::TimeFormat,
     },
     output::Format,
     stop::Stop,
@@ -40,7 +40,7 @@ pub(crate) struct Ingest {
     #[arg(value_name = "FILE")]
     files: Vec<PathBuf>,
     /// Format of a line: combined, common, ndjson or tsv
-    #[arg(short, long, value_enum, required_unless_present = "regex", hide_possible_values = true)]
+    #[arg(short, long, value_parser = kinds(), required_unless_present = "regex", hide_possible_values = true)]
     format: Option<Kind>,
     /// Format of a line as a regular expression whose groups are the fields: `(?<status>\d+)`
     #[arg(long, value_name = "PATTERN", conflicts_with = "format")]
@@ -101,6 +101,15 @@ Examples:
   countem ingest sales.tsv -f tsv --header --time-field day -c 'sales:{shop}' --amount euros
   countem ingest app.log --regex '^(?<time>\\S+) \\[(?<level>\\w+)\\]' -c 'app:{level}'";
 
+/// Reads the name of a format.
+fn kinds() -> impl TypedValueParser<Value = Kind> {
+    let values = Kind::ALL.map(|(_, name, help)| PossibleValue::new(name).help(help));
+    PossibleValuesParser::new(values).try_map(|text| {
+        let known = Kind::ALL.into_iter().find(|(_, name, _)| *name == text);
+        known.map(|(kind, ..)| kind).ok_or("no such format")
+    })
+}
+
 impl Ingest {
     pub(super) fn run(self, global: &Global) -> Result<Exit> {
         let effective = Effective::load(global)?;
@@ -141,14 +150,15 @@ impl Ingest {
     fn plan(&self, effective: &Effective) -> Result<Plan> {
         let mut wanted = Wanted::default();
         let templates = self.counts.iter().map(|text| Template::parse(text, &mut wanted));
-        let templates = templates.collect::<Result<Vec<_>>>()?;
+        let templates = templates.collect::<Result<Vec<_>, _>>().map_err(UsageError::from)?;
         let amount = self.amount.as_ref().map(|field| wanted.index_of(field));
         let moment = self.moment(&mut wanted)?;
         let format = match (&self.regex, self.format) {
-            (Some(pattern), _) => format::Format::regex(pattern, &wanted)?,
-            (None, Some(kind)) => format::Format::new(kind, self.header, &wanted)?,
+            (Some(pattern), _) => LineFormat::regex(pattern, &wanted),
+            (None, Some(kind)) => LineFormat::new(kind, self.header, &wanted),
             (None, None) => unreachable!("the flags require one of them"),
         };
+        let format = format.map_err(UsageError::from)?;
         Ok(Plan { format, templates, wanted, moment, amount, schedules: Arc::clone(&effective.schedules) })
     }
 
@@ -157,8 +167,7 @@ impl Ingest {
             return Ok(Moment::Now);
         }
         let is_log = matches!(self.format, Some(Kind::Combined | Kind::Common));
-        let has_time =
-            self.regex.as_ref().is_some_and(|regex| format::Format::regex_has_group(regex, "time"));
+        let has_time = self.regex.as_ref().is_some_and(|regex| LineFormat::regex_has_group(regex, "time"));
         let field = match &self.time_field {
             Some(field) => field,
             None if is_log || has_time => "time",
@@ -168,7 +177,7 @@ impl Ingest {
             }
         };
         let format = match &self.time_format {
-            Some(format) => TimeFormat::parse(format)?,
+            Some(format) => TimeFormat::parse(format).map_err(UsageError::from)?,
             None if is_log && field == "time" => TimeFormat::Clf,
             None => TimeFormat::Auto,
         };

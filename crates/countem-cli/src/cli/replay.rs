@@ -5,13 +5,13 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use anyhow::{Error, Result};
 use clap::Args;
 use countem_engine::maintenance::{self, MaintenanceError, ReplayReport, journal_config_for_replay};
+use countem_lines::{TimeFormat, Times};
 use serde_json::json;
 
 use crate::{
     cli::journal::JournalFlag,
     exit::{Exit, NotFound, UsageError},
     global::Global,
-    ingest::time::{TimeFormat, Times},
     output::{Listing, say},
     store::{Effective, MONGODB_MEMORY, block_on},
 };

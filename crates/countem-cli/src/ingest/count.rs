@@ -17,12 +17,14 @@ use memchr::memchr;
 use tokio::sync::mpsc;
 
 use self::line::{LineCounter, Outcome};
+use countem_lines::Format;
+
 use crate::{
+    exit::UsageError,
     ingest::{
         delivery::{Counts, InputMark, Request},
         feed::{Event, Resumed},
         fingerprint::{Fingerprint, MarkKey, Position},
-        format::Format,
         lines::Block,
         plan::Plan,
         progress::Meters,
@@ -285,7 +287,7 @@ impl InputState {
         let line = line.strip_suffix(b"\r").unwrap_or(line);
         if let Err(error) = self.format.read_header(line, &plan.wanted) {
             self.is_unusable = true;
-            tally.fail(&self.name, error);
+            tally.fail(&self.name, UsageError::from(error).into());
         }
     }
 }

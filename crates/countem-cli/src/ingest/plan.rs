@@ -3,13 +3,7 @@
 use std::sync::Arc;
 
 use countem_core::Schedules;
-
-use crate::ingest::{
-    fields::Wanted,
-    format::Format,
-    template::Template,
-    time::{TimeFormat, Times},
-};
+use countem_lines::{Format, Template, TimeFormat, Times, Wanted};
 
 /// The parsed flags of an `ingest` run: how lines are read and what they count.
 #[derive(Debug, Clone)]

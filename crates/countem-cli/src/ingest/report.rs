@@ -9,12 +9,13 @@ use std::{
 };
 
 use anyhow::{Error, Result};
+use countem_lines::{Reject, Wanted};
 use countem_store::Quarantined;
 use serde_json::{Value, json};
 
 use crate::{
     exit::Exit,
-    ingest::{delivery::Delivered, fields::Wanted, reject::Reject},
+    ingest::delivery::Delivered,
     output::{Format, Listing, grouped},
 };
 

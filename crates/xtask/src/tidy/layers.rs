@@ -11,7 +11,7 @@ const LAYERS: [&[&str]; 8] = [
     &["countem"],
     &["countem-config"],
     &["countem-engine", "countem-store-uri"],
-    &["countem-query", "countem-journal", "countem-store-sqlite", "countem-store-mongodb"],
+    &["countem-lines", "countem-query", "countem-journal", "countem-store-sqlite", "countem-store-mongodb"],
     &["countem-sqlite"],
     &["countem-store"],
     &["countem-core"],

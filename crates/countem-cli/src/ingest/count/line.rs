@@ -1,12 +1,10 @@
 //! Counts one line.
 
 use countem_core::{Deltas, FoldError, MetricName, Table};
+use countem_lines::{Format, Reject, Span, Template, Times};
 use jiff::Timestamp;
 
-use crate::ingest::{
-    bucket_cache::BucketCache, fields::Span, format::Format, lines::MAX_LINE, plan::Plan, reject::Reject,
-    template::Template, time::Times,
-};
+use crate::ingest::{bucket_cache::BucketCache, lines::MAX_LINE, plan::Plan};
 
 /// Counts line by line into a table.
 pub(super) struct LineCounter {

@@ -4,7 +4,7 @@ use jiff::{civil::Date, tz::TimeZone};
 
 /// Reads access log times. The day and the offset are remembered from line to line; only the time of day is read each time.
 #[derive(Debug, Clone)]
-pub(crate) struct Clf {
+pub(super) struct Clf {
     day: [u8; DAY_LEN],
     offset: [u8; OFFSET_LEN],
     /// The second at which that day begins at that offset, `None` when they are invalid.
@@ -23,7 +23,7 @@ impl Default for Clf {
 impl Clf {
     /// Returns `text` as a second since 1970, `None` when it is no such time.
     #[inline]
-    pub(crate) fn second(&mut self, text: &[u8]) -> Option<i64> {
+    pub(super) fn second(&mut self, text: &[u8]) -> Option<i64> {
         let text: &[u8; 26] = text.try_into().ok()?;
         let (day, rest) = text.split_first_chunk::<DAY_LEN>()?;
         let (clock, offset) = rest.split_last_chunk::<OFFSET_LEN>()?;

@@ -1,19 +1,12 @@
 //! Names of counters, made from the fields of a line: `collection:{template}`.
 
-use anyhow::Result;
 use countem_core::{CollectionName, MetricName};
 
-use crate::{
-    exit::UsageError,
-    ingest::{
-        fields::{Span, Wanted},
-        reject::Reject,
-    },
-};
+use crate::{DefinitionError, Reject, Span, Wanted};
 
 /// A collection and a pattern for the name of a metric.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Template {
+pub struct Template {
     collection: CollectionName,
     parts: Vec<Part>,
 }
@@ -27,16 +20,16 @@ enum Part {
 
 impl Template {
     /// A field that is part of the metric's name is not UTF-8.
-    pub(crate) const NOT_UTF8: Reject = Reject::Metric("metric name would not be UTF-8");
+    pub const NOT_UTF8: Reject = Reject::Metric("metric name would not be UTF-8");
 
     /// Reads `collection:{template}` and adds the fields it names to `wanted`.
     ///
     /// `{{` and `}}` stand for single braces.
     ///
     /// # Errors
-    /// A [`UsageError`] with the reason.
-    pub(crate) fn parse(text: &str, wanted: &mut Wanted) -> Result<Self> {
-        let refuse = |why: String| UsageError::new(format!("cannot understand `--count {text}`: {why}"));
+    /// A [`DefinitionError`] with the reason.
+    pub fn parse(text: &str, wanted: &mut Wanted) -> Result<Self, DefinitionError> {
+        let refuse = |why: String| DefinitionError::new(format!("cannot understand `--count {text}`: {why}"));
         let (collection, metric) = text.split_once(':').ok_or_else(|| {
             refuse("expected a collection, a colon and a template, as in `web:{status}`".into())
         })?;
@@ -49,7 +42,7 @@ impl Template {
     }
 
     /// Returns the collection.
-    pub(crate) fn collection(&self) -> &CollectionName {
+    pub fn collection(&self) -> &CollectionName {
         &self.collection
     }
 
@@ -58,7 +51,7 @@ impl Template {
     /// # Errors
     /// A field is missing and nothing stands for it, or the name would not be UTF-8.
     #[inline]
-    pub(crate) fn render<'a>(
+    pub fn render<'a>(
         &self,
         text: &[u8],
         spans: &[Span],
@@ -117,7 +110,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::ingest::format::{Format, Kind};
+    use crate::{Format, Kind};
 
     fn render(template: &str, line: &str) -> Result<String, Reject> {
         let mut wanted = Wanted::default();

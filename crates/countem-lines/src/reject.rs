@@ -4,11 +4,11 @@ use std::borrow::Cow;
 
 use countem_core::NameError;
 
-use crate::ingest::fields::Wanted;
+use crate::Wanted;
 
 /// Reason for which a line is not counted. Cheap to make: the text is formatted when a line is reported.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Reject {
+pub enum Reject {
     /// The line does not have the shape of its format.
     Shape(&'static str),
     /// The field of this index is missing.
@@ -25,7 +25,7 @@ pub(crate) enum Reject {
 
 impl Reject {
     /// Returns the rule of metric names that was broken, without the name.
-    pub(crate) fn of_name(error: &NameError) -> Self {
+    pub fn of_name(error: &NameError) -> Self {
         Self::Metric(match error {
             NameError::Empty { .. } => "metric name would be empty",
             NameError::TooLong { .. } => "metric name would be longer than 512 bytes",
@@ -34,7 +34,7 @@ impl Reject {
     }
 
     /// Returns the reason as text.
-    pub(crate) fn reason(self, wanted: &Wanted) -> Cow<'static, str> {
+    pub fn reason(self, wanted: &Wanted) -> Cow<'static, str> {
         let name = |index: usize| wanted.names().get(index).map_or("", String::as_str);
         match self {
             Self::Shape(text) | Self::Metric(text) => text.into(),

@@ -2,21 +2,14 @@
 
 use std::fmt;
 
-use anyhow::Result;
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
-use crate::{
-    exit::UsageError,
-    ingest::{
-        fields::{Span, Wanted},
-        reject::Reject,
-    },
-};
+use crate::{DefinitionError, Reject, Span, Wanted};
 
 /// Finds values by key or JSON pointer (RFC 6901) without building the object.
 #[derive(Debug, Clone)]
-pub(crate) struct Ndjson {
+pub(super) struct Ndjson {
     root: Node,
     /// The values of the current line, one after the other: a number as it is written, a text unescaped.
     text: Vec<u8>,
@@ -34,8 +27,8 @@ impl Ndjson {
     /// Prepares to find `wanted`: `key` of the outermost object, or `/a/b` for a pointer.
     ///
     /// # Errors
-    /// A usage error when one field is wanted both as a value and as an object.
-    pub(crate) fn new(wanted: &Wanted) -> Result<Self> {
+    /// A [`DefinitionError`] when one field is wanted both as a value and as an object.
+    pub(super) fn new(wanted: &Wanted) -> Result<Self, DefinitionError> {
         let mut root = Node::default();
         for (field, name) in wanted.names().iter().enumerate() {
             let mut node = &mut root;
@@ -53,7 +46,7 @@ impl Ndjson {
             None => Ok(Self { root, text: Vec::new() }),
             Some(field) => {
                 let name = &wanted.names()[field];
-                Err(UsageError::new(format!("`{{{name}}}` is used as a value and as an object")).into())
+                Err(DefinitionError::new(format!("`{{{name}}}` is used as a value and as an object")).into())
             }
         }
     }
@@ -62,7 +55,7 @@ impl Ndjson {
     ///
     /// # Errors
     /// The line is no JSON object, or a wanted value is itself an object or an array.
-    pub(crate) fn read(&mut self, line: &[u8], spans: &mut [Span]) -> Result<&[u8], Reject> {
+    pub(super) fn read(&mut self, line: &[u8], spans: &mut [Span]) -> Result<&[u8], Reject> {
         spans.fill(Span::MISSING);
         self.text.clear();
         if !line.trim_ascii_start().starts_with(b"{") {

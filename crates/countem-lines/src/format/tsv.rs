@@ -1,20 +1,12 @@
 //! Columns between tabs.
 
-use anyhow::Result;
 use memchr::memchr_iter;
 
-use super::unknown_field;
-use crate::{
-    exit::UsageError,
-    ingest::{
-        fields::{Span, Wanted},
-        reject::Reject,
-    },
-};
+use crate::{DefinitionError, Reject, Span, Wanted};
 
 /// Finds columns by number or, after a header, by name.
 #[derive(Debug, Clone)]
-pub(crate) struct Tsv {
+pub(super) struct Tsv {
     /// The column for each wanted field, counted from zero.
     columns: Vec<usize>,
     has_header: bool,
@@ -24,13 +16,13 @@ impl Tsv {
     /// Prepares to find columns by number, counted from one.
     ///
     /// # Errors
-    /// A usage error when a field is no number.
-    pub(crate) fn numbered(wanted: &Wanted) -> Result<Self> {
+    /// A [`DefinitionError`] when a field is no number.
+    pub(super) fn numbered(wanted: &Wanted) -> Result<Self, DefinitionError> {
         let mut columns = Vec::new();
         for name in wanted.names() {
             let number = column_number(name).ok_or_else(|| {
                 let advice = "columns are numbers from `{1}`, or names with `--header`";
-                UsageError::new(format!("there is no column `{{{name}}}`: {advice}"))
+                DefinitionError::new(format!("there is no column `{{{name}}}`: {advice}"))
             })?;
             columns.push(number);
         }
@@ -38,26 +30,26 @@ impl Tsv {
     }
 
     /// Prepares to read the columns from the first line of every file.
-    pub(crate) fn with_header(wanted: &Wanted) -> Self {
+    pub(super) fn with_header(wanted: &Wanted) -> Self {
         Self { columns: vec![usize::MAX; wanted.names().len()], has_header: true }
     }
 
     /// Returns whether the first line of every file names the columns.
-    pub(crate) fn has_header(&self) -> bool {
+    pub(super) fn has_header(&self) -> bool {
         self.has_header
     }
 
     /// Reads the names of the columns. A wanted number that is no name is the number of a column.
     ///
     /// # Errors
-    /// A usage error when there is no such column.
-    pub(crate) fn read_header(&mut self, line: &[u8], wanted: &Wanted) -> Result<()> {
+    /// A [`DefinitionError`] when there is no such column.
+    pub(super) fn read_header(&mut self, line: &[u8], wanted: &Wanted) -> Result<(), DefinitionError> {
         let line = String::from_utf8_lossy(line);
         let titles: Vec<&str> = line.split('\t').collect();
         for (column, name) in self.columns.iter_mut().zip(wanted.names()) {
             let named = titles.iter().position(|title| title == name);
             let numbered = || column_number(name).filter(|&number| number < titles.len());
-            *column = named.or_else(numbered).ok_or_else(|| unknown_field(name, &titles))?;
+            *column = named.or_else(numbered).ok_or_else(|| DefinitionError::unknown_field(name, &titles))?;
         }
         Ok(())
     }
@@ -67,7 +59,7 @@ impl Tsv {
     /// # Errors
     /// None: every line has at least one column.
     #[inline]
-    pub(crate) fn read(&self, line: &[u8], spans: &mut [Span]) -> Result<(), Reject> {
+    pub(super) fn read(&self, line: &[u8], spans: &mut [Span]) -> Result<(), Reject> {
         spans.fill(Span::MISSING);
         let ends = memchr_iter(b'\t', line).chain([line.len()]);
         let mut start = 0;

@@ -8,32 +8,27 @@
 //! server itself writes it. A last text that is cut off by the end of the line is accepted, because servers cut lines
 //! although they served the request.
 
-use anyhow::Result;
 use memchr::{memchr, memchr2, memrchr};
 
-use super::unknown_field;
-use crate::ingest::{
-    fields::{Span, Wanted},
-    reject::Reject,
-};
+use crate::{DefinitionError, Reject, Span, Wanted};
 
 /// Span of each field of a line.
 type Found = [Span; AGENT + 1];
 
 /// One of the two formats.
 #[derive(Debug)]
-pub(crate) struct Flavor {
+pub(super) struct Flavor {
     refusal: &'static str,
     fields: &'static [&'static str],
     quoted_tail: bool,
 }
 
 /// With referer and agent.
-pub(crate) static COMBINED: Flavor =
+pub(super) static COMBINED: Flavor =
     Flavor { refusal: "not in combined log format", fields: &FIELDS, quoted_tail: true };
 
 /// Without referer and agent; whatever follows the bytes is ignored.
-pub(crate) static COMMON: Flavor =
+pub(super) static COMMON: Flavor =
     Flavor { refusal: "not in common log format", fields: FIELDS.split_at(REFERER).0, quoted_tail: false };
 
 static FIELDS: [&str; 14] = [
@@ -57,7 +52,7 @@ const AGENT: usize = 13;
 
 /// Finds fields of access log lines.
 #[derive(Debug, Clone)]
-pub(crate) struct Combined {
+pub(super) struct Combined {
     flavor: &'static Flavor,
     /// The field of the format for each wanted field.
     plan: Vec<usize>,
@@ -70,12 +65,12 @@ impl Combined {
     /// Prepares to find `wanted`.
     ///
     /// # Errors
-    /// A usage error when a field is not one of the format.
-    pub(crate) fn new(flavor: &'static Flavor, wanted: &Wanted) -> Result<Self> {
+    /// A [`DefinitionError`] when a field is not one of the format.
+    pub(super) fn new(flavor: &'static Flavor, wanted: &Wanted) -> Result<Self, DefinitionError> {
         let mut plan = Vec::new();
         for name in wanted.names() {
             let field = flavor.fields.iter().position(|field| field == name);
-            plan.push(field.ok_or_else(|| unknown_field(name, flavor.fields))?);
+            plan.push(field.ok_or_else(|| DefinitionError::unknown_field(name, flavor.fields))?);
         }
         let needs = |fields: &[usize]| plan.iter().any(|field| fields.contains(field));
         Ok(Self {
@@ -92,7 +87,7 @@ impl Combined {
     /// # Errors
     /// The line has another shape.
     #[inline]
-    pub(crate) fn read(&self, line: &[u8], spans: &mut [Span]) -> Result<(), Reject> {
+    pub(super) fn read(&self, line: &[u8], spans: &mut [Span]) -> Result<(), Reject> {
         let mut fields = [Span::MISSING; AGENT + 1];
         self.find(line, &mut fields).ok_or(Reject::Shape(self.flavor.refusal))?;
         for (span, field) in spans.iter_mut().zip(&self.plan) {
@@ -340,7 +335,7 @@ mod tests {
     fn unknown_field_is_answered_with_known_ones() {
         let wanted: Wanted = ["statsu"].into_iter().collect();
         let error = Combined::new(&COMMON, &wanted).unwrap_err().to_string();
-        assert!(error.contains("did you mean `{status}`?"), "{error}");
+        assert!(error.contains("no field `{statsu}`"), "{error}");
         assert!(error.contains("{bytes}") && !error.contains("{agent}"), "{error}");
     }
 }

@@ -5,41 +5,46 @@ mod ndjson;
 mod regex;
 mod tsv;
 
-use anyhow::Result;
-
-pub(crate) use self::combined::{COMBINED, COMMON};
-use self::{combined::Combined, ndjson::Ndjson, regex::Regex, tsv::Tsv};
-use crate::{
-    exit::UsageError,
-    ingest::{
-        fields::{Span, Wanted},
-        reject::Reject,
-    },
+use self::{
+    combined::{COMBINED, COMMON, Combined},
+    ndjson::Ndjson,
+    regex::Regex,
+    tsv::Tsv,
 };
+use crate::{DefinitionError, Reject, Span, Wanted};
 
-/// Value of `--format`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub(crate) enum Kind {
-    /// Apache and nginx access logs with referer and agent
+/// A format that is known by a name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Access logs of Apache and nginx with referer and agent.
     Combined,
-    /// Access logs without referer and agent
+    /// Access logs without referer and agent.
     Common,
-    /// One JSON object per line; fields are `{key}` or pointers `{/a/b}`
+    /// A JSON object in each line.
     Ndjson,
-    /// Columns between tabs; fields are `{1}`, `{2}` or names with `--header`
+    /// Columns between tabs.
     Tsv,
+}
+
+impl Kind {
+    /// Every kind with its name and what it reads.
+    pub const ALL: [(Self, &'static str, &'static str); 4] = [
+        (Self::Combined, "combined", "Apache and nginx access logs with referer and agent"),
+        (Self::Common, "common", "Access logs without referer and agent"),
+        (Self::Ndjson, "ndjson", "One JSON object per line; fields are `{key}` or pointers `{/a/b}`"),
+        (Self::Tsv, "tsv", "Columns between tabs; fields are `{1}`, `{2}` or names with `--header`"),
+    ];
 }
 
 /// Finds the wanted fields of a line.
 #[derive(Debug, Clone)]
-pub(crate) enum Format {
-    /// `combined` and `common`.
+pub struct Format(Layout);
+
+#[derive(Debug, Clone)]
+enum Layout {
     Combined(Combined),
-    /// `ndjson`.
     Ndjson(Ndjson),
-    /// `tsv`.
     Tsv(Tsv),
-    /// `--regex`.
     Regex(Regex),
 }
 
@@ -47,51 +52,51 @@ impl Format {
     /// Prepares to find `wanted` in lines of `kind`. With `header`, the first line of every file names the columns.
     ///
     /// # Errors
-    /// A [`UsageError`] that lists the available fields when the format cannot have one of them.
-    pub(crate) fn new(kind: Kind, header: bool, wanted: &Wanted) -> Result<Self> {
+    /// A [`DefinitionError`] that lists the available fields when the format cannot have one of them.
+    pub fn new(kind: Kind, header: bool, wanted: &Wanted) -> Result<Self, DefinitionError> {
         if header && kind != Kind::Tsv {
-            return Err(UsageError::new("`--header` goes with `--format tsv`").into());
+            return Err(DefinitionError::new("`--header` goes with `--format tsv`").into());
         }
-        Ok(match kind {
-            Kind::Combined => Self::Combined(Combined::new(&COMBINED, wanted)?),
-            Kind::Common => Self::Combined(Combined::new(&COMMON, wanted)?),
-            Kind::Ndjson => Self::Ndjson(Ndjson::new(wanted)?),
-            Kind::Tsv if header => Self::Tsv(Tsv::with_header(wanted)),
-            Kind::Tsv => Self::Tsv(Tsv::numbered(wanted)?),
-        })
+        Ok(Self(match kind {
+            Kind::Combined => Layout::Combined(Combined::new(&COMBINED, wanted)?),
+            Kind::Common => Layout::Combined(Combined::new(&COMMON, wanted)?),
+            Kind::Ndjson => Layout::Ndjson(Ndjson::new(wanted)?),
+            Kind::Tsv if header => Layout::Tsv(Tsv::with_header(wanted)),
+            Kind::Tsv => Layout::Tsv(Tsv::numbered(wanted)?),
+        }))
     }
 
     /// Prepares to find `wanted` among the groups of `pattern`.
     ///
     /// # Errors
-    /// A [`UsageError`] when the pattern is malformed or has no such group.
-    pub(crate) fn regex(pattern: &str, wanted: &Wanted) -> Result<Self> {
-        Ok(Self::Regex(Regex::new(pattern, wanted)?))
+    /// A [`DefinitionError`] when the pattern is malformed or has no such group.
+    pub fn regex(pattern: &str, wanted: &Wanted) -> Result<Self, DefinitionError> {
+        Ok(Self(Layout::Regex(Regex::new(pattern, wanted)?)))
     }
 
     /// Returns whether `pattern` has a group called `name`.
-    pub(crate) fn regex_has_group(pattern: &str, name: &str) -> bool {
+    pub fn regex_has_group(pattern: &str, name: &str) -> bool {
         regex::has_group(pattern, name)
     }
 
     /// Returns the text that stands for a field which a line lacks, `None` where such a line is rejected.
     #[inline]
-    pub(crate) fn absent(&self) -> Option<&'static str> {
-        matches!(self, Self::Combined(_)).then_some("-")
+    pub fn absent(&self) -> Option<&'static str> {
+        matches!(self.0, Layout::Combined(_)).then_some("-")
     }
 
     /// Returns whether the first line of every file names the columns.
-    pub(crate) fn has_header(&self) -> bool {
-        matches!(self, Self::Tsv(tsv) if tsv.has_header())
+    pub fn has_header(&self) -> bool {
+        matches!(&self.0, Layout::Tsv(tsv) if tsv.has_header())
     }
 
     /// Reads the names of the columns from the first line of a file.
     ///
     /// # Errors
-    /// A [`UsageError`] that lists the columns when a wanted one is not among them.
-    pub(crate) fn read_header(&mut self, line: &[u8], wanted: &Wanted) -> Result<()> {
-        match self {
-            Self::Tsv(tsv) => tsv.read_header(line, wanted),
+    /// A [`DefinitionError`] that lists the columns when a wanted one is not among them.
+    pub fn read_header(&mut self, line: &[u8], wanted: &Wanted) -> Result<(), DefinitionError> {
+        match &mut self.0 {
+            Layout::Tsv(tsv) => tsv.read_header(line, wanted),
             _ => Ok(()),
         }
     }
@@ -101,22 +106,14 @@ impl Format {
     /// # Errors
     /// The line does not have the shape of the format.
     #[inline]
-    pub(crate) fn read<'a>(&'a mut self, line: &'a [u8], spans: &mut [Span]) -> Result<&'a [u8], Reject> {
-        match self {
-            Self::Combined(combined) => combined.read(line, spans).map(|()| line),
-            Self::Ndjson(ndjson) => ndjson.read(line, spans),
-            Self::Tsv(tsv) => tsv.read(line, spans).map(|()| line),
-            Self::Regex(regex) => regex.read(line, spans).map(|()| line),
+    pub fn read<'a>(&'a mut self, line: &'a [u8], spans: &mut [Span]) -> Result<&'a [u8], Reject> {
+        match &mut self.0 {
+            Layout::Combined(combined) => combined.read(line, spans).map(|()| line),
+            Layout::Ndjson(ndjson) => ndjson.read(line, spans),
+            Layout::Tsv(tsv) => tsv.read(line, spans).map(|()| line),
+            Layout::Regex(regex) => regex.read(line, spans).map(|()| line),
         }
     }
-}
-
-/// Returns the error for a field that a format does not have.
-fn unknown_field(name: &str, available: &[&str]) -> UsageError {
-    let near = countem_config::similar(name, available.iter().copied());
-    let hint = near.map(|near| format!("; did you mean `{{{near}}}`?")).unwrap_or_default();
-    let list: Vec<_> = available.iter().map(|name| format!("{{{name}}}")).collect();
-    UsageError::new(format!("there is no field `{{{name}}}`{hint} available: {}", list.join(" ")))
 }
 
 #[cfg(test)]

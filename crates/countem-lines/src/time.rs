@@ -2,15 +2,14 @@
 
 mod clf;
 
-use anyhow::Result;
 use jiff::{Timestamp, civil::DateTime, fmt::strtime, tz::TimeZone};
 
 use self::clf::Clf;
-use crate::exit::UsageError;
+use crate::DefinitionError;
 
 /// Notation of times, the value of `--time-format`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum TimeFormat {
+pub enum TimeFormat {
     /// `17/May/2015:10:05:03 +0000`
     Clf,
     /// RFC 3339, `20150517` or `20150517100503`, or a number of seconds or milliseconds since 1970.
@@ -27,7 +26,7 @@ pub(crate) enum TimeFormat {
 
 /// Reads times, and remembers the last one: neighbouring lines are often of the same second or day.
 #[derive(Debug, Clone)]
-pub(crate) struct Times {
+pub struct Times {
     format: TimeFormat,
     zone: TimeZone,
     clf: Clf,
@@ -39,8 +38,8 @@ impl TimeFormat {
     /// Reads the value of `--time-format`.
     ///
     /// # Errors
-    /// A [`UsageError`] when it is neither a known word nor a usable pattern.
-    pub(crate) fn parse(text: &str) -> Result<Self> {
+    /// A [`DefinitionError`] when it is neither a known word nor a usable pattern.
+    pub fn parse(text: &str) -> Result<Self, DefinitionError> {
         Ok(match text {
             "auto" => Self::Auto,
             "clf" => Self::Clf,
@@ -50,7 +49,9 @@ impl TimeFormat {
             pattern if pattern.contains('%') => Self::Strptime(check_pattern(pattern)?),
             other => {
                 let known = "auto, rfc3339, unix, unix-millis, clf or a pattern such as `%Y-%m-%d %H:%M:%S`";
-                return Err(UsageError::new(format!("`{other}` is no time format: expected {known}")).into());
+                return Err(
+                    DefinitionError::new(format!("`{other}` is no time format: expected {known}")).into()
+                );
             }
         })
     }
@@ -58,14 +59,14 @@ impl TimeFormat {
 
 impl Times {
     /// Prepares to read times written as `format`; those without an offset are in `zone`.
-    pub(crate) fn new(format: TimeFormat, zone: TimeZone) -> Self {
+    pub fn new(format: TimeFormat, zone: TimeZone) -> Self {
         // The empty text is no time in any format, so the initial memory is right.
         Self { format, zone, clf: Clf::default(), last_text: Vec::new(), last: None }
     }
 
     /// Returns the second since 1970 that `text` lies in, `None` when it is no time.
     #[inline]
-    pub(crate) fn second(&mut self, text: &[u8]) -> Option<i64> {
+    pub fn second(&mut self, text: &[u8]) -> Option<i64> {
         if self.format == TimeFormat::Clf {
             return self.clf.second(text);
         }
@@ -155,8 +156,9 @@ fn floor(moment: Timestamp) -> i64 {
 }
 
 /// Refuses a pattern that cannot read any line.
-fn check_pattern(pattern: &str) -> Result<String> {
-    let refuse = |why: String| UsageError::new(format!("cannot understand `--time-format {pattern}`: {why}"));
+fn check_pattern(pattern: &str) -> Result<String, DefinitionError> {
+    let refuse =
+        |why: String| DefinitionError::new(format!("cannot understand `--time-format {pattern}`: {why}"));
     let sample = Timestamp::UNIX_EPOCH.to_zoned(TimeZone::UTC);
     let text = strtime::format(pattern, &sample).map_err(|error| refuse(error.to_string()))?;
     let parsed = strtime::parse(pattern, &text).map_err(|error| refuse(error.to_string()))?;

@@ -2,38 +2,38 @@
 
 /// Position of a field's text in the bytes that [`Format::read`](super::format::Format::read) returns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Span {
+pub struct Span {
     start: u32,
     end: u32,
 }
 
 /// The fields that templates, the time and the amount ask for, each once. A field is known by its index in this list.
 #[derive(Debug, Default, Clone)]
-pub(crate) struct Wanted {
+pub struct Wanted {
     names: Vec<String>,
 }
 
 impl Span {
     /// The line has no such field.
-    pub(crate) const MISSING: Self = Self { start: u32::MAX, end: u32::MAX };
+    pub const MISSING: Self = Self { start: u32::MAX, end: u32::MAX };
 
     /// Returns the span of the bytes from `start` to before `end`. Lines are bounded far below 4 GiB.
     #[inline]
-    pub(super) fn new(start: usize, end: usize) -> Self {
+    pub(crate) fn new(start: usize, end: usize) -> Self {
         let bound = |at| u32::try_from(at).unwrap_or(u32::MAX);
         Self { start: bound(start), end: bound(end) }
     }
 
     /// Returns the text of the field, `None` where it is missing.
     #[inline]
-    pub(crate) fn of(self, text: &[u8]) -> Option<&[u8]> {
+    pub fn of(self, text: &[u8]) -> Option<&[u8]> {
         text.get(self.start as usize..self.end as usize)
     }
 }
 
 impl Wanted {
     /// Returns the index of the field `name`, which is added if it is new.
-    pub(crate) fn index_of(&mut self, name: &str) -> usize {
+    pub fn index_of(&mut self, name: &str) -> usize {
         let known = self.names.iter().position(|known| known == name);
         known.unwrap_or_else(|| {
             self.names.push(name.to_owned());
@@ -42,7 +42,7 @@ impl Wanted {
     }
 
     /// Returns the names by index.
-    pub(crate) fn names(&self) -> &[String] {
+    pub fn names(&self) -> &[String] {
         &self.names
     }
 }

@@ -1,20 +1,12 @@
 //! Lines described by a regular expression of the user.
 
-use anyhow::Result;
 use regex::bytes::{CaptureLocations, Regex as Pattern};
 
-use super::unknown_field;
-use crate::{
-    exit::UsageError,
-    ingest::{
-        fields::{Span, Wanted},
-        reject::Reject,
-    },
-};
+use crate::{DefinitionError, Reject, Span, Wanted};
 
 /// Finds the groups of a pattern.
 #[derive(Debug, Clone)]
-pub(crate) struct Regex {
+pub(super) struct Regex {
     pattern: Pattern,
     /// The group for each wanted field.
     groups: Vec<usize>,
@@ -25,16 +17,16 @@ impl Regex {
     /// Prepares to find `wanted`: names of groups, or their numbers.
     ///
     /// # Errors
-    /// A usage error when the pattern is malformed or has no such group.
-    pub(crate) fn new(pattern: &str, wanted: &Wanted) -> Result<Self> {
+    /// A [`DefinitionError`] when the pattern is malformed or has no such group.
+    pub(super) fn new(pattern: &str, wanted: &Wanted) -> Result<Self, DefinitionError> {
         let compiled = Pattern::new(pattern)
-            .map_err(|error| UsageError::new(format!("cannot understand `--regex`: {error}")))?;
+            .map_err(|error| DefinitionError::new(format!("cannot understand `--regex`: {error}")))?;
         let names: Vec<&str> = compiled.capture_names().flatten().collect();
         let mut groups = Vec::new();
         for name in wanted.names() {
             let named = compiled.capture_names().position(|group| group == Some(name));
             let numbered = || name.parse().ok().filter(|&number: &usize| number < compiled.captures_len());
-            groups.push(named.or_else(numbered).ok_or_else(|| unknown_field(name, &names))?);
+            groups.push(named.or_else(numbered).ok_or_else(|| DefinitionError::unknown_field(name, &names))?);
         }
         Ok(Self { groups, found: compiled.capture_locations(), pattern: compiled })
     }
@@ -43,7 +35,7 @@ impl Regex {
     ///
     /// # Errors
     /// The pattern matches nowhere in the line.
-    pub(crate) fn read(&mut self, line: &[u8], spans: &mut [Span]) -> Result<(), Reject> {
+    pub(super) fn read(&mut self, line: &[u8], spans: &mut [Span]) -> Result<(), Reject> {
         if self.pattern.captures_read(&mut self.found, line).is_none() {
             return Err(Reject::Shape("no match of the regular expression"));
         }
@@ -55,7 +47,7 @@ impl Regex {
 }
 
 /// Returns whether `pattern` has a group called `name`; a malformed one has none.
-pub(super) fn has_group(pattern: &str, name: &str) -> bool {
+pub(crate) fn has_group(pattern: &str, name: &str) -> bool {
     Pattern::new(pattern).is_ok_and(|pattern| pattern.capture_names().any(|group| group == Some(name)))
 }
 
