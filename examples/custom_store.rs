@@ -250,7 +250,7 @@ impl Lines {
         for ((_, bucket), counters) in
             self.counters.iter().filter(|((name, bucket), _)| is_selected(name, *bucket))
         {
-            let selected = counters.iter().filter(|(metric, _)| query.selects(metric));
+            let selected = counters.readable().filter(|(metric, _)| query.selects(metric));
             let selected: Counters = selected.take(query.limit()).collect();
             if !selected.is_empty() {
                 rows.insert(*bucket, selected);

@@ -41,7 +41,7 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
     println!("today:");
     for (collection, counters) in collector.blocking().get_all_counters(None)? {
         for (metric, value) in counters {
-            println!("  {collection:<8} {metric:<16} {value:>8}");
+            println!("  {collection:<8} {metric:<16} {:>8}", value?);
         }
     }
 

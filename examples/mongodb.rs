@@ -43,7 +43,7 @@ async fn main() -> Result<ExitCode, Box<dyn Error>> {
     println!("today:");
     for (collection, counters) in nodes[0].get_all_counters(None).await? {
         for (metric, value) in counters {
-            println!("  {collection:<10} {metric:<20} {value:>8}");
+            println!("  {collection:<10} {metric:<20} {:>8}", value?);
         }
     }
 

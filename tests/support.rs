@@ -69,7 +69,7 @@ impl CounterFile {
     pub(crate) fn sum(&self, collection: &str) -> i64 {
         let rows = self.rows();
         let counters = rows.iter().filter(|((name, _), _)| name == collection);
-        counters.flat_map(|(_, counters)| counters.values()).sum()
+        counters.flat_map(|(_, counters)| counters.values()).map(Result::unwrap).sum()
     }
 
     /// Returns how many writers the file still remembers.

@@ -68,6 +68,6 @@ fn ten_million_increments_during_outage_are_delivered_once() {
     assert_eq!(rows.len(), 2, "one day, and all time");
     for counters in rows.values() {
         assert_eq!(counters.len() as u64, METRICS);
-        assert!(counters.values().all(|value| value.cast_unsigned() == INCREMENTS / METRICS));
+        assert!(counters.values().all(|value| value.unwrap().cast_unsigned() == INCREMENTS / METRICS));
     }
 }

@@ -228,7 +228,7 @@ fn nothing_is_lost_when_days_pass_under_load() {
         let of_period = rows.iter().filter(|((_, bucket), _)| bucket.len() == length);
         let of_period: Vec<_> = of_period.map(|(_, counters)| counters).collect();
         for metric in ["by-name", "by-handle"] {
-            let sum: i64 = of_period.iter().filter_map(|counters| counters.get(metric)).sum();
+            let sum: i64 = of_period.iter().filter_map(|counters| counters.get(metric).unwrap()).sum();
             assert_eq!(sum, THREADS * EACH, "{metric} over every {period}");
         }
         assert!(period == "week" || of_period.len() > 1, "the clock went on");

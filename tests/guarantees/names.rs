@@ -58,11 +58,11 @@ fn unusual_names_survive_reopening_the_file() {
     let collector = file.builder().start_blocking().unwrap();
     assert_eq!(collector.blocking().get_counters("names", None).unwrap(), once, "from the file");
     count_all(&collector, &names);
-    let twice: Counters = once.iter().map(|(name, n)| (name, 2 * n)).collect();
+    let twice: Counters = once.readable().map(|(name, n)| (name, 2 * n)).collect();
     assert_eq!(collector.blocking().get_counters("names", None).unwrap(), twice, "from both");
     let today =
         countem::Bucket::day(countem::Timestamp::now().to_zoned(countem::jiff::tz::TimeZone::UTC).date());
-    for (name, n) in &twice {
+    for (name, n) in twice.readable() {
         let one = collector.blocking().get("names", name, today.clone().unwrap()).unwrap();
         assert_eq!(one, Some(n), "{name:?} alone");
     }

@@ -49,10 +49,10 @@ async fn unusual_names_survive_new_and_existing_documents() -> Result<()> {
     let collector = database.builder().require_store().start().await?;
     assert_eq!(collector.get_counters("names", None).await?, once, "from the database");
     count_all(&collector, &names);
-    let twice: Counters = once.iter().map(|(name, n)| (name, 2 * n)).collect();
+    let twice: Counters = once.readable().map(|(name, n)| (name, 2 * n)).collect();
     assert_eq!(collector.get_counters("names", None).await?, twice, "from both");
     collector.flush().await.unwrap();
-    for (name, n) in &twice {
+    for (name, n) in twice.readable() {
         assert_eq!(collector.get("names", name, day).await?, Some(n), "{name:?} alone");
     }
     let report = collector.shutdown().await;

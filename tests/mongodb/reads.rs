@@ -106,7 +106,7 @@ async fn reads_are_bounded_by_counts_while_primaries_change() -> Result<()> {
         println!("{report}; {:?}", lanes(collector));
         assert!(report.is_complete() && report.is_balanced(), "{report:?}");
     }
-    let sum = |counters: Counters| counters.values().sum::<i64>();
+    let sum = |counters: Counters| counters.values().map(Result::unwrap).sum::<i64>();
     let shared =
         scene.shared_by_one.begun.load(Ordering::SeqCst) + scene.shared_by_other.begun.load(Ordering::SeqCst);
     assert_eq!(sum(database.counters("own").await?), scene.own.begun.load(Ordering::SeqCst));
@@ -182,7 +182,7 @@ impl Scene {
     }
 
     async fn read_own(&self) -> Result<()> {
-        let ask = async || Ok(self.one.get_counters("own", None).await?.values().sum());
+        let ask = async || Ok(self.one.get_counters("own", None).await?.values().map(Result::unwrap).sum());
         self.read(0, Order::Rising, &[&self.own], &[&self.own], ask).await
     }
 
@@ -204,7 +204,8 @@ impl Scene {
     }
 
     async fn read_shared(&self) -> Result<()> {
-        let ask = async || Ok(self.one.get_counters("shared", None).await?.values().sum());
+        let ask =
+            async || Ok(self.one.get_counters("shared", None).await?.values().map(Result::unwrap).sum());
         let both = [&self.shared_by_one, &self.shared_by_other];
         self.read(2, Order::Any, &both, &both, ask).await
     }
@@ -212,14 +213,15 @@ impl Scene {
     async fn read_all(&self) -> Result<()> {
         let ask = async || {
             let all = self.one.get_all_counters(None).await?;
-            Ok(all.values().flat_map(|counters| counters.values()).sum())
+            Ok(all.values().flat_map(|counters| counters.values()).map(Result::unwrap).sum())
         };
         let all = [&self.own, &self.shared_by_one, &self.shared_by_other];
         self.read(3, Order::Any, &all, &all, ask).await
     }
 
     async fn read_as_third(&self) -> Result<()> {
-        let ask = async || Ok(self.third.get_counters("shared", None).await?.values().sum());
+        let ask =
+            async || Ok(self.third.get_counters("shared", None).await?.values().map(Result::unwrap).sum());
         let both = [&self.shared_by_one, &self.shared_by_other];
         self.read(4, Order::Any, &[&self.shared_by_other], &both, ask).await
     }

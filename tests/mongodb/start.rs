@@ -96,7 +96,7 @@ impl Service {
 
     /// Counts every known counter once more.
     fn count_known(&mut self) {
-        for known in self.accepted.clone().into_map().into_keys() {
+        for (known, _) in self.accepted.clone() {
             let (collection, metric) = known.split_once('/').expect("that is how `accept` writes it");
             self.collector.try_increment(collection, metric, 10).expect("it is known, so it needs no room");
             self.accept(collection, metric, 10);

@@ -155,7 +155,7 @@ mod tests {
         written.time();
         let query = Query::bucket(CollectionName::new(COLLECTION).unwrap(), ours.day);
         let rows = ours.runtime.block_on(ours.store.read(&query, None)).unwrap();
-        assert_eq!(rows[&ours.day].values().sum::<i64>(), 2 * 10 * 3);
+        assert_eq!(rows[&ours.day].values().map(Result::unwrap).sum::<i64>(), 2 * 10 * 3);
         let sum =
             written.connection.query_row("SELECT sum(value) FROM counter", [], |row| row.get::<_, i64>(0));
         assert_eq!(sum.unwrap(), 2 * 10 * 3);

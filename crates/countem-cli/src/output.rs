@@ -1,14 +1,19 @@
 //! Formats of results.
 
 use std::{
+    borrow::Cow,
+    collections::BTreeMap,
     fmt::Display,
     io::{self, Write},
 };
 
 use anyhow::Result;
 use comfy_table::{CellAlignment, Table};
+use countem_query::{Counters, Unreadable};
 use serde::Serialize;
 use serde_json::{Value, json};
+
+use crate::exit::Exit;
 
 /// Format of results, the value of `--output`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -29,6 +34,8 @@ pub(crate) enum Format {
 pub(crate) enum Cell {
     Text(String),
     Number(i64),
+    /// Reason why there is no value.
+    Error(String),
 }
 
 /// Rows of values under named columns.
@@ -38,6 +45,16 @@ pub(crate) struct Listing {
     /// Number of leading columns that are the same in every row, which a table leaves out.
     constant: usize,
     rows: Vec<Vec<Cell>>,
+}
+
+impl Cell {
+    fn text(&self) -> Cow<'_, str> {
+        match self {
+            Self::Text(text) => text.into(),
+            Self::Number(number) => number.to_string().into(),
+            Self::Error(why) => format!("error: {why}").into(),
+        }
+    }
 }
 
 impl From<&str> for Cell {
@@ -50,6 +67,39 @@ impl From<i64> for Cell {
     fn from(number: i64) -> Self {
         Self::Number(number)
     }
+}
+
+impl From<Result<i64, &Unreadable>> for Cell {
+    fn from(value: Result<i64, &Unreadable>) -> Self {
+        value.map_or_else(|why| Self::Error(why.to_string()), Self::Number)
+    }
+}
+
+/// Counters in JSON: those that have a value, and beside them `errors`, which is left out when there are none.
+#[derive(Debug, Serialize)]
+pub(crate) struct JsonCounters<'a> {
+    counters: BTreeMap<&'a str, i64>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    errors: BTreeMap<&'a str, String>,
+}
+
+impl<'a> From<&'a Counters> for JsonCounters<'a> {
+    fn from(counters: &'a Counters) -> Self {
+        let errors = counters.unreadable().map(|(metric, why)| (metric, why.to_string()));
+        Self { counters: counters.readable().collect(), errors: errors.collect() }
+    }
+}
+
+/// Reports the counters without an exact value, and returns the exit code of a command that printed the others.
+pub(crate) fn say_unreadable<'a>(collections: impl IntoIterator<Item = (&'a str, &'a Counters)>) -> Exit {
+    let mut exit = Exit::Ok;
+    for (collection, counters) in collections {
+        for (metric, why) in counters.unreadable() {
+            say(format_args!("countem: `{metric}` of `{collection}` cannot be read: {why}"));
+            exit = Exit::Partly;
+        }
+    }
+    exit
 }
 
 impl Listing {
@@ -104,12 +154,10 @@ impl Listing {
         table.load_style(comfy_table::presets::NOTHING);
         table.set_header(self.columns[self.constant..].iter().map(|name| name.to_uppercase()));
         for row in &self.rows {
-            table.add_row(row[self.constant..].iter().map(|cell| match cell {
-                Cell::Text(text) => text.clone(),
-                Cell::Number(number) => number.to_string(),
-            }));
+            table.add_row(row[self.constant..].iter().map(Cell::text));
         }
-        let is_number = |at: usize| matches!(self.rows[0][self.constant + at], Cell::Number(_));
+        let is_number =
+            |at: usize| self.rows.iter().any(|row| matches!(row[self.constant + at], Cell::Number(_)));
         for (at, column) in table.column_iter_mut().enumerate() {
             column.set_padding((0, 2));
             if is_number(at) {
@@ -130,11 +178,12 @@ impl Listing {
     fn objects(&self) -> impl Iterator<Item = Value> {
         self.rows.iter().map(|row| {
             let pairs = self.columns.iter().zip(row).map(|(name, cell)| {
-                let value = match cell {
-                    Cell::Text(text) => Value::from(text.as_str()),
-                    Cell::Number(number) => Value::from(*number),
+                let (name, value) = match cell {
+                    Cell::Text(text) => (*name, Value::from(text.as_str())),
+                    Cell::Number(number) => (*name, Value::from(*number)),
+                    Cell::Error(why) => ("error", Value::from(why.as_str())),
                 };
-                ((*name).to_owned(), value)
+                (name.to_owned(), value)
             });
             Value::Object(pairs.collect())
         })
@@ -149,12 +198,12 @@ impl Listing {
         for row in &self.rows {
             for (at, cell) in row.iter().enumerate() {
                 out.write_all(if at > 0 { b"," } else { b"" })?;
-                match cell {
-                    Cell::Number(number) => write!(out, "{number}")?,
-                    Cell::Text(text) if text.contains(['"', ',', '\n', '\r']) => {
-                        write!(out, "\"{}\"", text.replace('"', "\"\""))?;
-                    }
-                    Cell::Text(text) => out.write_all(text.as_bytes())?,
+                // No program reads the words of an error as a number.
+                let text = cell.text();
+                if text.contains(['"', ',', '\n', '\r']) {
+                    write!(out, "\"{}\"", text.replace('"', "\"\""))?;
+                } else {
+                    out.write_all(text.as_bytes())?;
                 }
             }
             writeln!(out)?;

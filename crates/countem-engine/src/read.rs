@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use countem_core::{Batch, CollectionName, Delta};
+use countem_core::{Batch, CollectionName};
 use countem_query::{ReadError, Source};
 use countem_store::{ErrorKind, Query, Rows, Store, StoreError, async_trait, overlay};
 use futures_util::future::join_all;
@@ -174,15 +174,10 @@ async fn answer(observed: Observed, store: &dyn Store, in_flight: Option<&Batch>
     let Observed { query, unsent, answers } = observed;
     let read = store.read(&query, in_flight).await.map(|mut rows| {
         for (bucket, counters) in &unsent {
-            let deltas = counters.iter().map(|(metric, n)| Delta {
-                collection: query.collection.as_str(),
-                metric,
-                bucket: *bucket,
-                n,
-                increments: 0,
-            });
-            overlay(&mut rows, &query, deltas);
+            let row = rows.entry(*bucket).or_default();
+            counters.iter().for_each(|(metric, n)| row.merge(metric, n.map_err(Clone::clone)));
         }
+        query.cut(&mut rows);
         Arc::new(rows)
     });
     for answer in answers {

@@ -1,7 +1,7 @@
 //! Errors of reads.
 
 use countem_core::{Bucket, CollectionName, Period};
-use countem_store::StoreError;
+use countem_store::{StoreError, Unreadable};
 
 /// An error of a read.
 #[derive(Debug, thiserror::Error)]
@@ -20,13 +20,15 @@ pub enum ReadError {
         /// The stored periods.
         stored: String,
     },
-    /// The derived value leaves the range of `i64`.
-    #[error("sum of `{metric}` over `{bucket}` exceeds the range of a 64-bit integer")]
-    Overflow {
+    /// The metric was counted, and has no exact value.
+    #[error("`{metric}` cannot be read in `{bucket}`: {why}")]
+    Unreadable {
         /// The metric.
         metric: String,
         /// The requested bucket.
         bucket: Bucket,
+        /// The reason.
+        why: Unreadable,
     },
     /// The source was shut down.
     #[error("collector is shut down")]

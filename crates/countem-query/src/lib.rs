@@ -5,7 +5,7 @@ mod reader;
 mod source;
 mod when;
 
-pub use countem_store::Counters;
+pub use countem_store::{Counters, Unreadable};
 pub use error::ReadError;
 pub use reader::Reader;
 pub use source::{Source, StoreSource};

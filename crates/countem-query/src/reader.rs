@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, num::NonZeroUsize, sync::Arc};
 
 use countem_core::{Bucket, BucketRange, CollectionName, MetricName, Period, Schedules};
-use countem_store::{Counters, Query, Select, Store};
+use countem_store::{Counters, Query, Select, Store, Unreadable};
 use futures_util::future::try_join_all;
 
 use crate::{ReadError, Source, StoreSource};
@@ -26,7 +26,8 @@ impl Reader {
         Self::new(Arc::new(StoreSource(store)), schedules)
     }
 
-    /// Returns all counters of one bucket, sorted by metric; empty when nothing was counted.
+    /// Returns all counters of one bucket, sorted by metric; empty when nothing was counted. A metric without an exact value is
+    /// among them as [`Unreadable`], and spoils no other.
     ///
     /// # Errors
     /// [`ReadError`]: the source cannot be read, or the bucket does not follow exactly from stored ones.
@@ -71,7 +72,7 @@ impl Reader {
     /// Returns one counter, `None` when it was never counted in the bucket.
     ///
     /// # Errors
-    /// As [`get_counters`](Self::get_counters).
+    /// As [`get_counters`](Self::get_counters), and [`ReadError::Unreadable`].
     pub async fn get(
         &self,
         collection: &CollectionName,
@@ -79,13 +80,13 @@ impl Reader {
         bucket: Bucket,
     ) -> Result<Option<i64>, ReadError> {
         let counters = self.sum(collection, bucket, Select::One(metric.clone())).await?;
-        Ok(counters.get(metric.as_str()))
+        counters.get(metric.as_str()).map_err(|why| unreadable(metric, bucket, why))
     }
 
     /// Returns one counter in every bucket of a range in which it was counted.
     ///
     /// # Errors
-    /// As [`get_counters`](Self::get_counters).
+    /// As [`get`](Self::get).
     pub async fn series(
         &self,
         collection: &CollectionName,
@@ -98,9 +99,8 @@ impl Reader {
             select: Select::One(metric.clone()),
         };
         let zone = self.schedules.of(collection.as_str()).zone();
-        let mut sums = BTreeMap::<Bucket, i128>::new();
+        let mut sums = BTreeMap::<Bucket, Counters>::new();
         for (fine, counters) in self.source.rows(&query).await? {
-            let Some(value) = counters.get(metric.as_str()) else { continue };
             let bucket = fine.rollup(range.period(), zone);
             // Both ends of the range nest, but the zone may have had another offset in between. Spans of UTC always nest.
             if range.period().is_civil()
@@ -110,10 +110,15 @@ impl Reader {
                 return Err(self.not_stored(collection, range.period()));
             }
             if let Some(bucket) = bucket.filter(|bucket| range.contains(*bucket)) {
-                *sums.entry(bucket).or_default() += i128::from(value);
+                let sum = sums.entry(bucket).or_default();
+                counters.into_iter().for_each(|(metric, part)| sum.merge(&metric, part));
             }
         }
-        sums.into_iter().map(|(bucket, sum)| Ok((bucket, in_i64(sum, metric.as_str(), bucket)?))).collect()
+        let value = |bucket, sum: &Counters| {
+            let value = sum.get(metric.as_str()).map_err(|why| unreadable(metric, bucket, why));
+            value.transpose().map(|value| value.map(|value| (bucket, value)))
+        };
+        sums.iter().filter_map(|(bucket, sum)| value(*bucket, sum)).collect()
     }
 
     /// Lists the collections that hold a counter, sorted.
@@ -164,18 +169,15 @@ impl Reader {
         if rows.len() < 2 {
             return Ok(rows.next().unwrap_or_default());
         }
-        let mut sums = BTreeMap::<String, i128>::new();
-        for (metric, value) in rows.flatten() {
-            *sums.entry(metric).or_default() += i128::from(value);
-        }
+        let mut sums = Counters::sum(rows.flatten());
         // The sums beyond the limit lack the metrics that were cut from the pages of single buckets.
-        let sums = sums.into_iter().take(query.limit());
-        sums.map(|(metric, sum)| in_i64(sum, &metric, bucket).map(|sum| (metric, sum))).collect()
+        sums.truncate(query.limit());
+        Ok(sums)
     }
 }
 
-fn in_i64(sum: i128, metric: &str, bucket: Bucket) -> Result<i64, ReadError> {
-    i64::try_from(sum).map_err(|_| ReadError::Overflow { metric: metric.to_owned(), bucket })
+fn unreadable(metric: &MetricName, bucket: Bucket, why: &Unreadable) -> ReadError {
+    ReadError::Unreadable { metric: metric.to_string(), bucket, why: why.clone() }
 }
 
 #[cfg(test)]

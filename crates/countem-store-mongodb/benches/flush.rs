@@ -174,7 +174,7 @@ async fn flush(uri: &str, size: usize) -> Result<f64> {
         reads.push(start.elapsed());
         let expected = i64::try_from(3 * batches.len())?;
         let day = rows.values().next().context("the day is there")?;
-        ensure!(day.len() == size && day.values().all(|value| value == expected), "the counts are wrong");
+        ensure!(day.len() == size && day.values().all(|value| value == Ok(expected)), "the counts are wrong");
     }
     println!("read back {size} counters: {:.1} ms", median(&mut reads));
     Ok(rate)

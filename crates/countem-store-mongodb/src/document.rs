@@ -3,6 +3,7 @@
 use std::fmt;
 
 use countem_core::{BatchId, Bucket, Period};
+use countem_store::Unreadable;
 use mongodb::bson::{
     RawBsonRef, RawDocument, Regex,
     raw::{CStr, CString, cstr},
@@ -77,27 +78,58 @@ pub(crate) fn bucket_id_len(period: Period) -> usize {
     }
 }
 
-/// Returns the count that a stored value stands for, `None` if it is no whole number.
-pub(crate) fn value_of(stored: RawBsonRef<'_>) -> Option<i64> {
+/// Returns the count that a stored value stands for.
+///
+/// # Errors
+/// It stands for no whole number, or for one of several.
+pub(crate) fn value_of(stored: RawBsonRef<'_>) -> Result<i64, Unreadable> {
     match stored {
-        RawBsonRef::Int64(value) => Some(value),
-        RawBsonRef::Int32(value) => Some(value.into()),
-        // A person who writes `5` in an old shell stores a float. Beyond 2^53 it could be any of several numbers.
-        RawBsonRef::Double(value) if value.fract() == 0.0 && value.abs() <= 9_007_199_254_740_992.0 =>
+        RawBsonRef::Int64(value) => Ok(value),
+        RawBsonRef::Int32(value) => Ok(value.into()),
+        // A person who writes `5` in an old shell stores a float. From 2^53 on it could be any of several numbers.
+        RawBsonRef::Double(value) if value.fract() == 0.0 && value.abs() < 9_007_199_254_740_992.0 =>
         {
             #[allow(
                 clippy::cast_possible_truncation,
                 reason = "a whole number below 2^53 is exact in both types"
             )]
-            Some(value as i64)
+            Ok(value as i64)
         }
-        _ => None,
+        other => Err(Unreadable::no_integer(named(other))),
+    }
+}
+
+/// Names a stored value that is no counter.
+pub(crate) fn named(value: RawBsonRef<'_>) -> String {
+    match value {
+        RawBsonRef::Double(value) if value.is_nan() || value.abs() < 1e15 => value.to_string(),
+        RawBsonRef::Double(value) => format!("the float {value:e}"),
+        RawBsonRef::Decimal128(value) => format!("the decimal {value}"),
+        RawBsonRef::String(_) => "a string".to_owned(),
+        RawBsonRef::Document(_) => "an object".to_owned(),
+        RawBsonRef::Array(_) => "an array".to_owned(),
+        RawBsonRef::Null => "null".to_owned(),
+        other => format!("of type {:?}", other.element_type()),
     }
 }
 
 /// Returns the whole number in a field.
 pub(crate) fn number_in(document: &RawDocument, field: impl AsRef<str>) -> Option<i64> {
-    document.get(field).ok().flatten().and_then(value_of)
+    document.get(field).ok().flatten().and_then(|value| value_of(value).ok())
+}
+
+/// Returns the counters of a document.
+///
+/// # Errors
+/// The field holds something else, so that nothing is known of its counters; the words name it.
+pub(crate) fn counters_of(document: &RawDocument) -> Result<Option<&RawDocument>, String> {
+    let damaged = |found: String| format!("the field `{COUNTERS}` is {found}, not an object");
+    match document.get(COUNTERS) {
+        Ok(None) => Ok(None),
+        Ok(Some(RawBsonRef::Document(counters))) => Ok(Some(counters)),
+        Ok(Some(other)) => Err(damaged(named(other))),
+        Err(error) => Err(damaged(error.to_string())),
+    }
 }
 
 /// Returns the watermark of a batch.
@@ -141,7 +173,7 @@ pub(crate) struct DamagedSplit;
 
 #[cfg(test)]
 mod tests {
-    use mongodb::bson::rawdoc;
+    use mongodb::bson::{Decimal128, RawBson, rawdoc};
 
     use super::*;
 
@@ -168,9 +200,27 @@ mod tests {
 
     #[test]
     fn only_whole_numbers_are_values() {
-        let stored = rawdoc! { "a": 1_i64, "b": 2, "c": 3.0, "d": 3.5, "e": 1e300, "f": "4" };
-        let value = |field| value_of(stored.get(field).unwrap().unwrap());
-        assert_eq!(["a", "b", "c", "d", "e", "f"].map(value), [Some(1), Some(2), Some(3), None, None, None]);
+        const EXACT: f64 = 9_007_199_254_740_991.0;
+        let stored = rawdoc! { "a": 1_i64, "b": 2, "c": 3.0, "d": -EXACT, "e": i64::MAX };
+        let value = |field| value_of(stored.get(field).unwrap().unwrap()).unwrap();
+        assert_eq!(["a", "b", "c", "d", "e"].map(value), [1, 2, 3, -9_007_199_254_740_991, i64::MAX]);
+        let decimal: Decimal128 = "7".parse().unwrap();
+        let damaged = rawdoc! {
+            "a": 12.5, "b": EXACT + 1.0, "c": f64::NAN, "d": decimal, "e": "4", "f": RawBson::Null, "g": {}, "h": true,
+        };
+        let words = |field| value_of(damaged.get(field).unwrap().unwrap()).unwrap_err().to_string();
+        for (field, said) in [
+            ("a", "12.5"),
+            ("b", "the float 9.007199254740992e15"),
+            ("c", "NaN"),
+            ("d", "the decimal 7"),
+            ("e", "a string"),
+            ("f", "null"),
+            ("g", "an object"),
+            ("h", "of type Boolean"),
+        ] {
+            assert!(words(field).contains(&format!("is {said}, not a whole number")), "{}", words(field));
+        }
     }
 
     #[test]

@@ -8,16 +8,22 @@
 //! only if one of the documents that *cover* its metric showed the watermark: each document is read once, counters and
 //! watermark together, and the delta ends up in exactly one of them.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fmt::Display};
 
 use countem_core::{Batch, Bucket, Delta};
-use countem_store::{Counters, Query, Rows, Select, StoreError, overlay};
-use mongodb::bson::{RawArrayBuf, RawDocument, RawDocumentBuf, raw::cstr, rawdoc};
+use countem_store::{Counters, ErrorKind, Query, Rows, Select, StoreError, Unreadable, overlay};
+use mongodb::bson::{
+    RawArrayBuf, RawDocument, RawDocumentBuf,
+    raw::{CStr, cstr},
+    rawdoc,
+};
 
 use crate::{
     command::{self, Level, action},
     connection::Connection,
-    document::{COUNTERS, DocumentId, WATERMARKS, bucket_id_len, has_batch, id_bounds, pattern, value_of},
+    document::{
+        COUNTERS, DocumentId, WATERMARKS, bucket_id_len, counters_of, has_batch, id_bounds, pattern, value_of,
+    },
     error::without_effect,
     names::{counter_path, decode_metric, mongo_collection, path},
     partition::{Partition, hash},
@@ -26,6 +32,8 @@ use crate::{
 /// Maximum number of buckets that are read one by one. A longer range is read as one span of ids, in which buckets of other
 /// periods are skipped.
 const MAX_SPANS: usize = 1000;
+/// Type of the counters, in the answer to a query for one metric.
+const KIND: &CStr = cstr!("kind");
 /// Maximum number of attempts to read.
 const MAX_ATTEMPTS: usize = 3;
 
@@ -66,10 +74,17 @@ fn find(
         Select::One(metric) => {
             let counter = counter_path(metric.as_str());
             projection.append(&counter, 1);
-            // A document without the counter contributes nothing, unless it has the watermark.
+            // A projection of one field shows nothing of counters that are no object.
+            projection.append(KIND, rawdoc! { "$type": format!("${COUNTERS}") });
+            // A document without the counter contributes nothing, unless it has the watermark or its counters are damaged.
             let fields = [Some(&counter), watermark.as_ref()].into_iter().flatten();
             let exists = |field| rawdoc! { field: { "$exists": true } };
-            filter.append(cstr!("$or"), fields.map(exists).collect::<RawArrayBuf>());
+            let damaged = [
+                rawdoc! { COUNTERS: { "$not": { "$type": "object" } } },
+                // An array of objects is of both types.
+                rawdoc! { COUNTERS: { "$type": "array" } },
+            ];
+            filter.append(cstr!("$or"), fields.map(exists).chain(damaged).collect::<RawArrayBuf>());
         }
     }
     if let Some(watermark) = watermark {
@@ -137,7 +152,7 @@ impl<'a> Pending<'a> {
 struct Sums<'a> {
     query: &'a Query,
     pending: Option<&'a Pending<'a>>,
-    buckets: BTreeMap<Bucket, Vec<(String, i128)>>,
+    buckets: BTreeMap<Bucket, Vec<(String, Result<i64, Unreadable>)>>,
     /// Documents that have the batch.
     applied: BTreeMap<Bucket, Vec<Partition>>,
 }
@@ -155,23 +170,29 @@ impl<'a> Sums<'a> {
         if self.pending.is_some_and(|pending| has_batch(document, pending.batch.id())) {
             self.applied.entry(bucket).or_default().push(partition);
         }
-        let Ok(counters) = document.get_document(COUNTERS) else { return Ok(()) };
+        let collection = &self.query.collection;
+        let damaged = |why: &dyn Display| {
+            let document = format!("the document `{bucket}/{partition}` of `{collection}`");
+            StoreError::new(ErrorKind::Refused, format!("cannot read {document}: {why}"))
+        };
+        let kind = document.get_str(KIND).ok().filter(|kind| !["object", "missing"].contains(kind));
+        if let Some(kind) = kind {
+            return Err(damaged(&format_args!("the field `{COUNTERS}` is of type {kind}, not an object")));
+        }
+        let Some(counters) = counters_of(document).map_err(|why| damaged(&why))? else { return Ok(()) };
         let values = self.buckets.entry(bucket).or_default();
         for field in counters {
-            let Ok((name, value)) = field else { break };
-            // A value that is no number counts nothing. Deltas for it are quarantined, with the reason.
-            if let Some(value) = value_of(value) {
-                let metric = decode_metric(name.as_str());
-                if self.query.selects(&metric) {
-                    values.push((metric.into_owned(), value.into()));
-                }
+            let (name, value) = field.map_err(|error| damaged(&error))?;
+            let metric = decode_metric(name.as_str());
+            if self.query.selects(&metric) {
+                values.push((metric.into_owned(), value_of(value)));
             }
         }
         Ok(())
     }
 
     fn finish(self, query: &Query) -> Rows {
-        let sums = self.buckets.into_iter().map(|(bucket, values)| (bucket, sum(values)));
+        let sums = self.buckets.into_iter().map(|(bucket, values)| (bucket, Counters::sum(values)));
         let mut rows: Rows = sums.filter(|(_, counters)| !counters.is_empty()).collect();
         // Partitions have no order by metric, so a page is cut from whole buckets.
         query.cut(&mut rows);
@@ -184,42 +205,5 @@ impl<'a> Sums<'a> {
             overlay(&mut rows, query, missing.map(|(_, delta)| *delta));
         }
         rows
-    }
-}
-
-/// Adds up the values of each metric. A value fits into `i64`; a sum that does not is shown as the end of the range.
-fn sum(mut values: Vec<(String, i128)>) -> Counters {
-    values.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
-    values.dedup_by(|(metric, n), (kept, sum)| {
-        let is_same = metric == kept;
-        if is_same {
-            *sum += *n;
-        }
-        is_same
-    });
-    let clamped = |sum: i128| i64::try_from(sum).unwrap_or(if sum < 0 { i64::MIN } else { i64::MAX });
-    values.into_iter().map(|(metric, sum)| (metric, clamped(sum))).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn parts_of_a_metric_are_summed() {
-        let max = i128::from(i64::MAX);
-        let values = [
-            ("b", 1),
-            ("a", 2),
-            ("b", 3),
-            ("b", -1),
-            ("c", max),
-            ("c", 2),
-            ("c", -1),
-            ("d", max),
-            ("d", -max),
-        ];
-        let sums = [("a", 2), ("b", 3), ("c", i64::MAX), ("d", 0)].map(|(metric, n)| (metric.to_owned(), n));
-        assert_eq!(sum(values.map(|(metric, n)| (metric.to_owned(), n)).to_vec()), Counters::from(sums));
     }
 }

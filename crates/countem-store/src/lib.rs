@@ -13,7 +13,7 @@ mod query;
 mod store;
 
 pub use countem_core::Quarantined;
-pub use counters::{Counters, Iter};
+pub use counters::{Counters, Iter, Unreadable};
 pub use error::{ErrorKind, StoreError};
 pub use faulty::{Fault, Faults, FaultyStore};
 pub use memory::MemoryStore;

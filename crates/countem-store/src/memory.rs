@@ -89,12 +89,16 @@ impl Store for MemoryStore {
             state.counters.range(range).filter(|((_, b), _)| query.range.contains(*b))
         {
             let selected: Counters = match &query.select {
+                // Sums are checked before they are stored, so every counter is readable.
                 Select::One(metric) => {
-                    counters.get(metric.as_str()).map(|value| (metric.as_str(), value)).into_iter().collect()
+                    let value = counters.get(metric.as_str()).ok().flatten();
+                    value.map(|value| (metric.as_str(), value)).into_iter().collect()
                 }
-                Select::All | Select::Page { .. } => {
-                    counters.iter().filter(|(metric, _)| query.selects(metric)).take(query.limit()).collect()
-                }
+                Select::All | Select::Page { .. } => counters
+                    .readable()
+                    .filter(|(metric, _)| query.selects(metric))
+                    .take(query.limit())
+                    .collect(),
             };
             if !selected.is_empty() {
                 rows.insert(*bucket, selected);

@@ -33,6 +33,8 @@ use crate::{Query, Rows, StoreError};
 /// **Reads are exact.** A read sees every batch that was resolved before it began. `in_flight` is the caller's own
 /// unresolved batch: the read answers as if it had been applied exactly once, whether or not it already was. A page
 /// ([`Select::Page`](crate::Select::Page)) holds in each bucket the first selected metrics in byte order, `in_flight` included.
+/// A counter without an exact value (the sum leaves `i64`, a stored value is no whole number) is in the answer as
+/// [`Unreadable`](crate::Unreadable), neither left out nor guessed, and spoils no other.
 ///
 /// **Names are opaque.** Whatever the rules of [`CollectionName`] and [`MetricName`](countem_core::MetricName) admit is stored and read back
 /// identically, and no two names are ever mixed up.

@@ -90,6 +90,9 @@ impl Collector {
     ///
     /// Weeks, months, years and `all` that are not stored are summed from days.
     ///
+    /// A metric without an exact value (its sum exceeds 64 bits, or the stored value is no whole number) is among them as
+    /// [`Unreadable`](crate::Unreadable) and spoils no other, so every value is a `Result`.
+    ///
     /// # Errors
     /// [`Error`]: invalid name, a bucket that does not follow from what is stored, or a store that could not be read.
     pub async fn get_counters(&self, collection: &str, when: impl Into<When>) -> Result<Counters, Error> {
@@ -112,7 +115,7 @@ impl Collector {
     /// Returns one counter, `None` when it was never counted in this bucket.
     ///
     /// # Errors
-    /// As [`get_counters`](Self::get_counters).
+    /// As [`get_counters`](Self::get_counters), and when the counter is unreadable.
     pub async fn get(
         &self,
         collection: &str,

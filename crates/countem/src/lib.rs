@@ -29,7 +29,7 @@ pub use countem_core::{
 };
 pub use countem_engine::{Counter, Durability, Refusal, ShutdownReport, StartError, Stats};
 pub use countem_query::When;
-pub use countem_store::Counters;
+pub use countem_store::{Counters, Unreadable};
 
 /// The configuration of files, environment and flags.
 #[cfg(feature = "config")]

@@ -13,7 +13,7 @@ use crate::{
     cli::bucket::BucketFlags,
     exit::Exit,
     global::Global,
-    output::{Listing, say},
+    output::{Listing, say, say_unreadable},
     store::{Effective, block_on},
 };
 
@@ -34,7 +34,22 @@ Examples:
 #[derive(Debug, Serialize)]
 struct Everything<'a> {
     bucket: String,
-    collections: BTreeMap<&'a str, &'a Counters>,
+    collections: BTreeMap<&'a str, BTreeMap<&'a str, i64>>,
+    /// By collection and metric.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    errors: BTreeMap<&'a str, BTreeMap<&'a str, String>>,
+}
+
+impl<'a> Everything<'a> {
+    fn new(bucket: String, all: &'a BTreeMap<CollectionName, Counters>) -> Self {
+        let collections = all.iter().map(|(name, counters)| (name.as_str(), counters.readable().collect()));
+        let errors = all.iter().map(|(name, counters)| {
+            let errors = counters.unreadable().map(|(metric, why)| (metric, why.to_string()));
+            (name.as_str(), BTreeMap::from_iter(errors))
+        });
+        let errors = errors.filter(|(_, errors)| !errors.is_empty()).collect();
+        Self { bucket, collections: collections.collect(), errors }
+    }
 }
 
 impl All {
@@ -53,9 +68,7 @@ impl All {
                 listing.push([bucket.as_str().into(), collection, metric.into(), value.into()]);
             }
         }
-        let collections =
-            all.iter().map(|(name, counters)| (CollectionName::as_str(name), counters)).collect();
-        listing.print(global.output, &Everything { bucket, collections })?;
-        Ok(Exit::Ok)
+        listing.print(global.output, &Everything::new(bucket, &all))?;
+        Ok(say_unreadable(all.iter().map(|(name, counters)| (name.as_str(), counters))))
     }
 }

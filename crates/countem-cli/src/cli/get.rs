@@ -6,7 +6,7 @@ use anyhow::Result;
 use clap::Args;
 use countem_config::similar;
 use countem_core::{Bucket, CollectionName, MetricName};
-use countem_query::{Counters, Reader};
+use countem_query::{Counters, ReadError, Reader};
 use jiff::Timestamp;
 use serde::Serialize;
 
@@ -14,7 +14,7 @@ use crate::{
     cli::bucket::BucketFlags,
     exit::{Exit, NotFound},
     global::Global,
-    output::{Format, Listing, say},
+    output::{Format, JsonCounters, Listing, say, say_unreadable},
     store::{Effective, block_on},
 };
 
@@ -34,14 +34,19 @@ const AFTER: &str = "\
 Examples:
   countem get web
   countem get web 'GET 200' --date 2015-05-17
-  countem get web --bucket 2015-05 -o json";
+  countem get web --bucket 2015-05 -o json
+
+A counter whose sum exceeds 64 bits, or whose stored value is no whole number, is
+shown with an error in place of its value (in JSON under `errors`). The others are
+printed, and the exit code is 6.";
 
 /// The counters of one bucket, as they are in JSON.
 #[derive(Debug, Serialize)]
 struct Got<'a> {
     collection: &'a str,
     bucket: String,
-    counters: &'a Counters,
+    #[serde(flatten)]
+    counters: JsonCounters<'a>,
 }
 
 impl Get {
@@ -54,9 +59,9 @@ impl Get {
             if counters.is_empty() && !global.quiet {
                 say(format_args!("nothing was counted in `{}` on {bucket}", self.collection));
             }
-            self.print(global.output, bucket, &counters)
-        })?;
-        Ok(Exit::Ok)
+            self.print(global.output, bucket, &counters)?;
+            Ok(say_unreadable([(self.collection.as_str(), &counters)]))
+        })
     }
 
     async fn read(&self, reader: &Reader, bucket: Bucket) -> Result<Counters> {
@@ -64,7 +69,11 @@ impl Get {
         let counters = match metric {
             None => reader.get_counters(collection, bucket).await?,
             Some(metric) => {
-                let value = reader.get(collection, metric, bucket).await?;
+                let value = match reader.get(collection, metric, bucket).await {
+                    Ok(value) => value.map(Ok),
+                    Err(ReadError::Unreadable { why, .. }) => Some(Err(why)),
+                    Err(error) => return Err(error.into()),
+                };
                 value.map(|value| (metric.to_string(), value)).into_iter().collect()
             }
         };
@@ -84,17 +93,16 @@ impl Get {
     }
 
     fn print(&self, format: Format, bucket: Bucket, counters: &Counters) -> Result<()> {
-        if let (Format::Table, Some(_), Some(value)) = (format, &self.metric, counters.values().next()) {
+        if let (Format::Table, Some(_)) = (format, &self.metric) {
             // The bare value, for scripts.
-            writeln!(io::stdout(), "{value}")?;
-            return Ok(());
+            return Ok(counters.readable().try_for_each(|(_, value)| writeln!(io::stdout(), "{value}"))?);
         }
         let (collection, bucket) = (self.collection.as_str(), bucket.to_string());
         let mut listing = Listing::new(&["collection", "bucket", "metric", "value"]).hide(2);
         for (metric, value) in counters {
             listing.push([collection.into(), bucket.as_str().into(), metric.into(), value.into()]);
         }
-        listing.print(format, &Got { collection, bucket, counters })
+        listing.print(format, &Got { collection, bucket, counters: counters.into() })
     }
 }
 

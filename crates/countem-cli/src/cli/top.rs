@@ -1,6 +1,6 @@
 //! `countem top`
 
-use std::cmp::Reverse;
+use std::{cmp::Reverse, collections::BTreeMap};
 
 use anyhow::Result;
 use clap::Args;
@@ -12,7 +12,7 @@ use crate::{
     cli::{bucket::BucketFlags, get},
     exit::Exit,
     global::Global,
-    output::{Listing, say},
+    output::{Listing, say, say_unreadable},
     store::{Effective, block_on},
 };
 
@@ -40,6 +40,9 @@ struct Ranking<'a> {
     collection: &'a str,
     bucket: String,
     counters: Vec<Ranked<'a>>,
+    /// Counters without a value, which have no rank.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    errors: BTreeMap<&'a str, String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -64,7 +67,8 @@ impl Top {
             say(format_args!("nothing was counted in `{}` on {bucket}", self.collection));
         }
         // Counters come sorted by metric, and the sort is stable: equal values stay so.
-        let mut ranked: Vec<_> = counters.iter().map(|(metric, value)| Ranked { metric, value }).collect();
+        let mut ranked: Vec<_> =
+            counters.readable().map(|(metric, value)| Ranked { metric, value }).collect();
         ranked.sort_by_key(|counter| Reverse(counter.value));
         ranked.truncate(self.number);
 
@@ -73,7 +77,11 @@ impl Top {
         for Ranked { metric, value } in &ranked {
             listing.push([collection.into(), bucket.as_str().into(), (*metric).into(), (*value).into()]);
         }
-        listing.print(global.output, &Ranking { collection, bucket, counters: ranked })?;
-        Ok(Exit::Ok)
+        for (metric, why) in counters.unreadable() {
+            listing.push([collection.into(), bucket.as_str().into(), metric.into(), Err(why).into()]);
+        }
+        let errors = counters.unreadable().map(|(metric, why)| (metric, why.to_string())).collect();
+        listing.print(global.output, &Ranking { collection, bucket, counters: ranked, errors })?;
+        Ok(say_unreadable([(collection, &counters)]))
     }
 }

@@ -289,7 +289,7 @@ mod tests {
             let delivered = delivery.finish(given_up).await;
             assert_eq!((delivered.increments, delivered.in_doubt), (1, 2), "{first:?}");
             assert_eq!(delivered.failure.unwrap().kind(), ErrorKind::InDoubt);
-            assert_eq!(read(&*memory, "2026-11-20").await.get("b").is_some(), is_stored);
+            assert_eq!(read(&*memory, "2026-11-20").await.get("b").unwrap().is_some(), is_stored);
         }
     }
 

@@ -121,6 +121,54 @@ fn top_ranks_by_value_and_ties_by_name() {
 }
 
 #[test]
+fn sum_beyond_64_bits_spoils_no_other() {
+    let sandbox = Sandbox::new();
+    let most = i64::MAX.to_string();
+    for (metric, n, day) in [
+        ("big", most.as_str(), DAY[1]),
+        ("big", "1", "2015-05-18"),
+        ("ok", "7", DAY[1]),
+        ("zero", "-2", DAY[1]),
+    ] {
+        sandbox.run(&["inc", "web", metric, n, "--date", day]).expect(0);
+    }
+    const MONTH: [&str; 2] = ["--bucket", "2015-05"];
+    const WHY: &str = "the sum 9223372036854775808 exceeds the range of a 64-bit integer";
+    let run = |command: &[&str], format: &str| {
+        let ran = sandbox.run(&with(&with(command, &MONTH), &["-o", format])).expect(6);
+        assert!(ran.err.contains(&format!("`big` of `web` cannot be read: {WHY}")), "{}", ran.err);
+        ran.out
+    };
+    let get = ["get", "web"];
+    assert_eq!(
+        run(&get, "json"),
+        format!(
+            "{{\"collection\":\"web\",\"bucket\":\"2015-05\",\"counters\":{{\"ok\":7,\"zero\":-2}},\"errors\":{{\"big\":\"{WHY}\"}}}}\n"
+        )
+    );
+    assert_eq!(
+        run(&get, "ndjson").lines().next().unwrap(),
+        format!(r#"{{"collection":"web","bucket":"2015-05","metric":"big","error":"{WHY}"}}"#)
+    );
+    assert_eq!(
+        run(&get, "csv"),
+        format!(
+            "collection,bucket,metric,value\nweb,2015-05,big,error: {WHY}\nweb,2015-05,ok,7\nweb,2015-05,zero,-2\n"
+        )
+    );
+    let table = run(&get, "table");
+    assert!(table.contains(&format!("error: {WHY}\n")) && table.contains("  7\n"), "{table}");
+    let all: serde_json::Value = serde_json::from_str(&run(&["all"], "json")).unwrap();
+    assert_eq!(all["collections"]["web"], serde_json::json!({ "ok": 7, "zero": -2 }));
+    assert_eq!(all["errors"]["web"]["big"], WHY);
+    let top: serde_json::Value = serde_json::from_str(&run(&["top", "web", "-n", "1"], "json")).unwrap();
+    assert_eq!(top["counters"], serde_json::json!([{ "metric": "ok", "value": 7 }]));
+    assert_eq!(top["errors"]["big"], WHY);
+    assert_eq!(run(&["get", "web", "big"], "table"), "");
+    assert_eq!(sandbox.run(&["get", "web", "big", "--bucket", DAY[1]]).expect(0).out, format!("{most}\n"));
+}
+
+#[test]
 fn collections_lists_names() {
     let sandbox = filled();
     assert_eq!(sandbox.run(&["collections"]).expect(0).out, "COLLECTION\napp-events\nweb\n");

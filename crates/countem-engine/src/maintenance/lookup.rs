@@ -64,12 +64,13 @@ async fn compare(
         let with = read(store, &query, Some(batch)).await?;
         let after = read(store, &query, None).await?;
         deltas.retain(|delta| {
-            let value = |counters: &Counters| counters.get(delta.metric).unwrap_or(0);
-            let (before, with, after) = (value(&before), value(&with), value(&after));
-            let Some(sum) = before.checked_add(delta.n) else {
-                // A read leaves out a sum that overflows.
+            let value = |counters: &Counters| counters.get(delta.metric).map(Option::unwrap_or_default).ok();
+            // A value that cannot be read, or will overflow, tells nothing.
+            let (Some(before), Some(with), Some(after)) = (value(&before), value(&with), value(&after))
+            else {
                 return false;
             };
+            let Some(sum) = before.checked_add(delta.n) else { return false };
             let is_steady = before == after && (with == before || with == sum);
             seen.stored |= is_steady && with == before;
             seen.missing |= is_steady && with == sum;

@@ -41,7 +41,7 @@ async fn total_beyond_the_cap_stays_exact() {
         setup.engine.flush().await;
         let stored = setup.stored("2026-11-20").await;
         assert_eq!(stored.len(), 11);
-        assert_eq!(stored.values().sum::<i64>(), 25 * (round + 1));
+        assert_eq!(stored.values().map(Result::unwrap).sum::<i64>(), 25 * (round + 1));
         assert_eq!(stored[OVERFLOW_METRIC], 15 * (round + 1));
     }
     assert_eq!(setup.engine.stats().overflowed["c"], 45);
@@ -67,7 +67,7 @@ async fn full_engine_counts_known_and_refuses_new_counters() {
     setup.engine.flush().await;
     let stored = setup.stored("2026-11-20").await;
     assert_eq!(stored["m0"], 101);
-    assert_eq!(stored.values().sum::<i64>(), i64::try_from(accepted).unwrap() + 101);
+    assert_eq!(stored.values().map(Result::unwrap).sum::<i64>(), i64::try_from(accepted).unwrap() + 101);
     assert!(setup.engine.stats().is_balanced());
 }
 

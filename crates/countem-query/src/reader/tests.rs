@@ -64,8 +64,9 @@ async fn pages_add_up_to_the_sum() {
 }
 
 #[tokio::test]
-async fn sums_beyond_64_bits_are_refused() {
+async fn sum_beyond_64_bits_spoils_no_other() {
     let counted = [
+        ("2026-11-19", "a", 3),
         ("2026-11-19", "m", i64::MAX),
         ("2026-11-20", "m", 1),
         ("2026-12-01", "m", i64::MAX),
@@ -73,10 +74,23 @@ async fn sums_beyond_64_bits_are_refused() {
         ("2026-12-03", "m", -1),
     ];
     let reader = reader("UTC", &[Period::Day], &counted).await;
-    let refused = reader.get_counters(&web(), bucket("2026-11")).await;
-    assert!(matches!(refused, Err(ReadError::Overflow { .. })), "{refused:?}");
+    let (november, metric) = (bucket("2026-11"), MetricName::new("m").unwrap());
+    let read = reader.get_counters(&web(), november).await.unwrap();
+    assert_eq!(read.readable().collect::<Vec<_>>(), [("a", 3)]);
+    assert_eq!(read.unreadable().map(|(metric, _)| metric).collect::<Vec<_>>(), ["m"]);
+    let refused = reader.get(&web(), &metric, november).await;
+    assert!(matches!(refused, Err(ReadError::Unreadable { .. })), "{refused:?}");
+    let months = |last| BucketRange::new(november, bucket(last)).unwrap();
+    let refused = reader.series(&web(), &metric, months("2026-12")).await;
+    assert!(
+        matches!(refused, Err(ReadError::Unreadable { bucket, .. }) if bucket == november),
+        "{refused:?}"
+    );
     let fits = reader.get_counters(&web(), bucket("2026-12")).await.unwrap();
     assert_eq!(fits["m"], i64::MAX);
+    let limit = NonZeroUsize::new(1).unwrap();
+    let page = reader.get_page(&web(), november, Some("a"), limit).await.unwrap();
+    assert_eq!(page.unreadable().count(), 1, "it is in its place: {page:?}");
 }
 
 /// Clocks in Pyongyang were half an hour off the hours of UTC from August 2015 to May 2018.

@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     command::{self, Level},
-    document::{COUNTERS, QUARANTINED, number_in, watermark},
+    document::{COUNTERS, QUARANTINED, named, number_in, watermark},
     names::{counter_path, encode_metric},
 };
 
@@ -124,16 +124,6 @@ fn reason(counters: Option<RawBsonRef<'_>>, field: &str, n: i64) -> Option<Strin
             None
         }
         other => Some(format!("the stored value is {}, not a number", named(other))),
-    }
-}
-
-fn named(value: RawBsonRef<'_>) -> String {
-    match value {
-        RawBsonRef::String(_) => "a string".to_owned(),
-        RawBsonRef::Document(_) => "an object".to_owned(),
-        RawBsonRef::Array(_) => "an array".to_owned(),
-        RawBsonRef::Null => "null".to_owned(),
-        other => format!("of type {:?}", other.element_type()),
     }
 }
 

@@ -82,7 +82,7 @@ async fn sum(store: &MongoStore) -> Result<(usize, i64)> {
         select: Select::All,
     };
     let rows = store.read(&query, None).await?;
-    Ok((rows.len(), rows.values().flat_map(|counters| counters.values()).sum()))
+    Ok((rows.len(), rows.values().flat_map(|counters| counters.values()).map(Result::unwrap).sum()))
 }
 
 async fn loses_none(uri: &str) -> Result<()> {

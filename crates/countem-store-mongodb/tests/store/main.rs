@@ -8,4 +8,5 @@ mod quarantine;
 mod rollback;
 mod support;
 mod trouble;
+mod values;
 mod writers;

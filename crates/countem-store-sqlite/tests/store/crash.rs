@@ -23,7 +23,7 @@ fn whole_batches(folder: &Path, round: u64) -> u64 {
     let store = open(folder);
     let counters = block_on(counters(&store));
     let of_round: Vec<i64> = (0..METRICS)
-        .map(|i| counters.get(&format!("round {round} metric {i}")).unwrap_or_default())
+        .map(|i| counters.get(&format!("round {round} metric {i}")).unwrap().unwrap_or_default())
         .collect();
     assert!(of_round.iter().all(|value| *value == of_round[0]), "a torn batch: {of_round:?}");
     let connection = rusqlite::Connection::open(file(folder)).unwrap();

@@ -66,10 +66,10 @@ pub(super) fn all_names() -> Vec<String> {
 pub(super) async fn names_are_read_back_identically_and_never_mixed_up(store: &dyn Store, mut lane: Lane) {
     let names = all_names();
     let expected: Counters = names.iter().cloned().zip(1..).collect();
-    let deltas: Vec<_> = expected.iter().map(|(name, n)| (DAY, name, n)).collect();
+    let deltas: Vec<_> = expected.readable().map(|(name, n)| (DAY, name, n)).collect();
     apply(store, &lane.batch(&deltas)).await;
     assert_eq!(lane.day(store).await, expected);
-    for (name, n) in &expected {
+    for (name, n) in expected.readable() {
         let metric = MetricName::new(name).expect("the listed names are valid");
         let range = BucketRange::one(bucket(DAY));
         let query = Query { collection: lane.collection.clone(), range, select: Select::One(metric) };

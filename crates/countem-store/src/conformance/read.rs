@@ -106,7 +106,7 @@ async fn read_pages(
             let read = whole.entry(*bucket).or_default();
             for (metric, value) in counters.iter().take_while(|(metric, _)| *metric <= last) {
                 assert!(read.metrics().next_back().is_none_or(|before| before < metric), "`{metric}` again");
-                read.add(metric, value);
+                read.merge(metric, value.map_err(Clone::clone));
             }
         }
         after = Some(last.to_owned());

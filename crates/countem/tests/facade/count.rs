@@ -12,7 +12,7 @@ fn collector() -> &'static Collector {
 
 fn counted(collection: &str) -> Vec<(String, i64)> {
     let counters = collector().blocking().get_counters(collection, None).unwrap();
-    counters.into_iter().collect()
+    counters.into_map().unwrap().into_iter().collect()
 }
 
 fn expected(counters: &[(&str, i64)]) -> Vec<(String, i64)> {
