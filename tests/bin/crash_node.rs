@@ -247,6 +247,10 @@ impl Store for DeadlyStore {
         self.inner().await?.register(writer).await
     }
 
+    async fn remembers(&self, writer: &Writer) -> Result<bool, StoreError> {
+        self.inner().await?.remembers(writer).await
+    }
+
     async fn retire(&self, writer: &Writer) -> Result<(), StoreError> {
         self.inner().await?.retire(writer).await
     }

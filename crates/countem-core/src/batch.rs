@@ -4,27 +4,37 @@ use std::{fmt, str::FromStr, sync::Arc};
 
 use crate::{Bucket, CollectionName, Delta, Deltas, MetricName, Period, Totals, delta::Entry};
 
-/// Identifies one incarnation of one node: `<node>-<epoch>`.
+/// Identifies one incarnation of one node: `<node>-<epoch>-<incarnation>`.
 ///
-/// The node is random and fixed for a data directory (or for a process without one), the epoch rises at every start.
-/// No wall clock takes part, so setting a clock back cannot make two batches look alike.
+/// The node is random and fixed for a data directory (or for a process without one), the epoch rises at every start, and
+/// the incarnation is drawn at random at every start: an identity never comes back, also when a data directory is copied or
+/// restored. No wall clock takes part, so setting a clock back cannot make two batches look alike.
+///
+/// `<node>-<epoch>` is the form of processes without a data directory, and of older data directories.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Writer(Arc<str>);
 
 /// An error: the text is not a writer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{text}` is not a writer; expected 16 hexadecimal digits, a dash and a decimal number")]
+#[error(
+    "`{text}` is not a writer; expected 16 hexadecimal digits, a dash and a decimal number, and perhaps a dash and 8 hexadecimal digits"
+)]
 pub struct WriterError {
     text: String,
 }
 
 impl Writer {
-    /// Names incarnation `epoch` of the node with the random identity `node`.
+    /// Names start `epoch` of the node with the random identity `node`, which is new or has no data directory.
     pub fn new(node: u64, epoch: u64) -> Self {
         Self(format!("{node:016x}-{epoch}").into())
     }
 
-    /// Returns the text form: letters, digits and a dash only.
+    /// Names start `epoch` of the node with the random identity `node`; `incarnation` was drawn at this start.
+    pub fn incarnation(node: u64, epoch: u64, incarnation: u32) -> Self {
+        Self(format!("{node:016x}-{epoch}-{incarnation:08x}").into())
+    }
+
+    /// Returns the text form: letters, digits and dashes only.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -34,9 +44,17 @@ impl Writer {
         u64::from_str_radix(&self.0[..16], 16).expect("a writer begins with 16 hexadecimal digits")
     }
 
-    /// Returns the number of the incarnation.
+    /// Returns what was drawn at random at this start, in the form that has it.
+    pub fn drawn(&self) -> Option<u32> {
+        let (_, drawn) = self.0[17..].split_once('-')?;
+        Some(u32::from_str_radix(drawn, 16).expect("a writer ends with hexadecimal digits"))
+    }
+
+    /// Returns the number of the start.
     pub fn epoch(&self) -> u64 {
-        self.0[17..].parse().expect("a writer ends with a decimal number")
+        let after_node = &self.0[17..];
+        let epoch = after_node.split_once('-').map_or(after_node, |(epoch, _)| epoch);
+        epoch.parse().expect("a decimal number follows the node")
     }
 }
 
@@ -44,8 +62,14 @@ impl FromStr for Writer {
     type Err = WriterError;
 
     fn from_str(text: &str) -> Result<Self, WriterError> {
-        let parsed = text.split_once('-').and_then(|(node, epoch)| {
-            let writer = Self::new(u64::from_str_radix(node, 16).ok()?, epoch.parse().ok()?);
+        let parsed = text.split_once('-').and_then(|(node, rest)| {
+            let node = u64::from_str_radix(node, 16).ok()?;
+            let writer = match rest.split_once('-') {
+                None => Self::new(node, rest.parse().ok()?),
+                Some((epoch, drawn)) => {
+                    Self::incarnation(node, epoch.parse().ok()?, u32::from_str_radix(drawn, 16).ok()?)
+                }
+            };
             (writer.as_str() == text).then_some(writer)
         });
         parsed.ok_or_else(|| WriterError { text: text.to_owned() })
@@ -327,6 +351,13 @@ mod tests {
     fn a_writer_reads_back() {
         let writer: Writer = "00000000000000ff-12".parse().unwrap();
         assert_eq!((writer.node(), writer.epoch()), (255, 12));
+        let writer: Writer = "00000000000000ff-12-0000beef".parse().unwrap();
+        assert_eq!((writer.node(), writer.epoch()), (255, 12));
+        assert_eq!(writer, Writer::incarnation(255, 12, 0xbeef));
+        assert_ne!(writer, Writer::new(255, 12));
+        for bad in ["00000000000000ff-12-", "00000000000000ff-12-beef", "00000000000000ff-12-0000BEEF"] {
+            assert!(bad.parse::<Writer>().is_err(), "{bad:?} was accepted");
+        }
         for bad in ["", "ff-12", "00000000000000FF-12", "00000000000000ff-012", "00000000000000ff"] {
             assert!(bad.parse::<Writer>().is_err(), "{bad:?} was accepted");
         }

@@ -21,4 +21,4 @@ pub use retry::{Retry, deliver};
 pub(crate) use lane::Lane;
 pub(crate) use lanes::{LaneLimits, Lanes};
 pub(crate) use recorder::{Recorder, Upstream};
-pub(crate) use register::Register;
+pub(crate) use register::{Register, quarantine_forgotten};

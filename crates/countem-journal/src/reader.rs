@@ -92,6 +92,10 @@ impl JournalReader {
         };
         match open().map_err(|error| error.of(&path))? {
             (Recognised::Journal, file) => Ok(Self { file, path }),
+            (Recognised::Older(version), _) => Err(JournalError::refused(
+                &path,
+                format_args!("an earlier countem wrote it (version {version} of the tables); starting on it once brings it up to date"),
+            )),
             (Recognised::Empty, _) => Err(JournalError::refused(&path, "it is empty")),
         }
     }
@@ -192,16 +196,16 @@ impl JournalReader {
     }
 
     fn read_resolved(&self, since: i64) -> Result<Vec<ResolvedBatch>, ReadError> {
-        const LIST: &str = "SELECT node, epoch, lane, seq, at, counters, increments FROM resolved
+        const LIST: &str = "SELECT node, epoch, lane, seq, incarnation, at, counters, increments FROM resolved
             JOIN batch ON id = batch WHERE at >= ?1 ORDER BY epoch, lane, seq, id";
         let mut statement = self.file.connection.prepare_cached(LIST)?;
         let rows = statement.query_map([since], |row| {
             let number = |at: usize| row.get::<_, i64>(at).map(i64::cast_unsigned);
             Ok(ResolvedBatch {
                 id: batches::read_id(row)?,
-                at: UNIX_EPOCH + Duration::from_millis(row.get::<_, i64>(4)?.max(0).cast_unsigned()),
-                counters: number(5)?,
-                increments: number(6)?,
+                at: UNIX_EPOCH + Duration::from_millis(row.get::<_, i64>(5)?.max(0).cast_unsigned()),
+                counters: number(6)?,
+                increments: number(7)?,
             })
         })?;
         Ok(rows.collect::<rusqlite::Result<_>>()?)

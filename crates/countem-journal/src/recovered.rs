@@ -1,8 +1,8 @@
 //! Content that an earlier process left in the journal.
 
-use std::{fmt, path::PathBuf};
+use std::{collections::BTreeMap, fmt, path::PathBuf};
 
-use countem_core::{Batch, Deltas, Totals};
+use countem_core::{Batch, BatchId, Deltas, Totals};
 
 use crate::quarantine::QuarantineEntry;
 
@@ -18,8 +18,12 @@ pub struct Recovered {
     /// Batches not known to be in the store, in the order of (epoch, lane, seq). To be sent again unchanged, before
     /// anything newer of their lane.
     pub frozen: Vec<Batch>,
-    /// Deltas that were accepted and never frozen, by lane. To be counted as pending without being recorded again.
+    /// Deltas that were accepted and never frozen, by lane.
     pub pending: Vec<(u16, Deltas)>,
+    /// Identities under which the pending deltas of a lane are to be frozen, each as one batch: the next number of the writer
+    /// that recorded them. Where the store has that batch, or a later one, they were sent without the journal knowing, or
+    /// after it was copied, and the store recognises them.
+    pub next: BTreeMap<u16, BatchId>,
     /// Deltas that could not be added to their counter and wait for a person.
     pub quarantined: Vec<QuarantineEntry>,
     /// Number of the quarantined deltas that this opening has moved there, because the journal is a copy.
@@ -53,6 +57,12 @@ pub struct SetAside {
 }
 
 impl Recovered {
+    /// Takes the pending deltas as batches, which are not frozen in the journal yet.
+    pub fn take_pending(&mut self) -> Vec<Batch> {
+        let pending = std::mem::take(&mut self.pending).into_iter();
+        pending.filter_map(|(lane, deltas)| Some(Batch::new(self.next.remove(&lane)?, deltas))).collect()
+    }
+
     /// Returns the sums over the frozen batches.
     pub fn frozen_totals(&self) -> Totals {
         sum(self.frozen.iter().map(Batch::totals))

@@ -1,7 +1,9 @@
 //! Register of writers: one document for each node. It notices a copied data directory, and lists retired writers, whose
 //! watermarks are removed later.
 //!
-//! `_countem_writers`: `{_id: "<node>", epoch, instance, retired: {"<epoch>": Date}}`
+//! `_countem_writers`: `{_id: "<node>", epoch, writer, retired: {"<epoch>-<incarnation>": Date}, forgotten: <epoch>}`
+//!
+//! `forgotten` stays for ever: batches of this and of earlier epochs of the node are not recognised any more.
 
 use std::time::Duration;
 
@@ -21,8 +23,9 @@ use crate::{
 };
 
 const EPOCH: &CStr = cstr!("epoch");
-const INSTANCE: &CStr = cstr!("instance");
+const WRITER: &CStr = cstr!("writer");
 const RETIRED: &CStr = cstr!("retired");
+const FORGOTTEN: &CStr = cstr!("forgotten");
 
 /// Maximum number of attempts to register. If the document changes more often, something else is wrong.
 const MAX_ROUNDS: usize = 16;
@@ -31,37 +34,34 @@ const MAX_WRITERS: usize = 100;
 /// Pattern of the ids of long-lived documents, in which watermarks would pile up: weeks, months, years and `all`.
 const LONG_LIVED: &str = "^([0-9]{4}(-W?[0-9]{2})?|all)/";
 
-/// Registers `writer`; see [`Store::register`](countem_store::Store::register). `instance` tells this object from other processes.
+/// Registers `writer`; see [`Store::register`](countem_store::Store::register).
 ///
-/// A journal gives every start a new epoch, so two processes can only register the same one when a data directory was copied.
+/// A journal gives every start a new epoch, so two writers can only have the same one when a data directory was copied.
 ///
 /// # Errors
 /// The registration is not known to be stored. Registering again is harmless.
-pub(crate) async fn register(
-    connection: &Connection,
-    writer: &Writer,
-    instance: i64,
-) -> Result<Registration, StoreError> {
+pub(crate) async fn register(connection: &Connection, writer: &Writer) -> Result<Registration, StoreError> {
     let node = node(writer);
     let epoch = epoch(writer)?;
     for _ in 0..MAX_ROUNDS {
-        // Compare and swap: only an older epoch gives way.
-        let registered = update(
-            connection,
-            rawdoc! {
-                "q": { "_id": node.as_str(), EPOCH: { "$not": { "$gte": epoch } } },
-                "u": { "$set": { EPOCH: epoch, INSTANCE: instance } },
-            },
-        );
-        if registered.await? == 1 {
-            return Ok(Registration::Fresh);
-        }
         match find_registered(connection, &node).await? {
-            Some(found) if found.epoch == Some(epoch) && found.instance == Some(instance) => {
+            Some(found) if found.writer.as_deref() == Some(writer.as_str()) => {
                 return Ok(Registration::Fresh);
             }
             Some(found) if found.epoch >= Some(epoch) => return Ok(Registration::Cloned),
-            Some(_) => {}
+            Some(_) => {
+                // Compare and swap: only an older epoch gives way.
+                let registered = update(
+                    connection,
+                    rawdoc! {
+                        "q": { "_id": node.as_str(), EPOCH: { "$not": { "$gte": epoch } } },
+                        "u": { "$set": { EPOCH: epoch, WRITER: writer.as_str() } },
+                    },
+                );
+                if registered.await? == 1 {
+                    return Ok(Registration::Fresh);
+                }
+            }
             None => create(connection, &node).await?,
         }
     }
@@ -69,6 +69,32 @@ pub(crate) async fn register(
         ErrorKind::NotApplied,
         format!("cannot register `{writer}`: other processes keep registering it"),
     ))
+}
+
+/// Tells whether a batch of `writer` that was added would be recognised.
+///
+/// # Errors
+/// It is not known.
+pub(crate) async fn remembers(connection: &Connection, writer: &Writer) -> Result<bool, StoreError> {
+    let epoch = epoch(writer)?;
+    let registered = find_registered(connection, &node(writer)).await?;
+    Ok(registered.is_none_or(|found| found.forgotten.is_none_or(|forgotten| forgotten < epoch)))
+}
+
+/// Remembers for ever that the bookkeeping of `writer` is about to be removed. Has no effect on a writer that was not registered.
+///
+/// # Errors
+/// It may not be remembered, so the bookkeeping has to stay.
+pub(crate) async fn mark_forgotten(connection: &Connection, writer: &Writer) -> Result<(), StoreError> {
+    update(
+        connection,
+        rawdoc! {
+            "q": { "_id": node(writer) },
+            "u": { "$max": { FORGOTTEN: epoch(writer)? } },
+        },
+    )
+    .await?;
+    Ok(())
 }
 
 /// Marks `writer` as retired: all its batches are resolved, and it will send no other. Its watermarks stay until
@@ -101,6 +127,9 @@ pub(crate) async fn prune(
 ) -> Result<usize, StoreError> {
     let mut pruned = 0;
     for writers in writers.chunks(MAX_WRITERS) {
+        for writer in writers {
+            mark_forgotten(connection, writer).await?;
+        }
         let has_watermark = writers.iter().map(|writer| {
             rawdoc! { (path(WATERMARKS, writer.as_str())): { "$exists": true } }
         });
@@ -194,12 +223,15 @@ async fn create(connection: &Connection, node: &str) -> Result<(), StoreError> {
 }
 
 async fn find_registered(connection: &Connection, node: &str) -> Result<Option<Registered>, StoreError> {
-    let projection = rawdoc! { EPOCH: 1, INSTANCE: 1 };
+    let projection = rawdoc! { EPOCH: 1, WRITER: 1, FORGOTTEN: 1 };
     let find = command::find(connection, WRITERS, Level::Majority, rawdoc! { "_id": node }, projection);
     let mut registered = None;
     command::read(connection, WRITERS, find, |document| {
-        registered =
-            Some(Registered { epoch: number_in(document, EPOCH), instance: number_in(document, INSTANCE) });
+        registered = Some(Registered {
+            epoch: number_in(document, EPOCH),
+            writer: document.get_str(WRITER).ok().map(str::to_owned),
+            forgotten: number_in(document, FORGOTTEN),
+        });
         Ok(())
     })
     .await?;
@@ -214,7 +246,8 @@ async fn update(connection: &Connection, update: RawDocumentBuf) -> Result<usize
 #[derive(Debug)]
 struct Registered {
     epoch: Option<i64>,
-    instance: Option<i64>,
+    writer: Option<String>,
+    forgotten: Option<i64>,
 }
 
 fn node(writer: &Writer) -> String {
@@ -228,21 +261,21 @@ fn epoch(writer: &Writer) -> Result<i64, StoreError> {
 }
 
 fn retired_field(writer: &Writer) -> CString {
-    path(RETIRED, &writer.epoch().to_string())
+    // The node is the document.
+    path(RETIRED, &writer.as_str()[17..])
 }
 
 /// Returns the writers in a document of the register that retired at least `age` before `now`.
 fn retired(document: &RawDocument, now: DateTime, age: Duration) -> Vec<Writer> {
     let read = || {
-        let node = u64::from_str_radix(document.get_str("_id").ok()?, 16).ok()?;
-        let epochs = document.get_document(RETIRED).ok()?.into_iter().filter_map(|field| {
-            let (epoch, at) = field.ok()?;
+        let node = document.get_str("_id").ok()?;
+        let writers = document.get_document(RETIRED).ok()?.into_iter().filter_map(|field| {
+            let (start, at) = field.ok()?;
             let since = now.timestamp_millis().saturating_sub(at.as_datetime()?.timestamp_millis());
             let is_old = Duration::from_millis(u64::try_from(since).ok()?) >= age;
-            let epoch = epoch.as_str().parse().ok().filter(|_| is_old)?;
-            Some(Writer::new(node, epoch))
+            format!("{node}-{}", start.as_str()).parse().ok().filter(|_| is_old)
         });
-        Some(epochs.collect())
+        Some(writers.collect())
     };
     read().unwrap_or_default()
 }
@@ -264,10 +297,10 @@ mod tests {
     fn only_long_retired_writers_are_pruned() {
         let at = DateTime::from_millis;
         let document = rawdoc! { "_id": "00000000000000ff", "epoch": 9_i64, "retired": {
-            "7": at(1_000), "8": at(5_000), "9": at(99_000), "x": at(0),
+            "7": at(1_000), "8-0000beef": at(5_000), "9": at(99_000), "x": at(0),
         } };
         let retired = |age| retired(&document, at(10_000), Duration::from_secs(age));
-        assert_eq!(retired(5), [Writer::new(255, 7), Writer::new(255, 8)]);
+        assert_eq!(retired(5), [Writer::new(255, 7), Writer::incarnation(255, 8, 0xbeef)]);
         assert_eq!(retired(6), [Writer::new(255, 7)]);
         assert_eq!(retired(48 * 3600), []);
     }

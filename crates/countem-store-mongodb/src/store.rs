@@ -30,8 +30,6 @@ pub struct MongoStore {
     splits: KnownSplits,
     sent: SentBatches,
     expiry: Expiry,
-    /// Tells this object's entry in the register from that of another process.
-    instance: i64,
 }
 
 /// Maximum number of collections that are examined at once.
@@ -54,7 +52,6 @@ impl MongoStore {
             splits: KnownSplits::default(),
             sent: SentBatches::default(),
             expiry,
-            instance: rand::random(),
         })
     }
 
@@ -131,6 +128,10 @@ impl Store for MongoStore {
         if traces.dropped > 0 {
             tracing::debug!(%writer, buckets = traces.dropped, "watermarks of the oldest buckets stay");
         }
+        // Only the writers of journals are registered.
+        if writer.drawn().is_some() {
+            registry::mark_forgotten(&self.connection, writer).await?;
+        }
         let forgetting = traces
             .touched
             .iter()
@@ -139,7 +140,11 @@ impl Store for MongoStore {
     }
 
     async fn register(&self, writer: &Writer) -> Result<Registration, StoreError> {
-        registry::register(&self.connection, writer, self.instance).await
+        registry::register(&self.connection, writer).await
+    }
+
+    async fn remembers(&self, writer: &Writer) -> Result<bool, StoreError> {
+        registry::remembers(&self.connection, writer).await
     }
 
     async fn retire(&self, writer: &Writer) -> Result<(), StoreError> {

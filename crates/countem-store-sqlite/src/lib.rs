@@ -8,6 +8,7 @@ mod store;
 mod apply;
 mod open;
 mod read;
+mod register;
 mod write;
 
 pub use config::{SqliteConfig, Synchronous};

@@ -15,7 +15,7 @@ pub const APPLICATION_ID: i32 = i32::from_be_bytes(*b"cntm");
 pub const SCHEMA_VERSION: usize = MIGRATIONS.len();
 
 /// Steps of the schema; step `n` leads from version `n` to `n + 1`. A released step is never edited.
-pub(crate) const MIGRATIONS: &[&str] = &[V1];
+pub(crate) const MIGRATIONS: &[&str] = &[V1, V2];
 
 const V1: &str = "
 CREATE TABLE counter (
@@ -49,6 +49,15 @@ CREATE TABLE quarantined ( -- what could not be added, and why; kept until a per
 CREATE TABLE mark ( -- facts that became true together with counts, such as how far a file was read
     key TEXT NOT NULL PRIMARY KEY,
     value TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
+";
+
+const V2: &str = "
+CREATE TABLE register ( -- the newest writer of every node that keeps a journal
+    node TEXT NOT NULL PRIMARY KEY,
+    epoch INTEGER NOT NULL,
+    writer TEXT NOT NULL,
+    forgotten INTEGER -- epoch up to which batches of this node are not recognised any more
 ) STRICT, WITHOUT ROWID;
 ";
 

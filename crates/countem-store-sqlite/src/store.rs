@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use countem_core::{Batch, CollectionName, Writer};
-use countem_store::{Applied, Query, Rows, Store, StoreError, async_trait, overlay};
+use countem_store::{Applied, Query, Registration, Rows, Store, StoreError, async_trait, overlay};
 
 use crate::{
     SqliteConfig,
     read::{self, ReadThreads},
+    register,
     write::WriteThread,
 };
 
@@ -48,6 +49,16 @@ impl Store for SqliteStore {
     async fn forget(&self, writer: &Writer) -> Result<(), StoreError> {
         let writer = writer.clone();
         self.writer.ask(move |connection| connection.forget(&writer)).await
+    }
+
+    async fn register(&self, writer: &Writer) -> Result<Registration, StoreError> {
+        let writer = writer.clone();
+        self.writer.ask(move |connection| connection.register(&writer)).await
+    }
+
+    async fn remembers(&self, writer: &Writer) -> Result<bool, StoreError> {
+        let writer = writer.clone();
+        self.readers.ask(move |connection| register::remembers(connection, &writer)).await
     }
 
     async fn read(&self, query: &Query, in_flight: Option<&Batch>) -> Result<Rows, StoreError> {

@@ -164,6 +164,10 @@ impl<S: Store> Store for FaultyStore<S> {
         self.inner.register(writer).await
     }
 
+    async fn remembers(&self, writer: &Writer) -> Result<bool, StoreError> {
+        self.inner.remembers(writer).await
+    }
+
     async fn retire(&self, writer: &Writer) -> Result<(), StoreError> {
         self.inner.retire(writer).await
     }

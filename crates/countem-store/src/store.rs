@@ -68,6 +68,19 @@ pub trait Store: Send + Sync + fmt::Debug + 'static {
         Ok(Registration::Fresh)
     }
 
+    /// Tells whether this store would recognise a batch of `writer` that it has. It does not once the bookkeeping of the writer
+    /// is forgotten, and says so for ever of every writer that was registered, and of those of its node before it. The batch
+    /// of an old backup of a journal must not be sent then: it would be added a second time.
+    ///
+    /// The default, for stores without a register, returns true.
+    ///
+    /// # Errors
+    /// It is not known.
+    async fn remembers(&self, writer: &Writer) -> Result<bool, StoreError> {
+        let _ = writer;
+        Ok(true)
+    }
+
     /// Retires a writer that ended with every batch resolved, of which some may have been in doubt: its bookkeeping may be
     /// forgotten once no late copy of a batch can exist. The default keeps it.
     ///
@@ -134,6 +147,9 @@ impl<S: Store + ?Sized> Store for Arc<S> {
     }
     async fn register(&self, writer: &Writer) -> Result<Registration, StoreError> {
         (**self).register(writer).await
+    }
+    async fn remembers(&self, writer: &Writer) -> Result<bool, StoreError> {
+        (**self).remembers(writer).await
     }
     async fn retire(&self, writer: &Writer) -> Result<(), StoreError> {
         (**self).retire(writer).await

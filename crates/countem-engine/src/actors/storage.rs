@@ -128,9 +128,11 @@ impl StorageActor {
 impl Sender {
     /// Sends the unresolved batch of a lane, or the next one; `None` when there is none.
     async fn attempt(&self, lane: usize) -> Result<Option<Applied>, StoreError> {
-        self.register.ensure(&*self.store).await?;
         let Some(batch) = self.next_batch(lane).await? else { return Ok(None) };
-        let applied = self.store.apply(&batch).await?;
+        let applied = match self.register.quarantine_forgotten(&*self.store, &batch).await? {
+            Some(quarantined) => quarantined,
+            None => self.store.apply(&batch).await?,
+        };
         if let Some(recorder) = &self.recorder {
             recorder.resolve(batch.id(), &applied.quarantined).await.map_err(not_journaled)?;
         }
@@ -144,6 +146,7 @@ impl Sender {
         if in_flight.is_some() {
             return Ok(in_flight);
         }
+        self.register.ensure(&*self.store).await?;
         match &self.recorder {
             Some(recorder) => recorder.freeze(index).await.map_err(not_journaled)?,
             None => drop(lane.lock().freeze()),

@@ -16,8 +16,10 @@ pub(super) struct JournalBacklog {
     recording: u64,
     /// Deltas that were quarantined before they were in a batch, and are not recorded.
     quarantine: Vec<Quarantined>,
-    /// The queued batches are not in the journal yet, so none of them may be sent.
-    pub(super) queue_is_unsaved: bool,
+    /// Number of queued batches, the last ones, that are not in the journal yet, so that none of them may be sent.
+    pub(super) unsaved: usize,
+    /// Increments in these batches that the journal does not have as pending ones either.
+    unsaved_increments: u64,
 }
 
 impl JournalBacklog {
@@ -34,14 +36,19 @@ impl JournalBacklog {
         self.quarantine.push(quarantined);
     }
 
-    /// Notes that everything fresh is in queued batches, which are saved as a whole.
-    pub(super) fn frozen(&mut self) {
-        self.fresh.clear();
-        self.queue_is_unsaved = true;
+    /// Notes that everything fresh is in the last `unsaved` queued batches, which are saved as a whole.
+    pub(super) fn frozen(&mut self, unsaved: usize) {
+        self.unsaved_increments += self.fresh.drain().totals().increments;
+        self.unsaved = unsaved;
+    }
+
+    /// Notes that the journal has the queued batches.
+    pub(super) fn saved(&mut self) {
+        (self.unsaved, self.unsaved_increments) = (0, 0);
     }
 
     pub(super) fn take_fresh(&mut self) -> Deltas {
-        debug_assert!(!self.queue_is_unsaved, "saving the batches makes the journal forget what is recorded");
+        debug_assert_eq!(self.unsaved, 0, "saving the batches makes the journal forget what is recorded");
         let fresh = self.fresh.drain();
         self.recording = fresh.totals().increments;
         fresh
@@ -68,7 +75,8 @@ impl JournalBacklog {
         self.recording
     }
 
+    /// Returns the number of increments that the journal has not begun to record.
     pub(super) fn fresh_increments(&self) -> u64 {
-        self.fresh.deltas().totals().increments
+        self.fresh.deltas().totals().increments + self.unsaved_increments
     }
 }

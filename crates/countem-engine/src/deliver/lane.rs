@@ -160,24 +160,29 @@ impl LaneState {
             let last = self.outbox.frozen();
             self.waiting_for_batch.extend(self.waiting_for_freeze.drain(..).map(|waiting| (last, waiting)));
             if let Some(backlog) = &mut self.backlog {
-                backlog.frozen();
+                backlog.frozen(self.outbox.queued().len());
             }
         }
-        if self.has_unsaved() { self.outbox.queued().cloned().collect() } else { Vec::new() }
+        self.unsaved().cloned().collect()
     }
 
-    /// Continues with the contents of a journal: unresolved batches under their old identity, and deltas that were never frozen.
-    pub(super) fn restore(&mut self, frozen: Vec<Arc<Batch>>, pending: &Deltas) {
-        self.backlog = Some(JournalBacklog::default());
-        self.restored = frozen.len() as u64;
-        self.totals.merged += frozen.iter().map(|batch| batch.totals().increments).sum::<u64>();
-        self.outbox.restore(frozen);
-        for delta in pending.iter() {
-            self.totals.merged += delta.increments;
-            if let Err(error) = self.pending.table.merge(delta) {
-                self.quarantine(Quarantined::new(delta, error.to_string()));
-            }
+    /// Lists the queued batches that the journal does not have.
+    fn unsaved(&self) -> impl Iterator<Item = &Arc<Batch>> {
+        let unsaved = self.backlog.as_ref().map_or(0, |backlog| backlog.unsaved);
+        self.outbox.queued().skip(self.outbox.queued().len() - unsaved)
+    }
+
+    /// Continues with the contents of a journal: unresolved batches, and one of deltas that were never frozen; all under the
+    /// identities that they have, or would have got.
+    pub(super) fn restore(&mut self, frozen: Vec<Arc<Batch>>, pending: Option<Batch>) {
+        let mut backlog = JournalBacklog::default();
+        if pending.is_some() {
+            backlog.frozen(1);
         }
+        self.backlog = Some(backlog);
+        self.outbox.restore(frozen.into_iter().chain(pending.map(Arc::new)));
+        self.restored = self.outbox.frozen();
+        self.totals.merged += self.outbox.batches().map(|batch| batch.totals().increments).sum::<u64>();
         self.totals.direct = self.totals.merged;
     }
 }
@@ -188,7 +193,8 @@ impl LaneState {
     ///
     /// The caller holds the gate for writing unless the batch is already in flight.
     pub(crate) fn advance(&mut self) -> Option<Arc<Batch>> {
-        if self.has_unsaved() { self.in_flight() } else { self.outbox.advance() }
+        let unsaved = self.unsaved().count();
+        if self.outbox.queued().len() == unsaved { self.in_flight() } else { self.outbox.advance() }
     }
 
     /// Ends the unresolved batch: the store has all of it but what is quarantined.
@@ -264,13 +270,13 @@ impl LaneState {
 impl LaneState {
     /// Tells whether the journal does not have the frozen batches.
     pub(super) fn has_unsaved(&self) -> bool {
-        self.backlog.as_ref().is_some_and(|backlog| backlog.queue_is_unsaved)
+        self.unsaved().next().is_some()
     }
 
     /// Notes that the journal has the batches that [`freeze`](Self::freeze) returned.
     pub(super) fn saved(&mut self) {
         if let Some(backlog) = &mut self.backlog {
-            backlog.queue_is_unsaved = false;
+            backlog.saved();
         }
     }
 
@@ -312,9 +318,7 @@ impl LaneState {
 
     /// Returns the number of pending increments that the journal has not begun to record.
     pub(crate) fn fresh_increments(&self) -> u64 {
-        let Some(backlog) = &self.backlog else { return 0 };
-        let unsaved = self.outbox.queued().filter(|_| backlog.queue_is_unsaved);
-        backlog.fresh_increments() + unsaved.map(|batch| batch.totals().increments).sum::<u64>()
+        self.backlog.as_ref().map_or(0, JournalBacklog::fresh_increments)
     }
 }
 

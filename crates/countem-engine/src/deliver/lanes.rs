@@ -5,7 +5,7 @@ use std::sync::{
     atomic::{AtomicUsize, Ordering},
 };
 
-use countem_core::{Batch, Deltas, Writer, hash::fnv64};
+use countem_core::{Batch, Writer, hash::fnv64};
 use countem_journal::Recovered;
 use tokio::sync::Notify;
 
@@ -90,18 +90,19 @@ impl Lanes {
     }
 
     /// Continues with the contents of a journal, and returns the number of increments in it.
-    pub(crate) fn restore(&self, recovered: Recovered) -> u64 {
+    pub(crate) fn restore(&self, mut recovered: Recovered) -> u64 {
         let increments = recovered.frozen_totals().increments + recovered.pending_totals().increments;
         let mut frozen: Vec<Vec<Arc<Batch>>> = self.iter().map(|_| Vec::new()).collect();
-        for batch in recovered.frozen {
+        for batch in std::mem::take(&mut recovered.frozen) {
             frozen[usize::from(batch.id().lane)].push(Arc::new(batch));
         }
-        let mut pending: Vec<Deltas> = self.iter().map(|_| Deltas::default()).collect();
-        for (lane, deltas) in recovered.pending {
-            pending[usize::from(lane)] = deltas;
+        let mut pending: Vec<Option<Batch>> = self.iter().map(|_| None).collect();
+        for batch in recovered.take_pending() {
+            let lane = usize::from(batch.id().lane);
+            pending[lane] = Some(batch);
         }
         for ((lane, frozen), pending) in self.iter().zip(frozen).zip(pending) {
-            lane.lock().restore(frozen, &pending);
+            lane.lock().restore(frozen, pending);
         }
         self.measure();
         increments

@@ -68,9 +68,15 @@ impl Outbox {
 
     /// Appends batches that were frozen before, by this writer or another one, under the identities that they have.
     ///
-    /// They are sent as they are and do not change the number of the next batch: one writer never continues another's numbers.
+    /// They are sent as they are. Those of another writer do not change the number of the next batch: one writer never continues
+    /// another's numbers.
     pub fn restore(&mut self, frozen: impl IntoIterator<Item = Arc<Batch>>) {
-        frozen.into_iter().for_each(|batch| self.push(batch));
+        for batch in frozen {
+            if batch.id().writer == self.writer {
+                self.last_seq = self.last_seq.max(batch.id().seq);
+            }
+            self.push(batch);
+        }
     }
 
     /// Freezes everything in `pending` into batches of at most the configured number of counters.

@@ -1,40 +1,66 @@
-//! Registering the identity of a writer before its first batch.
+//! The identity of a writer and the store that knows it.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use countem_core::{Batch, Quarantined, Writer};
+use countem_store::{Applied, ErrorKind, Registration, Store, StoreError};
 
-use countem_core::Writer;
-use countem_store::{ErrorKind, Registration, Store, StoreError};
-
-/// Ensures that no other process uses the identity of this writer: two processes under one identity would take each other's
-/// batches for late copies of their own.
+/// Ensures that no other process uses the identity of this writer: two processes that go on from one journal would count what
+/// is pending in it twice.
 #[derive(Debug)]
 pub(crate) struct Register {
-    writer: Writer,
-    is_registered: AtomicBool,
+    /// `None` for a writer without a journal: its identity lies on no disk, so no other process has it.
+    writer: Option<Writer>,
 }
 
 impl Register {
-    pub(crate) fn new(writer: Writer, is_registered: bool) -> Self {
-        Self { writer, is_registered: AtomicBool::new(is_registered) }
+    pub(crate) fn new(writer: Option<Writer>) -> Self {
+        Self { writer }
     }
 
-    /// Registers the writer unless it is registered already.
+    /// Registers the writer unless it is registered already. Asked before every batch is frozen: a copy of the journal that
+    /// was started in the meantime takes over what is pending.
     ///
     /// # Errors
-    /// The writer is not known to be registered. Nothing may be sent.
+    /// The writer is not known to be registered. Nothing may be frozen.
     pub(crate) async fn ensure(&self, store: &dyn Store) -> Result<(), StoreError> {
-        if self.is_registered.load(Ordering::Acquire) {
-            return Ok(());
-        }
-        match store.register(&self.writer).await? {
-            Registration::Fresh => {
-                self.is_registered.store(true, Ordering::Release);
-                Ok(())
-            }
+        let Some(writer) = &self.writer else { return Ok(()) };
+        match store.register(writer).await? {
+            Registration::Fresh => Ok(()),
             Registration::Cloned => Err(StoreError::new(
                 ErrorKind::NotApplied,
                 "another process counts under the identity of this journal: start this process again, it will take a new one",
             )),
         }
     }
+
+    /// Quarantines a batch of another writer that the store would not recognise; see [`quarantine_forgotten`].
+    ///
+    /// # Errors
+    /// It is not known whether the store recognises it.
+    pub(crate) async fn quarantine_forgotten(
+        &self,
+        store: &dyn Store,
+        batch: &Batch,
+    ) -> Result<Option<Applied>, StoreError> {
+        match &self.writer {
+            Some(writer) if *writer != batch.id().writer => quarantine_forgotten(store, batch).await,
+            _ => Ok(None),
+        }
+    }
+}
+
+/// Returns the whole batch as quarantined if the store may have added and forgotten it, as after an old backup of a journal
+/// was restored: sent again, it would be added a second time.
+///
+/// # Errors
+/// It is not known whether the store recognises it.
+pub(crate) async fn quarantine_forgotten(
+    store: &dyn Store,
+    batch: &Batch,
+) -> Result<Option<Applied>, StoreError> {
+    if store.remembers(&batch.id().writer).await? {
+        return Ok(None);
+    }
+    let reason = format!("batch {} is so old that the store may have added and forgotten it", batch.id());
+    let quarantined = batch.deltas().map(|delta| Quarantined::new(delta, reason.as_str())).collect();
+    Ok(Some(Applied { quarantined }))
 }

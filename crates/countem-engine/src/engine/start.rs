@@ -64,14 +64,12 @@ impl Engine {
         let starting = Starting(Some(ActorSystem::start(WORKERS)?));
         let journal = starting.open_journal(&config).await?;
         let store = starting.runtime().spawn(open).await.map_err(io::Error::other)??;
-        let (writer, is_registered, journal) = match journal {
+        let (writer, journal) = match journal {
             Some((journal, recovered)) => {
-                let (journal, recovered, is_registered) =
-                    starting.register_identity(&store, journal, recovered).await?;
-                (journal.writer(), is_registered, Some((journal, recovered)))
+                let (journal, recovered) = starting.register_identity(&store, journal, recovered).await?;
+                (journal.writer(), Some((journal, recovered)))
             }
-            // Random, so no other process has it.
-            None => (Writer::new(rand::random(), 1), true, None),
+            None => (Writer::new(rand::random(), 1), None),
         };
         let mut config = config;
         if let Some((_, recovered)) = &journal {
@@ -89,7 +87,7 @@ impl Engine {
             Arc::clone(&lanes),
             recorder.clone(),
             store,
-            Register::new(writer.clone(), is_registered),
+            Register::new(recorder.as_ref().map(|_| writer.clone())),
             Retry::new(config.retry_first, config.retry_longest),
         ));
         let source = EngineSource::new(Arc::clone(&intake), Arc::clone(&lanes), Arc::clone(&supervisor));
@@ -168,14 +166,14 @@ impl Starting {
     /// Registers the identity of the journal in the store, and takes a fresh one if another process has it: the journal then
     /// was copied.
     ///
-    /// Returns `false` when the store is away or slow: the identity has to be registered before the first batch, but counting
-    /// begins all the same.
+    /// A store that is away or slow is no obstacle: the identity has to be registered before the first batch, but counting begins
+    /// all the same.
     async fn register_identity(
         &self,
         store: &Arc<dyn Store>,
         journal: Journal,
         mut recovered: Recovered,
-    ) -> Result<(Journal, Recovered, bool), StartError> {
+    ) -> Result<(Journal, Recovered), StartError> {
         let (asked, writer) = (Arc::clone(store), journal.writer());
         // On our own runtime: the caller's may have no timers. The request is a task of its own, because a store's future
         // runs to its end.
@@ -185,13 +183,13 @@ impl Starting {
         });
         match register.await {
             Ok(Ok(Ok(Ok(Registration::Cloned)))) => {}
-            Ok(Ok(Ok(Ok(Registration::Fresh)))) => return Ok((journal, recovered, true)),
+            Ok(Ok(Ok(Ok(Registration::Fresh)))) => return Ok((journal, recovered)),
             unknown => {
                 tracing::warn!(
                     ?unknown,
                     "store cannot say yet whether another process has the identity of this journal"
                 );
-                return Ok((journal, recovered, false));
+                return Ok((journal, recovered));
             }
         }
         let renewed = self.runtime().spawn_blocking(move || {
@@ -202,8 +200,7 @@ impl Starting {
         });
         let journal = renewed.await.map_err(io::Error::other)??;
         recovered.pending.clear();
-        // The fresh identity is random.
-        Ok((journal, recovered, true))
+        Ok((journal, recovered))
     }
 
     fn finish(mut self) -> ActorSystem {

@@ -48,15 +48,21 @@ pub enum RetryOutcome {
 pub async fn retry_quarantined(
     entries: Vec<QuarantineEntry>,
     journal: &Journal,
-    recovered: Recovered,
+    mut recovered: Recovered,
     store: &dyn Store,
     config: &EngineConfig,
 ) -> Result<RetryReport, MaintenanceError> {
     // An unreachable store is noticed before anything leaves the quarantine.
     store.collections().await?;
-    ensure_own_identity(store, journal).await?;
+    if !ensure_own_identity(store, journal).await? {
+        recovered.pending.clear();
+    }
     let mut quarantined_before = 0;
-    for batch in recovered.frozen {
+    let pending = recovered.take_pending();
+    for batch in &pending {
+        answer(|done| journal.freeze(batch.id().lane, [batch], done)).await?;
+    }
+    for batch in recovered.frozen.into_iter().chain(pending) {
         let applied = send_frozen(store, journal, &Arc::new(batch), config).await?;
         quarantined_before += applied.quarantined.len();
     }
@@ -98,15 +104,17 @@ fn select(entries: &[QuarantineEntry]) -> Selection {
     Selection::Ids(entries.iter().map(|entry| entry.id).collect())
 }
 
-/// Ensures that no other process uses this journal's identity: if one does, the journal is a copy and takes a new one.
-async fn ensure_own_identity(store: &dyn Store, journal: &Journal) -> Result<(), MaintenanceError> {
-    if store.register(&journal.writer()).await? == Registration::Cloned {
+/// Ensures that no other process uses this journal's identity, and returns true if none did. Otherwise the journal is a copy:
+/// it takes a new one, and what was pending is in quarantine.
+async fn ensure_own_identity(store: &dyn Store, journal: &Journal) -> Result<bool, MaintenanceError> {
+    let is_cloned = store.register(&journal.writer()).await? == Registration::Cloned;
+    if is_cloned {
         // The original has the same counts pending, or has stored them.
         let reason = "found in a copy of another node's journal";
         answer(|done| journal.quarantine_pending(reason, done)).await?;
         answer(|done| journal.fresh_identity(done)).await?;
     }
-    Ok(())
+    Ok(!is_cloned)
 }
 
 fn counter(count: &Quarantined) -> (String, String, Bucket) {

@@ -8,7 +8,10 @@ use countem_store::{Applied, Store, StoreError};
 use tokio::{sync::oneshot, time::Instant};
 
 use super::MaintenanceError;
-use crate::{EngineConfig, Outbox, Retry, deliver};
+use crate::{
+    EngineConfig, Outbox, Retry,
+    deliver::{deliver, quarantine_forgotten},
+};
 
 /// Sends a batch until it is resolved, for as long as a shutdown may take.
 ///
@@ -34,7 +37,10 @@ pub(super) async fn send_frozen(
     batch: &Arc<Batch>,
     config: &EngineConfig,
 ) -> Result<Applied, MaintenanceError> {
-    let applied = send(store, batch, config).await?;
+    let applied = match quarantine_forgotten(store, batch).await? {
+        Some(quarantined) => quarantined,
+        None => send(store, batch, config).await?,
+    };
     journal.resolve(batch.id(), applied.quarantined.clone(), drop);
     answer(|done| journal.sync(done)).await?;
     Ok(applied)

@@ -48,11 +48,11 @@ fn digest(id: &BatchId, body: &[u8]) -> u64 {
     Digest::new().text(id.writer.as_str()).number(id.lane.into()).number(id.seq).bytes(body).finish()
 }
 
-const INSERT: &str = "INSERT INTO batch (node, epoch, lane, seq, counters, increments, digest, body)
-    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
+const INSERT: &str = "INSERT INTO batch (node, epoch, lane, seq, counters, increments, digest, body, incarnation)
+    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)";
 const FIND: &str =
     "SELECT id, digest, increments, length(body), EXISTS (SELECT 1 FROM resolved WHERE batch = id)
-    FROM batch WHERE node = ?1 AND epoch = ?2 AND lane = ?3 AND seq = ?4";
+    FROM batch WHERE node = ?1 AND epoch = ?2 AND lane = ?3 AND seq = ?4 AND incarnation IS ?5";
 
 /// A row of `batch` without its body.
 struct Found {
@@ -68,7 +68,14 @@ fn node(writer: &Writer) -> String {
 
 fn find(connection: &Connection, id: &BatchId) -> rusqlite::Result<Option<Found>> {
     let mut statement = connection.prepare_cached(FIND)?;
-    let key = params![node(&id.writer), id.writer.epoch().cast_signed(), id.lane, id.seq.cast_signed()];
+    let writer = &id.writer;
+    let key = params![
+        node(writer),
+        writer.epoch().cast_signed(),
+        id.lane,
+        id.seq.cast_signed(),
+        writer.drawn()
+    ];
     let found = statement.query_row(key, |row| {
         let number = |at: usize| row.get::<_, i64>(at).map(i64::cast_unsigned);
         Ok(Found {
@@ -101,6 +108,7 @@ pub(crate) fn freeze(
         increments.cast_signed(),
         digest.cast_signed(),
         body,
+        id.writer.drawn(),
     ])?;
     state.frozen.add(Sum { digest, items: 1, increments: *increments });
     Ok(true)
@@ -146,7 +154,7 @@ pub(crate) fn prune(
     Ok(())
 }
 
-const COLUMNS: &str = "node, epoch, lane, seq, digest, body, counters, increments";
+const COLUMNS: &str = "node, epoch, lane, seq, incarnation, digest, body, counters, increments";
 
 /// Reads the unresolved batches in the order in which they were frozen: by epoch, lane and seq.
 ///
@@ -167,9 +175,16 @@ pub(crate) fn read_frozen(connection: &Connection) -> Result<Vec<Frozen>, ReadEr
 /// Reads one batch, resolved or not.
 pub(crate) fn read_one(connection: &Connection, id: &BatchId) -> Result<Option<Batch>, ReadError> {
     let mut statement = connection.prepare_cached(&format!(
-        "SELECT {COLUMNS} FROM batch WHERE node = ?1 AND epoch = ?2 AND lane = ?3 AND seq = ?4"
+        "SELECT {COLUMNS} FROM batch WHERE node = ?1 AND epoch = ?2 AND lane = ?3 AND seq = ?4 AND incarnation IS ?5"
     ))?;
-    let key = params![node(&id.writer), id.writer.epoch().cast_signed(), id.lane, id.seq.cast_signed()];
+    let writer = &id.writer;
+    let key = params![
+        node(writer),
+        writer.epoch().cast_signed(),
+        id.lane,
+        id.seq.cast_signed(),
+        writer.drawn()
+    ];
     let mut rows = statement.query(key)?;
     rows.next()?.map(|row| Ok(read(row)?.batch)).transpose()
 }
@@ -178,20 +193,20 @@ fn read(row: &Row<'_>) -> Result<Frozen, ReadError> {
     let id = read_id(row)?;
     let damaged = || ReadError::damaged(format!("batch `{id}` is not as it was frozen"));
     let number = |at: usize| row.get::<_, i64>(at).map(i64::cast_unsigned);
-    let expected = number(4)?;
-    let body = row.get_ref(5)?.as_blob().map_err(rusqlite::Error::from)?;
+    let expected = number(5)?;
+    let body = row.get_ref(6)?.as_blob().map_err(rusqlite::Error::from)?;
     if digest(&id, body) != expected {
         return Err(damaged());
     }
     let batch = Batch::decode(body).map_err(|_| damaged())?;
-    let (counters, increments) = (number(6)?, number(7)?);
+    let (counters, increments) = (number(7)?, number(8)?);
     if *batch.id() != id || batch.len() as u64 != counters || batch.totals().increments != increments {
         return Err(damaged());
     }
     Ok(Frozen { batch, digest: expected })
 }
 
-/// Reads an identity from the first four columns.
+/// Reads an identity from the first five columns.
 pub(crate) fn read_id(row: &Row<'_>) -> rusqlite::Result<BatchId> {
     let node: String = row.get(0)?;
     let node = u64::from_str_radix(&node, 16).map_err(|error| {
@@ -199,7 +214,11 @@ pub(crate) fn read_id(row: &Row<'_>) -> rusqlite::Result<BatchId> {
     })?;
     let epoch = row.get::<_, i64>(1)?.cast_unsigned();
     let seq = row.get::<_, i64>(3)?.cast_unsigned();
-    Ok(BatchId { writer: Writer::new(node, epoch), lane: row.get(2)?, seq })
+    let writer = match row.get(4)? {
+        Some(incarnation) => Writer::incarnation(node, epoch, incarnation),
+        None => Writer::new(node, epoch),
+    };
+    Ok(BatchId { writer, lane: row.get(2)?, seq })
 }
 
 /// Reads the number and the size of the resolved batches.

@@ -9,10 +9,20 @@ use crate::{error::ReadError, tables::state::JournalState};
 pub const APPLICATION_ID: i32 = i32::from_be_bytes(*b"cnTj");
 
 /// Version of the tables that this countem writes: `PRAGMA user_version`.
-pub const SCHEMA_VERSION: i32 = 1;
+pub const SCHEMA_VERSION: i32 = 2;
 
-/// The tables. The columns are described in the crate's documentation.
-const TABLES: &str = "
+/// Steps of the schema; step `n` leads from version `n` to `n + 1`. A released step is never edited. The columns are described
+/// in the crate's documentation.
+const STEPS: [&str; SCHEMA_VERSION as usize] = [V1, V2];
+
+/// What makes an identity unique, and the numbers that each lane has used.
+const V2: &str = "
+ALTER TABLE state ADD COLUMN incarnation INTEGER;
+ALTER TABLE state ADD COLUMN numbers TEXT;
+ALTER TABLE batch ADD COLUMN incarnation INTEGER;
+";
+
+const V1: &str = "
 CREATE TABLE state ( -- one row, written anew by every transaction
     one INTEGER PRIMARY KEY CHECK (one = 1),
     node TEXT NOT NULL, -- 16 hexadecimal digits
@@ -76,6 +86,8 @@ pub(crate) enum Recognised {
     Empty,
     /// A journal with the tables of this version.
     Journal,
+    /// A journal with the tables of this earlier version.
+    Older(i32),
 }
 
 /// Reads the kind of a file, without writing to it.
@@ -85,10 +97,11 @@ pub(crate) enum Recognised {
 pub(crate) fn recognise(connection: &Connection) -> Result<Recognised, ReadError> {
     let header = Header::read(connection)?;
     match (header.application_id, header.user_version) {
-        (APPLICATION_ID, SCHEMA_VERSION) if has_our_tables(connection)? => Ok(Recognised::Journal),
-        (APPLICATION_ID, SCHEMA_VERSION) => {
-            Err(ReadError::damaged("its tables are not those of a countem journal"))
-        }
+        (APPLICATION_ID, version @ 1..=SCHEMA_VERSION) => match has_our_tables(connection, version)? {
+            true if version < SCHEMA_VERSION => Ok(Recognised::Older(version)),
+            true => Ok(Recognised::Journal),
+            false => Err(ReadError::damaged("its tables are not those of a countem journal")),
+        },
         (APPLICATION_ID, version) => Err(ReadError::Refused(format!(
             "its tables are of version {version}, this countem knows version {SCHEMA_VERSION}"
         ))),
@@ -100,9 +113,18 @@ pub(crate) fn recognise(connection: &Connection) -> Result<Recognised, ReadError
 /// Creates the tables in an empty database, and saves `state` in them.
 pub(crate) fn create_tables(connection: &Connection, state: &JournalState) -> rusqlite::Result<()> {
     connection.execute_batch("BEGIN IMMEDIATE")?;
-    connection.execute_batch(TABLES)?;
+    STEPS.iter().try_for_each(|step| connection.execute_batch(step))?;
     state.save(connection)?;
     connection.pragma_update(None, "application_id", APPLICATION_ID)?;
+    connection.pragma_update(None, "user_version", SCHEMA_VERSION)?;
+    connection.execute_batch("COMMIT")
+}
+
+/// Brings the tables of version `from` up to date. No row is written, so a full disk is no obstacle.
+pub(crate) fn migrate(connection: &Connection, from: i32) -> rusqlite::Result<()> {
+    connection.execute_batch("BEGIN IMMEDIATE")?;
+    let steps = STEPS.iter().skip(from.unsigned_abs() as usize);
+    steps.into_iter().try_for_each(|step| connection.execute_batch(step))?;
     connection.pragma_update(None, "user_version", SCHEMA_VERSION)?;
     connection.execute_batch("COMMIT")
 }
@@ -115,10 +137,11 @@ pub(crate) fn check_structure(connection: &Connection) -> Result<(), ReadError> 
     }
 }
 
-/// Tells whether the tables are, to the letter, those of this version.
-fn has_our_tables(connection: &Connection) -> rusqlite::Result<bool> {
+/// Tells whether the tables are, to the letter, those of `version`.
+fn has_our_tables(connection: &Connection, version: i32) -> rusqlite::Result<bool> {
     let model = Connection::open_in_memory()?;
-    model.execute_batch(TABLES)?;
+    let steps = STEPS.iter().take(version.unsigned_abs() as usize);
+    steps.into_iter().try_for_each(|step| model.execute_batch(step))?;
     Ok(tables_of(connection)? == tables_of(&model)?)
 }
 
@@ -146,12 +169,14 @@ mod tests {
 
     #[test]
     fn only_a_journal_of_this_version_is_used() {
-        let ours = format!("{TABLES}; PRAGMA application_id = {APPLICATION_ID}");
+        let ours = |steps: &[&str]| format!("{}; PRAGMA application_id = {APPLICATION_ID}", steps.concat());
+        let (older, ours) = (ours(&[V1]), ours(&STEPS));
         assert_eq!(recognised(""), Ok(Recognised::Empty));
-        assert_eq!(recognised(&format!("{ours}; PRAGMA user_version = 1")), Ok(Recognised::Journal));
-        assert_eq!(recognised(&format!("{ours}; PRAGMA user_version = 2")), Err(ErrorKind::Refused));
+        assert_eq!(recognised(&format!("{older}; PRAGMA user_version = 1")), Ok(Recognised::Older(1)));
+        assert_eq!(recognised(&format!("{ours}; PRAGMA user_version = 2")), Ok(Recognised::Journal));
+        assert_eq!(recognised(&format!("{ours}; PRAGMA user_version = 3")), Err(ErrorKind::Refused));
         assert_eq!(recognised("CREATE TABLE t (x)"), Err(ErrorKind::Corrupt));
-        let altered = format!("{ours}; PRAGMA user_version = 1; ALTER TABLE pending ADD COLUMN x INTEGER");
+        let altered = format!("{ours}; PRAGMA user_version = 2; ALTER TABLE pending ADD COLUMN x INTEGER");
         assert_eq!(recognised(&altered), Err(ErrorKind::Corrupt));
     }
 }

@@ -20,7 +20,7 @@ use crate::{
     tables::{
         contents::Contents,
         quarantine,
-        schema::{Recognised, check_structure, create_tables, recognise},
+        schema::{Recognised, check_structure, create_tables, migrate, recognise},
         state::JournalState,
     },
     thread::{fail_point, transactions::Transactions},
@@ -112,6 +112,11 @@ fn check(file: &OpenFile, witnessed: Witnessed, lanes: u16) -> Result<(Contents,
     let connection = &file.connection;
     let is_new = match recognise(connection)? {
         Recognised::Journal => false,
+        Recognised::Older(version) => {
+            check_structure(connection)?;
+            migrate(connection, version)?;
+            false
+        }
         Recognised::Empty if witnessed == Witnessed::Absent => {
             format(connection)?;
             prepare_writing(file)?;
@@ -159,7 +164,9 @@ fn begin_epoch(
         }
         next.provenance = now.clone();
         next.epoch += 1;
+        next.incarnation = Some(rand::random());
         next.tick += 1;
+        next.adopt_numbers(&transactions.state);
         if next.is_empty() {
             next.lanes = config.lanes;
         }
@@ -181,6 +188,7 @@ fn begin_epoch(
         origin,
         lanes: transactions.state.lanes,
         frozen: contents.frozen.into_iter().map(|frozen| frozen.batch).collect(),
+        next: transactions.state.numbers.next(),
         pending: contents.pending,
         quarantined: contents.quarantined,
         quarantined_now,

@@ -54,7 +54,12 @@ impl Transaction<'_> {
         let connection = self.connection;
         // First, so that the batches use the pages that this frees.
         pending::clear(connection, self.state, lane)?;
+        let writer = self.state.writer();
+        self.state.numbers.0.retain(|of, (known, _)| *of != lane || *known == writer);
         for batch in batches {
+            if batch.id().writer == writer {
+                self.state.numbers.raise(lane, &writer, batch.id().seq);
+            }
             if !batches::freeze(connection, self.state, batch)? {
                 return Err(Failure::Refused(JournalError::new(
                     ErrorKind::Refused,

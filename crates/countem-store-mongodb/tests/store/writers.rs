@@ -103,12 +103,15 @@ async fn copied_data_directory_is_noticed() -> Result<()> {
     let server = Server::any().await?;
     let uri = in_own_database(&server.uri());
     let (original, copy) = (open(&uri), open(&uri));
-    let epoch = |epoch| Writer::new(0xabc, epoch);
-    assert_eq!(original.register(&epoch(7)).await?, Registration::Fresh);
-    assert_eq!(original.register(&epoch(7)).await?, Registration::Fresh, "registering again is harmless");
-    assert_eq!(copy.register(&epoch(7)).await?, Registration::Cloned, "both start with the same epoch");
-    assert_eq!(original.register(&epoch(9)).await?, Registration::Fresh);
-    assert_eq!(copy.register(&epoch(8)).await?, Registration::Cloned, "the other is ahead");
+    let (here, there) =
+        (|epoch| Writer::incarnation(0xabc, epoch, 1), |epoch| Writer::incarnation(0xabc, epoch, 2));
+    assert_eq!(original.register(&here(7)).await?, Registration::Fresh);
+    assert_eq!(original.register(&here(7)).await?, Registration::Fresh, "registering again is harmless");
+    assert_eq!(copy.register(&there(7)).await?, Registration::Cloned, "both start with the same epoch");
+    assert_eq!(original.register(&here(9)).await?, Registration::Fresh);
+    assert_eq!(copy.register(&there(8)).await?, Registration::Cloned, "the other is ahead");
+    assert_eq!(copy.register(&there(10)).await?, Registration::Fresh);
+    assert_eq!(original.register(&here(9)).await?, Registration::Cloned, "the copy has taken over");
     assert_eq!(copy.register(&Writer::new(0xdef, 1)).await?, Registration::Fresh, "another node");
     Ok(())
 }
@@ -122,9 +125,10 @@ async fn one_of_many_concurrent_registrations_is_fresh() -> Result<()> {
     let uri = in_own_database(&server.uri());
     for epoch in 1..=5 {
         let mut registrations = JoinSet::new();
-        for _ in 0..6 {
+        for start in 0..6 {
             let store = open(&uri);
-            registrations.spawn(async move { store.register(&Writer::new(1, epoch)).await });
+            let writer = Writer::incarnation(1, epoch, start);
+            registrations.spawn(async move { store.register(&writer).await });
         }
         let mut fresh = 0;
         while let Some(registration) = registrations.join_next().await {
@@ -159,6 +163,8 @@ async fn watermarks_of_retired_writers_are_pruned() -> Result<()> {
         assert_eq!(left, if is_long_lived { 1 } else { 2 }, "{document}");
     }
     assert_eq!(store.prune(Duration::ZERO).await?, 0, "there is nothing more to do");
+    let remembered = [store.remembers(&lanes[0].writer).await?, store.remembers(&lanes[1].writer).await?];
+    assert_eq!(remembered, [false, true], "a batch of the pruned writer would be added again");
     let registered = documents(&database, "_countem_writers").await?;
     let retired = registered.first().context("the node is registered")?.get_document("retired")?;
     assert!(retired.is_empty());

@@ -2,7 +2,7 @@
 
 use countem_core::{Batch, BatchId, Writer};
 use countem_sqlite::{Cause, OpenFile, is_clean};
-use countem_store::{Applied, ErrorKind, StoreError};
+use countem_store::{Applied, ErrorKind, Registration, StoreError};
 use rusqlite::{Connection, Error, TransactionBehavior};
 
 use crate::{
@@ -10,6 +10,7 @@ use crate::{
     apply::{self, Failure, Outcome},
     error::store_error,
     open::{self, LOG_LIMIT},
+    register,
 };
 
 /// State of the writing connection.
@@ -123,16 +124,24 @@ impl WriteConnection {
         }
     }
 
+    /// Registers `writer`.
+    pub(crate) fn register(&mut self, writer: &Writer) -> Result<Registration, StoreError> {
+        let registered = register::register(self.connection()?, writer);
+        registered.map_err(|error| self.commit_failed(error))
+    }
+
     /// Deletes the bookkeeping of `writer`.
     pub(crate) fn forget(&mut self, writer: &Writer) -> Result<(), StoreError> {
-        let delete = "DELETE FROM applied WHERE writer = ?1";
-        self.connection()?.execute(delete, [writer.as_str()]).map(|_| ()).map_err(|error| {
-            // The commit may be what failed.
-            if !is_clean(&error) {
-                self.distrust();
-            }
-            store_error(&self.config.path, "write to", error)
-        })
+        let forgotten = register::forget(self.connection()?, writer);
+        forgotten.map_err(|error| self.commit_failed(error))
+    }
+
+    /// Describes the failure of a transaction whose commit may be what failed.
+    fn commit_failed(&mut self, error: Error) -> StoreError {
+        if !is_clean(&error) {
+            self.distrust();
+        }
+        store_error(&self.config.path, "write to", error)
     }
 
     /// Checks that the tables are there and can be written.

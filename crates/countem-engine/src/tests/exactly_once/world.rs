@@ -130,6 +130,10 @@ impl World {
         let calendar = Calendar::new(Arc::new(config.schedules().unwrap()), clock.now());
         let (intake, lanes) = counting(&config, Arc::new(calendar), clock, &writer);
         lanes.restore(recovered);
+        for (lane, not_saved) in lanes.iter().zip(&mut self.not_saved) {
+            // What was pending is a batch now; the journal still has it as pending.
+            *not_saved = (!lane.lock().freeze().is_empty()).then(BTreeMap::new);
+        }
         let recorder = Recorder::new(journal, Arc::clone(&lanes));
         self.process = Some(Process { intake, lanes, recorder });
     }
