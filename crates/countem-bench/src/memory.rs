@@ -4,6 +4,7 @@
 //! given, the allocator's slack included. Names are made one by one in a reused buffer and take no part.
 
 use std::{
+    collections::BTreeMap,
     fs, io,
     pin::pin,
     str::FromStr,
@@ -193,8 +194,8 @@ impl Store for Away {
         Ok(Vec::new())
     }
 
-    async fn mark(&self, _: &str) -> Result<Option<String>, StoreError> {
-        Ok(None)
+    async fn marks(&self, _: &str) -> Result<BTreeMap<String, String>, StoreError> {
+        Ok(BTreeMap::new())
     }
 
     async fn check(&self) -> Result<(), StoreError> {

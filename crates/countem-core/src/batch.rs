@@ -105,13 +105,17 @@ impl fmt::Display for BatchId {
     }
 }
 
-/// A fact that becomes true in the same transaction as the counts of a batch, such as how far a file was read.
+/// A fact that becomes true together with the counts of a batch, such as how far a file was read.
+///
+/// It moves by compare-and-set: a store adds the batch only while the mark is at `expected`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mark {
     /// Subject of the fact.
     pub key: String,
-    /// The fact.
-    pub value: String,
+    /// The fact before; `None` when there is no mark.
+    pub expected: Option<String>,
+    /// The fact after; `None` removes the mark.
+    pub value: Option<String>,
 }
 
 /// Deltas that travel together under one identity, ordered by collection, bucket and metric.
@@ -133,7 +137,7 @@ impl Batch {
         Self { id, deltas, mark: None }
     }
 
-    /// Freezes `deltas` under `id` together with a mark that is set if and only if they are applied.
+    /// Freezes `deltas` under `id` together with a mark that moves if and only if they are applied.
     pub fn with_mark(id: BatchId, deltas: Deltas, mark: Mark) -> Self {
         Self { mark: Some(mark), ..Self::new(id, deltas) }
     }
@@ -156,7 +160,7 @@ impl Batch {
         self.deltas.entries.chunk_by(same).map(move |entries| Group { entries, names })
     }
 
-    /// Returns the mark that is set together with the deltas.
+    /// Returns the mark that moves together with the deltas.
     pub fn mark(&self) -> Option<&Mark> {
         self.mark.as_ref()
     }
@@ -192,14 +196,19 @@ impl Batch {
     /// Returns the frozen bytes of the batch; [`decode`](Self::decode) gives an equal batch back.
     pub fn encode(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(64 + self.deltas.names.len() + self.deltas.len() * 32);
-        out.push(FORMAT);
+        out.push(if self.mark.is_some() { WITH_MARK } else { WITHOUT_MARK });
         put_text(&mut out, self.id.writer.as_str());
         out.extend_from_slice(&self.id.lane.to_le_bytes());
         out.extend_from_slice(&self.id.seq.to_le_bytes());
-        let mark = self.mark.as_ref().map_or(("", ""), |mark| (&mark.key, &mark.value));
-        out.push(u8::from(self.mark.is_some()));
-        put_text(&mut out, mark.0);
-        put_text(&mut out, mark.1);
+        match &self.mark {
+            Some(Mark { key, expected, value }) => {
+                put_text(&mut out, key);
+                put_optional(&mut out, expected.as_deref());
+                put_optional(&mut out, value.as_deref());
+            }
+            // The place of a mark in an earlier format, which no journal ever held.
+            None => out.extend_from_slice(&NO_MARK),
+        }
         out.extend_from_slice(&(self.deltas.len() as u64).to_le_bytes());
         for delta in self.deltas.iter() {
             put_text(&mut out, delta.collection);
@@ -218,17 +227,25 @@ impl Batch {
     /// [`DecodeError`]: the bytes are not a whole, valid batch.
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
         let mut input = Input { bytes, at: 0 };
-        if input.byte()? != FORMAT {
-            return Err(DecodeError { at: 0 });
-        }
+        let has_mark = match input.byte()? {
+            WITHOUT_MARK => false,
+            WITH_MARK => true,
+            _ => return Err(DecodeError { at: 0 }),
+        };
         let writer = input.parse()?;
         let id = BatchId {
             writer,
             lane: u16::from_le_bytes(input.array()?),
             seq: u64::from_le_bytes(input.array()?),
         };
-        let has_mark = input.byte()? == 1;
-        let mark = Mark { key: input.text()?.to_owned(), value: input.text()?.to_owned() };
+        let mark = if has_mark {
+            let key = input.text()?.to_owned();
+            Some(Mark { key, expected: input.optional()?, value: input.optional()? })
+        } else if input.array()? == NO_MARK {
+            None
+        } else {
+            return Err(input.error());
+        };
         let count = u64::from_le_bytes(input.array()?);
         let mut deltas = Deltas::default();
         for _ in 0..count {
@@ -248,7 +265,7 @@ impl Batch {
         if input.at != bytes.len() {
             return Err(input.error());
         }
-        Ok(Self { id, deltas, mark: has_mark.then_some(mark) })
+        Ok(Self { id, deltas, mark })
     }
 }
 
@@ -284,13 +301,22 @@ pub struct DecodeError {
     at: usize,
 }
 
-/// First byte of every frozen batch.
-const FORMAT: u8 = 1;
+/// First byte of a frozen batch without a mark.
+const WITHOUT_MARK: u8 = 1;
+/// First byte of a frozen batch with a mark.
+const WITH_MARK: u8 = 2;
+/// Bytes between identity and deltas of a batch without a mark.
+const NO_MARK: [u8; 9] = [0; 9];
 
 fn put_text(out: &mut Vec<u8>, text: &str) {
     let length = u32::try_from(text.len()).expect("names and marks are far shorter than 4 GiB");
     out.extend_from_slice(&length.to_le_bytes());
     out.extend_from_slice(text.as_bytes());
+}
+
+fn put_optional(out: &mut Vec<u8>, text: Option<&str>) {
+    out.push(u8::from(text.is_some()));
+    put_text(out, text.unwrap_or_default());
 }
 
 struct Input<'a> {
@@ -325,6 +351,12 @@ impl<'a> Input<'a> {
         std::str::from_utf8(self.take(length)?).map_err(|_| here)
     }
 
+    fn optional(&mut self) -> Result<Option<String>, DecodeError> {
+        let is_some = self.byte()? == 1;
+        let text = self.text()?;
+        Ok(is_some.then(|| text.to_owned()))
+    }
+
     fn parse<T: FromStr>(&mut self) -> Result<T, DecodeError> {
         let here = self.error();
         self.text()?.parse().map_err(|_| here)
@@ -339,12 +371,20 @@ mod tests {
     use crate::Table;
 
     fn batch(metrics: &[(String, i64)]) -> Batch {
+        let mark = Mark { key: "file".into(), expected: None, value: Some("12".into()) };
+        with(metrics, Some(mark))
+    }
+
+    fn with(metrics: &[(String, i64)], mark: Option<Mark>) -> Batch {
         let mut table = Table::new();
         for (metric, n) in metrics {
             table.fold("web", metric, "2026-11-20".parse().unwrap(), *n).unwrap();
         }
         let id = BatchId { writer: Writer::new(0xabc, 7), lane: 3, seq: 42 };
-        Batch::with_mark(id, table.drain(), Mark { key: "file".into(), value: "12".into() })
+        match mark {
+            Some(mark) => Batch::with_mark(id, table.drain(), mark),
+            None => Batch::new(id, table.drain()),
+        }
     }
 
     #[test]
@@ -378,12 +418,24 @@ mod tests {
         assert!(!batch.contains(&other));
     }
 
+    #[test]
+    fn frozen_batch_of_a_journal_does_not_change() {
+        let mut bytes = vec![1, 18, 0, 0, 0];
+        bytes.extend_from_slice(b"0000000000000abc-7");
+        bytes.extend_from_slice(&[3, 0, 42, 0, 0, 0, 0, 0, 0, 0]);
+        bytes.extend_from_slice(&[0, 0, 0, 0, 0, 0, 0, 0, 0]);
+        bytes.extend_from_slice(&0_u64.to_le_bytes());
+        assert_eq!(with(&[], None).encode(), bytes);
+    }
+
     proptest! {
         #[test]
         fn encoded_batch_decodes_and_truncation_is_refused(
             metrics in prop::collection::btree_map("[^\\p{Cc}]{1,20}", any::<i64>(), 0..20), cut in any::<prop::sample::Index>(),
+            mark in prop::option::of((".{0,9}", prop::option::of(".{0,9}"), prop::option::of(".{0,9}"))),
         ) {
-            let batch = batch(&metrics.into_iter().collect::<Vec<_>>());
+            let mark = mark.map(|(key, expected, value)| Mark { key, expected, value });
+            let batch = with(&metrics.into_iter().collect::<Vec<_>>(), mark);
             let bytes = batch.encode();
             let read = Batch::decode(&bytes).unwrap();
             prop_assert_eq!(read.id(), batch.id());
@@ -395,7 +447,7 @@ mod tests {
 
         #[test]
         fn arbitrary_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
-            prop_assert!(Batch::decode(&bytes).is_err() || bytes[0] == FORMAT);
+            prop_assert!(Batch::decode(&bytes).is_err() || [WITHOUT_MARK, WITH_MARK].contains(&bytes[0]));
         }
     }
 }

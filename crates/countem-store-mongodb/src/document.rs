@@ -24,6 +24,8 @@ pub(crate) const EXPIRES_AT: &CStr = cstr!("expires_at");
 
 /// MongoDB collection with one document for each node. No collection has a name that begins like this.
 pub(crate) const WRITERS: &str = "_countem_writers";
+/// MongoDB collection with one document for each mark.
+pub(crate) const MARKS: &str = "_countem_marks";
 
 /// Returns a regular expression for ids.
 pub(crate) fn pattern(pattern: &str) -> Regex {

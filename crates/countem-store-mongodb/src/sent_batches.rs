@@ -30,6 +30,8 @@ struct Lane {
 pub(crate) struct Traces {
     /// Buckets, by collection, whose documents may have a watermark of the writer.
     pub(crate) touched: BTreeMap<String, BTreeSet<Bucket>>,
+    /// Keys of the marks that the writer moved.
+    pub(crate) marks: BTreeSet<String>,
     /// A request of the writer was in doubt, so a copy of it may still arrive.
     pub(crate) was_in_doubt: bool,
     /// Number of buckets dropped from `touched` because there were too many.
@@ -84,6 +86,7 @@ impl SentBatches {
 
 impl Traces {
     fn touch(&mut self, batch: &Batch) {
+        self.marks.extend(batch.mark().map(|mark| mark.key.clone()));
         let mut last = None;
         // The deltas are ordered, so those of one bucket stand together.
         for delta in batch.deltas() {

@@ -1,6 +1,6 @@
 //! The store: the contract of [`Store`] on top of the other modules.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use countem_core::{Batch, CollectionName, Delta, Writer};
 use countem_store::{Applied, ErrorKind, Query, Registration, Rows, Store, StoreError, async_trait};
@@ -15,6 +15,7 @@ use crate::{
     document::DocumentId,
     expiry::Expiry,
     known_splits::KnownSplits,
+    marks,
     names::collection_in,
     read, registry,
     sent_batches::{SentBatches, SentBefore},
@@ -80,6 +81,15 @@ impl MongoStore {
         Context { connection: &self.connection, splits: &self.splits, expiry: &self.expiry, limits }
     }
 
+    /// Adds the deltas of a batch to their documents, whatever its mark.
+    async fn add(&self, batch: Arc<Batch>, is_new: bool) -> Result<Applied, StoreError> {
+        let deltas: Vec<Delta<'_>> = batch.deltas().collect();
+        let runs = deltas
+            .chunk_by(|a, b| a.collection == b.collection)
+            .map(|deltas| apply::apply(self.context(), batch.id(), deltas[0].collection, deltas, is_new));
+        conclude(future::join_all(runs).await)
+    }
+
     /// Tells whether a MongoDB collection holds documents of countem: it may be empty, or belong to another program.
     async fn holds_counters(&self, stored_in: &str) -> Result<bool, StoreError> {
         let find =
@@ -97,16 +107,13 @@ impl MongoStore {
 #[async_trait]
 impl Store for MongoStore {
     async fn apply(&self, batch: &Arc<Batch>) -> Result<Applied, StoreError> {
-        if batch.mark().is_some() {
-            return Err(no_marks());
-        }
         let id = batch.id();
         let is_new = self.sent.begin(batch) == SentBefore::Never;
-        let deltas: Vec<Delta<'_>> = batch.deltas().collect();
-        let runs = deltas
-            .chunk_by(|a, b| a.collection == b.collection)
-            .map(|deltas| apply::apply(self.context(), id, deltas[0].collection, deltas, is_new));
-        let result = conclude(future::join_all(runs).await);
+        let result = match batch.mark() {
+            None => self.add(Arc::clone(batch), is_new).await,
+            // Another process may be completing the batch, so it never counts as new.
+            Some(mark) => marks::apply(&self.connection, batch, mark, |batch| self.add(batch, false)).await,
+        };
         match &result {
             Ok(_) => self.sent.resolved(id),
             Err(error) if error.kind() == ErrorKind::InDoubt => self.sent.in_doubt(&id.writer),
@@ -124,6 +131,11 @@ impl Store for MongoStore {
                 "the watermarks of `{writer}` stay: an answer was lost, and a copy of the request may be late"
             );
             return Err(StoreError::new(ErrorKind::NotApplied, why));
+        }
+        if !traces.marks.is_empty() {
+            // Another process may be completing a batch that was pending in a mark, and needs the watermarks of the counters.
+            marks::forget(&self.connection, writer, &traces.marks).await?;
+            return self.retire(writer).await;
         }
         if traces.dropped > 0 {
             tracing::debug!(%writer, buckets = traces.dropped, "watermarks of the oldest buckets stay");
@@ -177,8 +189,8 @@ impl Store for MongoStore {
         Ok(names)
     }
 
-    async fn mark(&self, _key: &str) -> Result<Option<String>, StoreError> {
-        Err(no_marks())
+    async fn marks(&self, prefix: &str) -> Result<BTreeMap<String, String>, StoreError> {
+        marks::read(&self.connection, prefix, |batch| self.add(batch, false)).await
     }
 
     async fn check(&self) -> Result<(), StoreError> {
@@ -188,14 +200,6 @@ impl Store for MongoStore {
     fn location(&self) -> String {
         self.connection.at().to_owned()
     }
-}
-
-/// A mark must be set in one transaction with its batch, and a batch here is one atomic step for each document.
-fn no_marks() -> StoreError {
-    StoreError::new(
-        ErrorKind::Unsupported,
-        "MongoDB cannot set a mark together with the counts of a batch; use a store in a file for this",
-    )
 }
 
 /// Combines the outcomes of a batch's collections.

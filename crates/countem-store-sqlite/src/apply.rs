@@ -10,7 +10,9 @@ use rusqlite::{
 
 const APPLIED: &str = "SELECT seq FROM applied WHERE writer = ?1 AND lane = ?2";
 const SET_APPLIED: &str = "INSERT OR REPLACE INTO applied (writer, lane, seq) VALUES (?1, ?2, ?3)";
+const MARK: &str = "SELECT value FROM mark WHERE key = ?1";
 const SET_MARK: &str = "INSERT OR REPLACE INTO mark (key, value) VALUES (?1, ?2)";
+const REMOVE_MARK: &str = "DELETE FROM mark WHERE key = ?1";
 const STORED_FROM: &str = "SELECT metric, value FROM counter
     WHERE collection = ?1 AND bucket = ?2 AND metric >= ?3 ORDER BY metric";
 const SET_ONE: &str =
@@ -50,13 +52,15 @@ impl From<Error> for Failure {
     }
 }
 
-/// Result of a batch that is in the file.
+/// Result of a batch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Outcome {
-    /// It was added, and the commit waited for the disk if commits do.
+    /// It is in the file, and the commit waited for the disk if commits do.
     Added(Applied),
-    /// It was there already, but perhaps not yet on the disk: the process that committed it may have been killed before its `fsync`.
+    /// It was in the file already, but perhaps not yet on the disk: the process that committed it may have been killed before its `fsync`.
     Found(Applied),
+    /// The mark is not where the batch expects it. Nothing was stored.
+    Conflict,
 }
 
 /// Adds `batch` in one transaction, unless it was added before.
@@ -69,12 +73,22 @@ pub(crate) fn apply(connection: &mut Connection, batch: &Batch) -> Result<Outcom
     if let Some(applied) = already_applied(&transaction, id)? {
         return Ok(Outcome::Found(applied));
     }
+    if let Some(mark) = batch.mark() {
+        let found: Option<String> =
+            transaction.prepare_cached(MARK)?.query_row([&mark.key], |row| row.get(0)).optional()?;
+        if found != mark.expected {
+            return Ok(Outcome::Conflict);
+        }
+    }
     let mut any_quarantined = false;
     for group in batch.groups() {
         any_quarantined |= add(&transaction, id, group)?;
     }
     if let Some(mark) = batch.mark() {
-        transaction.prepare_cached(SET_MARK)?.execute([&mark.key, &mark.value])?;
+        match &mark.value {
+            Some(value) => transaction.prepare_cached(SET_MARK)?.execute([&mark.key, value])?,
+            None => transaction.prepare_cached(REMOVE_MARK)?.execute([&mark.key])?,
+        };
     }
     let seq = id.seq.cast_signed();
     transaction.prepare_cached(SET_APPLIED)?.execute(params![id.writer.as_str(), id.lane, seq])?;
@@ -103,7 +117,7 @@ pub(crate) fn applied_seq(connection: &Connection, id: &BatchId) -> rusqlite::Re
 
 /// Checks that every statement of a batch fits the tables.
 pub(crate) fn prepare_statements(connection: &Connection) -> rusqlite::Result<()> {
-    for sql in [APPLIED, SET_APPLIED, SET_MARK, STORED_FROM, SET_ONE, &SET_SEVERAL, QUARANTINE, QUARANTINED] {
+    for sql in [APPLIED, SET_APPLIED, MARK, SET_MARK, REMOVE_MARK, STORED_FROM, SET_ONE, &SET_SEVERAL, QUARANTINE, QUARANTINED] {
         connection.prepare_cached(sql)?;
     }
     Ok(())
@@ -238,7 +252,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::{
-        Outcome::{Added, Found},
+        Outcome::{Added, Conflict, Found},
         *,
     };
     use crate::schema::{MIGRATIONS, migrate};
@@ -326,6 +340,7 @@ mod tests {
         .unwrap()
         {
             Added(applied) | Found(applied) => applied.quarantined,
+            Conflict => panic!("the batch has no mark"),
         };
         assert_eq!(add(&mut connection, 1, i64::MAX), []);
         assert_eq!(add(&mut connection, 2, 1)[0].reason, "9223372036854775807 plus 1 exceeds i64");

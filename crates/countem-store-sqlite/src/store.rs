@@ -1,6 +1,6 @@
 //! The store.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use countem_core::{Batch, CollectionName, Writer};
 use countem_store::{Applied, Query, Registration, Rows, Store, StoreError, async_trait, overlay};
@@ -76,11 +76,11 @@ impl Store for SqliteStore {
         self.readers.ask(|connection| read::collections(connection)).await
     }
 
-    async fn mark(&self, key: &str) -> Result<Option<String>, StoreError> {
-        let key = key.to_owned();
-        let found = self.readers.ask(move |connection| read::mark(connection, &key)).await?;
-        if found.is_some() {
-            // The caller may delete next what the mark says is counted.
+    async fn marks(&self, prefix: &str) -> Result<BTreeMap<String, String>, StoreError> {
+        let prefix = prefix.to_owned();
+        let found = self.readers.ask(move |connection| read::marks(connection, &prefix)).await?;
+        if !found.is_empty() {
+            // The caller may delete next what a mark says is counted.
             self.writer.ask(|connection| connection.sync_found()).await?;
         }
         Ok(found)

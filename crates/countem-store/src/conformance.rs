@@ -15,6 +15,7 @@ use countem_core::{Batch, BatchId, Bucket, BucketRange, CollectionName, Deltas, 
 use crate::{Counters, Query, Rows, Select, Store};
 
 mod apply;
+mod marks;
 mod names;
 mod read;
 
@@ -52,8 +53,13 @@ laws! { $
     apply::negative_and_zero_amounts_are_stored,
     apply::an_overflowing_counter_is_quarantined_alone,
     apply::a_quarantined_delta_is_reported_again,
-    apply::a_mark_is_set_with_its_batch,
     apply::forgetting_a_writer_keeps_the_counts,
+    marks::a_mark_moves_with_its_batch,
+    marks::a_mark_elsewhere_stores_nothing,
+    marks::of_two_batches_from_one_mark_one_is_stored,
+    marks::a_removed_mark_can_be_set_again,
+    marks::marks_are_listed_by_prefix,
+    marks::a_quarantined_delta_moves_its_mark,
     names::names_are_read_back_identically_and_never_mixed_up,
     names::names_survive_on_existing_counters,
     read::a_read_counts_an_in_flight_batch_exactly_once,

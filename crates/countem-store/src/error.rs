@@ -14,6 +14,8 @@ pub enum ErrorKind {
     Refused,
     /// The store does not support the call.
     Unsupported,
+    /// The mark of the batch is not where the batch expects it. Nothing of the batch is stored, and it never will be.
+    Conflict,
 }
 
 impl ErrorKind {
@@ -24,6 +26,7 @@ impl ErrorKind {
             Self::InDoubt => "in_doubt",
             Self::Refused => "refused",
             Self::Unsupported => "unsupported",
+            Self::Conflict => "conflict",
         }
     }
 }
@@ -41,6 +44,11 @@ impl StoreError {
     /// Returns an error; `message` is lower case, with things in backticks, no full stop and no secret.
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
         Self { kind, message: message.into(), source: None }
+    }
+
+    /// Returns the error for a batch whose mark `key` is not where the batch expects it.
+    pub fn conflict(key: &str) -> Self {
+        Self::new(ErrorKind::Conflict, format!("the mark `{key}` was moved by another process meanwhile"))
     }
 
     /// Adds the cause, whose text is *not* repeated in the message.

@@ -1,6 +1,9 @@
 //! A store with injected faults.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+};
 
 use async_trait::async_trait;
 use countem_core::{Batch, CollectionName, Writer};
@@ -180,8 +183,8 @@ impl<S: Store> Store for FaultyStore<S> {
         self.inner.collections().await
     }
 
-    async fn mark(&self, key: &str) -> Result<Option<String>, StoreError> {
-        self.inner.mark(key).await
+    async fn marks(&self, prefix: &str) -> Result<BTreeMap<String, String>, StoreError> {
+        self.inner.marks(prefix).await
     }
 
     async fn check(&self) -> Result<(), StoreError> {

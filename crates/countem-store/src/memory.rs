@@ -59,6 +59,11 @@ impl Store for MemoryStore {
             let again = if resolved.seq == id.seq { resolved.quarantined.clone() } else { Vec::new() };
             return Ok(Applied { quarantined: again });
         }
+        if let Some(mark) = batch.mark()
+            && state.marks.get(&mark.key) != mark.expected.as_ref()
+        {
+            return Err(StoreError::conflict(&mark.key));
+        }
         let mut quarantined = Vec::new();
         for delta in batch.deltas() {
             let counters = state.counters.entry((delta.collection.to_owned(), delta.bucket)).or_default();
@@ -68,7 +73,10 @@ impl Store for MemoryStore {
             }
         }
         if let Some(mark) = batch.mark() {
-            state.marks.insert(mark.key.clone(), mark.value.clone());
+            match &mark.value {
+                Some(value) => state.marks.insert(mark.key.clone(), value.clone()),
+                None => state.marks.remove(&mark.key),
+            };
         }
         let resolved = Resolved { seq: id.seq, quarantined: quarantined.clone() };
         state.applied.insert((id.writer.clone(), id.lane), resolved);
@@ -118,8 +126,10 @@ impl Store for MemoryStore {
         Ok(names)
     }
 
-    async fn mark(&self, key: &str) -> Result<Option<String>, StoreError> {
-        Ok(self.state.lock().marks.get(key).cloned())
+    async fn marks(&self, prefix: &str) -> Result<BTreeMap<String, String>, StoreError> {
+        let state = self.state.lock();
+        let begin_alike = state.marks.range(prefix.to_owned()..).take_while(|(key, _)| key.starts_with(prefix));
+        Ok(begin_alike.map(|(key, value)| (key.clone(), value.clone())).collect())
     }
 
     async fn check(&self) -> Result<(), StoreError> {

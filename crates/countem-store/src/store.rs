@@ -1,6 +1,6 @@
 //! The contract of a store.
 
-use std::{fmt, sync::Arc};
+use std::{collections::BTreeMap, fmt, sync::Arc};
 
 use async_trait::async_trait;
 use countem_core::{Batch, CollectionName, Quarantined, Writer};
@@ -25,6 +25,10 @@ use crate::{Query, Rows, StoreError};
 /// [`Refused`](crate::ErrorKind::Refused) means that nothing was stored *by this call*;
 /// [`InDoubt`](crate::ErrorKind::InDoubt) means that any part of it may have been. In each case the caller sends the *same batch*
 /// again until it is resolved.
+///
+/// **A mark moves with its batch.** A batch with a [`Mark`](countem_core::Mark) is added only while the mark is at the value
+/// that the batch expects, and moves it in the same atomic step; otherwise nothing is stored
+/// ([`Conflict`](crate::ErrorKind::Conflict)). The identity is checked first, so a copy of the batch is no conflict.
 ///
 /// **One bad counter spoils nothing else.** A delta that cannot be added (the sum leaves `i64`, the stored value is
 /// no number) is quarantined alone and durably reported: applying the same batch again reports it again, until the
@@ -103,12 +107,12 @@ pub trait Store: Send + Sync + fmt::Debug + 'static {
     /// The store could not be read.
     async fn collections(&self) -> Result<Vec<CollectionName>, StoreError>;
 
-    /// Returns the value of the mark `key`, `None` when no batch has set it.
+    /// Returns the marks whose keys begin with `prefix`, by key. A batch that moves one of them and is not resolved is
+    /// either in its mark and in the counters, or in neither.
     ///
     /// # Errors
-    /// The store could not be read, or it cannot set marks in the transaction of a batch
-    /// ([`Unsupported`](crate::ErrorKind::Unsupported)).
-    async fn mark(&self, key: &str) -> Result<Option<String>, StoreError>;
+    /// The store could not be read, or it has no marks ([`Unsupported`](crate::ErrorKind::Unsupported)).
+    async fn marks(&self, prefix: &str) -> Result<BTreeMap<String, String>, StoreError>;
 
     /// Checks that the store can be reached and used with the given rights.
     ///
@@ -160,8 +164,8 @@ impl<S: Store + ?Sized> Store for Arc<S> {
     async fn collections(&self) -> Result<Vec<CollectionName>, StoreError> {
         (**self).collections().await
     }
-    async fn mark(&self, key: &str) -> Result<Option<String>, StoreError> {
-        (**self).mark(key).await
+    async fn marks(&self, prefix: &str) -> Result<BTreeMap<String, String>, StoreError> {
+        (**self).marks(prefix).await
     }
     async fn check(&self) -> Result<(), StoreError> {
         (**self).check().await

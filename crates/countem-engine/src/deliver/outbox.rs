@@ -224,7 +224,7 @@ mod tests {
     #[test]
     fn marked_deltas_stay_in_one_batch() {
         let mut outbox = outbox(1);
-        let mark = Mark { key: "file".into(), value: "12".into() };
+        let mark = Mark { key: "file".into(), expected: None, value: Some("12".into()) };
         outbox.freeze_whole(table(0..3).drain(), Some(mark.clone()));
         let batch = outbox.advance().unwrap();
         assert_eq!((batch.len(), batch.mark()), (3, Some(&mark)));

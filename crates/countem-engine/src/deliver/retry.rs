@@ -38,7 +38,7 @@ impl Retry {
 /// Returns the answer of the store, and `true` if any attempt was in doubt: if none was, the store may forget the writer.
 ///
 /// # Errors
-/// The refusal of the store (an operator has to act), or the last error when `deadline` has passed. It is in doubt if any
+/// The refusal of the store (an operator has to act), a conflict (the mark of the batch is elsewhere), or the last error when `deadline` has passed. It is in doubt if any
 /// attempt was: the batch may then be stored, and only sending the same batch again can tell.
 ///
 /// # Cancel safety
@@ -57,6 +57,10 @@ pub async fn deliver(
             Err(error) => error,
         };
         doubted |= error.kind() == ErrorKind::InDoubt;
+        // The store looked for the batch before it compared the mark.
+        if error.kind() == ErrorKind::Conflict {
+            return Err(error);
+        }
         let wait = retry.next_wait();
         let is_final = matches!(error.kind(), ErrorKind::Refused | ErrorKind::Unsupported);
         if is_final || tokio::time::Instant::now() + wait > deadline {

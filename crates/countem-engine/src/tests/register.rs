@@ -1,6 +1,10 @@
 //! Nothing is sent under an identity that another process may have.
 
-use std::{collections::VecDeque, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
 
 use countem_core::{Batch, CollectionName, Writer};
 use countem_journal::JournalConfig;
@@ -40,8 +44,8 @@ impl Store for Registered {
     async fn collections(&self) -> Result<Vec<CollectionName>, StoreError> {
         self.inner.collections().await
     }
-    async fn mark(&self, key: &str) -> Result<Option<String>, StoreError> {
-        self.inner.mark(key).await
+    async fn marks(&self, prefix: &str) -> Result<BTreeMap<String, String>, StoreError> {
+        self.inner.marks(prefix).await
     }
     async fn check(&self) -> Result<(), StoreError> {
         self.inner.check().await

@@ -1,10 +1,10 @@
 //! The queries.
 
-use std::num::NonZeroUsize;
+use std::{collections::BTreeMap, num::NonZeroUsize};
 
 use countem_core::{BatchId, Bucket, BucketRange, CollectionName};
 use countem_store::{Counters, Query, Rows, Select};
-use rusqlite::{Connection, OptionalExtension as _, Row, TransactionBehavior, params};
+use rusqlite::{Connection, Row, TransactionBehavior, params};
 
 use crate::apply::applied_seq;
 
@@ -188,12 +188,20 @@ pub(crate) fn collections(connection: &Connection) -> rusqlite::Result<Vec<Colle
     Ok(names)
 }
 
-/// Returns the value of a mark.
-pub(crate) fn mark(connection: &Connection, key: &str) -> rusqlite::Result<Option<String>> {
-    connection
-        .prepare_cached("SELECT value FROM mark WHERE key = ?1")?
-        .query_row([key], |row| row.get(0))
-        .optional()
+/// Returns the marks whose keys begin with `prefix`.
+pub(crate) fn marks(connection: &Connection, prefix: &str) -> rusqlite::Result<BTreeMap<String, String>> {
+    let mut statement =
+        connection.prepare_cached("SELECT key, value FROM mark WHERE key >= ?1 ORDER BY key")?;
+    let mut rows = statement.query([prefix])?;
+    let mut marks = BTreeMap::new();
+    while let Some(row) = rows.next()? {
+        let key: String = row.get(0)?;
+        if !key.starts_with(prefix) {
+            break;
+        }
+        marks.insert(key, row.get(1)?);
+    }
+    Ok(marks)
 }
 
 #[cfg(test)]

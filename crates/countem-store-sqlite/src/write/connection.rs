@@ -83,6 +83,10 @@ impl WriteConnection {
     pub(crate) fn apply(&mut self, batch: &Batch) -> Result<Applied, StoreError> {
         match apply::apply(self.connection()?, batch) {
             Ok(Outcome::Added(applied)) => Ok(applied),
+            Ok(Outcome::Conflict) => {
+                let key = batch.mark().map_or("", |mark| mark.key.as_str());
+                Err(StoreError::conflict(key))
+            }
             Ok(Outcome::Found(applied)) => match self.sync_log() {
                 Ok(()) => Ok(applied),
                 Err(error) => self.decide(batch.id(), error),
@@ -100,7 +104,7 @@ impl WriteConnection {
         }
     }
 
-    /// Makes a mark that was found in the file durable, before it is relied on.
+    /// Makes marks that were found in the file durable, before they are relied on.
     pub(crate) fn sync_found(&mut self) -> Result<(), StoreError> {
         self.file()?;
         self.sync_log().map_err(|error| {

@@ -2,10 +2,10 @@
 
 use std::{future::Future, sync::Arc};
 
-use countem_core::{Batch, BatchId, BucketRange, CollectionName, Mark, Period};
+use countem_core::{Batch, BatchId, BucketRange, CollectionName, Period};
 
 use super::{DAY, Lane, apply, bucket, counters};
-use crate::{ErrorKind, Rows, Store};
+use crate::{Rows, Store};
 
 pub(super) async fn a_batch_is_added_to_what_is_stored(store: &dyn Store, mut lane: Lane) {
     apply(store, &lane.batch(&[(DAY, "a", 1), (DAY, "b", 2)])).await;
@@ -51,7 +51,7 @@ pub(super) async fn lanes_and_writers_are_independent(store: &dyn Store, mut lan
     assert_eq!(lane_one.day(store).await, counters(&[("a", 7)]));
 }
 
-async fn join_all<F: Future>(futures: impl IntoIterator<Item = F>) {
+pub(super) async fn join_all<F: Future>(futures: impl IntoIterator<Item = F>) {
     let mut running: Vec<_> = futures.into_iter().map(|future| Some(Box::pin(future))).collect();
     std::future::poll_fn(|context| {
         for pending in &mut running {
@@ -133,22 +133,6 @@ pub(super) async fn a_quarantined_delta_is_reported_again(store: &dyn Store, mut
     assert_eq!(first.quarantined.len(), 1);
     assert_eq!(first, again);
     assert_eq!(lane.day(store).await, counters(&[("a", 1), ("big", i64::MAX)]));
-}
-
-pub(super) async fn a_mark_is_set_with_its_batch(store: &dyn Store, mut lane: Lane) {
-    let key = format!("mark of {}", lane.collection);
-    match store.mark(&key).await {
-        Err(error) if error.kind() == ErrorKind::Unsupported => return,
-        before => assert_eq!(before.expect("reading a mark succeeds"), None),
-    }
-    for value in ["1", "2"] {
-        let mark = Mark { key: key.clone(), value: value.to_owned() };
-        let batch = Arc::new(Batch::with_mark(lane.id(), lane.deltas(&[(DAY, "m", 1)]), mark));
-        apply(store, &batch).await;
-        apply(store, &batch).await;
-        assert_eq!(store.mark(&key).await.expect("reading a mark succeeds").as_deref(), Some(value));
-    }
-    assert_eq!(lane.day(store).await, counters(&[("m", 2)]));
 }
 
 pub(super) async fn forgetting_a_writer_keeps_the_counts(store: &dyn Store, mut lane: Lane) {
