@@ -6,10 +6,12 @@ mod collections;
 mod completions;
 mod config;
 mod doctor;
+mod forget;
 mod get;
 mod inc;
 mod ingest;
 mod journal;
+mod marks;
 mod quarantine;
 mod replay;
 mod top;
@@ -46,6 +48,8 @@ enum Command {
     All(all::All),
     Top(top::Top),
     Collections(collections::Collections),
+    Marks(marks::Marks),
+    Forget(forget::Forget),
     Doctor(doctor::Doctor),
     Quarantine(quarantine::Quarantine),
     Replay(replay::Replay),
@@ -67,6 +71,8 @@ impl Cli {
             Command::All(all) => all.run(&self.global),
             Command::Top(top) => top.run(&self.global),
             Command::Collections(collections) => collections.run(&self.global),
+            Command::Marks(marks) => marks.run(&self.global),
+            Command::Forget(forget) => forget.run(&self.global),
             Command::Doctor(doctor) => doctor.run(&self.global),
             Command::Quarantine(quarantine) => quarantine.run(&self.global),
             Command::Replay(replay) => replay.run(&self.global),

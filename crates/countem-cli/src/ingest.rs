@@ -18,6 +18,7 @@ pub(crate) mod plan;
 
 pub(crate) mod delivery;
 pub(crate) mod fingerprint;
+pub(crate) mod identity;
 pub(crate) mod marks;
 
 pub(crate) mod progress;

@@ -61,12 +61,21 @@ impl Effective {
     /// # Errors
     /// [`NotFound`] when there is no such file; else the error of the store.
     pub(crate) async fn open_reader(&self) -> Result<Reader> {
+        self.require_store()?;
+        Ok(Reader::of_store(self.open().await?, Arc::clone(&self.schedules)))
+    }
+
+    /// Checks that the store exists already, if it is a file.
+    ///
+    /// # Errors
+    /// [`NotFound`]: there is no such file.
+    pub(crate) fn require_store(&self) -> Result<()> {
         if self.lacks_store() {
             let uri = self.config.store_uri();
             let advice = "count something first, or name another store with `--store`";
             return Err(NotFound::new(format!("there is no store `{uri}`: {advice}")).into());
         }
-        Ok(Reader::of_store(self.open().await?, Arc::clone(&self.schedules)))
+        Ok(())
     }
 
     /// Returns whether the store is a file that does not exist.

@@ -199,7 +199,8 @@ async fn complete<F: Future<Output = Result<Applied, StoreError>>>(
 
 /// Creates the document of a mark. The filter is equality on `_id` only, as in every upsert.
 async fn create(connection: &Connection, key: &str) -> Result<(), StoreError> {
-    let creation = rawdoc! { "q": { "_id": key }, "u": { "$setOnInsert": { WATERMARKS: {} } }, "upsert": true };
+    let creation =
+        rawdoc! { "q": { "_id": key }, "u": { "$setOnInsert": { WATERMARKS: {} } }, "upsert": true };
     update(connection, creation).await.map(drop).map_err(without_effect)
 }
 
@@ -251,7 +252,8 @@ fn in_doubt(error: StoreError) -> StoreError {
 /// Returns the end of the keys that begin with `prefix`; `None` when all later keys do.
 fn end_of(prefix: &str) -> Option<String> {
     let last = prefix.chars().next_back()?;
-    let next = (u32::from(last) + 1..).map_while(|code| (code <= u32::from(char::MAX)).then(|| char::from_u32(code)));
+    let next = (u32::from(last) + 1..)
+        .map_while(|code| (code <= u32::from(char::MAX)).then(|| char::from_u32(code)));
     let next = next.flatten().next()?;
     Some(format!("{}{next}", &prefix[..prefix.len() - last.len_utf8()]))
 }

@@ -117,7 +117,18 @@ pub(crate) fn applied_seq(connection: &Connection, id: &BatchId) -> rusqlite::Re
 
 /// Checks that every statement of a batch fits the tables.
 pub(crate) fn prepare_statements(connection: &Connection) -> rusqlite::Result<()> {
-    for sql in [APPLIED, SET_APPLIED, MARK, SET_MARK, REMOVE_MARK, STORED_FROM, SET_ONE, &SET_SEVERAL, QUARANTINE, QUARANTINED] {
+    for sql in [
+        APPLIED,
+        SET_APPLIED,
+        MARK,
+        SET_MARK,
+        REMOVE_MARK,
+        STORED_FROM,
+        SET_ONE,
+        &SET_SEVERAL,
+        QUARANTINE,
+        QUARANTINED,
+    ] {
         connection.prepare_cached(sql)?;
     }
     Ok(())

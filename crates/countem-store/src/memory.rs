@@ -128,7 +128,8 @@ impl Store for MemoryStore {
 
     async fn marks(&self, prefix: &str) -> Result<BTreeMap<String, String>, StoreError> {
         let state = self.state.lock();
-        let begin_alike = state.marks.range(prefix.to_owned()..).take_while(|(key, _)| key.starts_with(prefix));
+        let begin_alike =
+            state.marks.range(prefix.to_owned()..).take_while(|(key, _)| key.starts_with(prefix));
         Ok(begin_alike.map(|(key, value)| (key.clone(), value.clone())).collect())
     }
 

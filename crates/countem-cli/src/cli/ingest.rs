@@ -16,12 +16,12 @@ use countem_lines::{Format as LineFormat, Kind, Template, TimeFormat, Wanted};
 use countem_store::Store;
 
 use crate::{
-    exit::{Exit, UsageError},
+    exit::{Exit, NotFound, UsageError},
     global::Global,
     ingest::{
         count::Counting,
         delivery::Delivery,
-        feed::Feed,
+        feed::{Feed, Once},
         input::Input,
         plan::{Moment, Plan},
         progress::{self, Meters},
@@ -66,9 +66,15 @@ pub(crate) struct Ingest {
     /// Keep reading files that grow, through rotation, until Ctrl-C
     #[arg(long)]
     follow: bool,
-    /// Count every line once, however often the file is given: a SQLite store remembers how far each file was read
+    /// Count every line once, however often the file is given: the store remembers how far each file was counted
     #[arg(long)]
     once: bool,
+    /// Count a last line without a newline, too; without --once that is always done
+    #[arg(long, requires = "once", conflicts_with = "follow")]
+    last_line: bool,
+    /// Count only what comes from now on in files that are new to the store
+    #[arg(long)]
+    from_end: bool,
 }
 
 /// Maximum time that the store may be away before a run fails. With `--follow` it is unlimited.
@@ -82,17 +88,26 @@ tsv numbers from {1} or the names of the header, of --regex its groups. `{{` and
 `}}` are single braces.
 
 A line that cannot be counted is left out, the report gives the reason, and the exit
-code is 6. A last line without a newline is counted; with --follow it waits for its
-newline, or for the file to be rotated away. Ctrl-C and SIGTERM store what was
-counted: exit code 0 with --follow, else 6, because there was more.
+code is 6. NUL bytes before a line, which a truncation leaves, are skipped and
+reported. Ctrl-C and SIGTERM store what was counted: exit code 0 with --follow, else
+6, because there was more.
 
---once needs a SQLite store and recognises a file by its content alone: the first
-64 KiB and the last KiB of the counted part, whatever --count says. So a file is
-recognised also after it was renamed, has grown or was gzipped. Files of the same
-content are one file, and one that begins with the whole counted part of another
-continues where that ended: leave out --once where contents repeat, as lines
-without times (--now) may. A file that was truncated or replaced is counted anew,
-from its beginning or from an earlier remembered position up to which it agrees.
+--once: a line counts once for each --count (with its --amount and format). What is
+one file: its content, wherever it is moved, copied or compressed. A file whose
+beginning was counted continues there, unless the counted file is still there, too:
+then they are two files. `log.1` that holds the beginning of `log` is a copy of it.
+
+So a file that was emptied, or replaced by one that begins differently, is counted
+anew; one that was replaced by a file with all that was counted of it continues, which
+content alone cannot tell from a new file that happens to begin so. A last line
+without a newline waits for the next run, unless --last-line is given or the file is
+compressed, or was rotated away and is idle for five minutes. A run in which a --count
+counts no line moves nothing for it. `countem marks` lists what is remembered, `countem
+forget` undoes it. Of two runs on one file at the same time one ends with exit code 1.
+
+--follow waits for a missing file. A file that was moved away is read on while another
+process has it open, and for five minutes. With --once, what was rotated while nothing
+followed is found under names such as log.1, log-20261120 and log.1.gz.
 
 Examples:
   zcat access.log.gz | countem ingest - --format combined --count 'web:{method} {status}'
@@ -115,14 +130,14 @@ impl Ingest {
         let effective = Effective::load(global)?;
         let plan = self.plan(&effective)?;
         let inputs = self.inputs()?;
-        let total = total_size(&inputs)?;
+        let total = total_size(&inputs, self.follow)?;
         let output = global.output;
         let report = block_on(async {
             let store = effective.open().await?;
             store.check().await?;
             if self.once {
                 // A store that cannot keep marks is refused before anything is counted.
-                store.mark("ingest").await?;
+                store.marks("file/-").await?;
             }
             let shows = !global.quiet && io::stderr().is_terminal();
             self.count(plan, inputs, &effective, store, shows.then_some(total)).await
@@ -159,7 +174,33 @@ impl Ingest {
             (None, None) => unreachable!("the flags require one of them"),
         };
         let format = format.map_err(UsageError::from)?;
-        Ok(Plan { format, templates, wanted, moment, amount, schedules: Arc::clone(&effective.schedules) })
+        let counters = self.counts.iter().map(|text| self.counter(text)).collect();
+        Ok(Plan {
+            format,
+            templates,
+            counters,
+            wanted,
+            moment,
+            amount,
+            schedules: Arc::clone(&effective.schedules),
+        })
+    }
+
+    /// Returns a counter as marks name it: `--count` with all flags that decide about what it counts. Times are not among
+    /// them: a correction of a time format is no new counter.
+    fn counter(&self, count: &str) -> String {
+        let mut text = match (&self.regex, self.format) {
+            (Some(pattern), _) => format!("--regex {pattern}"),
+            (None, format) => {
+                let named = Kind::ALL.into_iter().find(|(kind, ..)| Some(*kind) == format);
+                format!("-f {}", named.map_or("", |(_, name, _)| name))
+            }
+        };
+        text += if self.header { " --header" } else { "" };
+        if let Some(amount) = &self.amount {
+            text += &format!(" --amount {amount}");
+        }
+        text + " -c " + count
     }
 
     fn moment(&self, wanted: &mut Wanted) -> Result<Moment> {
@@ -188,9 +229,11 @@ impl Ingest {
         let files = if self.files.is_empty() { &[PathBuf::from("-")][..] } else { &self.files };
         let inputs: Vec<_> = files.iter().map(|file| Input::new(file)).collect();
         let reads_stdin = inputs.contains(&Input::Stdin);
-        for (is_given, flag, why) in
-            [(self.follow, "--follow", "does not grow"), (self.once, "--once", "cannot be recognised")]
-        {
+        for (is_given, flag, why) in [
+            (self.follow, "--follow", "does not grow"),
+            (self.once, "--once", "cannot be recognised"),
+            (self.from_end, "--from-end", "has no end that is known"),
+        ] {
             if is_given && reads_stdin {
                 return Err(UsageError::new(format!("`{flag}` needs a file: standard input {why}")).into());
             }
@@ -216,16 +259,17 @@ impl Ingest {
         let signalled = Arc::clone(&stop);
         tokio::spawn(async move { signalled.at_signals().await });
 
-        let templates = plan.templates.len() as u64;
+        let once =
+            self.once.then(|| Once { counters: plan.counters.clone(), counts_last_line: self.last_line });
         let (location, config) = (store.location(), &effective.engine);
         let (events, fed) = mpsc::sync_channel(BLOCKS);
         let (used, spare) = mpsc::channel();
         let (requests, received) = tokio::sync::mpsc::channel(1);
         let meter = Arc::clone(&meters.bytes);
-        let feed = Feed { events, spare, stop: Arc::clone(&stop), meter, is_once: self.once, inputs: 0 };
+        let feed =
+            Feed { events, spare, stop: Arc::clone(&stop), meter, once, from_end: self.from_end, inputs: 0 };
         let (meters_seen, stop_seen) = (Arc::clone(&meters), Arc::clone(&stop));
-        let counting =
-            Counting::new(plan, self.once, config.batch_counters, requests, meters_seen, stop_seen);
+        let counting = Counting::new(plan, config.batch_counters, requests, meters_seen, stop_seen);
         let follows = self.follow;
         // The reading thread is not joined: it may wait for input that never comes.
         spawn("countem-read", move || if follows { feed.follow(inputs) } else { feed.all(&inputs) })?;
@@ -244,13 +288,22 @@ impl Ingest {
             bar.await.ok();
         }
         let took = began.elapsed();
-        Ok(Report { tally, delivered, templates, store: location, took, interrupted })
+        Ok(Report { tally, delivered, store: location, took, interrupted })
     }
 }
 
 /// Checks that all inputs can be read before anything is counted, and returns their size where that is known.
-fn total_size(inputs: &[Input]) -> Result<Option<u64>> {
-    let sizes = inputs.iter().map(Input::check).collect::<Result<Vec<_>>>()?;
+///
+/// A missing file is an error, unless it `may_be_missing`.
+fn total_size(inputs: &[Input], may_be_missing: bool) -> Result<Option<u64>> {
+    let size = |input: &Input| match input.check() {
+        Err(error) if may_be_missing && error.is::<NotFound>() => {
+            tracing::warn!(input = &*input.name(), "waiting for a file that is missing");
+            Ok(None)
+        }
+        size => size,
+    };
+    let sizes = inputs.iter().map(size).collect::<Result<Vec<_>>>()?;
     Ok(sizes.into_iter().sum())
 }
 

@@ -12,6 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use countem_core::Mark;
 use jiff::Timestamp;
 use memchr::memchr;
 use tokio::sync::mpsc;
@@ -22,9 +23,10 @@ use countem_lines::Format;
 use crate::{
     exit::UsageError,
     ingest::{
-        delivery::{Counts, InputMark, Request},
-        feed::{Event, Resumed},
-        fingerprint::{Fingerprint, MarkKey, Position},
+        delivery::{Counts, FileMark, Request},
+        feed::{Event, Start},
+        fingerprint::Position,
+        identity::Claim,
         lines::Block,
         plan::Plan,
         progress::Meters,
@@ -45,8 +47,6 @@ struct DeliveryEnded;
 /// Counts the lines of all inputs.
 pub(crate) struct Counting {
     plan: Plan,
-    /// Marks in the store say how far inputs were counted.
-    is_once: bool,
     /// Maximum number of counters in one batch.
     batch_counters: usize,
     inputs: HashMap<usize, InputState>,
@@ -65,11 +65,14 @@ struct InputState {
     name: Arc<str>,
     format: Format,
     position: Position,
-    fingerprint: Fingerprint,
-    /// Key of the mark that was found.
-    found_key: Option<MarkKey>,
+    /// The mark of the input, `None` without `--once`.
+    claim: Option<Box<Claim>>,
+    /// The position from which each template counts.
+    starts: Vec<u64>,
+    /// Each template has counted a line of this input.
+    has_counted: Vec<bool>,
     awaits_header: bool,
-    /// The next bytes are the rest of a line that was counted before it had ended.
+    /// The next bytes are the rest of a line that was counted before it had ended, or the next piece of a longer one.
     skips_rest: bool,
     /// The header lacks a wanted column, so no line can be counted.
     is_unusable: bool,
@@ -79,7 +82,6 @@ impl Counting {
     /// Returns a counter of lines for `plan` that sends batches of up to `batch_counters` counters.
     pub(crate) fn new(
         plan: Plan,
-        is_once: bool,
         batch_counters: usize,
         requests: mpsc::Sender<Request>,
         meters: Arc<Meters>,
@@ -88,7 +90,7 @@ impl Counting {
         let line = LineCounter::new(&plan);
         let tally = Tally::new(plan.wanted.clone());
         let (inputs, unsaved, flushed) = (HashMap::new(), None, Instant::now());
-        Self { plan, is_once, batch_counters, inputs, line, unsaved, flushed, requests, meters, stop, tally }
+        Self { plan, batch_counters, inputs, line, unsaved, flushed, requests, meters, stop, tally }
     }
 
     /// Handles events until there are no more, and returns the tally of lines. `spare` takes back the memory of blocks.
@@ -112,13 +114,14 @@ impl Counting {
 
     fn take(&mut self, event: Event, spare: &Sender<Vec<u8>>) -> Result<(), DeliveryEnded> {
         match event {
-            Event::FindMarks { head, reply } => {
+            Event::FindMarks { prefixes, reply } => {
                 self.flush()?;
-                let request = Request::FindMarks { head, reply };
+                let request = Request::FindMarks { prefixes, reply };
                 self.requests.blocking_send(request).map_err(|_| DeliveryEnded)?;
             }
-            Event::Begin { input, name, resumed } => {
-                self.begin(input, name, resumed.map(|resumed| *resumed));
+            Event::Begin { input, start, claim } => {
+                self.begin(input, start, claim);
+                self.switch_to(input)?;
             }
             Event::Lines { input, block, read_at } => {
                 self.switch_to(input)?;
@@ -127,44 +130,46 @@ impl Counting {
                 spare.send(block.memory).ok();
             }
             Event::End { input } => {
-                if self.is_once {
+                if self.is_once(input) {
                     self.flush()?;
                 }
                 self.inputs.remove(&input);
             }
             Event::Failed { name, error } => self.tally.fail(&name, error),
+            Event::Copy { name } => self.tally.copies.push(name),
         }
         self.flush_if_due()
     }
 
-    fn begin(&mut self, input: usize, name: Arc<str>, resumed: Option<Resumed>) {
+    fn begin(&mut self, input: usize, start: Start, claim: Option<Box<Claim>>) {
+        let counters = &self.plan.counters;
+        let of = |counter: &String| claim.as_ref().map_or(0, |claim| claim.value.of(counter).offset);
         let mut state = InputState {
-            name,
+            name: start.name,
             format: self.plan.format.clone(),
-            position: Position::default(),
-            fingerprint: Fingerprint::default(),
-            found_key: None,
+            position: start.position,
+            starts: counters.iter().map(of).collect(),
+            has_counted: vec![false; counters.len()],
+            claim,
             awaits_header: self.plan.format.has_header(),
-            skips_rest: false,
+            skips_rest: start.skips_rest,
             is_unusable: false,
         };
         self.tally.inputs += 1;
-        if let Some(resumed) = resumed {
-            if std::mem::take(&mut state.awaits_header) {
-                state.read_header(without_byte_order_mark(&resumed.first_line), &self.plan, &mut self.tally);
-            }
-            self.tally.skipped += resumed.position.offset;
-            state.skips_rest = resumed.position.is_open;
-            state.position = resumed.position;
-            state.fingerprint = resumed.fingerprint;
-            state.found_key = Some(resumed.key);
+        self.tally.skipped += start.position.offset;
+        if start.position.offset > 0 && std::mem::take(&mut state.awaits_header) {
+            state.read_header(without_byte_order_mark(&start.first_line), &self.plan, &mut self.tally);
         }
         self.inputs.insert(input, state);
     }
 
+    fn is_once(&self, input: usize) -> bool {
+        self.inputs.get(&input).is_some_and(|state| state.claim.is_some())
+    }
+
     /// Flushes the counts of another input: a batch carries the mark of one input only.
     fn switch_to(&mut self, input: usize) -> Result<(), DeliveryEnded> {
-        if self.is_once && self.unsaved.is_some_and(|unsaved| unsaved != input) {
+        if self.unsaved.is_some_and(|unsaved| unsaved != input && self.is_once(unsaved)) {
             self.flush()?;
         }
         self.unsaved = Some(input);
@@ -176,14 +181,25 @@ impl Counting {
         let mut rest = bytes;
         while let Some(state) = self.inputs.get_mut(&input) {
             self.unsaved = Some(input);
-            let begin = rest;
-            let ended = state.count(&mut rest, read_at, &self.plan, &mut self.line, &mut self.tally);
-            state.position.offset = block.offset + (bytes.len() - rest.len()) as u64;
-            if self.is_once {
-                state.fingerprint.advance(&begin[..begin.len() - rest.len()]);
+            let offset = block.offset + (bytes.len() - rest.len()) as u64;
+            // Up to the next position from which a further template counts.
+            let until = self.line.count_from(offset, &state.starts);
+            let len = usize::try_from(until - offset).unwrap_or(usize::MAX).min(rest.len());
+            let (mut part, after) = rest.split_at(len);
+            let (begin, lines) = (part, self.tally.counted);
+            let ended = state.count(&mut part, read_at, &self.plan, &mut self.line, &mut self.tally);
+            let taken = &begin[..begin.len() - part.len()];
+            state.position.offset = offset + taken.len() as u64;
+            if let Some(claim) = &mut state.claim {
+                claim.fingerprint.advance(offset, taken);
+                if self.tally.counted > lines {
+                    self.line.active().iter().for_each(|&template| state.has_counted[template] = true);
+                }
             }
+            rest = &rest[taken.len()..];
             match ended {
-                Outcome::Counted => break,
+                Outcome::Counted if after.is_empty() => break,
+                Outcome::Counted => {}
                 Outcome::Full => self.flush()?,
             }
         }
@@ -202,13 +218,9 @@ impl Counting {
 
     fn flush(&mut self) -> Result<(), DeliveryEnded> {
         self.flushed = Instant::now();
-        let unsaved = self.unsaved.take().filter(|_| self.is_once);
-        let mark = unsaved.and_then(|input| {
-            // Without a mark, lines that lack a column are counted once the file has one.
-            let state = self.inputs.get(&input).filter(|state| !state.is_unusable)?;
-            let mark = state.fingerprint.mark_at(state.position)?;
-            Some(InputMark { input, found_key: state.found_key, mark })
-        });
+        let counters = &self.plan.counters;
+        let unsaved = self.unsaved.take().and_then(|input| self.inputs.get_mut(&input));
+        let mark = unsaved.and_then(|state| state.mark(counters));
         if self.line.counters() == 0 && mark.is_none() {
             return Ok(());
         }
@@ -223,6 +235,29 @@ fn without_byte_order_mark(line: &[u8]) -> &[u8] {
 }
 
 impl InputState {
+    /// Returns the mark for the position, `None` where it has not moved. A template that has counted no line of the input stays
+    /// where it was, so that a mistake in it loses nothing.
+    fn mark(&mut self, counters: &[String]) -> Option<FileMark> {
+        let claim = self.claim.as_mut()?;
+        let mut is_due = std::mem::take(&mut claim.is_due);
+        for (counter, _) in counters.iter().zip(&self.has_counted).filter(|(_, has_counted)| **has_counted) {
+            if claim.value.of(counter) < self.position {
+                claim.value.counted.insert(counter.clone(), self.position);
+                is_due = true;
+                if claim.value.position < self.position {
+                    claim.value.position = self.position;
+                    claim.value.sums = claim.fingerprint.sums();
+                }
+            }
+        }
+        is_due.then(|| {
+            let text = claim.value.to_text();
+            let expected = claim.stored.replace(text.clone());
+            let mark = Mark { key: claim.key.clone(), expected, value: Some(text) };
+            FileMark { mark, name: Arc::clone(&self.name), lock: Arc::clone(&claim.lock) }
+        })
+    }
+
     /// Counts the lines of `rest` and removes them, until all are counted or the table has to be drained.
     fn count(
         &mut self,
@@ -233,6 +268,13 @@ impl InputState {
         tally: &mut Tally,
     ) -> Outcome {
         while !rest.is_empty() {
+            if rest[0] == 0 && !self.skips_rest {
+                // A writer that went on where it was in a file that was truncated leaves a hole.
+                let hole = rest.iter().position(|&byte| byte != 0).unwrap_or(rest.len());
+                tally.nuls += hole as u64;
+                *rest = &rest[hole..];
+                continue;
+            }
             let newline = memchr(b'\n', rest);
             let (line, after) = match newline {
                 Some(end) => (&rest[..end], &rest[end + 1..]),
@@ -241,7 +283,6 @@ impl InputState {
             let line = if self.position.line == 0 { without_byte_order_mark(line) } else { line };
             if std::mem::take(&mut self.skips_rest) {
                 self.skips_rest = newline.is_none();
-                self.position.is_open = newline.is_none();
                 *rest = after;
                 continue;
             }
@@ -251,6 +292,7 @@ impl InputState {
                 continue;
             }
             if self.is_unusable {
+                *rest = &[];
                 return Outcome::Counted;
             }
             let line = line.strip_suffix(b"\r").unwrap_or(line);
@@ -267,7 +309,10 @@ impl InputState {
             tally.lines += 1;
             match counted {
                 Ok(_) if is_blank => tally.blank += 1,
-                Ok(_) => tally.counted += 1,
+                Ok(_) => {
+                    tally.counted += 1;
+                    tally.accepted += counter.active().len() as u64;
+                }
                 Err(reject) => tally.reject(reject, &self.name, self.position.line, line),
             }
         }
@@ -279,7 +324,6 @@ impl InputState {
     fn advance<'a>(&mut self, rest: &mut &'a [u8], after: &'a [u8], is_open: bool) {
         *rest = after;
         self.position.line += 1;
-        self.position.is_open = is_open;
         self.skips_rest = is_open;
     }
 

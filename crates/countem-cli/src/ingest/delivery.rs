@@ -6,40 +6,37 @@ use std::{
     time::Duration,
 };
 
-use countem_core::{Batch, Deltas, Schedules, Table, Writer};
+use countem_core::{Batch, Deltas, Mark, Schedules, Table, Writer};
 use countem_engine::{EngineConfig, Outbox, Retry, deliver};
 use countem_store::{Applied, ErrorKind, Quarantined, Store, StoreError};
 use tokio::{sync::mpsc, time::Instant};
 
 use crate::{
-    ingest::{
-        fingerprint::{FoundMark, MarkKey, NewMark},
-        marks::Marks,
-    },
+    ingest::marks::{self, StoredMark},
     stop::Stop,
 };
 
 /// Deltas by counting bucket, and the mark of the input that they are from.
 pub(crate) struct Counts {
     pub(crate) deltas: Deltas,
-    pub(crate) mark: Option<InputMark>,
+    pub(crate) mark: Option<FileMark>,
 }
 
 /// The mark to set for an input.
-pub(crate) struct InputMark {
-    /// Number of the input.
-    pub(crate) input: usize,
-    /// Key of the mark that was found when the input was opened.
-    pub(crate) found_key: Option<MarkKey>,
-    pub(crate) mark: NewMark,
+pub(crate) struct FileMark {
+    pub(crate) mark: Mark,
+    /// Name of the input.
+    pub(crate) name: Arc<str>,
+    /// Lock on the input, held until the counts are stored.
+    pub(crate) lock: Arc<File>,
 }
 
 /// Message to the delivery. Requests are handled in order.
 pub(crate) enum Request {
     /// Stores counts.
     Store(Counts),
-    /// Asks for the marks of contents that begin with `head`.
-    FindMarks { head: Vec<u8>, reply: std_mpsc::Sender<Vec<FoundMark>> },
+    /// Asks for the marks whose keys begin with one of `prefixes`.
+    FindMarks { prefixes: Vec<String>, reply: std_mpsc::Sender<Vec<StoredMark>> },
 }
 
 /// Outcome of a delivery.
@@ -63,7 +60,6 @@ pub(crate) struct Delivery {
     schedules: Arc<Schedules>,
     writer: Writer,
     outbox: Outbox,
-    marks: Marks,
     retry: Retry,
     /// Maximum time for which one batch is tried; unlimited when `None`.
     outage_timeout: Option<Duration>,
@@ -85,7 +81,6 @@ impl Delivery {
         let writer = Writer::new(rand::random(), 1);
         let retry = Retry::new(config.retry_first, config.retry_longest);
         Self {
-            marks: Marks::new(Arc::clone(&store), retry.clone(), outage_timeout),
             store,
             schedules,
             outbox: Outbox::new(writer.clone(), 0, config.batch_counters),
@@ -117,9 +112,11 @@ impl Delivery {
     async fn handle(&mut self, request: Request) -> Result<(), StoreError> {
         match request {
             Request::Store(counts) => self.store(counts).await,
-            Request::FindMarks { head, reply } => {
+            Request::FindMarks { prefixes, reply } => {
+                let retry = self.retry.clone();
+                let found = marks::read(&self.store, &prefixes, retry, self.outage_timeout).await?;
                 // Fails when the reading thread has ended.
-                reply.send(self.marks.find(&head).await?).ok();
+                reply.send(found).ok();
                 Ok(())
             }
         }
@@ -133,16 +130,17 @@ impl Delivery {
     /// # Cancel safety
     /// Dropping the future leaves the batch in doubt. It still reaches the store if it was on its way.
     pub(crate) async fn store(&mut self, counts: Counts) -> Result<(), StoreError> {
-        let (mut mark, mut lock) = (None, None);
-        if let Some(InputMark { input, found_key, mark: new }) = counts.mark {
-            let key;
-            (key, lock) = self.marks.choose_key(input, found_key, new.first_key).await?;
-            mark = Some(new.under(key));
-        }
+        let (mark, mut lock, name) = match counts.mark {
+            Some(FileMark { mark, name, lock }) => (Some(mark), Some(lock), name),
+            None => (None, None, "".into()),
+        };
         let deltas = self.fan_out(counts.deltas)?;
         self.outbox.freeze_whole(deltas, mark);
         while let Some(batch) = self.outbox.advance() {
-            let applied = self.send(batch, lock.take()).await?;
+            let applied = self.send(batch, lock.take()).await.map_err(|error| match error.kind() {
+                ErrorKind::Conflict => StoreError::new(ErrorKind::Conflict, conflict(&name)),
+                _ => error,
+            })?;
             let resolved = self.outbox.resolve(&applied);
             tracing::debug!(batch = %resolved.batch.id(), counters = resolved.batch.len(), "batch is stored");
             self.delivered.increments += resolved.applied;
@@ -168,8 +166,8 @@ impl Delivery {
         self.delivered
     }
 
-    /// Sends a batch until it is resolved. The `lock` on keys of marks is released when the store has answered.
-    async fn send(&mut self, batch: Arc<Batch>, lock: Option<File>) -> Result<Applied, StoreError> {
+    /// Sends a batch until it is resolved. The `lock` on the input is released when the store has answered.
+    async fn send(&mut self, batch: Arc<Batch>, lock: Option<Arc<File>>) -> Result<Applied, StoreError> {
         const UNLIMITED: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
         let deadline = Instant::now() + self.outage_timeout.unwrap_or(UNLIMITED);
         let (store, retry) = (Arc::clone(&self.store), self.retry.clone());
@@ -206,6 +204,13 @@ impl Delivery {
     }
 }
 
+/// Explains that the mark of an input has moved.
+fn conflict(name: &str) -> String {
+    format!(
+        "`{name}` was counted by another `ingest --once` meanwhile, so these lines were not counted again; the next run continues"
+    )
+}
+
 /// Waits until a stop was requested and `grace` has passed since.
 async fn deadline_after(stop: &Stop, grace: Duration) -> StoreError {
     stop.requested().await;
@@ -219,7 +224,6 @@ mod tests {
     use countem_store::{Counters, Fault, FaultyStore, MemoryStore, Query};
 
     use super::*;
-    use crate::ingest::fingerprint::{Fingerprint, Position};
 
     fn config(periods: &[Period]) -> EngineConfig {
         EngineConfig { periods: periods.to_vec(), ..EngineConfig::default() }
@@ -334,42 +338,24 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn concurrent_processes_choose_different_keys_of_marks() {
-        let folder = tempfile::tempdir().unwrap();
+    async fn of_two_runs_from_one_mark_one_is_stored() {
         let memory = Arc::new(MemoryStore::new());
-        let (slow, faults) = FaultyStore::new(Arc::clone(&memory));
-        faults.then([Fault::Delay]);
-        let counts = |end: &str| {
-            let mut fingerprint = Fingerprint::default();
-            fingerprint.advance(format!("sixteen letters, {end}").as_bytes());
-            let mark = fingerprint.mark_at(Position { offset: 18, ..Position::default() }).unwrap();
-            let with_mark = Some(InputMark { input: 0, found_key: None, mark: mark.clone() });
-            (Counts { mark: with_mark, ..counts(&[(end, "2026-11-20", 1)]) }, mark)
+        let lock = Arc::new(tempfile::tempfile().unwrap());
+        let counts = |value: &str| {
+            let mark = Mark { key: "file/x/0".into(), expected: None, value: Some(value.into()) };
+            let mark = Some(FileMark { mark, name: "log".into(), lock: Arc::clone(&lock) });
+            Counts { mark, ..counts(&[("a", "2026-11-20", 1)]) }
         };
-        let ((one, first), (two, second)) = (counts("1"), counts("2"));
-        assert!(first.first_key == second.first_key && first != second);
-        let delivery = |store| {
-            let mut delivery = delivery(store, &config(&[Period::Day]));
-            delivery.marks.lock_in(folder.path().join("lock"));
-            delivery
-        };
-        let mut deliveries = [delivery(Arc::new(slow)), delivery(Arc::clone(&memory) as Arc<dyn Store>)];
-        let [ahead, behind] = &mut deliveries;
-        let releasing = async {
-            faults.delayed().await;
-            // The first one has chosen its key, and the store has not answered yet.
-            let stored_later = async {
-                tokio::time::sleep(Duration::from_secs(10)).await;
-                faults.release();
-            };
-            tokio::join!(behind.store(two), stored_later).0
-        };
-        let (ahead, behind) = tokio::join!(ahead.store(one), releasing);
-        ahead.and(behind).unwrap();
-        for (mark, key) in [(&first, first.first_key), (&second, second.first_key.next())] {
-            let mark = mark.under(key);
-            assert_eq!(memory.mark(&mark.key).await.unwrap().as_ref(), Some(&mark.value));
+        let mut deliveries = ["1", "2"]
+            .map(|value| (value, delivery(Arc::clone(&memory) as Arc<dyn Store>, &config(&[Period::Day]))));
+        let mut results = Vec::new();
+        for (value, delivery) in &mut deliveries {
+            results.push(delivery.store(counts(value)).await);
         }
+        assert!(results[0].is_ok());
+        let error = results.pop().unwrap().unwrap_err();
+        assert!(error.kind() == ErrorKind::Conflict && error.to_string().contains("`log`"), "{error}");
+        assert_eq!(read(&*memory, "2026-11-20").await, Counters::from([("a", 1)]));
     }
 
     #[tokio::test]

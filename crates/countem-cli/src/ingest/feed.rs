@@ -1,13 +1,15 @@
 //! The reading thread: feeds the lines of inputs to the counting thread.
 
 use std::{
-    fs::TryLockError,
-    io::Read,
+    fs::{Metadata, TryLockError},
+    io,
+    os::unix::fs::FileExt,
     sync::{
         Arc,
         atomic::AtomicU64,
         mpsc::{self, Receiver, SyncSender},
     },
+    time::Duration,
 };
 
 use anyhow::{Error, Result, anyhow};
@@ -16,35 +18,61 @@ use jiff::Timestamp;
 use crate::{
     exit::UsageError,
     ingest::{
-        fingerprint::{Fingerprint, FoundMark, HEAD, MarkKey, Position},
+        fingerprint::{Position, has_first_line},
+        identity::{Claim, Identity, is_rotated, read_head},
         input::{Input, Source},
         lines::{Block, Lines},
+        marks::{FileId, StoredMark, prefixes},
     },
     stop::Stop,
 };
 
+/// Time for which a file that was moved away may still be written to: its writer may not have reopened it yet.
+pub(crate) const LINGER: Duration = Duration::from_secs(300);
+
 /// Message to the counting thread. Events are handled in order.
 pub(crate) enum Event {
-    /// Asks for the marks of contents that begin with `head`. Answered after everything that was fed is stored.
-    FindMarks { head: Vec<u8>, reply: mpsc::Sender<Vec<FoundMark>> },
+    /// Asks for the marks whose keys begin with one of `prefixes`. Answered after everything that was fed is stored.
+    FindMarks { prefixes: Vec<String>, reply: mpsc::Sender<Vec<StoredMark>> },
     /// A new input begins.
-    Begin { input: usize, name: Arc<str>, resumed: Option<Box<Resumed>> },
+    Begin { input: usize, start: Start, claim: Option<Box<Claim>> },
     /// The next lines of an input.
     Lines { input: usize, block: Block, read_at: Timestamp },
     /// An input has no more lines.
     End { input: usize },
     /// An input cannot be read to its end.
     Failed { name: Arc<str>, error: Error },
+    /// An input is a copy in the making of another one, and is left out.
+    Copy { name: Arc<str> },
 }
 
-/// State of a content that was counted in part, from which counting continues.
-#[derive(Debug, Clone)]
-pub(crate) struct Resumed {
+/// Where reading an input begins.
+pub(crate) struct Start {
+    pub(crate) name: Arc<str>,
     pub(crate) position: Position,
-    pub(crate) key: MarkKey,
-    pub(crate) fingerprint: Fingerprint,
-    /// The first line of the content.
+    /// The first line of the content, if reading begins behind it.
     pub(crate) first_line: Vec<u8>,
+    /// The last line before was counted although no newline had ended it.
+    pub(crate) skips_rest: bool,
+}
+
+/// How `--once` counts.
+#[derive(Debug, Clone)]
+pub(crate) struct Once {
+    /// The counters to which lines add, each with all that decides about what it counts.
+    pub(crate) counters: Vec<String>,
+    /// A last line without a newline is counted.
+    pub(crate) counts_last_line: bool,
+}
+
+/// An input that was opened.
+pub(crate) enum Begun {
+    /// Its lines are read from here on.
+    Reading(usize, Lines),
+    /// Its first line is not whole.
+    NoLine,
+    /// It is a copy in the making.
+    Copy,
 }
 
 /// Reason for which an input was not fed to its end.
@@ -69,8 +97,10 @@ pub(crate) struct Feed {
     pub(crate) stop: Arc<Stop>,
     /// Bytes that were read from the disk, before decompression.
     pub(crate) meter: Arc<AtomicU64>,
-    /// Contents that were counted before are skipped.
-    pub(crate) is_once: bool,
+    /// Lines that were counted before are skipped.
+    pub(crate) once: Option<Once>,
+    /// Lines that are there already are skipped, in files of which no mark is known.
+    pub(crate) from_end: bool,
     pub(crate) inputs: usize,
 }
 
@@ -84,15 +114,21 @@ impl Feed {
         }
     }
 
-    fn one(&mut self, input: &Input) -> Result<(), Interrupt> {
+    /// Feeds one input to its end.
+    pub(crate) fn one(&mut self, input: &Input) -> Result<(), Interrupt> {
         let name = input.name();
         let fed = (|| {
             let mut source = input.open(&self.meter)?;
-            let (number, mut lines) = self.begin(&name, &mut source)?;
+            let counts_rest = self.counts_rest(input, &source);
+            let (number, mut lines) = match self.begin(input, &mut source, counts_rest)? {
+                Begun::Reading(number, lines) => (number, lines),
+                Begun::NoLine => return Ok(()),
+                Begun::Copy => return self.send(Event::Copy { name: Arc::clone(&name) }),
+            };
             let read = self.pump(number, &mut source, &mut lines);
             if !matches!(read, Err(Interrupt::Stopped)) {
                 // The line in which reading failed may be cut, so it is not counted.
-                if read.is_ok() {
+                if read.is_ok() && counts_rest {
                     self.rest(number, &mut lines)?;
                 }
                 self.send(Event::End { input: number })?;
@@ -100,6 +136,18 @@ impl Feed {
             read
         })();
         self.report(&name, fed)
+    }
+
+    /// Returns whether a last line without a newline is a line: always, unless the input may still be written to.
+    fn counts_rest(&self, input: &Input, source: &Source) -> bool {
+        let Some(once) = &self.once else { return true };
+        let is_left = || {
+            let (Input::File(path), Some(file)) = (input, source.file()) else { return false };
+            let idle = file.metadata().and_then(|metadata| metadata.modified()).ok();
+            let idle = idle.and_then(|modified| modified.elapsed().ok());
+            idle.is_some_and(|idle| idle >= LINGER) && is_rotated(path)
+        };
+        once.counts_last_line || source.is_compressed() || is_left()
     }
 
     /// Reports the failure of one input to the counting thread.
@@ -110,18 +158,41 @@ impl Feed {
         }
     }
 
-    /// Announces an input, after seeking to the position up to which it was counted before.
+    /// Announces an input, after seeking to the position up to which it was counted before. With `--once`, an input without a
+    /// whole line waits, unless it is `finished`.
     pub(crate) fn begin(
         &mut self,
-        name: &Arc<str>,
+        input: &Input,
         source: &mut Source,
-    ) -> Result<(usize, Lines), Interrupt> {
-        let resumed = if self.is_once { self.resume(name, source)? } else { None };
-        let offset = resumed.as_ref().map_or(0, |resumed| resumed.position.offset);
-        let input = self.inputs;
+        is_finished: bool,
+    ) -> Result<Begun, Interrupt> {
+        let (mut claim, mut position, mut first_line) = (None, Position::default(), Vec::new());
+        let mut skips_rest = false;
+        if self.once.is_some() || self.from_end {
+            let head = read_head(source)?;
+            if let Some(once) = &self.once {
+                if head.is_empty() || !(is_finished || has_first_line(&head)) {
+                    source.go_to(0, 0)?;
+                    return Ok(Begun::NoLine);
+                }
+                let Some(mut found) = self.claim(input, source, &head)? else { return Ok(Begun::Copy) };
+                if self.from_end && found.is_new() {
+                    found.skip_to(end_of_lines(source)?, source, &head, &once.counters)?;
+                }
+                position = found.start(&once.counters);
+                claim = Some(Box::new(found));
+            } else {
+                position.offset = end_of_lines(source)?;
+            }
+            let before = source.go_to(position.offset, 1)?.unwrap_or_default();
+            skips_rest = before.last().is_some_and(|&byte| byte != b'\n');
+            first_line = head.split(|&byte| byte == b'\n').next().unwrap_or_default().to_vec();
+        }
+        let number = self.inputs;
         self.inputs += 1;
-        self.send(Event::Begin { input, name: Arc::clone(name), resumed: resumed.map(Box::new) })?;
-        Ok((input, Lines::new(offset)))
+        let start = Start { name: input.name(), position, first_line, skips_rest };
+        self.send(Event::Begin { input: number, start, claim })?;
+        Ok(Begun::Reading(number, Lines::new(position.offset)))
     }
 
     /// Feeds whole lines until there are no more for now.
@@ -155,42 +226,65 @@ impl Feed {
         self.events.send(event).map_err(|_| Interrupt::Stopped)
     }
 
-    /// Seeks to the position up to which a content was counted, `None` for a new content.
-    fn resume(&self, name: &str, source: &mut Source) -> Result<Option<Resumed>, Interrupt> {
-        let file = source
-            .file()
-            .ok_or_else(|| UsageError::new("`--once` needs a file that can be read again, not a pipe"))?;
-        // Two processes that count one file at the same time would both count the lines after its mark.
-        match file.try_lock() {
-            Err(TryLockError::WouldBlock) => {
+    /// Locks a file and finds its mark, `None` for a copy in the making.
+    fn claim(&self, input: &Input, source: &mut Source, head: &[u8]) -> Result<Option<Claim>, Interrupt> {
+        let name = input.name();
+        let (Input::File(path), Some(file)) = (input, source.file()) else {
+            let why = "`--once` needs a file that can be read again, not a pipe";
+            return Err(UsageError::new(why).into());
+        };
+        let file = file.try_clone()?;
+        // Two processes that count one file at the same time would both count the lines after its mark, and one would be refused.
+        let is_locked = || match file.try_lock() {
+            Err(TryLockError::WouldBlock) => false,
+            // Some file systems have no locks.
+            Ok(()) | Err(TryLockError::Error(_)) => true,
+        };
+        if !is_locked() {
+            // This process may have counted it under another name, and stores its counts now.
+            self.find_marks(Vec::new())?;
+            if !is_locked() {
                 return Err(anyhow!("`{name}` is being counted by another `ingest --once`").into());
             }
-            // Some file systems have no locks.
-            Ok(()) | Err(TryLockError::Error(_)) => {}
         }
-        let mut head = Vec::new();
-        source.by_ref().take(HEAD as u64).read_to_end(&mut head)?;
-        let (reply, answer) = mpsc::channel();
-        self.send(Event::FindMarks { head: head.clone(), reply })?;
-        let mut marks = answer.recv().map_err(|_| Interrupt::Stopped)?;
-        // A content that grew has left shorter marks; the farthest is the newest.
-        marks.sort_by_key(|mark| std::cmp::Reverse(mark.position.offset));
-        for mark in marks {
-            let FoundMark { position, key, .. } = mark;
-            if let Some(tail) = source.go_to(position.offset, mark.tail_len())?
-                && mark.is_of(&tail)
-            {
-                tracing::info!(
-                    input = name,
-                    line = position.line,
-                    "continuing after the lines that were counted before"
-                );
-                let fingerprint = Fingerprint::resume(&head, &tail, position);
-                let first_line = head.split(|&b| b == b'\n').next().unwrap_or_default().to_vec();
-                return Ok(Some(Resumed { position, key, fingerprint, first_line }));
-            }
-        }
-        source.go_to(0, 0)?;
-        Ok(None)
+        let marks = self.find_marks(prefixes(head))?;
+        let id = FileId::new(path, &file.metadata()?);
+        let identity = Identity::find(source, &id, head, &marks)?;
+        Ok(identity.into_claim(id, head, &marks, Arc::new(file)))
     }
+
+    /// Returns whether a mark of the file is known.
+    pub(crate) fn find_known(&self, input: &Input, metadata: &Metadata) -> Result<bool, Interrupt> {
+        let Input::File(path) = input else { return Ok(false) };
+        let mut source = input.open(&self.meter)?;
+        let head = read_head(&mut source)?;
+        let marks = self.find_marks(prefixes(&head))?;
+        let identity = Identity::find(&mut source, &FileId::new(path, metadata), &head, &marks)?;
+        Ok(matches!(identity, Identity::Known(_)))
+    }
+
+    /// Returns the marks whose keys begin with one of `prefixes`, after everything that was fed is stored.
+    pub(crate) fn find_marks(&self, prefixes: Vec<String>) -> Result<Vec<StoredMark>, Interrupt> {
+        let (reply, answer) = mpsc::channel();
+        self.send(Event::FindMarks { prefixes, reply })?;
+        answer.recv().map_err(|_| Interrupt::Stopped)
+    }
+}
+
+/// Returns the position behind the last whole line.
+fn end_of_lines(source: &mut Source) -> io::Result<u64> {
+    let Some(file) = source.file().filter(|_| !source.is_compressed()) else {
+        return Err(io::Error::other("`--from-end` needs a file that grows, not an archive or a pipe"));
+    };
+    let mut end = file.metadata()?.len();
+    let mut piece = vec![0; 64 << 10];
+    while end > 0 {
+        let len = usize::try_from(end).unwrap_or(usize::MAX).min(piece.len());
+        file.read_exact_at(&mut piece[..len], end - len as u64)?;
+        if let Some(newline) = memchr::memrchr(b'\n', &piece[..len]) {
+            return Ok(end - (len - newline - 1) as u64);
+        }
+        end -= len as u64;
+    }
+    Ok(0)
 }

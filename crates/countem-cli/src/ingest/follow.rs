@@ -2,10 +2,10 @@
 
 use std::{
     collections::BTreeSet,
-    fs::Metadata,
+    fs::{self, Metadata},
     io,
     os::unix::fs::{FileExt, MetadataExt},
-    path::PathBuf,
+    path::{Path as FilePath, PathBuf},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -13,7 +13,8 @@ use std::{
 use crate::{
     exit::UsageError,
     ingest::{
-        feed::{Event, Feed, Interrupt},
+        feed::{Begun, Event, Feed, Interrupt, LINGER},
+        identity::rotated,
         input::{Input, Source},
         lines::Lines,
     },
@@ -22,15 +23,14 @@ use crate::{
 /// Interval at which files are polled.
 const POLL: Duration = Duration::from_millis(200);
 
-/// Time for which a file that was moved away is still read after it last grew: its writer may not have reopened it yet.
-const LINGER: Duration = Duration::from_secs(2);
+/// Interval at which an idle file that was moved away is looked for among the open files of other processes.
+const OPEN_CHECK: Duration = Duration::from_secs(10);
 
 /// Bytes of the beginning that show whether a file was emptied and written anew.
 const SAMPLE: usize = 256;
 
 /// A path, the file that it leads to, and the files that it led to before.
 struct Path {
-    input: Input,
     path: PathBuf,
     name: Arc<str>,
     current: Option<Tail>,
@@ -41,7 +41,9 @@ struct Path {
 
 /// One open file.
 struct Tail {
-    number: usize,
+    input: Input,
+    /// `None` until the file has a line.
+    number: Option<usize>,
     source: Source,
     lines: Lines,
     key: (u64, u64),
@@ -53,12 +55,18 @@ impl Feed {
     /// Feeds the lines of the files `inputs`, and all lines that are added to them, until a stop is requested.
     ///
     /// A last line without a newline is still being written, and waits for its newline. It is fed when the file was
-    /// emptied or replaced by another one of its name.
+    /// emptied or replaced by another one of its name. A file that is missing is waited for.
     pub(crate) fn follow(mut self, inputs: Vec<Input>) {
         let mut paths: Vec<Path> = inputs.into_iter().filter_map(Path::new).collect();
         let mut is_first_round = true;
         loop {
             for path in &mut paths {
+                if is_first_round {
+                    let caught_up = path.catch_up(&mut self);
+                    if path.report_once(caught_up, &self).is_err() {
+                        return;
+                    }
+                }
                 let polled = path.poll(&mut self);
                 let is_unusable = is_first_round && polled.is_err();
                 if path.report_once(polled, &self).is_err() || is_unusable {
@@ -66,18 +74,54 @@ impl Feed {
                 }
             }
             is_first_round = false;
+            // What comes from now on is new.
+            self.from_end = false;
             if self.stop.wait(POLL) {
                 return;
             }
+        }
+    }
+
+    /// Returns whether the lines of a file were counted before, at least in part.
+    fn is_known(&self, path: &FilePath) -> Result<bool, Interrupt> {
+        let input = Input::File(path.to_owned());
+        match path.metadata() {
+            Ok(metadata) if metadata.is_file() => self.find_known(&input, &metadata),
+            _ => Ok(false),
         }
     }
 }
 
 impl Path {
     fn new(input: Input) -> Option<Self> {
-        let Input::File(path) = &input else { return None };
-        let (name, path) = (input.name(), path.clone());
-        Some(Self { name, input, path, current: None, leaving: Vec::new(), reported: BTreeSet::new() })
+        let name = input.name();
+        let Input::File(path) = input else { return None };
+        Some(Self { name, path, current: None, leaving: Vec::new(), reported: BTreeSet::new() })
+    }
+
+    /// Opens the files that were rotated away since the path was counted: the newest of which lines were counted, and those
+    /// that came after it.
+    fn catch_up(&mut self, feed: &mut Feed) -> Result<(), Interrupt> {
+        if feed.once.is_none() || feed.from_end || feed.is_known(&self.path)? {
+            return Ok(());
+        }
+        let rotated = rotated(&self.path);
+        let mut missed = rotated.len();
+        for (at, path) in rotated.iter().enumerate() {
+            if feed.is_known(path)? {
+                missed = at;
+            }
+        }
+        for path in &rotated[missed..] {
+            let input = Input::File(path.clone());
+            let tail = Tail::open(input.clone(), feed)?;
+            if tail.source.is_compressed() {
+                feed.one(&input)?;
+            } else {
+                self.leaving.push(tail);
+            }
+        }
+        Ok(())
     }
 
     /// Reads on in all files and follows the path to a new one. A file that cannot be read for now stays open for the next
@@ -96,7 +140,7 @@ impl Path {
     fn read_leaving(&mut self, feed: &mut Feed) -> Result<(), Interrupt> {
         let mut at = 0;
         while let Some(tail) = self.leaving.get_mut(at) {
-            let is_over = tail.grown.elapsed() >= LINGER;
+            let is_over = tail.is_left();
             let pumped = tail.pump(feed);
             if pumped.is_ok() && is_over && tail.grown.elapsed() >= LINGER {
                 self.leaving.remove(at).end(feed)?;
@@ -116,7 +160,7 @@ impl Path {
             // The old content is fed to its end. If the rest fails, the new content is opened from its beginning.
             tail.end(feed)?;
             tail.source.go_to(0, 0)?;
-            tail.begin(feed, &self.name)?;
+            tail.begin(feed, false)?;
             self.current = Some(tail);
         }
         self.current.as_mut().map_or(Ok(()), |tail| tail.pump(feed))
@@ -137,7 +181,12 @@ impl Path {
             moved.grown = Instant::now();
             self.leaving.push(moved);
         }
-        self.open(feed)
+        let mut tail = Tail::open(Input::File(self.path.clone()), feed)?;
+        if tail.source.is_compressed() {
+            return Err(UsageError::new("a compressed file does not grow: leave out `--follow`").into());
+        }
+        tail.begin(feed, false)?;
+        self.current.insert(tail).pump(feed)
     }
 
     /// Reports an error of one file once; other files are unaffected.
@@ -147,33 +196,38 @@ impl Path {
             other => feed.report(&self.name, other),
         }
     }
-
-    fn open(&mut self, feed: &mut Feed) -> Result<(), Interrupt> {
-        let source = self.input.open(&feed.meter)?;
-        if source.is_compressed() {
-            return Err(UsageError::new("a compressed file does not grow: leave out `--follow`").into());
-        }
-        let file = source.file().ok_or_else(|| UsageError::new("`--follow` needs a file, not a pipe"))?;
-        let key = key(&file.metadata()?);
-        let lines = Lines::new(0);
-        let mut tail = Tail { number: 0, source, lines, key, sample: Vec::new(), grown: Instant::now() };
-        tail.begin(feed, &self.name)?;
-        let tail = self.current.insert(tail);
-        tail.pump(feed)
-    }
 }
 
 impl Tail {
-    fn begin(&mut self, feed: &mut Feed, name: &Arc<str>) -> Result<(), Interrupt> {
+    /// Opens a file. Nothing of it is read yet.
+    fn open(input: Input, feed: &Feed) -> Result<Self, Interrupt> {
+        let source = input.open(&feed.meter)?;
+        let file = source.file().ok_or_else(|| UsageError::new("`--follow` needs a file, not a pipe"))?;
+        let key = key(&file.metadata()?);
+        let (lines, sample, grown) = (Lines::new(0), Vec::new(), Instant::now());
+        Ok(Self { input, number: None, source, lines, key, sample, grown })
+    }
+
+    /// Begins to read the file, if it has a line.
+    fn begin(&mut self, feed: &mut Feed, is_finished: bool) -> Result<(), Interrupt> {
         self.sample.clear();
-        (self.number, self.lines) = feed.begin(name, &mut self.source)?;
+        self.lines = Lines::new(0);
+        self.number = None;
+        if let Begun::Reading(number, lines) = feed.begin(&self.input, &mut self.source, is_finished)? {
+            (self.number, self.lines) = (Some(number), lines);
+        }
         Ok(())
     }
 
     fn pump(&mut self, feed: &mut Feed) -> Result<(), Interrupt> {
+        if self.number.is_none() {
+            self.source.go_to(0, 0)?;
+            self.begin(feed, false)?;
+        }
+        let Some(number) = self.number else { return Ok(()) };
         let before = self.lines.seen();
         self.take_sample()?;
-        let pumped = feed.pump(self.number, &mut self.source, &mut self.lines);
+        let pumped = feed.pump(number, &mut self.source, &mut self.lines);
         if self.lines.seen() > before {
             self.grown = Instant::now();
         }
@@ -182,19 +236,42 @@ impl Tail {
 
     /// Feeds the rest of a file that is not read any more.
     fn end(&mut self, feed: &mut Feed) -> Result<(), Interrupt> {
-        feed.rest(self.number, &mut self.lines)?;
-        feed.send(Event::End { input: self.number })
+        if self.number.is_none() {
+            self.source.go_to(0, 0)?;
+            self.begin(feed, true)?;
+            let Some(number) = self.number else { return Ok(()) };
+            feed.pump(number, &mut self.source, &mut self.lines)?;
+        }
+        let Some(number) = self.number else { return Ok(()) };
+        feed.rest(number, &mut self.lines)?;
+        feed.send(Event::End { input: number })
     }
 
-    /// Returns whether the file is shorter than what was read of it, or begins differently.
+    /// Returns whether no more lines are expected: the file was idle for long, and no other process has it open.
+    fn is_left(&mut self) -> bool {
+        if self.grown.elapsed() < LINGER {
+            return false;
+        }
+        let is_open = is_open_elsewhere(self.key);
+        if is_open && let Some(later) = Instant::now().checked_sub(LINGER - OPEN_CHECK) {
+            self.grown = later;
+        }
+        !is_open
+    }
+
+    /// Returns whether the file is shorter than what was read of it, or differs from it at the beginning or the end.
     fn was_emptied(&self) -> io::Result<bool> {
         let Some(file) = self.source.file() else { return Ok(false) };
-        if file.metadata()?.len() < self.lines.seen() {
+        let (seen, recent) = (self.lines.seen(), self.lines.recent());
+        if file.metadata()?.len() < seen {
             return Ok(true);
         }
-        let mut sample = [0; SAMPLE];
-        let len = file.read_at(&mut sample[..self.sample.len()], 0)?;
-        Ok(sample[..len] != self.sample)
+        let differs = |expected: &[u8], offset| -> io::Result<bool> {
+            let mut found = [0; SAMPLE];
+            let len = file.read_at(&mut found[..expected.len()], offset)?;
+            Ok(found[..len] != *expected)
+        };
+        Ok(differs(&self.sample, 0)? || differs(&recent, seen - recent.len() as u64)?)
     }
 
     /// Remembers the beginning of the file before more of it is read.
@@ -214,6 +291,18 @@ fn key(metadata: &Metadata) -> (u64, u64) {
     (metadata.dev(), metadata.ino())
 }
 
+/// Returns whether another process has the file open, as far as this user may see.
+fn is_open_elsewhere(file: (u64, u64)) -> bool {
+    let own = std::process::id().to_string();
+    let entries = |path: PathBuf| fs::read_dir(path).into_iter().flatten().flatten();
+    let processes = entries("/proc".into()).filter(|entry| {
+        let name = entry.file_name();
+        name.to_str().is_some_and(|name| name != own && name.bytes().all(|byte| byte.is_ascii_digit()))
+    });
+    let mut open = processes.flat_map(|process| entries(process.path().join("fd")));
+    open.any(|descriptor| descriptor.path().metadata().is_ok_and(|metadata| key(&metadata) == file))
+}
+
 #[cfg(test)]
 mod tests {
     use std::{fs, sync::mpsc};
@@ -226,7 +315,7 @@ mod tests {
         let (events, fed) = mpsc::sync_channel(100);
         let (_, spare) = mpsc::channel();
         let stop = Arc::new(Stop::default());
-        (Feed { events, spare, stop, meter: Arc::default(), is_once: false, inputs: 0 }, fed)
+        (Feed { events, spare, stop, meter: Arc::default(), once: None, from_end: false, inputs: 0 }, fed)
     }
 
     /// Polls once, and returns the lines that were fed and the number of errors that were reported.
@@ -238,7 +327,7 @@ mod tests {
             match event {
                 Event::Lines { block, .. } => text += str::from_utf8(block.bytes()).unwrap(),
                 Event::Failed { .. } => errors += 1,
-                Event::Begin { .. } | Event::End { .. } | Event::FindMarks { .. } => {}
+                Event::Begin { .. } | Event::End { .. } | Event::FindMarks { .. } | Event::Copy { .. } => {}
             }
         }
         (text, errors)

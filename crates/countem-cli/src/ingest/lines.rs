@@ -7,6 +7,9 @@ use memchr::memrchr;
 /// Maximum length of a line in bytes. A longer one is handed out in pieces, so that no input can fill the memory.
 pub(crate) const MAX_LINE: usize = 1 << 20;
 
+/// Number of the last bytes that are remembered.
+const RECENT: usize = 256;
+
 /// Bytes read at once: many enough to make the cost of a call vanish, few enough for the processor's cache.
 const BLOCK: usize = 256 << 10;
 
@@ -20,6 +23,8 @@ pub(crate) struct Lines {
     searched: usize,
     /// Position in the stream of the buffer's first byte.
     offset: u64,
+    /// The last bytes before the buffer.
+    recent: Vec<u8>,
 }
 
 /// Consecutive bytes of a stream: whole lines, each with its newline; the last line, where it has none; or a piece of a
@@ -43,12 +48,19 @@ impl Block {
 impl Lines {
     /// Begins to cut a stream whose next byte is at position `offset`.
     pub(crate) fn new(offset: u64) -> Self {
-        Self { buffer: Vec::new(), filled: 0, searched: 0, offset }
+        Self { buffer: Vec::new(), filled: 0, searched: 0, offset, recent: Vec::new() }
     }
 
     /// Returns the position in the stream up to which it was read.
     pub(crate) fn seen(&self) -> u64 {
         self.offset + self.filled as u64
+    }
+
+    /// Returns the last bytes before [`seen`](Self::seen).
+    pub(crate) fn recent(&self) -> Vec<u8> {
+        let mut recent = self.recent.clone();
+        recent.extend_from_slice(&self.buffer[self.filled.saturating_sub(RECENT)..self.filled]);
+        recent.split_off(recent.len().saturating_sub(RECENT))
     }
 
     /// Reads until there is a block, `None` when the stream has no more for now. `spare` is memory to use again.
@@ -94,6 +106,8 @@ impl Lines {
             next.resize(rest.max(BLOCK), 0);
         }
         next[..rest].copy_from_slice(&self.buffer[len..self.filled]);
+        self.recent.extend_from_slice(&self.buffer[len.saturating_sub(RECENT)..len]);
+        self.recent.drain(..self.recent.len().saturating_sub(RECENT));
         let memory = std::mem::replace(&mut self.buffer, next);
         let block = Block { memory, len, offset: self.offset };
         self.filled = rest;
@@ -139,6 +153,7 @@ mod tests {
             spare = block.memory;
         }
         assert_eq!(lines.seen(), bytes.len() as u64);
+        assert_eq!(lines.recent(), bytes[bytes.len().saturating_sub(RECENT)..]);
         out
     }
 

@@ -1,132 +1,216 @@
-//! Marks in the store: how far each input was counted.
+//! Marks in the store: how far each content was counted, by which counters.
 
 use std::{
-    collections::HashMap,
-    fs::{File, TryLockError},
-    path::PathBuf,
+    collections::BTreeMap,
+    fs::Metadata,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
 
+use countem_core::Mark;
 use countem_engine::Retry;
 use countem_store::{ErrorKind, Store, StoreError};
+use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
-use crate::ingest::fingerprint::{FoundMark, MarkKey};
+use crate::ingest::fingerprint::{Position, Sums, first_line_hash};
 
-/// Finds marks and chooses the keys of new ones.
-pub(crate) struct Marks {
-    store: Arc<dyn Store>,
-    retry: Retry,
-    /// Maximum time that a read or a lock is tried; unlimited when `None`.
-    timeout: Option<Duration>,
-    /// Key of the mark of each input.
-    keys: HashMap<usize, MarkKey>,
-    /// File that is locked while a key is chosen; `None` when no other process has the store.
-    lock_path: Option<PathBuf>,
+/// Prefix of the keys of all marks.
+pub(crate) const PREFIX: &str = "file/";
+
+/// Prefix of the keys that an earlier countem wrote: one position for whatever was counted.
+const OLD_PREFIX: &str = "ingest/";
+
+/// Value of the mark of a content.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct MarkValue {
+    /// The farthest counted position.
+    #[serde(flatten)]
+    pub(crate) position: Position,
+    /// Fingerprint of the content up to it.
+    #[serde(flatten)]
+    pub(crate) sums: Sums,
+    /// The file that had the content when the mark was set.
+    #[serde(default)]
+    pub(crate) file: FileId,
+    /// The position up to which each counter has counted.
+    #[serde(default)]
+    pub(crate) counted: BTreeMap<String, Position>,
+    /// The same for counters that are not listed, in a mark of an earlier countem.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) others: Option<Position>,
 }
 
-impl Marks {
-    pub(crate) fn new(store: Arc<dyn Store>, retry: Retry, timeout: Option<Duration>) -> Self {
-        let database = store.location();
-        let lock_path = database.strip_prefix("sqlite://").map(|path| format!("{path}-ingest").into());
-        Self { store, retry, timeout, keys: HashMap::new(), lock_path }
+/// A file at the moment when its mark was set.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct FileId {
+    pub(crate) path: PathBuf,
+    dev: u64,
+    ino: u64,
+}
+
+/// A mark as it is stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct StoredMark {
+    pub(crate) key: String,
+    /// The text of the value, which a batch expects.
+    pub(crate) text: String,
+    pub(crate) value: MarkValue,
+}
+
+impl FileId {
+    /// Returns the identity of the file at `path`.
+    pub(crate) fn new(path: &Path, metadata: &Metadata) -> Self {
+        let path = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+        Self { path, dev: metadata.dev(), ino: metadata.ino() }
     }
 
-    /// Returns the marks of contents that begin with `head`.
-    ///
-    /// # Errors
-    /// The store could not be read.
-    pub(crate) async fn find(&self, head: &[u8]) -> Result<Vec<FoundMark>, StoreError> {
-        let mut found = Vec::new();
-        for mut key in MarkKey::all(head) {
-            while let Some(value) = self.read(key).await? {
-                found.extend(FoundMark::read(&value, key, head));
-                key = key.next();
+    /// Returns whether both are one file on the disk, whatever its name.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        (self.dev, self.ino) == (other.dev, other.ino)
+    }
+
+    /// Returns whether `metadata` is of this file.
+    pub(crate) fn is_of(&self, metadata: &Metadata) -> bool {
+        (self.dev, self.ino) == (metadata.dev(), metadata.ino())
+    }
+
+    /// Returns the number of the file in its file system.
+    pub(crate) fn ino(&self) -> u64 {
+        self.ino
+    }
+}
+
+impl MarkValue {
+    /// Returns the position up to which `counter` has counted.
+    pub(crate) fn of(&self, counter: &str) -> Position {
+        self.counted.get(counter).copied().or(self.others).unwrap_or_default()
+    }
+
+    /// Returns the value as it is stored.
+    pub(crate) fn to_text(&self) -> String {
+        serde_json::to_string(self).expect("numbers and texts are always JSON")
+    }
+}
+
+impl StoredMark {
+    /// Reads marks. One that cannot be read is none of ours.
+    pub(crate) fn read_all(stored: BTreeMap<String, String>) -> impl Iterator<Item = Self> {
+        stored.into_iter().filter_map(|(key, text)| {
+            let mut value: MarkValue = serde_json::from_str(&text).ok()?;
+            if key.starts_with(OLD_PREFIX) {
+                value.others = Some(value.position);
             }
-        }
-        Ok(found)
+            Some(Self { key, text, value })
+        })
     }
 
-    /// Returns the key for the mark of an input: the one that it has, or, after the counted beginning has outgrown that, a
-    /// free one. A free key is the input's own for as long as the returned lock is held.
-    ///
-    /// # Errors
-    /// The store could not be read, or the lock not be taken in time.
-    pub(crate) async fn choose_key(
-        &mut self,
-        input: usize,
-        found: Option<MarkKey>,
-        first: MarkKey,
-    ) -> Result<(MarkKey, Option<File>), StoreError> {
-        let mut lock = None;
-        let known = self.keys.get(&input).copied().or(found);
-        let key = match known.filter(|key| key.begins_like(first)) {
-            Some(key) => key,
-            None => {
-                lock = self.lock().await?;
-                let mut key = first;
-                while self.read(key).await?.is_some() {
-                    key = key.next();
+    /// Returns whether an earlier countem set the mark.
+    pub(crate) fn is_old(&self) -> bool {
+        self.key.starts_with(OLD_PREFIX)
+    }
+
+    /// Returns a batch's change that removes the mark.
+    pub(crate) fn removal(&self) -> Mark {
+        Mark { key: self.key.clone(), expected: Some(self.text.clone()), value: None }
+    }
+}
+
+/// Returns the prefixes of the keys of all marks that contents with the beginning `head` can have.
+pub(crate) fn prefixes(head: &[u8]) -> Vec<String> {
+    vec![format!("{PREFIX}{}/", first_line_hash(head)), OLD_PREFIX.to_owned()]
+}
+
+/// Returns the prefixes of the keys of all marks.
+pub(crate) fn all_prefixes() -> Vec<String> {
+    vec![PREFIX.to_owned(), OLD_PREFIX.to_owned()]
+}
+
+/// Returns the first key for the beginning `head` that none of `marks` has. Two processes that find no mark of a content choose
+/// the same one, and only one of them can set it.
+pub(crate) fn free_key(head: &[u8], marks: &[StoredMark]) -> String {
+    let group = format!("{PREFIX}{}/", first_line_hash(head));
+    let keys = (0_u64..).map(|number| format!("{group}{number}"));
+    let mut free = keys.filter(|key| marks.iter().all(|mark| mark.key != *key));
+    free.next().expect("there are more numbers than marks")
+}
+
+/// Reads the marks whose keys begin with one of `prefixes`, and retries while the store is away.
+///
+/// # Errors
+/// The store could not be read within `timeout`.
+pub(crate) async fn read(
+    store: &Arc<dyn Store>,
+    prefixes: &[String],
+    mut retry: Retry,
+    timeout: Option<Duration>,
+) -> Result<Vec<StoredMark>, StoreError> {
+    let began = Instant::now();
+    let mut found = BTreeMap::new();
+    for prefix in prefixes {
+        loop {
+            let error = match read_one(store, prefix.clone()).await {
+                Ok(marks) => {
+                    found.extend(marks);
+                    break;
                 }
-                key
-            }
-        };
-        self.keys.insert(input, key);
-        Ok((key, lock))
-    }
-
-    /// Locks the choice of a key. Without it, two processes whose inputs begin alike could choose the same key, and the mark
-    /// of one would overwrite that of the other.
-    async fn lock(&self) -> Result<Option<File>, StoreError> {
-        let Some(path) = &self.lock_path else { return Ok(None) };
-        let created = File::options().create(true).append(true).open(path);
-        // A file of another user can be locked, too.
-        let Ok(file) = created.or_else(|_| File::open(path)) else { return Ok(None) };
-        let (mut retry, began) = (self.retry.clone(), Instant::now());
-        loop {
-            match file.try_lock() {
-                Ok(()) => return Ok(Some(file)),
-                // Some file systems have no locks.
-                Err(TryLockError::Error(_)) => return Ok(None),
-                Err(TryLockError::WouldBlock) => {}
-            }
-            let wait = retry.next_wait();
-            if self.is_over(began, wait) {
-                let why = format!("another `ingest --once` keeps `{}` locked", path.display());
-                return Err(StoreError::new(ErrorKind::NotApplied, why));
-            }
-            tokio::time::sleep(wait).await;
-        }
-    }
-
-    /// Reads a mark, and retries while the store is away.
-    async fn read(&self, key: MarkKey) -> Result<Option<String>, StoreError> {
-        let (mut retry, began) = (self.retry.clone(), Instant::now());
-        loop {
-            let error = match self.store.mark(&key.to_text()).await {
-                Ok(value) => return Ok(value),
                 Err(error) => error,
             };
             let may_pass = matches!(error.kind(), ErrorKind::NotApplied | ErrorKind::InDoubt);
             let wait = retry.next_wait();
-            if !may_pass || self.is_over(began, wait) {
+            if !may_pass || timeout.is_some_and(|timeout| began.elapsed() + wait > timeout) {
                 return Err(error);
             }
             tracing::warn!(%error, "store cannot be read, trying again");
             tokio::time::sleep(wait).await;
         }
     }
+    Ok(StoredMark::read_all(found).collect())
+}
 
-    fn is_over(&self, began: Instant, wait: Duration) -> bool {
-        self.timeout.is_some_and(|timeout| began.elapsed() + wait > timeout)
-    }
+/// Reads marks in a task of its own: a store may have to complete a batch for it, and must not be dropped half done.
+async fn read_one(store: &Arc<dyn Store>, prefix: String) -> Result<BTreeMap<String, String>, StoreError> {
+    let store = Arc::clone(store);
+    let reading = tokio::spawn(async move { store.marks(&prefix).await });
+    let panicked = |error| StoreError::new(ErrorKind::NotApplied, "the store panicked").with_source(error);
+    reading.await.map_err(panicked)?
 }
 
 #[cfg(test)]
-impl Marks {
-    /// Locks `path` while a key is chosen.
-    pub(crate) fn lock_in(&mut self, path: PathBuf) {
-        self.lock_path = Some(path);
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mark_of_an_earlier_countem_is_of_all_counters() {
+        let text = r#"{"offset":6,"line":7,"is_open":true,"head":"a","tail":"b"}"#.to_owned();
+        let stored = BTreeMap::from([("ingest/4/x/0".to_owned(), text)]);
+        let mark = StoredMark::read_all(stored).next().unwrap();
+        assert_eq!(mark.value.of("whatever"), Position { offset: 6, line: 7 });
+        assert!(mark.is_old());
+    }
+
+    #[test]
+    fn counter_that_is_new_begins_at_the_beginning() {
+        let at = Position { offset: 6, line: 2 };
+        let value =
+            MarkValue { position: at, counted: [("a".to_owned(), at)].into(), ..MarkValue::default() };
+        let stored = BTreeMap::from([(format!("{PREFIX}x/0"), value.to_text())]);
+        let mark = StoredMark::read_all(stored).next().unwrap();
+        assert_eq!((mark.value.of("a"), mark.value.of("b")), (at, Position::default()));
+        assert_eq!(mark.value, value);
+    }
+
+    #[test]
+    fn free_key_is_the_first_that_is_not_taken() {
+        let mark = |number| StoredMark {
+            key: format!("{PREFIX}{}/{number}", first_line_hash(b"a\n")),
+            text: String::new(),
+            value: MarkValue::default(),
+        };
+        let key = |marks: &[StoredMark]| free_key(b"a\nb\n", marks).rsplit_once('/').unwrap().1.to_owned();
+        assert_eq!(key(&[]), "0");
+        assert_eq!(key(&[mark(0), mark(2)]), "1");
     }
 }

@@ -10,6 +10,8 @@ use countem_lines::{Format, Template, TimeFormat, Times, Wanted};
 pub(crate) struct Plan {
     pub(crate) format: Format,
     pub(crate) templates: Vec<Template>,
+    /// Each template with all flags that decide about what it counts: the counters of marks.
+    pub(crate) counters: Vec<String>,
     pub(crate) wanted: Wanted,
     pub(crate) moment: Moment,
     /// Index of the field that holds the amount to add; 1 is added when `None`.

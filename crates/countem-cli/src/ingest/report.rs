@@ -33,6 +33,12 @@ pub(crate) struct Tally {
     pub(crate) lines: u64,
     pub(crate) counted: u64,
     pub(crate) blank: u64,
+    /// Increments of the counted lines: one for each counter that counts the line.
+    pub(crate) accepted: u64,
+    /// NUL bytes before lines.
+    pub(crate) nuls: u64,
+    /// Inputs that are copies in the making of others.
+    pub(crate) copies: Vec<Arc<str>>,
     /// Uncompressed bytes that were counted by earlier runs.
     pub(crate) skipped: u64,
     rejected: BTreeMap<Reject, Rejected>,
@@ -58,8 +64,6 @@ struct Example {
 pub(crate) struct Report {
     pub(crate) tally: Tally,
     pub(crate) delivered: Delivered,
-    /// Number of counters to which a line adds.
-    pub(crate) templates: u64,
     /// The store, without secrets.
     pub(crate) store: String,
     pub(crate) took: Duration,
@@ -143,7 +147,7 @@ impl Report {
     }
 
     fn accepted(&self) -> u64 {
-        self.tally.counted * self.templates
+        self.tally.accepted
     }
 
     fn quarantined(&self) -> u64 {
@@ -185,6 +189,8 @@ impl Report {
             "blank": tally.blank,
             "rejected": tally.rejected(),
             "skipped_bytes": tally.skipped,
+            "nul_bytes": tally.nuls,
+            "copies": tally.copies.iter().map(|name| &**name).collect::<Vec<_>>(),
             "reasons": tally.rejected.iter().map(reason).collect::<Vec<_>>(),
             "failed": tally.failed.iter().map(failed).collect::<Vec<_>>(),
             "increments": {
@@ -239,8 +245,13 @@ impl fmt::Display for Report {
         }
         if tally.skipped > 0 {
             let skipped = grouped(tally.skipped);
-            let why = "--once knows a file by its content, whatever `--count` says";
-            writeln!(f, "skipped {skipped} bytes that were counted before ({why})")?;
+            writeln!(f, "skipped {skipped} bytes that were counted before")?;
+        }
+        if tally.nuls > 0 {
+            writeln!(f, "skipped {} NUL bytes before lines", grouped(tally.nuls))?;
+        }
+        for name in &tally.copies {
+            writeln!(f, "left out {name}: it is the beginning of the file that it is a rotated copy of")?;
         }
         if tally.rejected() > 0 {
             let lines = if tally.rejected() == 1 { "line" } else { "lines" };
@@ -279,14 +290,21 @@ mod tests {
     use super::*;
 
     fn report() -> Report {
-        let mut tally = Tally { inputs: 1, lines: 1234567, counted: 1234560, blank: 3, ..Tally::default() };
+        let mut tally = Tally {
+            inputs: 1,
+            lines: 1234567,
+            counted: 1234560,
+            blank: 3,
+            accepted: 1234560,
+            ..Tally::default()
+        };
         let name: Arc<str> = "a.log".into();
         for line in 1..5 {
             tally.reject(Reject::TooLong, &name, line, b"x\t\xff");
         }
         let delivered = Delivered { increments: 1234560, counters: 9, ..Delivered::default() };
         let took = Duration::from_millis(500);
-        Report { tally, delivered, templates: 1, store: "memory://".into(), took, interrupted: false }
+        Report { tally, delivered, store: "memory://".into(), took, interrupted: false }
     }
 
     fn written(report: &Report, format: Format) -> String {

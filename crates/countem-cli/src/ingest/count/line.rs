@@ -15,6 +15,8 @@ pub(super) struct LineCounter {
     caches: Vec<BucketCache>,
     /// Index of the cache of each template.
     cache_of: Vec<usize>,
+    /// Indexes of the templates that count the lines.
+    active: Vec<usize>,
     /// Metric of the current line for each template.
     metrics: Vec<Vec<u8>>,
     spans: Vec<Span>,
@@ -48,10 +50,23 @@ impl LineCounter {
             times: plan.times(),
             caches,
             cache_of,
+            active: (0..plan.templates.len()).collect(),
             metrics: vec![Vec::new(); plan.templates.len()],
             spans: vec![Span::MISSING; plan.wanted.names().len()],
             weight: 0,
         }
+    }
+
+    /// Counts the next lines, which begin at `offset`, for the templates whose start is not behind it. Returns the next start.
+    pub(super) fn count_from(&mut self, offset: u64, starts: &[u64]) -> u64 {
+        self.active.clear();
+        self.active.extend((0..starts.len()).filter(|&template| starts[template] <= offset));
+        starts.iter().copied().filter(|&start| start > offset).min().unwrap_or(u64::MAX)
+    }
+
+    /// Returns the indexes of the templates that count the lines.
+    pub(super) fn active(&self) -> &[usize] {
+        &self.active
     }
 
     /// Returns the number of counters that are not drained yet.
@@ -65,7 +80,7 @@ impl LineCounter {
         self.table.drain()
     }
 
-    /// Counts a line for every template.
+    /// Counts a line for every active template.
     ///
     /// # Errors
     /// The line was counted for no template.
@@ -98,24 +113,27 @@ impl LineCounter {
         }
         let Some(weight) = self.weight.checked_add(weight) else { return Ok(Outcome::Full) };
 
-        if let ([template], [metric]) = (&plan.templates[..], &mut self.metrics[..]) {
+        if let [index] = self.active[..] {
+            let template = &plan.templates[index];
             // The table checks a name when it is new; a known one costs nothing.
-            let metric = template.render(text, &self.spans, absent, metric)?;
-            let bucket = self.caches[0].bucket_at(second).ok_or(no_time)?;
+            let metric = template.render(text, &self.spans, absent, &mut self.metrics[index])?;
+            let bucket = self.caches[self.cache_of[index]].bucket_at(second).ok_or(no_time)?;
             fold(self.table.fold(template.collection().as_str(), metric, bucket, n))?;
         } else {
             // A line counts for all templates or for none, so every check precedes the first fold.
-            for (template, metric) in plan.templates.iter().zip(&mut self.metrics) {
-                let metric = template.render(text, &self.spans, absent, metric)?;
+            for &index in &self.active {
+                let metric =
+                    plan.templates[index].render(text, &self.spans, absent, &mut self.metrics[index])?;
                 MetricName::validate(metric).map_err(|error| Reject::of_name(&error))?;
             }
             for cache in &mut self.caches {
                 cache.bucket_at(second).ok_or(no_time)?;
             }
-            for ((template, metric), cache) in plan.templates.iter().zip(&self.metrics).zip(&self.cache_of) {
-                let metric = str::from_utf8(metric).map_err(|_| Template::NOT_UTF8)?;
-                let bucket = self.caches[*cache].bucket_at(second).ok_or(no_time)?;
-                fold(self.table.fold(template.collection().as_str(), metric, bucket, n))?;
+            for &index in &self.active {
+                let metric = str::from_utf8(&self.metrics[index]).map_err(|_| Template::NOT_UTF8)?;
+                let bucket = self.caches[self.cache_of[index]].bucket_at(second).ok_or(no_time)?;
+                let collection = plan.templates[index].collection().as_str();
+                fold(self.table.fold(collection, metric, bucket, n))?;
             }
         }
         self.weight = weight;

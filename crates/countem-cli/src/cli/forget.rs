@@ -1,0 +1,126 @@
+//! `countem forget`
+
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf, absolute},
+    sync::Arc,
+    time::Duration,
+};
+
+use anyhow::{Context, Result};
+use clap::Args;
+use countem_core::{Deltas, Writer};
+use countem_engine::{Outbox, Retry, deliver};
+use countem_store::Store;
+
+use crate::{
+    cli::marks::name,
+    exit::{Exit, NotFound},
+    global::Global,
+    ingest::{
+        identity::{agreeing, read_head},
+        input::Input,
+        marks::{self, FileId, StoredMark},
+    },
+    store::{Effective, block_on},
+};
+
+/// Forget how far files were counted: the next `ingest --once` counts them from the beginning
+///
+/// The counters stay. To count a file anew without counting it twice, take its counts back first.
+#[derive(Debug, Args)]
+pub(crate) struct Forget {
+    /// Files to forget, by their content or by the path under which they were counted
+    #[arg(value_name = "FILE", required_unless_present = "all")]
+    files: Vec<PathBuf>,
+    /// Forget all files
+    #[arg(long, conflicts_with = "files")]
+    all: bool,
+}
+
+/// Maximum time that the store may be away.
+const STORE_TIMEOUT: Duration = Duration::from_secs(30);
+
+impl Forget {
+    pub(super) fn run(self, global: &Global) -> Result<Exit> {
+        let effective = Effective::load(global)?;
+        effective.require_store()?;
+        let forgotten = block_on(async {
+            let store = effective.open().await?;
+            let retry = Retry::new(effective.engine.retry_first, effective.engine.retry_longest);
+            let marks =
+                marks::read(&store, &marks::all_prefixes(), retry.clone(), Some(STORE_TIMEOUT)).await?;
+            let chosen = if self.all { (0..marks.len()).collect() } else { choose(&self.files, &marks)? };
+            let chosen: Vec<_> = chosen.into_iter().map(|at| &marks[at]).collect();
+            remove(&store, &chosen, &retry).await?;
+            Ok(chosen.into_iter().map(name).collect::<BTreeSet<_>>())
+        })?;
+        if !global.quiet {
+            forgotten.iter().for_each(|name| eprintln!("forgot {name}"));
+        }
+        Ok(Exit::Ok)
+    }
+}
+
+/// Returns the indexes of the marks of `files`.
+fn choose(files: &[PathBuf], marks: &[StoredMark]) -> Result<BTreeSet<usize>> {
+    let mut chosen = BTreeSet::new();
+    for path in files {
+        let found = find(path, marks)?;
+        if found.is_empty() {
+            let advice = "`countem marks` lists what is remembered";
+            return Err(
+                NotFound::new(format!("nothing is remembered of `{}`: {advice}", path.display())).into()
+            );
+        }
+        chosen.extend(found);
+    }
+    Ok(chosen)
+}
+
+/// Returns the indexes of the marks of a file: those that were set for it, or else those of its content.
+fn find(path: &Path, marks: &[StoredMark]) -> Result<Vec<usize>> {
+    let id = path.metadata().ok().map(|metadata| FileId::new(path, &metadata));
+    let known_path = id.as_ref().map_or_else(|| absolute(path), |id| Ok(id.path.clone()))?;
+    let at = |is_wanted: &dyn Fn(&StoredMark) -> bool| -> Vec<usize> {
+        (0..marks.len()).filter(|&at| is_wanted(&marks[at])).collect()
+    };
+    let mut agree = Vec::new();
+    if id.is_some() {
+        let mut source = Input::File(path.to_owned()).open(&Arc::default())?;
+        let head = read_head(&mut source)?;
+        let cannot_read = || format!("cannot read `{}`", path.display());
+        let found = agreeing(&mut source, &head, marks).with_context(cannot_read)?;
+        agree = found.into_iter().map(|(mark, _)| mark.key.clone()).collect();
+    }
+    let agrees = |mark: &StoredMark| agree.contains(&mark.key);
+    let is_set_for = |mark: &StoredMark| {
+        let file = &mark.value.file;
+        file.path == known_path || id.as_ref().is_some_and(|id| file.is_same(id) && agrees(mark))
+    };
+    if marks.iter().any(is_set_for) {
+        return Ok(at(&|mark| is_set_for(mark) || (mark.is_old() && agrees(mark))));
+    }
+    Ok(at(&agrees))
+}
+
+/// Removes marks, each unless it has moved meanwhile.
+async fn remove(store: &Arc<dyn Store>, marks: &[&StoredMark], retry: &Retry) -> Result<()> {
+    let writer = Writer::new(rand::random(), 1);
+    let mut outbox = Outbox::new(writer.clone(), 0, 1);
+    marks.iter().for_each(|mark| outbox.freeze_whole(Deltas::default(), Some(mark.removal())));
+    let mut was_in_doubt = false;
+    while let Some(batch) = outbox.advance() {
+        let deadline = tokio::time::Instant::now() + STORE_TIMEOUT;
+        let (store, retry) = (Arc::clone(store), retry.clone());
+        let sending = tokio::spawn(async move { deliver(&*store, &batch, retry, deadline).await });
+        let (applied, doubted) = sending.await??;
+        was_in_doubt |= doubted;
+        outbox.resolve(&applied);
+    }
+    if !was_in_doubt && !marks.is_empty() {
+        // Bookkeeping that stays is harmless.
+        store.forget(&writer).await.ok();
+    }
+    Ok(())
+}

@@ -1,0 +1,304 @@
+//! What one file is.
+//!
+//! A mark says: the lines up to here were counted, in a content that begins like this. A file has a mark if its content begins
+//! with all that the mark covers, wherever the file was moved or copied, unless the file that the mark was set for is still
+//! there and has that content, too: then they are two files that begin alike. Two exceptions: a compressed file is a
+//! copy of whatever has its content, and so is a file with the name of a rotated one (`log.1`) whose whole content is the
+//! beginning of the present one (`log`), as while `copytruncate` works.
+
+use std::{
+    cmp::Reverse,
+    collections::HashMap,
+    fs::{self, File},
+    io::{self, Read},
+    os::unix::fs::{DirEntryExt, FileExt},
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use anyhow::Result;
+
+use crate::ingest::{
+    fingerprint::{Fingerprint, HEAD, Position, head_len, hex, tail_len},
+    input::{Input, Source},
+    marks::{FileId, MarkValue, StoredMark, free_key},
+};
+
+/// The mark that goes with the lines of a file.
+#[derive(Debug)]
+pub(crate) struct Claim {
+    pub(crate) key: String,
+    /// The value in the store, `None` when the mark is new.
+    pub(crate) stored: Option<String>,
+    pub(crate) value: MarkValue,
+    pub(crate) fingerprint: Fingerprint,
+    /// The mark is to be set even if no line is counted: it was another file's.
+    pub(crate) is_due: bool,
+    /// Keeps other processes from counting the file until its counts are stored.
+    pub(crate) lock: Arc<File>,
+}
+
+/// Relation of a file to the marks in the store.
+#[derive(Debug)]
+pub(crate) enum Identity {
+    /// The file has this mark.
+    Known(Box<Known>),
+    /// No mark is of this file.
+    New,
+    /// The file is a copy in the making of another one.
+    Copy,
+}
+
+/// A mark that a file has.
+#[derive(Debug)]
+pub(crate) struct Known {
+    mark: StoredMark,
+    /// The bytes before the mark's position.
+    tail: Vec<u8>,
+    is_due: bool,
+}
+
+impl Identity {
+    /// Finds the mark of the file `id`, whose content begins with `head`.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub(crate) fn find(
+        source: &mut Source,
+        id: &FileId,
+        head: &[u8],
+        marks: &[StoredMark],
+    ) -> io::Result<Self> {
+        let mut found = agreeing(source, head, marks)?;
+        // Several marks may be of beginnings of the content; the farthest is the newest.
+        found.sort_by_key(|(mark, _)| {
+            (!mark.value.file.is_same(id), Reverse(mark.value.position), mark.is_old())
+        });
+        for (mark, tail) in found {
+            let is_own = mark.value.file.is_same(id);
+            let is_elsewhere = !is_own && is_there(mark);
+            if is_own || !is_elsewhere || source.is_compressed() {
+                let is_due = !is_own && !is_elsewhere;
+                return Ok(Self::Known(Box::new(Known { mark: mark.clone(), tail, is_due })));
+            }
+        }
+        for mark in marks.iter().filter(|_| !source.is_compressed()) {
+            let path = &mark.value.file.path;
+            if is_rotated_name(&id.path, path) && begins_like(source, &mark.value.file)? {
+                return Ok(Self::Copy);
+            }
+        }
+        Ok(Self::New)
+    }
+
+    /// Returns the claim on the mark for the file `id`, `None` for a copy. `marks` are those that were searched.
+    pub(crate) fn into_claim(
+        self,
+        id: FileId,
+        head: &[u8],
+        marks: &[StoredMark],
+        lock: Arc<File>,
+    ) -> Option<Claim> {
+        match self {
+            Self::Copy => None,
+            Self::New => Some(Claim {
+                key: free_key(head, marks),
+                stored: None,
+                value: MarkValue { file: id, ..MarkValue::default() },
+                fingerprint: Fingerprint::default(),
+                is_due: false,
+                lock,
+            }),
+            Self::Known(known) => {
+                let Known { mark, tail, is_due } = *known;
+                // The mark of an earlier countem stays, and a new one takes its place.
+                let (key, stored) = match mark.is_old() {
+                    true => (free_key(head, marks), None),
+                    false => (mark.key, Some(mark.text)),
+                };
+                let fingerprint = Fingerprint::resume(head, &tail, mark.value.position.offset);
+                let is_due = is_due && stored.is_some();
+                let value = MarkValue { file: id, ..mark.value };
+                Some(Claim { key, stored, value, fingerprint, is_due, lock })
+            }
+        }
+    }
+}
+
+impl Claim {
+    /// Returns the position from which a line counts for one of `counters`.
+    pub(crate) fn start(&self, counters: &[String]) -> Position {
+        counters.iter().map(|counter| self.value.of(counter)).min().unwrap_or_default()
+    }
+
+    /// Returns whether nothing of the content was ever counted.
+    pub(crate) fn is_new(&self) -> bool {
+        self.stored.is_none() && self.value.position == Position::default()
+    }
+
+    /// Takes the content before `offset` for counted by `counters`.
+    pub(crate) fn skip_to(
+        &mut self,
+        offset: u64,
+        source: &mut Source,
+        head: &[u8],
+        counters: &[String],
+    ) -> io::Result<()> {
+        let tail = source.go_to(offset, tail_len(offset))?.unwrap_or_default();
+        let position = Position { offset, line: 0 };
+        self.fingerprint = Fingerprint::resume(head, &tail, offset);
+        self.value.position = position;
+        self.value.sums = self.fingerprint.sums();
+        self.value.counted = counters.iter().map(|counter| (counter.clone(), position)).collect();
+        self.is_due = true;
+        Ok(())
+    }
+}
+
+/// Returns the marks that the content of `source` begins with, each with the bytes before its position.
+pub(crate) fn agreeing<'a>(
+    source: &mut Source,
+    head: &[u8],
+    marks: &'a [StoredMark],
+) -> io::Result<Vec<(&'a StoredMark, Vec<u8>)>> {
+    let mut heads: HashMap<usize, String> = HashMap::new();
+    let mut found = Vec::new();
+    for mark in marks {
+        let offset = mark.value.position.offset;
+        let Some(covered) = head.get(..head_len(offset)) else { continue };
+        if *heads.entry(covered.len()).or_insert_with(|| hex(covered)) != mark.value.sums.head {
+            continue;
+        }
+        if let Some(tail) = source.go_to(offset, tail_len(offset))?
+            && hex(&tail) == mark.value.sums.tail
+        {
+            found.push((mark, tail));
+        }
+    }
+    Ok(found)
+}
+
+/// Reads the beginning of a content that was just opened.
+pub(crate) fn read_head(source: &mut Source) -> io::Result<Vec<u8>> {
+    let mut head = Vec::new();
+    source.by_ref().take(HEAD as u64).read_to_end(&mut head)?;
+    Ok(head)
+}
+
+/// Returns whether the file that a mark was set for is still there, uncompressed and with the content of the mark.
+fn is_there(mark: &StoredMark) -> bool {
+    let check = || -> Result<bool> {
+        let Some(path) = locate(&mark.value.file) else { return Ok(false) };
+        let mut source = Input::File(path).open(&Arc::default())?;
+        let head = read_head(&mut source)?;
+        Ok(!source.is_compressed() && !agreeing(&mut source, &head, std::slice::from_ref(mark))?.is_empty())
+    };
+    // A file that cannot be read is none that could be counted.
+    check().unwrap_or(false)
+}
+
+/// Finds a file under its last known path, or another name in the same folder.
+fn locate(file: &FileId) -> Option<PathBuf> {
+    let is_it = |path: &Path| path.metadata().is_ok_and(|metadata| file.is_of(&metadata));
+    if is_it(&file.path) {
+        return Some(file.path.clone());
+    }
+    let entries = fs::read_dir(file.path.parent()?).ok()?.flatten();
+    let alike = entries.filter(|entry| entry.ino() == file.ino());
+    alike.map(|entry| entry.path()).find(|path| is_it(path))
+}
+
+/// Returns whether the whole content of `source` is the beginning of that of the file `other`, if that is still at its path.
+fn begins_like(source: &Source, other: &FileId) -> io::Result<bool> {
+    let (Some(file), Ok(whole)) = (source.file(), File::open(&other.path)) else { return Ok(false) };
+    if !other.is_of(&whole.metadata()?) {
+        return Ok(false);
+    }
+    let (mut offset, len) = (0, file.metadata()?.len());
+    let (mut ours, mut theirs) = (vec![0; HEAD], vec![0; HEAD]);
+    while offset < len {
+        let read = file.read_at(&mut ours, offset)?;
+        if read == 0
+            || whole.read_exact_at(&mut theirs[..read], offset).is_err()
+            || ours[..read] != theirs[..read]
+        {
+            return Ok(false);
+        }
+        offset += read as u64;
+    }
+    Ok(true)
+}
+
+/// Returns whether `path` has the name that a rotation gives to the file `of`: `log.1`, `log-20261120`, `log.1.gz`, or
+/// `app-20261120.log` for `app.log`.
+pub(crate) fn is_rotated_name(path: &Path, of: &Path) -> bool {
+    let names =
+        (path.file_name().and_then(|name| name.to_str()), of.file_name().and_then(|name| name.to_str()));
+    let (Some(name), Some(of_name)) = names else { return false };
+    if path.parent() != of.parent() {
+        return false;
+    }
+    let name = name.strip_suffix(".gz").unwrap_or(name);
+    let is_number = |rest: &str| {
+        let rest = rest.strip_prefix(['.', '-', '_']).unwrap_or_default();
+        rest.starts_with(|c: char| c.is_ascii_digit()) || rest == "old"
+    };
+    let before_extension = of_name
+        .rsplit_once('.')
+        .and_then(|(stem, extension)| name.strip_prefix(stem)?.strip_suffix(extension)?.strip_suffix('.'));
+    name.strip_prefix(of_name).or(before_extension).is_some_and(is_number)
+}
+
+/// Lists the files that a rotation made of the file at `path`, the oldest first.
+pub(crate) fn rotated(path: &Path) -> Vec<PathBuf> {
+    let path = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    let entries = path.parent().and_then(|folder| fs::read_dir(folder).ok());
+    let mut found: Vec<_> = entries
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|entry| entry.path())
+        .filter(|candidate| is_rotated_name(candidate, &path))
+        .filter_map(|path| Some((path.metadata().ok().filter(fs::Metadata::is_file)?.modified().ok()?, path)))
+        .collect();
+    // Of files of the same moment, `log.2` is older than `log.1`.
+    found.sort_by(|(a, a_path), (b, b_path)| a.cmp(b).then_with(|| b_path.cmp(a_path)));
+    found.into_iter().map(|(_, path)| path).collect()
+}
+
+/// Returns whether `path` is one of the files that a rotation made of a file that is there.
+pub(crate) fn is_rotated(path: &Path) -> bool {
+    let path = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    let entries = path.parent().and_then(|folder| fs::read_dir(folder).ok());
+    entries.into_iter().flatten().flatten().any(|entry| is_rotated_name(&path, &entry.path()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_rotated_files_are_recognised() {
+        for (name, of) in [
+            ("/l/log.1", "/l/log"),
+            ("/l/log.2.gz", "/l/log"),
+            ("/l/log-20261120", "/l/log"),
+            ("/l/app.log.2026-11-20.gz", "/l/app.log"),
+            ("/l/app-20261120.log", "/l/app.log"),
+            ("/l/log.old", "/l/log"),
+        ] {
+            assert!(is_rotated_name(Path::new(name), Path::new(of)), "{name} of {of}");
+        }
+        for (name, of) in [
+            ("/l/log", "/l/log"),
+            ("/l/log", "/l/log.1"),
+            ("/l/log.gz", "/l/log"),
+            ("/m/log.1", "/l/log"),
+            ("/l/r1", "/l/r"),
+            ("/l/app.log", "/l/app"),
+            ("/l/app-b.log", "/l/app.log"),
+        ] {
+            assert!(!is_rotated_name(Path::new(name), Path::new(of)), "{name} of {of}");
+        }
+    }
+}
