@@ -4,8 +4,9 @@
 //! cargo run -p countem-examples --example custom_store
 //! ```
 //!
-//! It shows the three duties of a store: recognise a batch that it has seen before, remember it in the same atomic step
-//! that adds its counts, and quarantine alone a delta that cannot be added. The conformance suite checks them.
+//! It shows the four duties of a store: recognise a batch that it has seen before, remember it in the same atomic step
+//! that adds its counts, refuse it when its mark is not where it expects it, and quarantine alone a delta that cannot be
+//! added. The conformance suite checks them.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -75,7 +76,7 @@ struct Lines {
 /// One line. It is in the file as a whole or not at all, and with it the identity, the counts and the mark of a batch.
 #[derive(Debug, Serialize, Deserialize)]
 enum Line {
-    Batch { writer: String, lane: u16, seq: u64, mark: Option<(String, String)>, deltas: Vec<LineDelta> },
+    Batch { writer: String, lane: u16, seq: u64, mark: Option<(String, Option<String>)>, deltas: Vec<LineDelta> },
     Forgotten { writer: String },
 }
 
@@ -126,12 +127,13 @@ fn failure(kind: ErrorKind, attempt: &str, path: &Path, error: io::Error) -> Sto
 #[async_trait]
 impl Store for LinesStore {
     async fn apply(&self, batch: &Arc<Batch>) -> Result<Applied, StoreError> {
-        let (id, line) = (batch.id().clone(), Line::of(batch));
-        self.ask(move |lines| match lines.already_applied(&id) {
-            Some(applied) => Ok(applied),
-            None => lines.append(line),
-        })
-        .await
+        let (id, mark, line) = (batch.id().clone(), batch.mark().cloned(), Line::of(batch));
+        let applied = self.ask(move |lines| match (lines.already_applied(&id), mark) {
+            (Some(applied), _) => Ok(Ok(applied)),
+            (None, Some(mark)) if lines.marks.get(&mark.key) != mark.expected.as_ref() => Ok(Err(mark.key)),
+            (None, _) => lines.append(line).map(Ok),
+        });
+        applied.await?.map_err(|key| StoreError::conflict(&key))
     }
 
     async fn forget(&self, writer: &Writer) -> Result<(), StoreError> {
@@ -163,9 +165,13 @@ impl Store for LinesStore {
         .await
     }
 
-    async fn mark(&self, key: &str) -> Result<Option<String>, StoreError> {
-        let key = key.to_owned();
-        self.ask(move |lines| Ok(lines.marks.get(&key).cloned())).await
+    async fn marks(&self, prefix: &str) -> Result<BTreeMap<String, String>, StoreError> {
+        let prefix = prefix.to_owned();
+        self.ask(move |lines| {
+            let marks = lines.marks.iter().filter(|(key, _)| key.starts_with(&prefix));
+            Ok(marks.map(|(key, value)| (key.clone(), value.clone())).collect())
+        })
+        .await
     }
 
     async fn check(&self) -> Result<(), StoreError> {
@@ -224,7 +230,11 @@ impl Lines {
                         quarantined.push(Quarantined { collection, metric, bucket, n, increments, reason });
                     }
                 }
-                self.marks.extend(mark);
+                match mark {
+                    Some((key, Some(value))) => drop(self.marks.insert(key, value)),
+                    Some((key, None)) => drop(self.marks.remove(&key)),
+                    None => {}
+                }
                 let writer = writer.parse().map_err(io::Error::other)?;
                 self.applied.insert((writer, lane), (seq, quarantined.clone()));
             }

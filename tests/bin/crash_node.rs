@@ -263,8 +263,8 @@ impl Store for DeadlyStore {
         self.inner().await?.collections().await
     }
 
-    async fn mark(&self, key: &str) -> Result<Option<String>, StoreError> {
-        self.inner().await?.mark(key).await
+    async fn marks(&self, prefix: &str) -> Result<BTreeMap<String, String>, StoreError> {
+        self.inner().await?.marks(prefix).await
     }
 
     async fn check(&self) -> Result<(), StoreError> {
