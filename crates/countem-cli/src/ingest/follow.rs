@@ -23,6 +23,9 @@ use crate::{
 /// Interval at which files are polled.
 const POLL: Duration = Duration::from_millis(200);
 
+/// Time after which the last line of a file that was moved away is taken for whole, if no process has the file open.
+const SETTLE: Duration = Duration::from_secs(2);
+
 /// Interval at which an idle file that was moved away is looked for among the open files of other processes.
 const OPEN_CHECK: Duration = Duration::from_secs(10);
 
@@ -49,6 +52,8 @@ struct Tail {
     key: (u64, u64),
     sample: Vec<u8>,
     grown: Instant,
+    /// The last time at which other processes were asked for the file.
+    checked: Option<Instant>,
 }
 
 impl Feed {
@@ -140,14 +145,13 @@ impl Path {
     fn read_leaving(&mut self, feed: &mut Feed) -> Result<(), Interrupt> {
         let mut at = 0;
         while let Some(tail) = self.leaving.get_mut(at) {
-            let is_over = tail.is_left();
-            let pumped = tail.pump(feed);
-            if pumped.is_ok() && is_over && tail.grown.elapsed() >= LINGER {
-                self.leaving.remove(at).end(feed)?;
+            let read = tail.pump(feed).and_then(|()| tail.leave(feed));
+            if let Ok(true) = read {
+                self.leaving.remove(at);
             } else {
                 at += 1;
             }
-            self.report_once(pumped, feed)?;
+            self.report_once(read.map(drop), feed)?;
         }
         Ok(())
     }
@@ -205,7 +209,7 @@ impl Tail {
         let file = source.file().ok_or_else(|| UsageError::new("`--follow` needs a file, not a pipe"))?;
         let key = key(&file.metadata()?);
         let (lines, sample, grown) = (Lines::new(0), Vec::new(), Instant::now());
-        Ok(Self { input, number: None, source, lines, key, sample, grown })
+        Ok(Self { input, number: None, source, lines, key, sample, grown, checked: None })
     }
 
     /// Begins to read the file, if it has a line.
@@ -236,27 +240,43 @@ impl Tail {
 
     /// Feeds the rest of a file that is not read any more.
     fn end(&mut self, feed: &mut Feed) -> Result<(), Interrupt> {
+        self.finish_line(feed)?;
+        self.number.map_or(Ok(()), |number| feed.send(Event::End { input: number }))
+    }
+
+    /// Feeds the last line, which has no newline.
+    fn finish_line(&mut self, feed: &mut Feed) -> Result<(), Interrupt> {
         if self.number.is_none() {
             self.source.go_to(0, 0)?;
             self.begin(feed, true)?;
-            let Some(number) = self.number else { return Ok(()) };
-            feed.pump(number, &mut self.source, &mut self.lines)?;
         }
         let Some(number) = self.number else { return Ok(()) };
-        feed.rest(number, &mut self.lines)?;
-        feed.send(Event::End { input: number })
+        feed.pump(number, &mut self.source, &mut self.lines)?;
+        feed.rest(number, &mut self.lines)
     }
 
-    /// Returns whether no more lines are expected: the file was idle for long, and no other process has it open.
-    fn is_left(&mut self) -> bool {
-        if self.grown.elapsed() < LINGER {
-            return false;
+    /// Ends a file that was moved away, in two steps. Its last line is whole once no process can be writing it; the file itself
+    /// is left when it was idle for long, and no process has it open. Returns whether it is left.
+    fn leave(&mut self, feed: &mut Feed) -> Result<bool, Interrupt> {
+        let idle = self.grown.elapsed();
+        if idle < SETTLE || self.checked.is_some_and(|checked| checked.elapsed() < OPEN_CHECK) {
+            return Ok(false);
         }
+        let has_rest = self.source.file().is_some_and(|file| {
+            file.metadata().is_ok_and(|metadata| self.number.is_none() && metadata.len() > 0)
+        }) || self.lines.has_rest();
+        if !has_rest && idle < LINGER {
+            return Ok(false);
+        }
+        self.checked = Some(Instant::now());
         let is_open = is_open_elsewhere(self.key);
-        if is_open && let Some(later) = Instant::now().checked_sub(LINGER - OPEN_CHECK) {
-            self.grown = later;
+        if idle >= LINGER && is_open != Some(true) {
+            return self.end(feed).map(|()| true);
         }
-        !is_open
+        if is_open == Some(false) {
+            self.finish_line(feed)?;
+        }
+        Ok(false)
     }
 
     /// Returns whether the file is shorter than what was read of it, or differs from it at the beginning or the end.
@@ -291,16 +311,27 @@ fn key(metadata: &Metadata) -> (u64, u64) {
     (metadata.dev(), metadata.ino())
 }
 
-/// Returns whether another process has the file open, as far as this user may see.
-fn is_open_elsewhere(file: (u64, u64)) -> bool {
+/// Returns whether another process has the file open, `None` if this user may not see that of every process.
+fn is_open_elsewhere(file: (u64, u64)) -> Option<bool> {
     let own = std::process::id().to_string();
-    let entries = |path: PathBuf| fs::read_dir(path).into_iter().flatten().flatten();
-    let processes = entries("/proc".into()).filter(|entry| {
-        let name = entry.file_name();
-        name.to_str().is_some_and(|name| name != own && name.bytes().all(|byte| byte.is_ascii_digit()))
-    });
-    let mut open = processes.flat_map(|process| entries(process.path().join("fd")));
-    open.any(|descriptor| descriptor.path().metadata().is_ok_and(|metadata| key(&metadata) == file))
+    let mut sees_all = true;
+    for process in fs::read_dir("/proc").ok()?.flatten() {
+        let name = process.file_name();
+        if !name.to_str().is_some_and(|name| name != own && name.bytes().all(|byte| byte.is_ascii_digit())) {
+            continue;
+        }
+        match fs::read_dir(process.path().join("fd")) {
+            Ok(mut open) => {
+                let is_it = |path: PathBuf| path.metadata().is_ok_and(|metadata| key(&metadata) == file);
+                if open.any(|descriptor| descriptor.is_ok_and(|descriptor| is_it(descriptor.path()))) {
+                    return Some(true);
+                }
+            }
+            // The process may have ended.
+            Err(error) => sees_all &= error.kind() == io::ErrorKind::NotFound,
+        }
+    }
+    sees_all.then_some(false)
 }
 
 #[cfg(test)]

@@ -56,6 +56,11 @@ impl Lines {
         self.offset + self.filled as u64
     }
 
+    /// Returns whether a part of a line was read, and not handed out.
+    pub(crate) fn has_rest(&self) -> bool {
+        self.filled > 0
+    }
+
     /// Returns the last bytes before [`seen`](Self::seen).
     pub(crate) fn recent(&self) -> Vec<u8> {
         let mut recent = self.recent.clone();

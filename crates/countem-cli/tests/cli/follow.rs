@@ -137,10 +137,108 @@ fn inaccessible_path_does_not_recount_its_file() {
 }
 
 #[test]
-fn archives_and_missing_files_cannot_be_followed() {
+fn archive_cannot_be_followed() {
     let sandbox = Sandbox::new();
     sandbox.write("log.gz", crate::ingest::gzip(b"x\n"));
     let ran = sandbox.run(&args(&["log.gz", "--follow"])).expect(2);
     assert!(ran.err.contains("does not grow"), "{}", ran.err);
-    sandbox.run(&args(&["missing", "--follow"])).expect(3);
+}
+
+#[test]
+fn missing_file_is_waited_for() {
+    for once in [&[][..], &["--once"]] {
+        let log = Log::new(38, 60, 10);
+        let sandbox = Sandbox::new();
+        let follower = sandbox.start(&[args(&["there", "log", "--follow"]), once.to_vec()].concat());
+        sandbox.write("there", &log.text);
+        eventually(&60, || sandbox.total("web"));
+        sandbox.write("log", Log::new(39, 40, 10).text);
+        eventually(&100, || sandbox.total("web"));
+        interrupt(follower).expect(0);
+    }
+}
+
+#[test]
+fn late_writer_to_a_moved_file_is_counted() {
+    for once in [&[][..], &["--once"]] {
+        let log = Log::new(60, 90, 10);
+        let [one, two, three] = thirds(&log);
+        let sandbox = Sandbox::new();
+        sandbox.write("log", one);
+        let follower = sandbox.start(&[args(&["log", "--follow"]), once.to_vec()].concat());
+        eventually(&lines(one), || sandbox.total("web"));
+        sandbox.rename("log", "log.1");
+        sandbox.write("log", two);
+        eventually(&(lines(one) + lines(two)), || sandbox.total("web"));
+        // Longer than a writer needs to notice, and shorter than the minutes for which the file is read on.
+        std::thread::sleep(std::time::Duration::from_secs(3));
+        sandbox.append("log.1", three);
+        eventually(&90, || sandbox.total("web"));
+        interrupt(follower).expect(0);
+        assert_counted(&sandbox, &log, 1);
+    }
+}
+
+#[test]
+fn follower_finds_what_was_rotated_while_it_was_down() {
+    for archive in [false, true] {
+        let logs: Vec<Log> = (61..66).map(|seed| Log::new(seed, 50, 10)).collect();
+        let sandbox = Sandbox::new();
+        // Older than everything that was ever followed.
+        sandbox.write("log.4.gz", crate::ingest::gzip(logs[4].text.as_bytes()));
+        let [begin, rest, _] = thirds(&logs[0]);
+        sandbox.write("log", begin);
+        let follow = args(&["log", "--follow", "--once"]);
+        let follower = sandbox.start(&follow);
+        eventually(&lines(begin), || sandbox.total("web"));
+        interrupt(follower).expect(0);
+
+        sandbox.append("log", rest);
+        sandbox.rename("log", "log.2");
+        if archive {
+            sandbox.write("log.2.gz", crate::ingest::gzip([begin, rest].concat().as_bytes()));
+            std::fs::remove_file(sandbox.path("log.2")).unwrap();
+        }
+        sandbox.write("log.1", &logs[1].text);
+        sandbox.write("log", &logs[2].text);
+        let expected = lines(begin) + lines(rest) + 100;
+        let follower = sandbox.start(&follow);
+        eventually(&expected, || sandbox.total("web"));
+        // What was rotated last may have a late writer, too.
+        sandbox.append("log.1", &logs[3].text);
+        eventually(&(expected + 50), || sandbox.total("web"));
+        interrupt(follower).expect(0);
+        assert_eq!(sandbox.total("web"), expected + 50);
+    }
+}
+
+#[test]
+fn regrowth_behind_an_equal_banner_is_noticed() {
+    for once in [&[][..], &["--once"]] {
+        let (banner, one, two) = (Log::new(66, 20, 10), Log::new(67, 50, 10), Log::new(68, 200, 10));
+        let sandbox = Sandbox::new();
+        sandbox.write("log", [&*banner.text, &one.text].concat());
+        let follower = sandbox.start(&[args(&["log", "--follow"]), once.to_vec()].concat());
+        eventually(&70, || sandbox.total("web"));
+        // Truncated and longer than before within one poll.
+        sandbox.write("log", [&*banner.text, &two.text].concat());
+        eventually(&290, || sandbox.total("web"));
+        interrupt(follower).expect(0);
+    }
+}
+
+#[test]
+fn hole_of_a_truncation_is_skipped() {
+    let (one, two) = (Log::new(69, 50, 10), Log::new(70, 60, 10));
+    let sandbox = Sandbox::new();
+    sandbox.write("log", &one.text);
+    let follower = sandbox.start(&args(&["log", "--follow", "--once"]));
+    eventually(&50, || sandbox.total("web"));
+    // The writer does not notice, and goes on where it was.
+    let file = std::fs::File::options().write(true).open(sandbox.path("log")).unwrap();
+    file.set_len(0).unwrap();
+    std::os::unix::fs::FileExt::write_all_at(&file, two.text.as_bytes(), one.text.len() as u64).unwrap();
+    eventually(&110, || sandbox.total("web"));
+    let ran = interrupt(follower).expect(0);
+    assert!(ran.err.contains("NUL bytes before lines"), "{}", ran.err);
 }

@@ -3,6 +3,7 @@
 
 mod commands;
 mod doctor;
+mod files;
 mod follow;
 mod forgotten;
 mod formats;
