@@ -76,8 +76,16 @@ struct Lines {
 /// One line. It is in the file as a whole or not at all, and with it the identity, the counts and the mark of a batch.
 #[derive(Debug, Serialize, Deserialize)]
 enum Line {
-    Batch { writer: String, lane: u16, seq: u64, mark: Option<(String, Option<String>)>, deltas: Vec<LineDelta> },
-    Forgotten { writer: String },
+    Batch {
+        writer: String,
+        lane: u16,
+        seq: u64,
+        mark: Option<(String, Option<String>)>,
+        deltas: Vec<LineDelta>,
+    },
+    Forgotten {
+        writer: String,
+    },
 }
 
 #[derive(Debug, Serialize, Deserialize)]

@@ -94,7 +94,9 @@ impl JournalReader {
             (Recognised::Journal, file) => Ok(Self { file, path }),
             (Recognised::Older(version), _) => Err(JournalError::refused(
                 &path,
-                format_args!("an earlier countem wrote it (version {version} of the tables); starting on it once brings it up to date"),
+                format_args!(
+                    "an earlier countem wrote it (version {version} of the tables); starting on it once brings it up to date"
+                ),
             )),
             (Recognised::Empty, _) => Err(JournalError::refused(&path, "it is empty")),
         }
@@ -196,7 +198,8 @@ impl JournalReader {
     }
 
     fn read_resolved(&self, since: i64) -> Result<Vec<ResolvedBatch>, ReadError> {
-        const LIST: &str = "SELECT node, epoch, lane, seq, incarnation, at, counters, increments FROM resolved
+        const LIST: &str =
+            "SELECT node, epoch, lane, seq, incarnation, at, counters, increments FROM resolved
             JOIN batch ON id = batch WHERE at >= ?1 ORDER BY epoch, lane, seq, id";
         let mut statement = self.file.connection.prepare_cached(LIST)?;
         let rows = statement.query_map([since], |row| {

@@ -249,10 +249,11 @@ impl Tail {
         if self.number.is_none() {
             self.source.go_to(0, 0)?;
             self.begin(feed, true)?;
+            if let Some(number) = self.number {
+                feed.pump(number, &mut self.source, &mut self.lines)?;
+            }
         }
-        let Some(number) = self.number else { return Ok(()) };
-        feed.pump(number, &mut self.source, &mut self.lines)?;
-        feed.rest(number, &mut self.lines)
+        self.number.map_or(Ok(()), |number| feed.rest(number, &mut self.lines))
     }
 
     /// Ends a file that was moved away, in two steps. Its last line is whole once no process can be writing it; the file itself

@@ -170,7 +170,8 @@ fn run_that_counts_no_line_moves_nothing() {
     let log = Log::new(48, 50, 10);
     let sandbox = Sandbox::new();
     sandbox.write("log", &log.text);
-    let wrong = ["ingest", "log", "--format", "ndjson", "--now", "--count", "web:{method} {status}", "--once"];
+    let wrong =
+        ["ingest", "log", "--format", "ndjson", "--now", "--count", "web:{method} {status}", "--once"];
     sandbox.run(&wrong).expect(6);
     let late = [args(&["log"]), vec!["--once", "--time-format", "rfc3339"]].concat();
     sandbox.run(&late).expect(6);
@@ -235,9 +236,7 @@ fn mark_of_an_earlier_countem_is_kept() {
     let value: serde_json::Value = serde_json::from_str(&value).unwrap();
     let old = serde_json::json!({"offset": value["offset"], "line": 60, "is_open": false,
         "head": value["head"], "tail": value["tail"]});
-    database
-        .execute("UPDATE mark SET key = 'ingest/64/00/0', value = ?1", [old.to_string()])
-        .unwrap();
+    database.execute("UPDATE mark SET key = 'ingest/64/00/0', value = ?1", [old.to_string()]).unwrap();
     drop(database);
     sandbox.write("log", &log.text);
     for (counter, lines) in [("pages:{path}", 40), ("web:{method} {status}", 40), ("pages:{path}", 0)] {

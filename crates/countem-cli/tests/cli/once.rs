@@ -159,7 +159,6 @@ fn split_block_moves_the_mark_to_its_end() {
     assert_eq!(sandbox.total("n"), 1);
 }
 
-
 #[test]
 fn growth_by_any_bytes_counts_each_line_once() {
     let sandbox = Sandbox::new();

@@ -48,7 +48,8 @@ fn digest(id: &BatchId, body: &[u8]) -> u64 {
     Digest::new().text(id.writer.as_str()).number(id.lane.into()).number(id.seq).bytes(body).finish()
 }
 
-const INSERT: &str = "INSERT INTO batch (node, epoch, lane, seq, counters, increments, digest, body, incarnation)
+const INSERT: &str =
+    "INSERT INTO batch (node, epoch, lane, seq, counters, increments, digest, body, incarnation)
     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)";
 const FIND: &str =
     "SELECT id, digest, increments, length(body), EXISTS (SELECT 1 FROM resolved WHERE batch = id)
@@ -69,13 +70,8 @@ fn node(writer: &Writer) -> String {
 fn find(connection: &Connection, id: &BatchId) -> rusqlite::Result<Option<Found>> {
     let mut statement = connection.prepare_cached(FIND)?;
     let writer = &id.writer;
-    let key = params![
-        node(writer),
-        writer.epoch().cast_signed(),
-        id.lane,
-        id.seq.cast_signed(),
-        writer.drawn()
-    ];
+    let key =
+        params![node(writer), writer.epoch().cast_signed(), id.lane, id.seq.cast_signed(), writer.drawn()];
     let found = statement.query_row(key, |row| {
         let number = |at: usize| row.get::<_, i64>(at).map(i64::cast_unsigned);
         Ok(Found {
@@ -178,13 +174,8 @@ pub(crate) fn read_one(connection: &Connection, id: &BatchId) -> Result<Option<B
         "SELECT {COLUMNS} FROM batch WHERE node = ?1 AND epoch = ?2 AND lane = ?3 AND seq = ?4 AND incarnation IS ?5"
     ))?;
     let writer = &id.writer;
-    let key = params![
-        node(writer),
-        writer.epoch().cast_signed(),
-        id.lane,
-        id.seq.cast_signed(),
-        writer.drawn()
-    ];
+    let key =
+        params![node(writer), writer.epoch().cast_signed(), id.lane, id.seq.cast_signed(), writer.drawn()];
     let mut rows = statement.query(key)?;
     rows.next()?.map(|row| Ok(read(row)?.batch)).transpose()
 }
