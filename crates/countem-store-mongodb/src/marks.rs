@@ -5,7 +5,7 @@
 //! A batch touches many documents, and each is an atomic step of its own. So the document of the mark is a small journal:
 //!
 //! 1. compare-and-set at the expected value: the frozen batch becomes `pending`, with its watermark;
-//! 2. the deltas are added as those of any batch: exactly once, whoever adds them;
+//! 2. the deltas are added as those of any batch: exactly once, from whichever process;
 //! 3. the new value is set, and `pending` removed.
 //!
 //! A process that finds a pending batch, of its own or another's, completes it before it goes on. So a process that dies

@@ -338,7 +338,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn of_two_runs_from_one_mark_one_is_stored() {
+    async fn second_run_from_one_mark_is_refused() {
         let memory = Arc::new(MemoryStore::new());
         let lock = Arc::new(tempfile::tempfile().unwrap());
         let counts = |value: &str| {

@@ -46,7 +46,7 @@ pub(crate) enum Event {
     Copy { name: Arc<str> },
 }
 
-/// Where reading an input begins.
+/// Beginning of an input that was opened.
 pub(crate) struct Start {
     pub(crate) name: Arc<str>,
     pub(crate) position: Position,
@@ -56,7 +56,7 @@ pub(crate) struct Start {
     pub(crate) skips_rest: bool,
 }
 
-/// How `--once` counts.
+/// Settings of `--once`.
 #[derive(Debug, Clone)]
 pub(crate) struct Once {
     /// The counters to which lines add, each with all that decides about what it counts.

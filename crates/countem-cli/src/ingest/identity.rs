@@ -1,4 +1,4 @@
-//! What one file is.
+//! The rule of `--once` for which file is which.
 //!
 //! A mark says: the lines up to here were counted, in a content that begins like this. A file has a mark if its content begins
 //! with all that the mark covers, wherever the file was moved or copied, unless the file that the mark was set for is still

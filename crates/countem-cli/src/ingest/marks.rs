@@ -183,7 +183,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn mark_of_an_earlier_countem_is_of_all_counters() {
+    fn earlier_mark_is_of_all_counters() {
         let text = r#"{"offset":6,"line":7,"is_open":true,"head":"a","tail":"b"}"#.to_owned();
         let stored = BTreeMap::from([("ingest/4/x/0".to_owned(), text)]);
         let mark = StoredMark::read_all(stored).next().unwrap();
@@ -203,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn free_key_is_the_first_that_is_not_taken() {
+    fn free_key_is_the_first_not_taken() {
         let mark = |number| StoredMark {
             key: format!("{PREFIX}{}/{number}", first_line_hash(b"a\n")),
             text: String::new(),

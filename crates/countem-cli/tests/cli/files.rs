@@ -1,4 +1,4 @@
-//! What one file is, for `--once`.
+//! The rule of `--once` for which file is which.
 
 use crate::{
     generator::Log,

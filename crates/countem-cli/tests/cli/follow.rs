@@ -180,7 +180,7 @@ fn late_writer_to_a_moved_file_is_counted() {
 }
 
 #[test]
-fn follower_finds_what_was_rotated_while_it_was_down() {
+fn follower_finds_files_rotated_while_it_was_down() {
     for archive in [false, true] {
         let logs: Vec<Log> = (61..66).map(|seed| Log::new(seed, 50, 10)).collect();
         let sandbox = Sandbox::new();
