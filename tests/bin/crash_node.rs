@@ -17,7 +17,7 @@ use std::{
 use anyhow::{Context, Result, bail};
 use countem::{
     CollectionName, Collector, Durability, Error, Period,
-    engine::{Clock, EngineConfig, ManualClock},
+    engine::{Clock, EngineConfig, ManualClock, ScheduleConfig},
     journal::{Health, JournalConfig},
     store::{Applied, Batch, Query, Registration, Rows, Store, StoreError, Writer, async_trait},
 };
@@ -69,7 +69,7 @@ async fn main() -> Result<()> {
     let options = JournalConfig { max_bytes, ..JournalConfig::new(&orders.journal) };
     let config = EngineConfig {
         // Every increment is stored twice in one step, so that a part of one can be told from all of it.
-        periods: vec![Period::Day, Period::All],
+        schedule: ScheduleConfig::of_periods([Period::Day, Period::All]),
         flush_interval: orders.milliseconds("flush", 20)?,
         batch_counters: orders.take("batch", 50_000)?,
         lanes: orders.take("lanes", 2)?,

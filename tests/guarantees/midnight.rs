@@ -6,7 +6,7 @@ use std::{thread, time::Duration};
 
 use countem::{
     Collector, Period, Timestamp,
-    engine::{Clock, EngineConfig, ManualClock},
+    engine::{Clock, EngineConfig, ManualClock, ScheduleConfig},
     jiff::{SignedDuration, tz::TimeZone},
 };
 
@@ -195,8 +195,10 @@ fn nothing_is_lost_when_days_pass_under_load() {
     let clock = ManualClock::new(moment("2026-03-01T12:00:00Z"));
     let config = EngineConfig {
         flush_interval: Duration::from_millis(2),
-        zone: TimeZone::get("Europe/Berlin").unwrap(),
-        periods: vec![Period::Hour, Period::Day, Period::Week],
+        schedule: ScheduleConfig {
+            zone: Some(TimeZone::get("Europe/Berlin").unwrap()),
+            ..ScheduleConfig::of_periods([Period::Hour, Period::Day, Period::Week])
+        },
         ..EngineConfig::default()
     };
     let builder = file.builder().engine_config(config).clock(Clock::Manual(clock.clone()));

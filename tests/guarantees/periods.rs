@@ -2,7 +2,7 @@
 
 use countem::{
     Bucket, BucketRange, Collector, Period,
-    engine::{Clock, EngineConfig, ManualClock},
+    engine::{Clock, EngineConfig, ManualClock, ScheduleConfig},
     jiff::tz::TimeZone,
 };
 
@@ -22,8 +22,10 @@ const EVENTS: [(&str, i64); 6] = [
 
 fn start(file: &CounterFile, periods: &[Period]) -> Collector {
     let config = EngineConfig {
-        zone: TimeZone::get("Europe/Berlin").unwrap(),
-        periods: periods.to_vec(),
+        schedule: ScheduleConfig {
+            zone: Some(TimeZone::get("Europe/Berlin").unwrap()),
+            ..ScheduleConfig::of_periods(periods.iter().copied())
+        },
         ..EngineConfig::default()
     };
     let clock = ManualClock::new("2026-04-01T12:00:00Z".parse().unwrap());

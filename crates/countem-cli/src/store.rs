@@ -7,9 +7,13 @@ use std::{
 };
 
 use anyhow::{Context, Result};
+use clap::Args;
 use countem_config::Config;
-use countem_core::{Schedules, jiff::tz::TimeZone};
-use countem_engine::EngineConfig;
+use countem_core::{
+    Schedules,
+    jiff::{SignedDuration, Timestamp, tz::TimeZone},
+};
+use countem_engine::{AgreementError, EngineConfig, agree_on_schedules};
 use countem_query::Reader;
 use countem_store::{Store, StoreError};
 use countem_store_uri::open_store_with;
@@ -28,7 +32,16 @@ pub(crate) const MONGODB_MEMORY: Duration = Duration::from_secs(47 * 3600);
 pub(crate) struct Effective {
     pub(crate) config: Config,
     pub(crate) engine: EngineConfig,
+    /// The schedules of a store that has none recorded.
     pub(crate) schedules: Arc<Schedules>,
+}
+
+/// Flag of the commands that count.
+#[derive(Debug, Args)]
+pub(crate) struct ChangeSchedule {
+    /// Change zone and stored periods of the store to the configured ones, from the beginning of a later day on
+    #[arg(long)]
+    change_schedule: bool,
 }
 
 impl Effective {
@@ -39,13 +52,13 @@ impl Effective {
     pub(crate) fn load(global: &Global) -> Result<Self> {
         let config = global.load_config()?;
         let engine = config.to_engine_config();
-        let schedules = engine.schedules().map_err(|error| UsageError::new(error.to_string()))?;
+        let schedules = engine.schedule.schedules().map_err(|error| UsageError::new(error.to_string()))?;
         Ok(Self { config, engine, schedules: Arc::new(schedules) })
     }
 
-    /// Returns the zone of days and coarser periods.
+    /// Returns the zone of days and coarser periods in a store that has none recorded.
     pub(crate) fn zone(&self) -> &TimeZone {
-        self.schedules.zone()
+        self.schedules.zone(Timestamp::now())
     }
 
     /// Opens the store, creates it if need be, and checks that it can be written.
@@ -54,6 +67,26 @@ impl Effective {
     /// The store cannot be used.
     pub(crate) async fn open(&self) -> Result<Arc<dyn Store>, StoreError> {
         open_store_with(self.config.store_uri(), self.config.mongodb()).await
+    }
+
+    /// Opens the store for counting, and returns the schedules by which it is counted.
+    ///
+    /// # Errors
+    /// A [`UsageError`] if the store is counted by other schedules than the configured ones; else the error of the store.
+    pub(crate) async fn open_writer(
+        &self,
+        change: &ChangeSchedule,
+    ) -> Result<(Arc<dyn Store>, Arc<Schedules>)> {
+        let store = self.open().await?;
+        let mut wanted = self.engine.schedule.clone();
+        wanted.change |= change.change_schedule;
+        let ahead = SignedDuration::try_from(self.engine.future_window).unwrap_or(SignedDuration::MAX);
+        let agreed = agree_on_schedules(&*store, &wanted, Timestamp::now(), ahead).await;
+        match agreed {
+            Ok(agreed) => Ok((store, Arc::new(agreed))),
+            Err(AgreementError::Store(error)) => Err(error.into()),
+            Err(error) => Err(UsageError::new(error.to_string()).into()),
+        }
     }
 
     /// Opens a store that exists already, for reading.

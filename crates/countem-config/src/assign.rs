@@ -35,7 +35,7 @@ pub(crate) fn assign(config: &mut Config, entry: &Entry) -> Result<(), Problem> 
         ["collections", name, "periods"] => {
             let name = collection_name(name).map_err(refused)?;
             let periods = Periods.read(&entry.value).map_err(refused)?;
-            config.engine.collection_periods.insert(name, periods);
+            config.engine.schedule.own.insert(name, periods);
         }
         [section] if is_section && section_keys(section).next().is_some() => return Ok(()),
         [section] if section_keys(section).next().is_some() => {

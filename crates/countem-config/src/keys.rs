@@ -13,7 +13,7 @@ use toml::Value;
 use crate::{
     Config,
     duration::DAY,
-    kind::{Address, Directory, Fraction, Kind, Level, Periods, Span, Switch, Whole, WordOr, Zone},
+    kind::{Address, Directory, Fraction, Kind, Level, OfStore, Periods, Span, Switch, Whole, WordOr, Zone},
     raw::{RawValue, Refusal},
 };
 
@@ -83,11 +83,12 @@ keys! {
     /// Longest wait between two attempts to store. Lower it to deliver sooner after an outage.
     flush.retry_longest => engine.retry_longest: Span(TIMER);
 
-    /// IANA time zone of days, weeks, months and years; hours and finer are UTC. Choose it before the first count.
-    time.zone => engine.zone: Zone;
+    /// IANA time zone of days, weeks, months and years; hours and finer are UTC. "store": that of the store, and UTC for a
+    /// new one. The store keeps its zone: another one is refused, or changes it with `--change-schedule`.
+    time.zone => engine.schedule.zone: OfStore(Zone);
     /// Stored periods: second, minute, hour, day, week, month, year, all. Coarser ones than stored are added up on read.
-    /// Choose them before the first count, and the same on every node: a period that is stored later begins at zero.
-    time.periods => engine.periods: Periods;
+    /// "store": those of the store, and ["day"] for a new one. The store keeps them, as it does the zone.
+    time.periods => engine.schedule.periods: OfStore(Periods);
     /// Maximum age of the time of an increment. Raise it to take in older logs.
     time.past_window => engine.past_window: Span(WINDOW);
     /// Maximum lead of the time of an increment over this node's clock. Raise it for senders with bad clocks.

@@ -166,6 +166,25 @@ impl<K: Kind> Kind for WordOr<K> {
     }
 }
 
+/// The word `store` for what the store has, or a value of another kind.
+pub(crate) struct OfStore<K>(pub(crate) K);
+
+impl<K: Kind> Kind for OfStore<K> {
+    type Target = Option<K::Target>;
+
+    fn allowed(&self) -> String {
+        format!("\"store\" or {}", self.0.allowed())
+    }
+
+    fn read(&self, raw: &RawValue) -> Result<Self::Target, Refusal> {
+        if raw.text() == Some("store") { Ok(None) } else { self.0.read(raw).map(Some) }
+    }
+
+    fn write(&self, value: &Self::Target) -> Value {
+        value.as_ref().map_or_else(|| Value::from("store"), |value| self.0.write(value))
+    }
+}
+
 /// Path of a directory.
 pub(crate) struct Directory;
 

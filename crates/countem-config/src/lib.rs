@@ -122,7 +122,7 @@ impl PartialEq for Config {
     fn eq(&self, other: &Self) -> bool {
         // The address by itself: what its key shows hides the password.
         self.store_uri == other.store_uri
-            && self.engine.collection_periods == other.engine.collection_periods
+            && self.engine.schedule.own == other.engine.schedule.own
             && keys::KEYS.iter().all(|key| (key.get)(self) == (key.get)(other))
     }
 }

@@ -51,7 +51,7 @@ impl Config {
             }
         }
         text += COLLECTION_EXAMPLE;
-        for (name, periods) in &self.engine.collection_periods {
+        for (name, periods) in &self.engine.schedule.own {
             write_line(&mut text, format_args!("\n[collections.{}]", Value::from(name.as_str())));
             self.write_value(&mut text, &["collections", name.as_str(), "periods"], &Periods.write(periods));
         }
@@ -75,7 +75,7 @@ impl Serialize for Config {
             let values = section.iter().map(|key| (key.key, (key.get)(self))).collect();
             map.serialize_entry(section[0].section, &Ordered(values))?;
         }
-        let collections = self.engine.collection_periods.iter();
+        let collections = self.engine.schedule.own.iter();
         let collections = collections
             .map(|(name, periods)| (name.as_str(), Ordered(vec![("periods", Periods.write(periods))])));
         map.serialize_entry("collections", &Ordered(collections.collect()))?;

@@ -78,7 +78,7 @@ fn commented_example_of_a_collection_works() {
     let text = Config::default_toml();
     let (_, example) = text.split_once("# [coll").unwrap();
     let config = from_text(&format!("[coll{}", example.replace("\n# ", "\n"))).unwrap();
-    let periods = &config.to_engine_config().collection_periods["app-events"];
+    let periods = &config.to_engine_config().schedule.own["app-events"];
     assert_eq!(*periods, [Period::Hour, Period::Day]);
 }
 
@@ -104,14 +104,14 @@ fn every_key_reaches_its_field() {
         ("flush.retry_first", "13ms", "retry_first: 13ms,"),
         ("flush.retry_longest", "14s", "retry_longest: 14s,"),
         ("time.zone", "Europe/Berlin", "Europe/Berlin"),
-        ("time.periods", "hour,month", " periods: [Hour, Month],"),
+        ("time.periods", "hour,month", " periods: Some([Hour, Month]),"),
         ("time.past_window", "1m", "past_window: 60s,"),
         ("time.future_window", "16s", "future_window: 16s,"),
         ("limits.metrics_per_bucket", "17", "metrics_per_bucket: 17,"),
         ("limits.pending_counters", "18", "pending_counters: 18,"),
         ("shutdown.deadline", "19s", "shutdown_deadline: 19s"),
         ("durability.level", "journal", "durability: Journal {"),
-        ("collections.a.b.periods", "all", "collection_periods: {\"a.b\": [All]},"),
+        ("collections.a.b.periods", "all", "own: {\"a.b\": [All]},"),
     ];
     for (key, value, told) in cases {
         let config = format!("{:?}", from_flag(key, value).unwrap().to_engine_config());
@@ -195,7 +195,7 @@ fn text_is_read_as_its_keys_type() {
     let engine = config.to_engine_config();
     assert_eq!(config.store_uri().expose(), "mongodb://anna:007@host/");
     assert_eq!(engine.lanes, 4);
-    let (name, periods) = engine.collection_periods.iter().next().unwrap();
+    let (name, periods) = engine.schedule.own.iter().next().unwrap();
     assert_eq!((name.as_str(), &**periods), ("App.Events__x", &[Period::Hour, Period::Day][..]));
 }
 

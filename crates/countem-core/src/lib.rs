@@ -14,7 +14,8 @@ pub use name::{CollectionName, MetricName, NameError, OVERFLOW_METRIC};
 pub use quarantined::Quarantined;
 pub use table::{CounterHasher, FoldError, Table};
 pub use time::{
-    AtomicBucket, Bucket, BucketError, BucketRange, Period, PeriodError, Schedule, ScheduleError, Schedules,
+    AtomicBucket, Bucket, BucketError, BucketRange, NotExact, Part, Period, PeriodError, Schedule,
+    ScheduleConfig, ScheduleConflict, ScheduleError, ScheduleTextError, Schedules,
 };
 
 /// The time library whose dates, timestamps and zones appear in the public interface.

@@ -2,6 +2,7 @@
 //!
 //! The table of a collector is its mailbox. [`Router`] chooses the table of a thread, [`Intake`] folds into it and drains it.
 
+mod adopt;
 mod calendar;
 mod clock;
 mod collector;

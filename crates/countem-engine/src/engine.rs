@@ -166,7 +166,7 @@ impl Engine {
     /// Returns a reader of the store and the pending counts, each counted exactly once.
     pub fn reader(&self) -> Reader {
         let source = Arc::clone(&self.state().source);
-        Reader::new(source, Arc::clone(self.calendar().schedules()))
+        Reader::new(source)
     }
 
     /// Returns statistics.
@@ -219,6 +219,17 @@ impl EngineState {
             return Stats { is_forked: true, ..Stats::default() };
         }
         Stats::of(&self.intake, &self.lanes, self.recorder.as_deref(), self.supervisor.restarts())
+    }
+
+    /// Lets counting follow the store's schedule, in the background.
+    fn agree(&self) {
+        let Some(store) = self.supervisor.store() else { return };
+        let agreement = Arc::clone(self.supervisor.agreement());
+        self.supervisor.runtime().spawn(async move {
+            if let Err(error) = agreement.ensure(&*store).await {
+                tracing::debug!(%error, "the schedule of the store is not known");
+            }
+        });
     }
 
     /// Starts a flush, and returns receivers that are told when everything pending now is stored.

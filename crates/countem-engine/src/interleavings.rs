@@ -23,7 +23,7 @@ fn start(collectors: usize, clock: &ManualClock) -> (Arc<Intake>, Arc<Lanes>) {
         ..EngineConfig::default()
     };
     let clock = Clock::Manual(clock.clone());
-    let calendar = Arc::new(Calendar::new(Arc::new(config.schedules().unwrap()), clock.now()));
+    let calendar = Arc::new(Calendar::new(Arc::new(config.schedule.schedules().unwrap()), clock.now()));
     clock.drive(&calendar);
     counting(&config, calendar, clock, &Writer::new(1, 1))
 }

@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 
 mod actors;
+mod agreement;
 mod collect;
 mod deliver;
 mod engine;
@@ -16,6 +17,7 @@ mod interleavings;
 #[cfg(not(feature = "shuttle"))]
 mod tests;
 
+pub use agreement::{AgreementError, agree_on_schedules};
 pub use collect::{Calendar, Clock, Counter, ManualClock, Refusal};
 pub use deliver::{NotDurable, Outbox, Resolved, Retry, deliver, lane_of};
 pub use engine::{Durability, Engine, EngineConfig, LaneStats, ShutdownReport, StartError, Stats};

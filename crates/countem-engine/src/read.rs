@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use countem_core::{Batch, CollectionName};
+use countem_core::{Batch, CollectionName, Schedules};
 use countem_query::{ReadError, Source};
 use countem_store::{ErrorKind, Query, Rows, Store, StoreError, async_trait, overlay};
 use futures_util::future::join_all;
@@ -136,7 +136,7 @@ impl EngineSource {
             lane.unsent().filter(|delta| is_wanted(delta.collection)).for_each(|delta| pending.push(delta));
             (counted, lane.in_flight())
         });
-        counted.fan_out(self.intake.calendar().schedules(), |delta| pending.push(delta));
+        counted.fan_out(&self.intake.calendar().schedules(), |delta| pending.push(delta));
         for Observed { query, unsent, .. } in &mut observed {
             overlay(unsent, query, pending.iter());
         }
@@ -192,6 +192,11 @@ impl Source for EngineSource {
         let store = self.store()?;
         self.resolve_past(self.lanes.of(query.collection.as_str())).await?;
         self.shared(query, store).await.map(Arc::unwrap_or_clone)
+    }
+
+    async fn schedules(&self) -> Result<Arc<Schedules>, ReadError> {
+        self.supervisor.agreement().ensure(&*self.store()?).await?;
+        Ok(self.intake.calendar().schedules())
     }
 
     async fn collections(&self) -> Result<Vec<CollectionName>, ReadError> {

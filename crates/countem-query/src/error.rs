@@ -1,6 +1,6 @@
 //! Errors of reads.
 
-use countem_core::{Bucket, CollectionName, Period};
+use countem_core::{Bucket, BucketError, CollectionName, NotExact, Period, jiff::Timestamp};
 use countem_store::{StoreError, Unreadable};
 
 /// An error of a read.
@@ -20,6 +20,29 @@ pub enum ReadError {
         /// The stored periods.
         stored: String,
     },
+    /// The stored periods changed, and those of before or after do not add up to the bucket.
+    #[error("`{bucket}` of `{collection}` is not stored as a whole: its stored periods changed at {since}")]
+    PeriodsChanged {
+        /// The collection.
+        collection: CollectionName,
+        /// The first requested bucket that is not exact.
+        bucket: Bucket,
+        /// The beginning of the new periods.
+        since: Timestamp,
+    },
+    /// The zone changed inside the bucket.
+    #[error("`{bucket}` of `{collection}` is not one span of time: the zone of the store changed at {since}")]
+    ZoneChanged {
+        /// The collection.
+        collection: CollectionName,
+        /// The first requested bucket.
+        bucket: Bucket,
+        /// The beginning of the new zone.
+        since: Timestamp,
+    },
+    /// The requested bucket lies outside the years 0001 to 9999.
+    #[error(transparent)]
+    Bucket(#[from] BucketError),
     /// The metric was counted, and has no exact value.
     #[error("`{metric}` cannot be read in `{bucket}`: {why}")]
     Unreadable {
@@ -33,4 +56,19 @@ pub enum ReadError {
     /// The source was shut down.
     #[error("collector is shut down")]
     Closed,
+}
+
+impl ReadError {
+    pub(crate) fn not_exact(collection: &CollectionName, bucket: Bucket, why: NotExact) -> Self {
+        let collection = collection.clone();
+        match why {
+            NotExact::ZoneChanged { since } => Self::ZoneChanged { collection, bucket, since },
+            NotExact::PeriodsChanged { since } => Self::PeriodsChanged { collection, bucket, since },
+            NotExact::NotStored { stored } => {
+                let stored = stored.iter().map(|period| format!("{period} buckets"));
+                let stored = stored.collect::<Vec<_>>().join(", ");
+                Self::NotStored { collection, period: bucket.period(), stored }
+            }
+        }
+    }
 }

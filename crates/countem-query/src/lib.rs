@@ -1,11 +1,13 @@
 #![doc = include_str!("../README.md")]
 
+mod day;
 mod error;
 mod reader;
 mod source;
 mod when;
 
 pub use countem_store::{Counters, Unreadable};
+pub use day::{Day, DayError};
 pub use error::ReadError;
 pub use reader::Reader;
 pub use source::{Source, StoreSource};

@@ -2,28 +2,27 @@
 
 use std::{collections::BTreeMap, num::NonZeroUsize, sync::Arc};
 
-use countem_core::{Bucket, BucketRange, CollectionName, MetricName, Period, Schedules};
+use countem_core::{Bucket, BucketRange, CollectionName, MetricName, Part, Schedules, jiff::Timestamp};
 use countem_store::{Counters, Query, Select, Store, Unreadable};
 use futures_util::future::try_join_all;
 
-use crate::{ReadError, Source, StoreSource};
+use crate::{ReadError, Source, StoreSource, When};
 
 /// Reads counters of one [`Source`]. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Reader {
     source: Arc<dyn Source>,
-    schedules: Arc<Schedules>,
 }
 
 impl Reader {
-    /// Returns a reader of `source`, whose stored periods are those of `schedules`.
-    pub fn new(source: Arc<dyn Source>, schedules: Arc<Schedules>) -> Self {
-        Self { source, schedules }
+    /// Returns a reader of `source`.
+    pub fn new(source: Arc<dyn Source>) -> Self {
+        Self { source }
     }
 
-    /// Returns a reader of `store` alone, without pending counts.
-    pub fn of_store(store: Arc<dyn Store>, schedules: Arc<Schedules>) -> Self {
-        Self::new(Arc::new(StoreSource(store)), schedules)
+    /// Returns a reader of `store` alone, without pending counts. `unrecorded` are the schedules of a store that has none recorded.
+    pub fn of_store(store: Arc<dyn Store>, unrecorded: Arc<Schedules>) -> Self {
+        Self::new(Arc::new(StoreSource { store, unrecorded }))
     }
 
     /// Returns all counters of one bucket, sorted by metric; empty when nothing was counted. A metric without an exact value is
@@ -83,35 +82,26 @@ impl Reader {
         counters.get(metric.as_str()).map_err(|why| unreadable(metric, bucket, why))
     }
 
-    /// Returns one counter in every bucket of a range in which it was counted.
+    /// Returns one counter in every bucket of a range in which it was counted. Every bucket of the range is exact.
     ///
     /// # Errors
-    /// As [`get`](Self::get).
+    /// As [`get`](Self::get): one of the buckets does not follow exactly from stored ones, or has no exact value.
     pub async fn series(
         &self,
         collection: &CollectionName,
         metric: &MetricName,
         range: BucketRange,
     ) -> Result<BTreeMap<Bucket, i64>, ReadError> {
-        let query = Query {
-            collection: collection.clone(),
-            range: self.finer(collection, range)?,
-            select: Select::One(metric.clone()),
-        };
-        let zone = self.schedules.of(collection.as_str()).zone();
         let mut sums = BTreeMap::<Bucket, Counters>::new();
-        for (fine, counters) in self.source.rows(&query).await? {
-            let bucket = fine.rollup(range.period(), zone);
-            // Both ends of the range nest, but the zone may have had another offset in between. Spans of UTC always nest.
-            if range.period().is_civil()
-                && !fine.nests_in_civil_days(zone)
-                && fine.next().and_then(|next| next.rollup(range.period(), zone)) != bucket
-            {
-                return Err(self.not_stored(collection, range.period()));
-            }
-            if let Some(bucket) = bucket.filter(|bucket| range.contains(*bucket)) {
-                let sum = sums.entry(bucket).or_default();
-                counters.into_iter().for_each(|(metric, part)| sum.merge(&metric, part));
+        for part in self.parts(collection, range).await? {
+            let select = Select::One(metric.clone());
+            let query = Query { collection: collection.clone(), range: part.range(), select };
+            for (stored, counters) in self.source.rows(&query).await? {
+                let bucket = part.bucket(stored, range.period());
+                if let Some(bucket) = bucket.filter(|bucket| range.contains(*bucket)) {
+                    let sum = sums.entry(bucket).or_default();
+                    counters.into_iter().for_each(|(metric, part)| sum.merge(&metric, part));
+                }
             }
         }
         let value = |bucket, sum: &Counters| {
@@ -129,32 +119,26 @@ impl Reader {
         self.source.collections().await
     }
 
-    /// Returns the coarsest stored buckets that make up the buckets of `range`.
-    fn finer(&self, collection: &CollectionName, range: BucketRange) -> Result<BucketRange, ReadError> {
-        let schedule = self.schedules.of(collection.as_str());
-        let zone = schedule.zone();
-        // The stored buckets of one bucket, if its first and last instant are boundaries of theirs.
-        let nested = |bucket: Bucket, period| {
-            BucketRange::within(bucket, period, zone).filter(|within| {
-                bucket == Bucket::ALL
-                    || period == bucket.period()
-                    || [within.first(), within.last()].iter().all(|end| {
-                        end.nests_in_civil_days(zone) && end.rollup(bucket.period(), zone) == Some(bucket)
-                    })
-            })
-        };
-        let mut finer = schedule.periods().iter().rev().filter(|period| **period <= range.period());
-        let found = finer.find_map(|period| {
-            let (first, last) = (nested(range.first(), *period)?, nested(range.last(), *period)?);
-            BucketRange::new(first.first(), last.last())
-        });
-        found.ok_or_else(|| self.not_stored(collection, range.period()))
+    /// Returns the schedules by which the counts of the source are stored.
+    ///
+    /// # Errors
+    /// The source could not be read.
+    pub async fn schedules(&self) -> Result<Arc<Schedules>, ReadError> {
+        self.source.schedules().await
     }
 
-    fn not_stored(&self, collection: &CollectionName, period: Period) -> ReadError {
-        let stored = self.schedules.of(collection.as_str()).periods().iter();
-        let stored = stored.map(|period| format!("{period} buckets")).collect::<Vec<_>>().join(", ");
-        ReadError::NotStored { collection: collection.clone(), period, stored }
+    /// Returns the bucket that `when` means at `now`, in the zone of the source.
+    ///
+    /// # Errors
+    /// The source could not be read, or the bucket lies outside the years 0001 to 9999.
+    pub async fn bucket(&self, when: When, now: Timestamp) -> Result<Bucket, ReadError> {
+        Ok(when.bucket(now, self.schedules().await?.zone(now))?)
+    }
+
+    /// Returns the stored buckets that hold the counts of the buckets of `range`.
+    async fn parts(&self, collection: &CollectionName, range: BucketRange) -> Result<Vec<Part>, ReadError> {
+        let parts = self.schedules().await?.of(collection.as_str()).parts(range);
+        parts.map_err(|(bucket, why)| ReadError::not_exact(collection, bucket, why))
     }
 
     async fn sum(
@@ -163,13 +147,18 @@ impl Reader {
         bucket: Bucket,
         select: Select,
     ) -> Result<Counters, ReadError> {
-        let range = self.finer(collection, BucketRange::one(bucket))?;
-        let query = Query { collection: collection.clone(), range, select };
-        let mut rows = self.source.rows(&query).await?.into_values();
-        if rows.len() < 2 {
-            return Ok(rows.next().unwrap_or_default());
+        let parts = self.parts(collection, BucketRange::one(bucket)).await?;
+        let mut query = Query { collection: collection.clone(), range: BucketRange::one(bucket), select };
+        let mut rows = Vec::new();
+        for part in parts {
+            query.range = part.range();
+            let read = self.source.rows(&query).await?.into_iter();
+            rows.extend(read.filter(|(stored, _)| part.bucket(*stored, bucket.period()) == Some(bucket)));
         }
-        let mut sums = Counters::sum(rows.flatten());
+        if rows.len() < 2 {
+            return Ok(rows.pop().map(|(_, counters)| counters).unwrap_or_default());
+        }
+        let mut sums = Counters::sum(rows.into_iter().flat_map(|(_, counters)| counters));
         // The sums beyond the limit lack the metrics that were cut from the pages of single buckets.
         sums.truncate(query.limit());
         Ok(sums)

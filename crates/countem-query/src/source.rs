@@ -2,7 +2,7 @@
 
 use std::{fmt, sync::Arc};
 
-use countem_core::CollectionName;
+use countem_core::{CollectionName, Schedules};
 use countem_store::{Query, Rows, Store, async_trait};
 
 use crate::ReadError;
@@ -21,19 +21,35 @@ pub trait Source: Send + Sync + fmt::Debug + 'static {
     /// # Errors
     /// [`ReadError`]: the source could not be read, or is closed.
     async fn collections(&self) -> Result<Vec<CollectionName>, ReadError>;
+
+    /// Returns the schedules by which the counts are stored.
+    ///
+    /// # Errors
+    /// [`ReadError`]: the source could not be read, or is closed.
+    async fn schedules(&self) -> Result<Arc<Schedules>, ReadError>;
 }
 
 /// A store as it is, without pending counts.
 #[derive(Debug)]
-pub struct StoreSource(pub Arc<dyn Store>);
+pub struct StoreSource {
+    /// The store.
+    pub store: Arc<dyn Store>,
+    /// The schedules of a store that has none recorded.
+    pub unrecorded: Arc<Schedules>,
+}
 
 #[async_trait]
 impl Source for StoreSource {
     async fn rows(&self, query: &Query) -> Result<Rows, ReadError> {
-        Ok(self.0.read(query, None).await?)
+        Ok(self.store.read(query, None).await?)
     }
 
     async fn collections(&self) -> Result<Vec<CollectionName>, ReadError> {
-        Ok(self.0.collections().await?)
+        Ok(self.store.collections().await?)
+    }
+
+    async fn schedules(&self) -> Result<Arc<Schedules>, ReadError> {
+        let recorded = self.store.schedules().await?;
+        Ok(recorded.map_or_else(|| Arc::clone(&self.unrecorded), Arc::new))
     }
 }

@@ -3,13 +3,15 @@
 use countem_core::{Bucket, BucketError, Period};
 use jiff::{Timestamp, civil::Date, tz::TimeZone};
 
+use crate::Day;
+
 /// Selects the bucket of a read: a day, any bucket, or the current bucket of a period. Today by default.
 ///
-/// Parameters are `impl Into<When>`, so that a caller passes `None`, a `Date`, a [`Bucket`] or a [`Period`].
+/// Parameters are `impl Into<When>`, so that a caller passes `None`, a `Date`, a [`Day`], a [`Bucket`] or a [`Period`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum When {
-    /// The day of this date.
-    Date(Date),
+    /// This day.
+    Day(Day),
     /// This bucket.
     Bucket(Bucket),
     /// The bucket of this period that contains the present moment.
@@ -23,7 +25,10 @@ impl When {
     /// [`BucketError::Year`]: the date or the moment lies outside the years 0001 to 9999.
     pub fn bucket(self, now: Timestamp, zone: &TimeZone) -> Result<Bucket, BucketError> {
         match self {
-            Self::Date(date) => Bucket::day(date),
+            Self::Day(day) => match day.date(now, zone) {
+                Some(date) => Bucket::day(date),
+                None => Err(BucketError::Year { moment: format!("{day:?}") }),
+            },
             Self::Bucket(bucket) => Ok(bucket),
             Self::Current(period) => Bucket::containing(period, now, zone),
         }
@@ -36,9 +41,15 @@ impl Default for When {
     }
 }
 
+impl From<Day> for When {
+    fn from(day: Day) -> Self {
+        Self::Day(day)
+    }
+}
+
 impl From<Date> for When {
     fn from(date: Date) -> Self {
-        Self::Date(date)
+        Self::Day(Day::On(date))
     }
 }
 
@@ -57,7 +68,7 @@ impl From<Period> for When {
 /// The only conversion from an `Option`, so that the type of a bare `None` is inferred.
 impl From<Option<Date>> for When {
     fn from(date: Option<Date>) -> Self {
-        date.map_or_else(Self::default, Self::Date)
+        date.map_or_else(Self::default, Self::from)
     }
 }
 

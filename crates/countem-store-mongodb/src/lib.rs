@@ -8,6 +8,7 @@ mod check;
 mod marks;
 mod read;
 mod registry;
+mod schedule;
 
 mod command;
 mod connection;

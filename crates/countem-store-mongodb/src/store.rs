@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use countem_core::{Batch, CollectionName, Delta, Writer};
+use countem_core::{Batch, CollectionName, Delta, Schedules, Writer};
 use countem_store::{Applied, ErrorKind, Query, Registration, Rows, Store, StoreError, async_trait};
 use futures_util::{StreamExt, future, stream};
 use mongodb::bson::rawdoc;
@@ -17,7 +17,7 @@ use crate::{
     known_splits::KnownSplits,
     marks,
     names::collection_in,
-    read, registry,
+    read, registry, schedule,
     sent_batches::{SentBatches, SentBefore},
 };
 
@@ -191,6 +191,14 @@ impl Store for MongoStore {
 
     async fn marks(&self, prefix: &str) -> Result<BTreeMap<String, String>, StoreError> {
         marks::read(&self.connection, prefix, |batch| self.add(batch, false)).await
+    }
+
+    async fn schedules(&self) -> Result<Option<Schedules>, StoreError> {
+        schedule::read(&self.connection).await
+    }
+
+    async fn record_schedules(&self, schedules: &Schedules) -> Result<Schedules, StoreError> {
+        schedule::record(&self.connection, schedules).await
     }
 
     async fn check(&self) -> Result<(), StoreError> {

@@ -9,6 +9,7 @@ mod apply;
 mod open;
 mod read;
 mod register;
+mod schedule;
 mod write;
 
 pub use config::{SqliteConfig, Synchronous};

@@ -15,7 +15,7 @@ pub const APPLICATION_ID: i32 = i32::from_be_bytes(*b"cntm");
 pub const SCHEMA_VERSION: usize = MIGRATIONS.len();
 
 /// Steps of the schema; step `n` leads from version `n` to `n + 1`. A released step is never edited.
-pub(crate) const MIGRATIONS: &[&str] = &[V1, V2];
+pub(crate) const MIGRATIONS: &[&str] = &[V1, V2, V3];
 
 const V1: &str = "
 CREATE TABLE counter (
@@ -59,6 +59,13 @@ CREATE TABLE register ( -- the newest writer of every node that keeps a journal
     writer TEXT NOT NULL,
     forgotten INTEGER -- epoch up to which batches of this node are not recognised any more
 ) STRICT, WITHOUT ROWID;
+";
+
+const V3: &str = "
+CREATE TABLE schedule ( -- zone and stored periods, with every change since the first count
+    revision INTEGER NOT NULL PRIMARY KEY,
+    line TEXT NOT NULL -- such as `beginning UTC day` or `2026-11-21T00:00:00Z Europe/Berlin hour,day`
+) STRICT;
 ";
 
 /// Returns the version of the tables, zero for an empty file, without writing to it.

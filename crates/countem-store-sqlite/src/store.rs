@@ -2,13 +2,13 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use countem_core::{Batch, CollectionName, Writer};
-use countem_store::{Applied, Query, Registration, Rows, Store, StoreError, async_trait, overlay};
+use countem_core::{Batch, CollectionName, Schedules, Writer};
+use countem_store::{Applied, ErrorKind, Query, Registration, Rows, Store, StoreError, async_trait, overlay};
 
 use crate::{
     SqliteConfig,
     read::{self, ReadThreads},
-    register,
+    register, schedule,
     write::WriteThread,
 };
 
@@ -84,6 +84,17 @@ impl Store for SqliteStore {
             self.writer.ask(|connection| connection.sync_found()).await?;
         }
         Ok(found)
+    }
+
+    async fn schedules(&self) -> Result<Option<Schedules>, StoreError> {
+        schedule::parse(&self.readers.ask(|connection| schedule::lines(connection)).await?)
+    }
+
+    async fn record_schedules(&self, schedules: &Schedules) -> Result<Schedules, StoreError> {
+        let schedules = schedules.clone();
+        let lines = self.writer.ask(move |connection| connection.record_schedules(&schedules)).await?;
+        let missing = || StoreError::new(ErrorKind::Refused, "there are no schedules yet that could change");
+        schedule::parse(&lines)?.ok_or_else(missing)
     }
 
     async fn check(&self) -> Result<(), StoreError> {

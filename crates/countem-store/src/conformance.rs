@@ -18,6 +18,7 @@ mod apply;
 mod marks;
 mod names;
 mod read;
+mod schedules;
 
 /// Declares the laws once, as [`LAWS`] and as the tests of `conformance!`, so that none can be forgotten.
 macro_rules! laws {
@@ -68,6 +69,9 @@ laws! { $
     read::pages_return_every_counter_once_in_order,
     read::a_page_counts_an_in_flight_batch_exactly_once,
     read::collections_are_listed_sorted,
+    schedules::recorded_schedules_are_read_back,
+    schedules::a_change_of_older_schedules_is_not_recorded,
+    schedules::concurrent_changes_of_schedules_agree,
 }
 
 type Check = for<'a> fn(&'a dyn Store, Lane) -> Pin<Box<dyn Future<Output = ()> + 'a>>;

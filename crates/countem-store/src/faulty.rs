@@ -6,7 +6,7 @@ use std::{
 };
 
 use async_trait::async_trait;
-use countem_core::{Batch, CollectionName, Writer};
+use countem_core::{Batch, CollectionName, Schedules, Writer};
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
@@ -185,6 +185,14 @@ impl<S: Store> Store for FaultyStore<S> {
 
     async fn marks(&self, prefix: &str) -> Result<BTreeMap<String, String>, StoreError> {
         self.inner.marks(prefix).await
+    }
+
+    async fn schedules(&self) -> Result<Option<Schedules>, StoreError> {
+        self.inner.schedules().await
+    }
+
+    async fn record_schedules(&self, schedules: &Schedules) -> Result<Schedules, StoreError> {
+        self.inner.record_schedules(schedules).await
     }
 
     async fn check(&self) -> Result<(), StoreError> {

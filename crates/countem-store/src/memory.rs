@@ -6,10 +6,10 @@ use std::{
 };
 
 use async_trait::async_trait;
-use countem_core::{Batch, BatchId, Bucket, CollectionName, Writer};
+use countem_core::{Batch, BatchId, Bucket, CollectionName, Schedules, Writer};
 use parking_lot::Mutex;
 
-use crate::{Applied, Counters, Quarantined, Query, Rows, Select, Store, StoreError, overlay};
+use crate::{Applied, Counters, ErrorKind, Quarantined, Query, Rows, Select, Store, StoreError, overlay};
 
 /// A store in memory: it ends with the process, and keeps the whole contract until then.
 #[derive(Debug, Default)]
@@ -22,6 +22,7 @@ struct State {
     counters: BTreeMap<(String, Bucket), Counters>,
     applied: HashMap<(Writer, u16), Resolved>,
     marks: BTreeMap<String, String>,
+    schedules: Option<Schedules>,
 }
 
 /// The newest batch of a lane. Older ones need no memory: a lane resolves its batches in order.
@@ -131,6 +132,19 @@ impl Store for MemoryStore {
         let begin_alike =
             state.marks.range(prefix.to_owned()..).take_while(|(key, _)| key.starts_with(prefix));
         Ok(begin_alike.map(|(key, value)| (key.clone(), value.clone())).collect())
+    }
+
+    async fn schedules(&self) -> Result<Option<Schedules>, StoreError> {
+        Ok(self.state.lock().schedules.clone())
+    }
+
+    async fn record_schedules(&self, schedules: &Schedules) -> Result<Schedules, StoreError> {
+        let recorded = &mut self.state.lock().schedules;
+        if recorded.as_ref().map_or(0, Schedules::revision) + 1 == schedules.revision() {
+            *recorded = Some(schedules.clone());
+        }
+        let missing = || StoreError::new(ErrorKind::Refused, "there are no schedules yet that could change");
+        recorded.clone().ok_or_else(missing)
     }
 
     async fn check(&self) -> Result<(), StoreError> {

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, fmt, sync::Arc};
 
 use async_trait::async_trait;
-use countem_core::{Batch, CollectionName, Quarantined, Writer};
+use countem_core::{Batch, CollectionName, Quarantined, Schedules, Writer};
 
 use crate::{Query, Rows, StoreError};
 
@@ -114,6 +114,27 @@ pub trait Store: Send + Sync + fmt::Debug + 'static {
     /// The store could not be read, or it has no marks ([`Unsupported`](crate::ErrorKind::Unsupported)).
     async fn marks(&self, prefix: &str) -> Result<BTreeMap<String, String>, StoreError>;
 
+    /// Returns the recorded schedules, by which everything in the store is counted; `None` when none were ever recorded.
+    ///
+    /// The default, for stores without a record, returns `None`: readers and writers then go by their configuration.
+    ///
+    /// # Errors
+    /// The store could not be read.
+    async fn schedules(&self) -> Result<Option<Schedules>, StoreError> {
+        Ok(None)
+    }
+
+    /// Records `schedules` if the store has those of the [revision](Schedules::revision) before, and returns what is recorded then: the
+    /// same, or what another process has recorded. What is returned is stored as durably as a batch.
+    ///
+    /// The default, for stores without a record, returns `schedules`.
+    ///
+    /// # Errors
+    /// The record is not known to be stored. Recording again is harmless.
+    async fn record_schedules(&self, schedules: &Schedules) -> Result<Schedules, StoreError> {
+        Ok(schedules.clone())
+    }
+
     /// Checks that the store can be reached and used with the given rights.
     ///
     /// # Errors
@@ -166,6 +187,12 @@ impl<S: Store + ?Sized> Store for Arc<S> {
     }
     async fn marks(&self, prefix: &str) -> Result<BTreeMap<String, String>, StoreError> {
         (**self).marks(prefix).await
+    }
+    async fn schedules(&self) -> Result<Option<Schedules>, StoreError> {
+        (**self).schedules().await
+    }
+    async fn record_schedules(&self, schedules: &Schedules) -> Result<Schedules, StoreError> {
+        (**self).record_schedules(schedules).await
     }
     async fn check(&self) -> Result<(), StoreError> {
         (**self).check().await

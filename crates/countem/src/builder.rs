@@ -124,15 +124,15 @@ impl Builder {
         self.change(move |engine| engine.flush_interval = interval)
     }
 
-    /// Sets the IANA zone of days and coarser periods. Default: UTC.
+    /// Sets the IANA zone of days and coarser periods. Default: that of the store, and UTC for a new one.
     pub fn zone(self, zone: TimeZone) -> Self {
-        self.change(move |engine| engine.zone = zone.clone())
+        self.change(move |engine| engine.schedule.zone = Some(zone.clone()))
     }
 
-    /// Sets the stored periods of every collection that has none of its own. Default: `day`.
+    /// Sets the stored periods of every collection that has none of its own. Default: those of the store, and `day` for a new one.
     pub fn periods(self, periods: impl IntoIterator<Item = Period>) -> Self {
         let periods: Vec<_> = periods.into_iter().collect();
-        self.change(move |engine| engine.periods.clone_from(&periods))
+        self.change(move |engine| engine.schedule.periods = Some(periods.clone()))
     }
 
     /// Sets the stored periods of one collection.
@@ -143,8 +143,14 @@ impl Builder {
     ) -> Self {
         let periods: Vec<_> = periods.into_iter().collect();
         self.change(move |engine| {
-            engine.collection_periods.insert(collection.clone(), periods.clone());
+            engine.schedule.own.insert(collection.clone(), periods.clone());
         })
+    }
+
+    /// Changes zone and stored periods of a store that has others than this configuration, from the beginning of a later day on. Default:
+    /// `start` refuses such a configuration, and the store stays as it is.
+    pub fn change_schedule(self) -> Self {
+        self.change(|engine| engine.schedule.change = true)
     }
 
     /// Refuses to start while the store cannot be used. Default: start, count in memory, deliver once it can.

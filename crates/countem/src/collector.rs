@@ -96,8 +96,12 @@ impl Collector {
     /// # Errors
     /// [`Error`]: invalid name, a bucket that does not follow from what is stored, or a store that could not be read.
     pub async fn get_counters(&self, collection: &str, when: impl Into<When>) -> Result<Counters, Error> {
-        let (collection, bucket) = (CollectionName::new(collection)?, self.bucket(when)?);
-        self.read(async move |reader| reader.get_counters(&collection, bucket).await).await
+        let (collection, when) = (CollectionName::new(collection)?, when.into());
+        self.read(async move |reader, now| {
+            let bucket = reader.bucket(when, now).await?;
+            reader.get_counters(&collection, bucket).await
+        })
+        .await
     }
 
     /// Returns the counters of all collections, as [`get_counters`](Self::get_counters) does of one.
@@ -108,8 +112,12 @@ impl Collector {
         &self,
         when: impl Into<When>,
     ) -> Result<BTreeMap<CollectionName, Counters>, Error> {
-        let bucket = self.bucket(when)?;
-        self.read(async move |reader| reader.get_all_counters(bucket).await).await
+        let when = when.into();
+        self.read(async move |reader, now| {
+            let bucket = reader.bucket(when, now).await?;
+            reader.get_all_counters(bucket).await
+        })
+        .await
     }
 
     /// Returns one counter, `None` when it was never counted in this bucket.
@@ -123,8 +131,12 @@ impl Collector {
         when: impl Into<When>,
     ) -> Result<Option<i64>, Error> {
         let (collection, metric) = (CollectionName::new(collection)?, MetricName::new(metric)?);
-        let bucket = self.bucket(when)?;
-        self.read(async move |reader| reader.get(&collection, &metric, bucket).await).await
+        let when = when.into();
+        self.read(async move |reader, now| {
+            let bucket = reader.bucket(when, now).await?;
+            reader.get(&collection, &metric, bucket).await
+        })
+        .await
     }
 
     /// Returns the bucket that contains the present moment of the collector's clock, in its time zone.
@@ -132,7 +144,8 @@ impl Collector {
     /// # Errors
     /// [`Error::Bucket`]: the clock shows an impossible time.
     pub fn current(&self, period: Period) -> Result<Bucket, Error> {
-        self.bucket(period)
+        let now = self.engine.now();
+        Ok(When::from(period).bucket(now, self.engine.calendar().schedules().zone(now))?)
     }
 
     /// Returns one counter in every bucket of a range in which it was counted.
@@ -146,7 +159,7 @@ impl Collector {
         range: BucketRange,
     ) -> Result<BTreeMap<Bucket, i64>, Error> {
         let (collection, metric) = (CollectionName::new(collection)?, MetricName::new(metric)?);
-        self.read(async move |reader| reader.series(&collection, &metric, range).await).await
+        self.read(async move |reader, _| reader.series(&collection, &metric, range).await).await
     }
 
     /// Lists the collections that hold a counter, sorted.
@@ -154,7 +167,7 @@ impl Collector {
     /// # Errors
     /// The store could not be read.
     pub async fn collections(&self) -> Result<Vec<CollectionName>, Error> {
-        self.read(async move |reader| reader.collections().await).await
+        self.read(async move |reader, _| reader.collections().await).await
     }
 
     /// Returns once everything accepted before the call is in the store. Waits while the store is away.
@@ -204,15 +217,11 @@ impl Collector {
         self.engine.resize(collectors)
     }
 
-    fn bucket(&self, when: impl Into<When>) -> Result<Bucket, Error> {
-        Ok(when.into().bucket(self.engine.now(), self.engine.calendar().zone())?)
-    }
-
-    async fn read<T, F>(&self, ask: impl FnOnce(Reader) -> F + Send + 'static) -> Result<T, Error>
+    async fn read<T, F>(&self, ask: impl FnOnce(Reader, Timestamp) -> F + Send + 'static) -> Result<T, Error>
     where
         T: Send + 'static,
         F: Future<Output = Result<T, ReadError>> + Send + 'static,
     {
-        Ok(self.engine.run(ask(self.engine.reader())).await?)
+        Ok(self.engine.run(ask(self.engine.reader(), self.engine.now())).await?)
     }
 }

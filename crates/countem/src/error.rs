@@ -49,7 +49,14 @@ impl Error {
     /// Returns the kind.
     pub fn kind(&self) -> ErrorKind {
         match self {
-            Self::Name(_) | Self::Bucket(_) | Self::Read(ReadError::NotStored { .. }) => ErrorKind::Invalid,
+            Self::Name(_)
+            | Self::Bucket(_)
+            | Self::Read(
+                ReadError::NotStored { .. }
+                | ReadError::PeriodsChanged { .. }
+                | ReadError::ZoneChanged { .. }
+                | ReadError::Bucket(_),
+            ) => ErrorKind::Invalid,
             Self::Refused(refusal) => match refusal {
                 Refusal::Closed => ErrorKind::Closed,
                 Refusal::Full | Refusal::JournalFull | Refusal::Overflow => ErrorKind::Full,

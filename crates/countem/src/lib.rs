@@ -39,6 +39,7 @@ pub mod config {
 
 /// The engine behind a collector: its whole configuration, and clocks for tests.
 pub mod engine {
+    pub use countem_core::ScheduleConfig;
     pub use countem_engine::{Clock, EngineConfig, LaneStats, ManualClock, NotDurable};
     pub use countem_query::ReadError;
 }

@@ -6,7 +6,6 @@ use anyhow::Result;
 use clap::Args;
 use countem_core::CollectionName;
 use countem_query::Counters;
-use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::{
@@ -55,8 +54,11 @@ impl<'a> Everything<'a> {
 impl All {
     pub(super) fn run(self, global: &Global) -> Result<Exit> {
         let effective = Effective::load(global)?;
-        let bucket = self.bucket.bucket(Timestamp::now(), effective.zone())?;
-        let all = block_on(async { Ok(effective.open_reader().await?.get_all_counters(bucket).await?) })?;
+        let (bucket, all) = block_on(async {
+            let reader = effective.open_reader().await?;
+            let bucket = self.bucket.of(&reader).await?;
+            Ok((bucket, reader.get_all_counters(bucket).await?))
+        })?;
         if all.is_empty() && !global.quiet {
             say(format_args!("nothing was counted on {bucket}"));
         }

@@ -3,16 +3,17 @@
 use anyhow::Result;
 use clap::Args;
 use countem_core::{Bucket, Period};
-use jiff::{Timestamp, civil::Date, tz::TimeZone};
+use countem_query::{Day, Reader, When};
+use jiff::{Timestamp, tz::TimeZone};
 
 use crate::exit::UsageError;
 
 /// Flags that choose the bucket to read; today by default.
 #[derive(Debug, Args)]
 pub(crate) struct BucketFlags {
-    /// The day, as in 2015-05-17 [default: today in the configured zone]
-    #[arg(long)]
-    date: Option<Date>,
+    /// The day, as in 2015-05-17, today, yesterday or -7d [default: today in the zone of the store]
+    #[arg(long, value_name = "DAY", allow_hyphen_values = true)]
+    date: Option<Day>,
     /// The bucket of this period that contains the day: day, week, month, year or all; hour and finer mean now
     #[arg(long)]
     period: Option<Period>,
@@ -22,17 +23,22 @@ pub(crate) struct BucketFlags {
 }
 
 impl BucketFlags {
-    /// Returns the bucket; `now` and `zone` define today.
+    /// Returns the bucket now, in the zone of the store that `reader` reads.
     ///
     /// # Errors
-    /// A [`UsageError`] for a day in a period that is finer.
-    pub(crate) fn bucket(&self, now: Timestamp, zone: &TimeZone) -> Result<Bucket> {
+    /// A [`UsageError`] for a day in a period that is finer; else the error of the store.
+    pub(crate) async fn of(&self, reader: &Reader) -> Result<Bucket> {
+        let now = Timestamp::now();
+        self.bucket(now, reader.schedules().await?.zone(now))
+    }
+
+    fn bucket(&self, now: Timestamp, zone: &TimeZone) -> Result<Bucket> {
         if let Some(bucket) = self.bucket {
             return Ok(bucket);
         }
         let period = self.period.unwrap_or(Period::Day);
-        let Some(date) = self.date else { return Ok(Bucket::containing(period, now, zone)?) };
-        let day = Bucket::day(date)?;
+        let Some(day) = self.date else { return Ok(Bucket::containing(period, now, zone)?) };
+        let day = When::from(day).bucket(now, zone)?;
         day.rollup(period, zone).ok_or_else(|| {
             UsageError::new(format!("a day has many {period} buckets: name one with `--bucket`")).into()
         })
@@ -54,7 +60,7 @@ mod tests {
     }
 
     #[test]
-    fn today_is_that_of_the_configured_zone() {
+    fn today_is_that_of_the_zone() {
         assert_eq!(bucket(None, None).unwrap(), "2026-11-21");
         assert_eq!(bucket(None, Some("hour")).unwrap(), "2026-11-20T23");
         assert_eq!(bucket(None, Some("week")).unwrap(), "2026-W47");

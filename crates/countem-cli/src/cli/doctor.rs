@@ -11,9 +11,13 @@ use std::{
 use anyhow::Result;
 use clap::Args;
 use countem_config::DurabilityLevel;
+use countem_core::{
+    ScheduleConfig,
+    jiff::{SignedDuration, Timestamp},
+};
 use countem_engine::maintenance::{self, AuditReport, MissingBatch};
 use countem_journal::JournalReader;
-use countem_store::Store;
+use countem_store::{Store, StoreError};
 
 use crate::{
     cli::journal::{self, JournalFlag},
@@ -109,6 +113,11 @@ impl Doctor {
 
     async fn examine(&self, effective: &Effective, findings: &mut Findings) -> Result<()> {
         let store = examine_store(effective, findings).await;
+        if let Some(store) = &store
+            && let Err(error) = examine_schedule(effective, &**store, findings).await
+        {
+            findings.error("schedule", &error.into());
+        }
         let Some(reader) = self.examine_journal(effective, findings) else { return Ok(()) };
         if self.audit {
             match &store {
@@ -182,6 +191,25 @@ async fn examine_store(effective: &Effective, findings: &mut Findings) -> Option
             None
         }
     }
+}
+
+/// Shows the schedule of the store with its history, and whether this configuration may count by it.
+async fn examine_schedule(
+    effective: &Effective,
+    store: &dyn Store,
+    findings: &mut Findings,
+) -> Result<(), StoreError> {
+    let Some(recorded) = store.schedules().await? else {
+        let unrecorded = effective.schedules.to_string();
+        findings.ok("schedule", format!("none recorded yet; this configuration begins with `{unrecorded}`"));
+        return Ok(());
+    };
+    recorded.to_string().lines().for_each(|era| findings.ok("schedule", format!("since {era}")));
+    let wanted = ScheduleConfig { change: false, ..effective.engine.schedule.clone() };
+    if let Err(conflict) = wanted.reconcile(&recorded, Timestamp::now(), SignedDuration::ZERO) {
+        findings.warn("schedule", format!("counting is refused: {conflict}"));
+    }
+    Ok(())
 }
 
 fn examine_contents(

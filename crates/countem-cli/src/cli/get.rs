@@ -7,7 +7,6 @@ use clap::Args;
 use countem_config::similar;
 use countem_core::{Bucket, CollectionName, MetricName};
 use countem_query::{Counters, ReadError, Reader};
-use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::{
@@ -52,9 +51,9 @@ struct Got<'a> {
 impl Get {
     pub(super) fn run(self, global: &Global) -> Result<Exit> {
         let effective = Effective::load(global)?;
-        let bucket = self.bucket.bucket(Timestamp::now(), effective.zone())?;
         block_on(async {
             let reader = effective.open_reader().await?;
+            let bucket = self.bucket.of(&reader).await?;
             let counters = self.read(&reader, bucket).await?;
             if counters.is_empty() && !global.quiet {
                 say(format_args!("nothing was counted in `{}` on {bucket}", self.collection));

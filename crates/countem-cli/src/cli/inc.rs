@@ -4,14 +4,15 @@ use anyhow::{Context, Result};
 use clap::Args;
 use countem_core::{Bucket, CollectionName, MetricName, Period, Table};
 use countem_lines::{TimeFormat, Times};
+use countem_query::{Day, When};
 use countem_store::ErrorKind;
-use jiff::{Timestamp, civil::Date, tz::TimeZone};
+use jiff::{Timestamp, tz::TimeZone};
 
 use crate::{
     exit::{Exit, UsageError},
     global::Global,
     ingest::delivery::{Counts, Delivery},
-    store::{Effective, block_on},
+    store::{ChangeSchedule, Effective, block_on},
 };
 
 /// Add to one counter
@@ -25,12 +26,14 @@ pub(crate) struct Inc {
     /// The amount to add, which may be negative
     #[arg(default_value_t = 1, allow_negative_numbers = true)]
     n: i64,
-    /// Count on this day instead of now, as in 2015-05-17
-    #[arg(long)]
-    date: Option<Date>,
-    /// Count at this time instead of now: RFC 3339, or seconds since 1970
-    #[arg(long, value_name = "TIMESTAMP", conflicts_with = "date")]
-    at: Option<String>,
+    /// Count on this day instead of now, as in 2015-05-17, today, yesterday or -7d
+    #[arg(long, value_name = "DAY", allow_hyphen_values = true)]
+    date: Option<Day>,
+    /// Count at this time instead of now: RFC 3339, or seconds since 1970; without an offset in the zone of the store
+    #[arg(long, visible_alias = "at", value_name = "TIME", conflicts_with = "date")]
+    time: Option<String>,
+    #[command(flatten)]
+    change: ChangeSchedule,
 }
 
 const AFTER: &str = "\
@@ -44,17 +47,18 @@ Examples:
 impl Inc {
     pub(super) fn run(self, global: &Global) -> Result<Exit> {
         let effective = Effective::load(global)?;
-        let moment = self.moment(Timestamp::now(), effective.zone())?;
         let collection = self.collection.as_str();
-        let schedule = effective.schedules.of(collection);
-        let bucket = schedule.bucket_at(moment)?;
-        let periods = schedule.fan_out(bucket).count();
-        let mut table = Table::new();
-        table.fold(collection, self.metric.as_str(), bucket, self.n)?;
         block_on(async {
-            let store = effective.open().await?;
+            let (store, schedules) = effective.open_writer(&self.change).await?;
+            let now = Timestamp::now();
+            let moment = self.moment(now, schedules.zone(now))?;
+            let schedule = schedules.of(collection);
+            let bucket = schedule.bucket_at(moment)?;
+            let periods = schedule.fan_out(bucket).count();
+            let mut table = Table::new();
+            table.fold(collection, self.metric.as_str(), bucket, self.n)?;
             let timeout = Some(effective.engine.shutdown_deadline);
-            let mut delivery = Delivery::new(store, effective.schedules, &effective.engine, timeout);
+            let mut delivery = Delivery::new(store, schedules, &effective.engine, timeout);
             let stored = delivery.store(Counts { deltas: table.drain(), mark: None }).await;
             let delivered = delivery.finish(stored).await;
             if let Some(failure) = delivered.failure {
@@ -85,16 +89,16 @@ impl Inc {
 
     /// Returns the moment of the increment: the beginning of the day for `--date`.
     fn moment(&self, now: Timestamp, zone: &TimeZone) -> Result<Timestamp> {
-        if let Some(date) = self.date {
-            let day = Bucket::day(date)?;
+        if let Some(day) = self.date {
+            let day = When::from(day).bucket(now, zone)?;
             let moment = day.start_instant(zone);
             // The last day of the year 9999 begins after the last timestamp.
             if Bucket::containing(Period::Day, moment, zone)? != day {
-                return Err(UsageError::new(format!("{date} is too late to count on")).into());
+                return Err(UsageError::new(format!("{day} is too late to count on")).into());
             }
             return Ok(moment);
         }
-        let Some(text) = &self.at else { return Ok(now) };
+        let Some(text) = &self.time else { return Ok(now) };
         let second = Times::new(TimeFormat::Auto, zone.clone()).second(text.as_bytes());
         let second = second.ok_or_else(|| UsageError::new(format!("`{text}` is not a time")))?;
         Timestamp::from_second(second).context("time is out of range")

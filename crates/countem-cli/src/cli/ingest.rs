@@ -29,7 +29,7 @@ use crate::{
     },
     output::Format,
     stop::Stop,
-    store::{Effective, block_on},
+    store::{ChangeSchedule, Effective, block_on},
 };
 
 /// Count the lines of files, plain or gzip
@@ -75,6 +75,8 @@ pub(crate) struct Ingest {
     /// Count only what comes from now on in files that are new to the store
     #[arg(long)]
     from_end: bool,
+    #[command(flatten)]
+    change: ChangeSchedule,
 }
 
 /// Maximum time that the store may be away before a run fails. With `--follow` it is unlimited.
@@ -128,12 +130,13 @@ fn kinds() -> impl TypedValueParser<Value = Kind> {
 impl Ingest {
     pub(super) fn run(self, global: &Global) -> Result<Exit> {
         let effective = Effective::load(global)?;
-        let plan = self.plan(&effective)?;
+        let mut plan = self.plan(&effective)?;
         let inputs = self.inputs()?;
         let total = total_size(&inputs, self.follow)?;
         let output = global.output;
         let report = block_on(async {
-            let store = effective.open().await?;
+            let (store, schedules) = effective.open_writer(&self.change).await?;
+            plan.schedules = schedules;
             store.check().await?;
             if self.once {
                 // A store that cannot keep marks is refused before anything is counted.
@@ -262,6 +265,7 @@ impl Ingest {
         let once =
             self.once.then(|| Once { counters: plan.counters.clone(), counts_last_line: self.last_line });
         let (location, config) = (store.location(), &effective.engine);
+        let schedules = Arc::clone(&plan.schedules);
         let (events, fed) = mpsc::sync_channel(BLOCKS);
         let (used, spare) = mpsc::channel();
         let (requests, received) = tokio::sync::mpsc::channel(1);
@@ -277,7 +281,7 @@ impl Ingest {
         let bar = shows.map(|total| tokio::spawn(progress::show(meters, total)));
 
         let timeout = (!self.follow).then_some(STORE_OUTAGE_TIMEOUT);
-        let delivery = Delivery::new(store, Arc::clone(&effective.schedules), config, timeout);
+        let delivery = Delivery::new(store, schedules, config, timeout);
         let delivered = delivery.run(received, &stop).await;
         let interrupted = stop.is_set() && !self.follow;
         // The counting thread ends once its requests are refused.

@@ -5,7 +5,6 @@ use std::{cmp::Reverse, collections::BTreeMap};
 use anyhow::Result;
 use clap::Args;
 use countem_core::CollectionName;
-use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::{
@@ -54,14 +53,14 @@ struct Ranked<'a> {
 impl Top {
     pub(super) fn run(self, global: &Global) -> Result<Exit> {
         let effective = Effective::load(global)?;
-        let bucket = self.bucket.bucket(Timestamp::now(), effective.zone())?;
-        let counters = block_on(async {
+        let (bucket, counters) = block_on(async {
             let reader = effective.open_reader().await?;
+            let bucket = self.bucket.of(&reader).await?;
             let counters = reader.get_counters(&self.collection, bucket).await?;
             if counters.is_empty() {
                 get::require(&reader, &self.collection).await?;
             }
-            Ok(counters)
+            Ok((bucket, counters))
         })?;
         if counters.is_empty() && !global.quiet {
             say(format_args!("nothing was counted in `{}` on {bucket}", self.collection));

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use countem_core::{Batch, Deltas, Mark, Schedules, Table, Writer};
+use countem_core::{Batch, Deltas, Mark, Schedules, Table, Writer, jiff::Timestamp};
 use countem_engine::{EngineConfig, Outbox, Retry, deliver};
 use countem_store::{Applied, ErrorKind, Quarantined, Store, StoreError};
 use tokio::{sync::mpsc, time::Instant};
@@ -54,6 +54,9 @@ pub(crate) struct Delivered {
     pub(crate) failure: Option<StoreError>,
 }
 
+/// Maximum age of what is known of the store's schedules. A change is recorded at least five minutes before it takes effect.
+const MAX_SCHEDULES_AGE: Duration = Duration::from_secs(60);
+
 /// Sends batches under an identity of its own, one at a time.
 pub(crate) struct Delivery {
     store: Arc<dyn Store>,
@@ -65,6 +68,7 @@ pub(crate) struct Delivery {
     outage_timeout: Option<Duration>,
     /// Time for which a batch is still tried after a stop was requested.
     shutdown_deadline: Duration,
+    schedules_checked: Instant,
     /// A batch was in doubt, so a late copy of it may exist.
     was_in_doubt: bool,
     delivered: Delivered,
@@ -88,6 +92,7 @@ impl Delivery {
             retry,
             outage_timeout,
             shutdown_deadline: config.shutdown_deadline,
+            schedules_checked: Instant::now(),
             was_in_doubt: false,
             delivered: Delivered::default(),
         }
@@ -134,6 +139,7 @@ impl Delivery {
             Some(FileMark { mark, name, lock }) => (Some(mark), Some(lock), name),
             None => (None, None, "".into()),
         };
+        self.check_schedules(&counts.deltas).await?;
         let deltas = self.fan_out(counts.deltas)?;
         self.outbox.freeze_whole(deltas, mark);
         while let Some(batch) = self.outbox.advance() {
@@ -182,6 +188,36 @@ impl Delivery {
         Ok(applied)
     }
 
+    /// Checks, now and then, that the schedules of the store are still those by which `deltas` were counted.
+    async fn check_schedules(&mut self, deltas: &Deltas) -> Result<(), StoreError> {
+        if self.schedules_checked.elapsed() < MAX_SCHEDULES_AGE {
+            return Ok(());
+        }
+        let (began, mut retry) = (Instant::now(), self.retry.clone());
+        let recorded = loop {
+            match self.store.schedules().await {
+                Ok(recorded) => break recorded,
+                Err(error) if self.outage_timeout.is_some_and(|timeout| began.elapsed() >= timeout) => {
+                    return Err(error);
+                }
+                Err(_) => tokio::time::sleep(retry.next_wait()).await,
+            }
+        };
+        self.schedules_checked = began;
+        let Some(recorded) = recorded.filter(|recorded| *recorded != *self.schedules) else { return Ok(()) };
+        let is_stale = deltas.iter().any(|delta| {
+            let (recorded, counted) = (recorded.of(delta.collection), self.schedules.of(delta.collection));
+            !recorded.counts_like(counted, delta.bucket, Timestamp::MAX)
+        });
+        match is_stale {
+            false => Ok(()),
+            true => Err(StoreError::new(
+                ErrorKind::Refused,
+                "the schedule of the store has changed: start again to count by the new one; this batch is not stored",
+            )),
+        }
+    }
+
     /// Turns counting buckets into stored buckets.
     fn fan_out(&self, deltas: Deltas) -> Result<Deltas, StoreError> {
         let is_only_bucket = |schedule: &countem_core::Schedule, bucket| {
@@ -220,17 +256,25 @@ async fn deadline_after(stop: &Stop, grace: Duration) -> StoreError {
 
 #[cfg(test)]
 mod tests {
-    use countem_core::{Bucket, CollectionName, Period};
+    use countem_core::{Bucket, CollectionName, Period, ScheduleConfig};
     use countem_store::{Counters, Fault, FaultyStore, MemoryStore, Query};
 
     use super::*;
 
     fn config(periods: &[Period]) -> EngineConfig {
-        EngineConfig { periods: periods.to_vec(), ..EngineConfig::default() }
+        EngineConfig {
+            schedule: ScheduleConfig::of_periods(periods.iter().copied()),
+            ..EngineConfig::default()
+        }
     }
 
     fn delivery(store: Arc<dyn Store>, config: &EngineConfig) -> Delivery {
-        Delivery::new(store, Arc::new(config.schedules().unwrap()), config, Some(Duration::from_secs(60)))
+        Delivery::new(
+            store,
+            Arc::new(config.schedule.schedules().unwrap()),
+            config,
+            Some(Duration::from_secs(60)),
+        )
     }
 
     fn counts(counts: &[(&str, &str, i64)]) -> Counts {

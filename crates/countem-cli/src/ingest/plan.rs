@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use countem_core::Schedules;
 use countem_lines::{Format, Template, TimeFormat, Times, Wanted};
+use jiff::Timestamp;
 
 /// The parsed flags of an `ingest` run: how lines are read and what they count.
 #[derive(Debug, Clone)]
@@ -35,7 +36,7 @@ impl Plan {
             Moment::Now => None,
             Moment::Field(field, format) => {
                 // Days of every collection are in the same zone.
-                Some((*field, Times::new(format.clone(), self.schedules.zone().clone())))
+                Some((*field, Times::new(format.clone(), self.schedules.zone(Timestamp::now()).clone())))
             }
         }
     }

@@ -15,3 +15,4 @@ mod quarantine;
 mod reading;
 mod recorded;
 mod replay;
+mod schedule;

@@ -84,7 +84,7 @@ impl Bucket {
     }
 
     /// The bucket of `period` that contains the civil moment, `None` where a week begins before year 1.
-    fn of_civil(period: Period, civil: DateTime) -> Option<Self> {
+    pub(super) fn of_civil(period: Period, civil: DateTime) -> Option<Self> {
         let day = civil.date();
         let start: DateTime = match period {
             Period::Second => civil.with().subsec_nanosecond(0).build().ok()?,
@@ -115,6 +115,11 @@ impl Bucket {
     /// Returns the civil moment at which the span begins, 1970-01-01 for `all`.
     pub fn start(self) -> DateTime {
         EPOCH.saturating_add(jiff::SignedDuration::from_secs(self.0 >> 3))
+    }
+
+    /// Returns the civil moment at which the span begins, as seconds since 1970-01-01T00:00:00.
+    pub(super) fn civil_second(self) -> i64 {
+        self.0 >> 3
     }
 
     /// Returns the civil date on which the span begins, 1970-01-01 for `all`.

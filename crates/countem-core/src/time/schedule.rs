@@ -1,50 +1,64 @@
-//! Schedules: the stored periods of a collection, and the buckets of a moment.
-
-use std::collections::BTreeMap;
+//! Schedules: the stored periods of a collection over time, and the buckets of a moment.
 
 use jiff::{SignedDuration, Timestamp, tz::TimeZone};
 
-use crate::{Bucket, BucketError, CollectionName, Period};
+use crate::{Bucket, BucketError, BucketRange, Period};
 
-/// The stored periods of a collection in one time zone.
+/// The zone and the stored periods of a collection. They may change: each era has its own.
 ///
 /// An increment is counted in its *counting bucket*, which is so fine that every stored bucket follows from it. It is
 /// chosen when counted (I3); [`fan_out`](Self::fan_out) to the stored buckets happens at flush time.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Schedule {
-    /// From fine to coarse, never empty, no period twice.
-    periods: Vec<Period>,
-    zone: TimeZone,
+    /// In order, never empty; the first one has no beginning.
+    pub(super) eras: Vec<Era>,
 }
 
-/// An error: the set of periods is empty.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("a collection needs at least one stored period")]
-pub struct ScheduleError;
+/// A time in which zone and stored periods of a collection stay the same. It ends where the next one begins.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Era {
+    /// A whole second; [`Timestamp::MIN`] for the first era.
+    pub(super) since: Timestamp,
+    /// From fine to coarse, never empty, no period twice.
+    pub(super) periods: Vec<Period>,
+    /// Zone of days and coarser periods.
+    pub(super) zone: TimeZone,
+}
+
+/// An error: nothing can be counted by such a schedule.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ScheduleError {
+    /// The set of periods is empty.
+    #[error("a collection needs at least one stored period")]
+    NoPeriod,
+    /// The zone has rules and no name, so that no store can record it.
+    #[error("the time zone has no IANA name")]
+    NamelessZone,
+}
 
 /// Maximum time until [`Schedule::next_change`], for zones whose rules change while the process runs.
 const MAX_UNCHANGED: SignedDuration = SignedDuration::from_hours(24);
 
 impl Schedule {
-    /// Returns the schedule of `periods` in `zone`.
+    /// Returns the schedule of `periods` in `zone`, which never changed.
     ///
     /// # Errors
-    /// [`ScheduleError`] when there is no period.
+    /// [`ScheduleError`]: there is no period.
     pub fn new(periods: &[Period], zone: TimeZone) -> Result<Self, ScheduleError> {
-        let mut periods = periods.to_vec();
-        periods.sort_unstable();
-        periods.dedup();
-        if periods.is_empty() { Err(ScheduleError) } else { Ok(Self { periods, zone }) }
+        Ok(Self { eras: vec![Era::new(Timestamp::MIN, periods, zone)?] })
     }
 
-    /// Returns the stored periods from fine to coarse.
-    pub fn periods(&self) -> &[Period] {
-        &self.periods
+    /// Changes the schedule from `era.since` on, which is after the beginning of the last era.
+    pub(super) fn change(&mut self, era: Era) {
+        if self.eras.last().is_none_or(|last| last.periods != era.periods || last.zone != era.zone) {
+            self.eras.push(era);
+        }
     }
 
-    /// Returns the zone of days and coarser periods.
-    pub fn zone(&self) -> &TimeZone {
-        &self.zone
+    /// Returns the periods that are stored at `moment`, from fine to coarse.
+    pub fn periods(&self, moment: Timestamp) -> &[Period] {
+        &self.era_at(moment).periods
     }
 
     /// Returns the counting bucket of an increment at `moment`.
@@ -52,37 +66,84 @@ impl Schedule {
     /// # Errors
     /// [`BucketError::Year`] when the moment lies outside the years 0001 to 9999.
     pub fn bucket_at(&self, moment: Timestamp) -> Result<Bucket, BucketError> {
-        let finest = self.periods[0];
-        if !self.is_mixed() {
-            return Bucket::containing(self.nesting_period(), moment, &self.zone);
+        let era = self.era_at(moment);
+        if self.eras.len() == 1 && !era.is_mixed() {
+            return Bucket::containing(era.nesting_period(), moment, &era.zone);
         }
-        // UTC spans and civil days do not nest: cut time at the boundaries of both.
-        let span = Bucket::containing(finest, moment, &self.zone)?;
-        let day = Bucket::containing(Period::Day, moment, &self.zone)?;
-        let mut start = span.start_instant(&self.zone);
-        if let Some(midnight) = self.instant_as_at(moment, day) {
+        // UTC spans, civil days and eras do not nest: cut time at the boundaries of all.
+        let mut start = era.since;
+        if !era.finest().is_civil() {
+            let span = Bucket::containing(era.finest(), moment, &era.zone)?;
+            start = start.max(span.start_instant(&era.zone));
+        }
+        let day = Bucket::containing(Period::Day, moment, &era.zone)?;
+        if let Some(midnight) = era.instant_as_at(moment, day) {
             start = start.max(midnight);
         }
-        if let Some(change) = self.zone.preceding(moment).next() {
+        if let Some(change) = era.zone.preceding(moment).next() {
             start = start.max(change.timestamp());
         }
         // A clock change exactly at `moment` does not precede it.
-        if let Some(change) = self.zone.following(start).next().filter(|change| change.timestamp() <= moment)
-        {
+        if let Some(change) = era.zone.following(start).next().filter(|change| change.timestamp() <= moment) {
             start = change.timestamp();
         }
-        Bucket::containing(Period::Second, start, &self.zone)
+        Bucket::containing(Period::Second, start, &era.zone)
     }
 
     /// Returns the instant after `moment` until which the counting bucket cannot change.
     pub fn next_change(&self, moment: Timestamp) -> Timestamp {
         let latest = moment.saturating_add(MAX_UNCHANGED).unwrap_or(Timestamp::MAX);
-        let next = |period| Bucket::containing(period, moment, &self.zone).ok().and_then(Bucket::next);
-        let midnight = next(Period::Day).and_then(|day| self.instant_as_at(moment, day));
-        let span = next(self.periods[0]).filter(|span| !span.period().is_civil());
-        let span = span.map(|span| span.start_instant(&self.zone));
-        let change = self.zone.following(moment).next().map(|change| change.timestamp());
-        [midnight, span, change].into_iter().flatten().fold(latest, Timestamp::min)
+        let Era { zone, .. } = self.era_at(moment);
+        let next = |period| Bucket::containing(period, moment, zone).ok().and_then(Bucket::next);
+        let midnight = next(Period::Day).and_then(|day| self.era_at(moment).instant_as_at(moment, day));
+        let span = next(self.era_at(moment).finest()).filter(|span| !span.period().is_civil());
+        let span = span.map(|span| span.start_instant(zone));
+        let change = zone.following(moment).next().map(|change| change.timestamp());
+        let era = self.eras.iter().map(|era| era.since).find(|since| *since > moment);
+        [midnight, span, change, era].into_iter().flatten().fold(latest, Timestamp::min)
+    }
+
+    /// Lists the stored buckets that follow from a counting bucket, the finest first.
+    pub fn fan_out(&self, counted: Bucket) -> impl Iterator<Item = Bucket> + '_ {
+        let era = match counted.period() {
+            Period::Second => self.era_at(counted.start_instant(&TimeZone::UTC)),
+            // With several eras every counting bucket is a second. This one is older than the second era.
+            _ => &self.eras[0],
+        };
+        era.periods.iter().filter_map(move |&period| counted.rollup(period, &era.zone))
+    }
+
+    /// Returns true where counts of `bucket` that were made until `moment` are what `other` would have counted.
+    pub fn counts_like(&self, other: &Self, bucket: Bucket, moment: Timestamp) -> bool {
+        let eras = |schedule: &Self| {
+            let touched = schedule.touched(BucketRange::one(bucket));
+            let until = touched.iter().filter(|touched| touched.from <= moment.as_second()).enumerate();
+            // The bucket begins at the same instant, if it is in the same zone.
+            let eras = until
+                .map(|(at, touched)| (if at == 0 { i64::MIN } else { touched.from }, touched.era.clone()));
+            eras.map(|(from, era)| (from, era.periods, era.zone)).collect::<Vec<_>>()
+        };
+        eras(self) == eras(other)
+    }
+
+    pub(super) fn era_at(&self, moment: Timestamp) -> &Era {
+        match &self.eras[..] {
+            [only] => only,
+            eras => &eras[eras.partition_point(|era| era.since <= moment).saturating_sub(1)],
+        }
+    }
+}
+
+impl Era {
+    pub(super) fn new(since: Timestamp, periods: &[Period], zone: TimeZone) -> Result<Self, ScheduleError> {
+        let mut periods = periods.to_vec();
+        periods.sort_unstable();
+        periods.dedup();
+        if periods.is_empty() { Err(ScheduleError::NoPeriod) } else { Ok(Self { since, periods, zone }) }
+    }
+
+    fn finest(&self) -> Period {
+        self.periods[0]
     }
 
     /// Returns the instant at which a civil bucket begins, by the zone's offset at `moment`. Where clocks are set back over
@@ -91,71 +152,20 @@ impl Schedule {
         self.zone.to_offset(moment).to_timestamp(bucket.start()).ok()
     }
 
-    /// Lists the stored buckets that follow from a counting bucket, the finest first.
-    pub fn fan_out(&self, counted: Bucket) -> impl Iterator<Item = Bucket> + '_ {
-        self.periods.iter().filter_map(move |&period| counted.rollup(period, &self.zone))
-    }
-
-    /// Returns true for schedules that store both UTC spans and civil spans.
+    /// Returns true where both UTC spans and civil spans are stored.
     fn is_mixed(&self) -> bool {
         let civil = self.periods.iter().any(|p| p.is_civil() && *p != Period::All);
-        civil && !self.periods[0].is_civil()
+        civil && !self.finest().is_civil()
     }
 
     /// The finest stored period, or a day where weeks are stored beside months or years, which do not contain them.
     fn nesting_period(&self) -> Period {
-        match self.periods[0] {
+        match self.finest() {
             Period::Week if self.periods.iter().any(|p| matches!(p, Period::Month | Period::Year)) => {
                 Period::Day
             }
             finest => finest,
         }
-    }
-}
-
-/// The schedule of every collection: one for all, with exceptions for single collections.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Schedules {
-    default: Schedule,
-    own: BTreeMap<CollectionName, Schedule>,
-}
-
-impl Schedules {
-    /// Returns schedules that store `periods` in `zone`, and the periods of `own` for the collections named there.
-    ///
-    /// # Errors
-    /// [`ScheduleError`] when a set of periods is empty.
-    pub fn new(
-        zone: &TimeZone,
-        periods: &[Period],
-        own: &BTreeMap<CollectionName, Vec<Period>>,
-    ) -> Result<Self, ScheduleError> {
-        let default = Schedule::new(periods, zone.clone())?;
-        let own = own.iter().map(|(name, periods)| Ok((name.clone(), Schedule::new(periods, zone.clone())?)));
-        Ok(Self { default, own: own.collect::<Result<_, ScheduleError>>()? })
-    }
-
-    /// Returns the schedule of `collection`.
-    pub fn of(&self, collection: &str) -> &Schedule {
-        if self.own.is_empty() {
-            return &self.default;
-        }
-        self.own.get(collection).unwrap_or(&self.default)
-    }
-
-    /// Returns the schedule of the collections without an exception.
-    pub fn default_schedule(&self) -> &Schedule {
-        &self.default
-    }
-
-    /// Lists the collections that have a schedule of their own.
-    pub fn exceptions(&self) -> impl ExactSizeIterator<Item = (&CollectionName, &Schedule)> {
-        self.own.iter()
-    }
-
-    /// Returns the zone of days and coarser periods.
-    pub fn zone(&self) -> &TimeZone {
-        self.default.zone()
     }
 }
 

@@ -7,7 +7,10 @@ use countem_core::Batch;
 use countem_store::{Applied, ErrorKind, Store, StoreError};
 use tokio::{runtime, task::JoinError};
 
-use crate::deliver::{Lanes, NotDurable, Recorder, Register, Retry};
+use crate::{
+    agreement::Agreement,
+    deliver::{Lanes, NotDurable, Recorder, Register, Retry},
+};
 
 /// Sends the batches of one lane to the store, one at a time, each until it is resolved.
 ///
@@ -29,6 +32,7 @@ pub(super) struct Sender {
     pub(super) lanes: Arc<Lanes>,
     pub(super) recorder: Option<Arc<Recorder>>,
     pub(super) register: Arc<Register>,
+    pub(super) agreement: Arc<Agreement>,
     /// Counted by the supervisor, which waits until no attempt holds the store.
     pub(super) _in_use: Arc<()>,
 }
@@ -128,6 +132,7 @@ impl StorageActor {
 impl Sender {
     /// Sends the unresolved batch of a lane, or the next one; `None` when there is none.
     async fn attempt(&self, lane: usize) -> Result<Option<Applied>, StoreError> {
+        self.agreement.ensure(&*self.store).await?;
         let Some(batch) = self.next_batch(lane).await? else { return Ok(None) };
         let applied = match self.register.quarantine_forgotten(&*self.store, &batch).await? {
             Some(quarantined) => quarantined,

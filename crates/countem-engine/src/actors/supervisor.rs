@@ -20,6 +20,7 @@ use super::{
     system::ActorSystem,
 };
 use crate::{
+    agreement::Agreement,
     collect::Intake,
     deliver::{Lanes, Recorder, Register, Retry},
 };
@@ -31,6 +32,7 @@ pub(crate) struct Supervisor {
     lanes: Arc<Lanes>,
     recorder: Option<Arc<Recorder>>,
     register: Arc<Register>,
+    agreement: Arc<Agreement>,
     retry: Retry,
     /// `None` once the actors have stopped.
     store: Mutex<Option<Arc<dyn Store>>>,
@@ -55,6 +57,7 @@ impl Supervisor {
         recorder: Option<Arc<Recorder>>,
         store: Arc<dyn Store>,
         register: Register,
+        agreement: Agreement,
         retry: Retry,
     ) -> Self {
         let supervisor = Self {
@@ -63,6 +66,7 @@ impl Supervisor {
             lanes,
             recorder,
             register: Arc::new(register),
+            agreement: Arc::new(agreement),
             retry,
             store: Mutex::new(Some(store)),
             store_in_use: Arc::new(()),
@@ -79,6 +83,11 @@ impl Supervisor {
     /// Returns the store; `None` once the actors have stopped.
     pub(crate) fn store(&self) -> Option<Arc<dyn Store>> {
         self.store.lock().clone()
+    }
+
+    /// Returns the agreement with the store on schedules.
+    pub(crate) fn agreement(&self) -> &Arc<Agreement> {
+        &self.agreement
     }
 
     /// Returns the runtime that runs the store's I/O.
@@ -98,6 +107,7 @@ impl Supervisor {
             lanes: Arc::clone(&self.lanes),
             recorder: self.recorder.clone(),
             register: Arc::clone(&self.register),
+            agreement: Arc::clone(&self.agreement),
             _in_use: Arc::clone(&self.store_in_use),
         };
         let (runtime, retry) = (self.system.runtime.clone(), self.retry.clone());

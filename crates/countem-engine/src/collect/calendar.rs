@@ -2,16 +2,18 @@
 
 use std::sync::Arc;
 
-use countem_core::{AtomicBucket, Bucket, CollectionName, Schedule, Schedules};
+use countem_core::{AtomicBucket, Bucket, BucketError, CollectionName, Period, Schedules};
 use crossbeam_utils::CachePadded;
 use foldhash::fast::RandomState;
 use hashbrown::HashMap;
 use jiff::{SignedDuration, Timestamp, tz::TimeZone};
+use parking_lot::RwLock;
 
 /// The schedule of every collection, and the bucket in which it is counted now.
 #[derive(Debug)]
 pub struct Calendar {
-    schedules: Arc<Schedules>,
+    schedules: RwLock<Arc<Schedules>>,
+    /// Also of the collections that got a schedule of their own later: it is so fine that all their buckets follow from it.
     default: Arc<BucketCache>,
     /// Collections with a schedule of their own. Empty in the normal case, which then costs nothing.
     own: HashMap<CollectionName, Arc<BucketCache>, RandomState>,
@@ -24,6 +26,15 @@ pub(crate) struct BucketCache(CachePadded<AtomicBucket>);
 impl BucketCache {
     fn new() -> Arc<Self> {
         Arc::new(Self(CachePadded::new(AtomicBucket::new(Bucket::ALL))))
+    }
+
+    fn show(&self, bucket: Result<Bucket, BucketError>) {
+        match bucket {
+            Ok(bucket) => self.0.store(bucket),
+            Err(error) => {
+                tracing::error!(%error, "clock shows an impossible time, still counting at the time before")
+            }
+        }
     }
 
     /// Returns the bucket in which an increment is counted now.
@@ -40,24 +51,25 @@ impl Calendar {
     /// Returns a calendar of `schedules` that shows `now`.
     pub fn new(schedules: Arc<Schedules>, now: Timestamp) -> Self {
         let own = schedules.exceptions().map(|(name, _)| (name.clone(), BucketCache::new())).collect();
-        let calendar = Self { schedules, default: BucketCache::new(), own };
+        let calendar = Self { schedules: RwLock::new(schedules), default: BucketCache::new(), own };
         calendar.advance(now);
         calendar
     }
 
     /// Returns the schedules of all collections.
-    pub fn schedules(&self) -> &Arc<Schedules> {
-        &self.schedules
+    pub fn schedules(&self) -> Arc<Schedules> {
+        Arc::clone(&self.schedules.read())
     }
 
-    /// Returns the schedule of `collection`.
-    pub fn schedule(&self, collection: &str) -> &Schedule {
-        self.schedules.of(collection)
+    /// Returns the counting bucket of an increment to `collection` at `moment`.
+    pub(crate) fn bucket_at(&self, collection: &str, moment: Timestamp) -> Result<Bucket, BucketError> {
+        self.schedules.read().of(collection).bucket_at(moment)
     }
 
-    /// Returns the zone of days and coarser periods.
-    pub fn zone(&self) -> &TimeZone {
-        self.schedules.zone()
+    /// Replaces the schedules by those that became of them, and makes `now` the time at which increments are counted.
+    pub(crate) fn adopt(&self, schedules: Arc<Schedules>, now: Timestamp) {
+        *self.schedules.write() = schedules;
+        self.advance(now);
     }
 
     #[inline]
@@ -75,17 +87,29 @@ impl Calendar {
 
     /// Makes `now` the time at which increments are counted, and returns how long that is valid.
     pub(crate) fn advance(&self, now: Timestamp) -> SignedDuration {
-        let own = self.schedules.exceptions().map(|(name, schedule)| (schedule, &self.own[name]));
+        let schedules = self.schedules();
+        let zone = schedules.zone(now);
         let mut valid = MAX_VALIDITY;
-        for (schedule, buckets) in own.chain([(self.schedules.default_schedule(), &self.default)]) {
-            match schedule.bucket_at(now) {
-                Ok(bucket) => buckets.0.store(bucket),
-                Err(error) => {
-                    tracing::error!(%error, "clock shows an impossible time, still counting at the time before")
-                }
-            }
+        let mut default = schedules.default_schedule().bucket_at(now);
+        valid = valid.min(schedules.default_schedule().next_change(now).duration_since(now));
+        for (name, schedule) in schedules.exceptions() {
+            let bucket = schedule.bucket_at(now);
             valid = valid.min(schedule.next_change(now).duration_since(now));
+            match self.own.get(name) {
+                Some(buckets) => buckets.show(bucket),
+                None => default = default.and_then(|default| finest(default, bucket?, zone)),
+            }
         }
+        self.default.show(default);
         valid
     }
+}
+
+/// Returns the counting bucket that begins where the later one of two begins, by which both schedules can count.
+fn finest(one: Bucket, other: Bucket, zone: &TimeZone) -> Result<Bucket, BucketError> {
+    if one == other {
+        return Ok(one);
+    }
+    let start = one.start_instant(zone).max(other.start_instant(zone));
+    Bucket::containing(Period::Second, start, zone)
 }

@@ -29,6 +29,7 @@ impl Intake {
     /// Merges a drained table into the lanes, going on where an interrupted attempt ended.
     fn merge_drained(&self, draining: &mut Draining) {
         let Draining { table, merged } = draining;
+        let schedules = self.calendar().schedules();
         let mut fan_out = FanOut::default();
         let mut lane = None;
         for delta in table.iter().skip(*merged) {
@@ -41,7 +42,7 @@ impl Intake {
                     &mut other.insert((index, self.lanes.get(index).lock())).1
                 }
             };
-            let buckets = fan_out.of(self.calendar().schedule(delta.collection), delta.bucket);
+            let buckets = fan_out.of(schedules.of(delta.collection), delta.bucket);
             for (at, bucket) in buckets.iter().enumerate() {
                 state.merge(delta.in_bucket(*bucket, at == 0));
             }
@@ -57,8 +58,9 @@ impl Intake {
 
     /// Moves the sum of a cell, whose lock the caller holds together with `moves`, to its lane. The caller empties the cell.
     pub(super) fn merge_from_cell(&self, delta: &Delta<'_>) {
+        let schedules = self.calendar().schedules();
         let mut state = self.lanes.of(delta.collection).lock();
-        delta.fan_out(self.calendar().schedule(delta.collection)).for_each(|delta| state.merge(delta));
+        delta.fan_out(schedules.of(delta.collection)).for_each(|delta| state.merge(delta));
         drop(state);
         self.accepted_by_cells.fetch_add(delta.increments, Ordering::Relaxed);
     }

@@ -150,7 +150,7 @@ impl Intake {
         if age > self.limits.past_window || -age > self.limits.future_window {
             return Err(Refusal::Window { timestamp });
         }
-        let bucket = self.calendar.schedule(collection).bucket_at(timestamp)?;
+        let bucket = self.calendar.bucket_at(collection, timestamp)?;
         self.fold(Delta { collection, metric, bucket, n, increments: 1 })
     }
 
@@ -206,7 +206,8 @@ impl Intake {
 
     /// No room for a new counter. One that is pending in its lane already needs none.
     fn fold_into_lane(&self, delta: Delta<'_>) -> Result<(), Refusal> {
-        let deltas: Vec<_> = delta.fan_out(self.calendar.schedule(delta.collection)).collect();
+        let schedules = self.calendar.schedules();
+        let deltas: Vec<_> = delta.fan_out(schedules.of(delta.collection)).collect();
         let mut lane = self.lanes.of(delta.collection).lock();
         // Checked under the lock of the lane: a shutdown takes it after it has closed the intake.
         let state = self.state();

@@ -32,6 +32,14 @@ impl JournalBacklog {
         self.fresh.merge(delta)
     }
 
+    /// Forgets what is fresh but not to be kept.
+    pub(super) fn keep(&mut self, is_kept: impl Fn(&Delta<'_>) -> bool) {
+        for delta in self.fresh.drain().iter().filter(is_kept) {
+            // Its sum was there before.
+            self.fresh.merge(delta).ok();
+        }
+    }
+
     pub(super) fn quarantine(&mut self, quarantined: Quarantined) {
         self.quarantine.push(quarantined);
     }

@@ -136,6 +136,26 @@ impl LaneState {
         Ok(())
     }
 
+    /// Quarantines the pending deltas that are `stale`. Frozen batches stay as they are (I7).
+    pub(crate) fn quarantine_pending(&mut self, is_stale: impl Fn(&Delta<'_>) -> bool, reason: &str) {
+        if let Some(backlog) = &mut self.backlog {
+            backlog.keep(|delta| !is_stale(delta));
+        }
+        for delta in self.pending.table.drain().iter() {
+            let refused = match is_stale(&delta) {
+                true => Err(reason.to_owned()),
+                false => self.pending.table.merge(delta).map_err(|error| error.to_string()),
+            };
+            if let Err(reason) = refused {
+                let quarantined = Quarantined::new(delta, reason);
+                if let Some(backlog) = &mut self.backlog {
+                    backlog.quarantine(quarantined.clone());
+                }
+                self.quarantine(quarantined);
+            }
+        }
+    }
+
     fn quarantine(&mut self, quarantined: Quarantined) {
         tracing::error!(
             collection = quarantined.collection,

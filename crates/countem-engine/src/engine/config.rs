@@ -1,22 +1,18 @@
 //! Configuration of counting and flushing.
 
-use std::{collections::BTreeMap, thread, time::Duration};
+use std::{thread, time::Duration};
 
-use countem_core::{CollectionName, Period, ScheduleError, Schedules};
+use countem_core::ScheduleConfig;
 use countem_journal::JournalConfig;
-use jiff::{SignedDuration, tz::TimeZone};
+use jiff::SignedDuration;
 
 use crate::{collect::IntakeLimits, deliver::LaneLimits};
 
 /// Configuration of counting and flushing. [`Default`] is the documented default of every key.
 #[derive(Debug, Clone)]
 pub struct EngineConfig {
-    /// IANA zone of days and coarser periods.
-    pub zone: TimeZone,
-    /// Stored periods of every collection that has none of its own.
-    pub periods: Vec<Period>,
-    /// Stored periods of single collections.
-    pub collection_periods: BTreeMap<CollectionName, Vec<Period>>,
+    /// Zone and stored periods, as far as they are not left to the store.
+    pub schedule: ScheduleConfig,
     /// Time for which deltas gather before they are sent to the store.
     pub flush_interval: Duration,
     /// Fraction of the interval by which a flush may come earlier, so that nodes do not flush in step. 0 to 1.
@@ -74,12 +70,9 @@ impl Durability {
 }
 
 impl EngineConfig {
-    /// Returns the schedules of all collections.
-    ///
-    /// # Errors
-    /// [`ScheduleError`] when a set of periods is empty.
-    pub fn schedules(&self) -> Result<Schedules, ScheduleError> {
-        Schedules::new(&self.zone, &self.periods, &self.collection_periods)
+    /// Returns the maximum lead of the time of an increment.
+    pub(crate) fn ahead(&self) -> SignedDuration {
+        SignedDuration::try_from(self.future_window).unwrap_or(SignedDuration::MAX)
     }
 
     /// Returns the maximum number of collectors on this machine. Asks for its cores, which reads several files of the control
@@ -116,9 +109,7 @@ impl EngineConfig {
 impl Default for EngineConfig {
     fn default() -> Self {
         Self {
-            zone: TimeZone::UTC,
-            periods: vec![Period::Day],
-            collection_periods: BTreeMap::new(),
+            schedule: ScheduleConfig::default(),
             flush_interval: Duration::from_secs(10),
             flush_jitter: 0.1,
             flush_counters: 100_000,

@@ -2,14 +2,16 @@
 
 use std::{future::Future, io, sync::Arc, time::Duration};
 
-use countem_core::{ScheduleError, Writer};
+use countem_core::{ScheduleConflict, ScheduleError, Schedules, Writer};
 use countem_journal::{Journal, JournalConfig, JournalError, Recovered};
 use countem_store::{Registration, Store, StoreError};
+use jiff::Timestamp;
 use tokio::{runtime, sync::OnceCell};
 
 use super::{Durability, Engine, EngineConfig, EngineState, LastHandle, ticker};
 use crate::{
     actors::{ActorSystem, Supervisor},
+    agreement::{Agreement, AgreementError, agree_on_schedules},
     collect::{Calendar, Clock, Intake},
     deliver::{Lanes, Recorder, Register, Retry},
     read::EngineSource,
@@ -31,9 +33,12 @@ pub enum StartError {
     /// A collection stores no period.
     #[error(transparent)]
     Schedule(#[from] ScheduleError),
+    /// The store counts by another schedule than the configured one.
+    #[error(transparent)]
+    Conflict(#[from] ScheduleConflict),
 }
 
-/// Maximum time that a start waits for the store to register the identity of a journal.
+/// Maximum time that a start waits for the store to register the identity of a journal, and to agree on schedules.
 const REGISTER_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Worker threads for store I/O. Lanes and reads mostly wait, so two are plenty.
@@ -50,8 +55,7 @@ impl Engine {
     where
         F: Future<Output = Result<Arc<dyn Store>, StoreError>> + Send + 'static,
     {
-        let calendar = Arc::new(Calendar::new(Arc::new(config.schedules()?), clock.now()));
-        clock.drive(&calendar);
+        let configured = config.schedule.schedules()?;
         let is_required = config.store_required;
         let open = async move {
             let store = open.await?;
@@ -64,6 +68,10 @@ impl Engine {
         let starting = Starting(Some(ActorSystem::start(WORKERS)?));
         let journal = starting.open_journal(&config).await?;
         let store = starting.runtime().spawn(open).await.map_err(io::Error::other)??;
+        let agreed = starting.agree(&store, &config, clock.now()).await?;
+        let has_agreed = agreed.is_some();
+        let calendar = Arc::new(Calendar::new(Arc::new(agreed.unwrap_or(configured)), clock.now()));
+        clock.drive(&calendar);
         let (writer, journal) = match journal {
             Some((journal, recovered)) => {
                 let (journal, recovered) = starting.register_identity(&store, journal, recovered).await?;
@@ -81,6 +89,8 @@ impl Engine {
             recovered_increments = lanes.restore(recovered);
             Arc::new(Recorder::new(journal, Arc::clone(&lanes)))
         });
+        let agreement =
+            Agreement::new(Arc::clone(&intake), config.schedule.clone(), config.ahead(), has_agreed);
         let supervisor = Arc::new(Supervisor::start(
             starting.finish(),
             Arc::clone(&intake),
@@ -88,6 +98,7 @@ impl Engine {
             recorder.clone(),
             store,
             Register::new(recorder.as_ref().map(|_| writer.clone())),
+            agreement,
             Retry::new(config.retry_first, config.retry_longest),
         ));
         let source = EngineSource::new(Arc::clone(&intake), Arc::clone(&lanes), Arc::clone(&supervisor));
@@ -161,6 +172,30 @@ impl Starting {
         let (journal, recovered) = opened.map_err(io::Error::other)??;
         tracing::info!(writer = %journal.writer(), %recovered, "journal is open");
         Ok(Some((journal, recovered)))
+    }
+
+    /// Agrees with the store on the schedules. Returns `None` when the store is away or slow: that has to be done before the first
+    /// batch, but counting begins all the same, by the configured schedules.
+    async fn agree(
+        &self,
+        store: &Arc<dyn Store>,
+        config: &EngineConfig,
+        now: Timestamp,
+    ) -> Result<Option<Schedules>, StartError> {
+        let (asked, wanted, ahead) = (Arc::clone(store), config.schedule.clone(), config.ahead());
+        // As in `register_identity`.
+        let agree = self.runtime().spawn(async move {
+            let agree = tokio::spawn(async move { agree_on_schedules(&*asked, &wanted, now, ahead).await });
+            tokio::time::timeout(REGISTER_TIMEOUT, agree).await
+        });
+        match agree.await {
+            Ok(Ok(Ok(Ok(agreed)))) => Ok(Some(agreed)),
+            Ok(Ok(Ok(Err(AgreementError::Conflict(conflict))))) => Err(conflict.into()),
+            unknown => {
+                tracing::warn!(?unknown, "store cannot say yet by which schedules it is counted");
+                Ok(None)
+            }
+        }
     }
 
     /// Registers the identity of the journal in the store, and takes a fresh one if another process has it: the journal then

@@ -15,6 +15,8 @@ use crate::deliver::Lanes;
 
 /// Interval of health and contention checks. Also bounds how late a counting bucket advances after the machine was suspended.
 const CHECK_INTERVAL: Duration = Duration::from_millis(200);
+/// Interval at which a change of the store's schedule is noticed although nothing is pending.
+const AGREEMENT_INTERVAL: Duration = Duration::from_secs(30);
 /// Minimum gap between two flushes triggered by size.
 const MIN_EARLY_FLUSH_GAP: Duration = Duration::from_millis(50);
 /// Contended locks in one interval beyond which there are too few collectors.
@@ -26,6 +28,7 @@ const MAX_IDLE_CHECKS: u32 = 300;
 pub(super) async fn run(state: Weak<EngineState>, config: EngineConfig) {
     let mut flush_at = Instant::now() + jittered(&config);
     let mut early_flush_at = Instant::now() + MIN_EARLY_FLUSH_GAP;
+    let mut agree_at = Instant::now() + AGREEMENT_INTERVAL;
     let mut idle = 0;
     while let Some(engine) = state.upgrade() {
         let wake = flush_at.min(Instant::now() + CHECK_INTERVAL);
@@ -40,6 +43,10 @@ pub(super) async fn run(state: Weak<EngineState>, config: EngineConfig) {
         engine.supervisor.revive();
         idle = fit_router(&engine, &config, idle);
         let now = Instant::now();
+        if now >= agree_at {
+            agree_at = now + AGREEMENT_INTERVAL;
+            engine.agree();
+        }
         if now >= flush_at || (lanes.are_crowded() && now >= early_flush_at) {
             engine.supervisor.tick().await;
             early_flush_at = Instant::now() + MIN_EARLY_FLUSH_GAP;

@@ -2,7 +2,7 @@
 //!
 //! Shows G16 and G17.
 
-use countem_core::{OVERFLOW_METRIC, Period};
+use countem_core::{OVERFLOW_METRIC, Period, ScheduleConfig};
 use countem_store::Fault;
 
 use super::{counters, quiet, start};
@@ -74,7 +74,9 @@ async fn full_engine_counts_known_and_refuses_new_counters() {
 #[tokio::test]
 async fn full_engine_counts_known_counters_in_every_period() {
     let config = EngineConfig { pending_counters: 64, collectors_min: 1, collectors_max: Some(1), ..quiet() };
-    let setup = start(EngineConfig { periods: vec![Period::Hour, Period::Day], ..config }).await;
+    let setup =
+        start(EngineConfig { schedule: ScheduleConfig::of_periods([Period::Hour, Period::Day]), ..config })
+            .await;
     setup.faults.otherwise(Fault::Fail);
     let mut known = 0;
     while setup.engine.increment("c", &format!("m{known}"), 1).is_ok() {

@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use countem_core::{Bucket, CollectionName, Period};
+use countem_core::{Bucket, CollectionName, Period, ScheduleConfig};
 use countem_store::{Fault, MemoryStore, Query, Store};
 use jiff::{Timestamp, tz::TimeZone};
 
@@ -31,7 +31,8 @@ async fn delta_counted_before_midnight_lands_on_that_day() {
 async fn delta_before_long_local_midnight_keeps_its_day() {
     let zone = TimeZone::get("Europe/Berlin").unwrap();
     // 2026-10-25 has 25 hours: 22:59:59.999 UTC is 23:59:59.999 of that day, not of the day before or after.
-    let setup = start_at(EngineConfig { zone, ..quiet() }, "2026-10-25T22:59:59.999Z").await;
+    let schedule = ScheduleConfig { zone: Some(zone), ..ScheduleConfig::default() };
+    let setup = start_at(EngineConfig { schedule, ..quiet() }, "2026-10-25T22:59:59.999Z").await;
     setup.engine.increment("c", "a", 1).unwrap();
     setup.clock.set("2026-10-25T23:00:00Z".parse().unwrap());
     setup.engine.increment("c", "a", 10).unwrap();
@@ -71,9 +72,10 @@ async fn clock_set_back_counts_on_the_earlier_day() {
 
 #[tokio::test]
 async fn every_stored_period_counts_and_increments_count_once() {
-    let periods = vec![Period::Hour, Period::Day, Period::Week, Period::All];
-    let zone = TimeZone::get("Asia/Kolkata").unwrap();
-    let setup = start_at(EngineConfig { periods, zone, ..quiet() }, "2026-11-20T18:29:59Z").await;
+    let periods = [Period::Hour, Period::Day, Period::Week, Period::All];
+    let zone = Some(TimeZone::get("Asia/Kolkata").unwrap());
+    let schedule = ScheduleConfig { zone, ..ScheduleConfig::of_periods(periods) };
+    let setup = start_at(EngineConfig { schedule, ..quiet() }, "2026-11-20T18:29:59Z").await;
     setup.engine.increment("c", "a", 1).unwrap();
     // Half past six in UTC is midnight in Kolkata: the same UTC hour, another day.
     setup.clock.set("2026-11-20T18:30:00Z".parse().unwrap());
@@ -111,7 +113,7 @@ async fn increment_with_a_time_lands_on_its_day() {
 async fn buckets_advance_while_the_runtime_is_busy() {
     let store = Arc::new(MemoryStore::new());
     let opened: Arc<dyn Store> = store.clone();
-    let config = EngineConfig { periods: vec![Period::Second], ..quiet() };
+    let config = EngineConfig { schedule: ScheduleConfig::of_periods([Period::Second]), ..quiet() };
     let engine = Engine::start(config, Clock::System, async move { Ok(opened) }).await.unwrap();
     let (busy, idle) = std::sync::mpsc::channel::<()>();
     let idle = Arc::new(std::sync::Mutex::new(idle));

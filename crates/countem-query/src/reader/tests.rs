@@ -1,4 +1,4 @@
-use countem_core::{Batch, BatchId, Table, Writer};
+use countem_core::{Batch, BatchId, Period, Table, Writer};
 use countem_store::MemoryStore;
 use jiff::tz::TimeZone;
 
@@ -95,21 +95,25 @@ async fn sum_beyond_64_bits_spoils_no_other() {
 
 /// Clocks in Pyongyang were half an hour off the hours of UTC from August 2015 to May 2018.
 #[tokio::test]
-async fn series_of_straddling_buckets_is_refused() {
+async fn series_is_refused_where_a_bucket_of_it_is() {
     let metric = MetricName::new("m").unwrap();
-    let days = BucketRange::new(bucket("2015-08-01"), bucket("2018-06-01")).unwrap();
-    let counted = [("2015-08-02T03", "m", 1), ("2016-01-01T14", "m", 2)];
-    let exact = reader("Asia/Pyongyang", &[Period::Hour], &counted).await;
-    let series = exact.series(&web(), &metric, days).await.unwrap();
-    assert_eq!(series, BTreeMap::from([(bucket("2015-08-02"), 1), (bucket("2016-01-01"), 2)]));
-    // From 23:30 on the first to 00:30 on the second of January.
-    let straddling = reader("Asia/Pyongyang", &[Period::Hour], &[("2016-01-01T15", "m", 1)]).await;
-    let refused = straddling.series(&web(), &metric, days).await;
-    assert!(matches!(refused, Err(ReadError::NotStored { period: Period::Day, .. })), "{refused:?}");
-    // The month contains the whole hour.
-    let months = BucketRange::new(bucket("2015-07"), bucket("2018-06")).unwrap();
-    let series = straddling.series(&web(), &metric, months).await.unwrap();
-    assert_eq!(series, BTreeMap::from([(bucket("2016-01"), 1)]));
+    let counted = [("2015-08-02T03", "m", 1), ("2016-01-01T14", "m", 2), ("2018-06-02T03", "m", 4)];
+    let reader = reader("Asia/Pyongyang", &[Period::Hour], &counted).await;
+    let series = async |first, last| {
+        let range = BucketRange::new(bucket(first), bucket(last)).unwrap();
+        reader.series(&web(), &metric, range).await
+    };
+    let before = series("2015-08-01", "2015-08-13").await.unwrap();
+    assert_eq!(before, BTreeMap::from([(bucket("2015-08-02"), 1)]));
+    let after = series("2018-06-01", "2018-06-30").await.unwrap();
+    assert_eq!(after, BTreeMap::from([(bucket("2018-06-02"), 4)]));
+    for (first, last) in [("2015-08-01", "2018-06-01"), ("2016-01-01", "2016-01-01"), ("2015-07", "2018-06")]
+    {
+        let refused = series(first, last).await;
+        assert!(matches!(refused, Err(ReadError::NotStored { .. })), "{first}: {refused:?}");
+    }
+    // Some of its months begin within an hour.
+    assert_eq!(series("all", "all").await.unwrap(), BTreeMap::from([(Bucket::ALL, 7)]));
 }
 
 #[tokio::test]
@@ -121,3 +125,6 @@ async fn series_of_stored_hours_needs_no_whole_days() {
     let series = reader.series(&web(), &metric, hours).await.unwrap();
     assert_eq!(series, BTreeMap::from([(bucket("2026-11-20T18"), 3)]));
 }
+
+mod changes;
+mod zones;

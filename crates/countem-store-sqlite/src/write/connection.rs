@@ -1,6 +1,6 @@
 //! The connection that writes.
 
-use countem_core::{Batch, BatchId, Writer};
+use countem_core::{Batch, BatchId, Schedules, Writer};
 use countem_sqlite::{Cause, OpenFile, is_clean};
 use countem_store::{Applied, ErrorKind, Registration, StoreError};
 use rusqlite::{Connection, Error, TransactionBehavior};
@@ -10,7 +10,7 @@ use crate::{
     apply::{self, Failure, Outcome},
     error::store_error,
     open::{self, LOG_LIMIT},
-    register,
+    register, schedule,
 };
 
 /// State of the writing connection.
@@ -146,6 +146,12 @@ impl WriteConnection {
             self.distrust();
         }
         store_error(&self.config.path, "write to", error)
+    }
+
+    /// Records the newest of `schedules`, and returns the lines that are recorded then.
+    pub(crate) fn record_schedules(&mut self, schedules: &Schedules) -> Result<Vec<String>, StoreError> {
+        let recorded = schedule::record(self.connection()?, schedules);
+        recorded.map_err(|error| self.commit_failed(error))
     }
 
     /// Checks that the tables are there and can be written.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use countem::{
     Builder, Collector,
     config::{Config, Sources},
-    engine::EngineConfig,
+    engine::{EngineConfig, ScheduleConfig},
 };
 
 fn config() -> Config {
@@ -31,7 +31,7 @@ fn reads(builder: Builder) -> [bool; 2] {
 fn order_of_setters_has_no_effect() {
     use countem::Period::{Day, Month};
     let config = config();
-    let engine = EngineConfig { periods: vec![Day], ..EngineConfig::default() };
+    let engine = EngineConfig { schedule: ScheduleConfig::of_periods([Day]), ..EngineConfig::default() };
     let builder = Collector::builder;
     assert_eq!(reads(builder().config(&config)), [false, true]);
     assert_eq!(reads(builder().periods([Day, Month]).config(&config)), [true, true]);

@@ -127,7 +127,7 @@ impl World {
         }
         let config = EngineConfig { lanes: recovered.lanes, batch_counters: 2, ..quiet() };
         let clock = Clock::Manual(ManualClock::new("2026-11-20T12:00:00Z".parse().unwrap()));
-        let calendar = Calendar::new(Arc::new(config.schedules().unwrap()), clock.now());
+        let calendar = Calendar::new(Arc::new(config.schedule.schedules().unwrap()), clock.now());
         let (intake, lanes) = counting(&config, Arc::new(calendar), clock, &writer);
         lanes.restore(recovered);
         for (lane, not_saved) in lanes.iter().zip(&mut self.not_saved) {

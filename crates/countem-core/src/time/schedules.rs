@@ -1,0 +1,338 @@
+//! The schedules of a store: those of all collections, with their changes.
+
+use std::{collections::BTreeMap, fmt, str::FromStr};
+
+use jiff::{
+    SignedDuration, Timestamp,
+    tz::{Offset, TimeZone},
+};
+
+use super::{
+    schedule::{Era, Schedule, ScheduleError},
+    spans::spans,
+};
+use crate::{Bucket, BucketRange, CollectionName, Period};
+
+/// The schedule of every collection: one for all, with exceptions for single collections, and every change since the first
+/// count. A store records it, and its text is one line for each era:
+///
+/// ```text
+/// beginning UTC day
+/// 2026-11-21T00:00:00Z Europe/Berlin hour,day app-events=minute,day
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Schedules {
+    /// In order, never empty; the first one has no beginning.
+    entries: Vec<Entry>,
+    default: Schedule,
+    own: BTreeMap<CollectionName, Schedule>,
+}
+
+/// What holds from `since` on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Entry {
+    since: Timestamp,
+    zone: TimeZone,
+    periods: Vec<Period>,
+    own: BTreeMap<CollectionName, Vec<Period>>,
+}
+
+/// What a configuration demands of the schedules of a store. What it leaves open is as the store has it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ScheduleConfig {
+    /// IANA zone of days and coarser periods. UTC in a store without a recorded schedule.
+    pub zone: Option<TimeZone>,
+    /// Stored periods of every collection that has none of its own. `day` in a store without a recorded schedule.
+    pub periods: Option<Vec<Period>>,
+    /// Stored periods of single collections.
+    pub own: BTreeMap<CollectionName, Vec<Period>>,
+    /// Changes a store that has another schedule, instead of refusing it.
+    pub change: bool,
+}
+
+/// An error: the recorded schedule is not the configured one.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "{differences}; configure what the store has, or nothing, or ask for the change with `--change-schedule` (in a program \
+     `change_schedule`)"
+)]
+pub struct ScheduleConflict {
+    differences: String,
+}
+
+/// An error: the text of recorded schedules is malformed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("recorded schedule `{line}` cannot be read: {reason}")]
+pub struct ScheduleTextError {
+    line: String,
+    reason: String,
+}
+
+/// Minimum time between the record of a change and its effect: every running writer asks for the record much more often.
+const MIN_NOTICE: SignedDuration = SignedDuration::from_mins(5);
+
+impl ScheduleConfig {
+    /// Returns the demand for `periods`, in the zone of the store.
+    pub fn of_periods(periods: impl IntoIterator<Item = Period>) -> Self {
+        Self { periods: Some(periods.into_iter().collect()), ..Self::default() }
+    }
+
+    /// Returns the schedules of a store without a record.
+    ///
+    /// # Errors
+    /// [`ScheduleError`]: a set of periods is empty, or the zone has no name.
+    pub fn schedules(&self) -> Result<Schedules, ScheduleError> {
+        let zone = self.zone.clone().unwrap_or(TimeZone::UTC);
+        Schedules::new(&zone, self.periods.as_deref().unwrap_or(&[Period::Day]), &self.own)
+    }
+
+    /// Compares the newest recorded schedule with this configuration. Returns the schedules to record instead when it differs and
+    /// the change is asked for. The change takes effect at the beginning of a day that is at least five minutes away and
+    /// further than `ahead`, the lead that event times may have.
+    ///
+    /// # Errors
+    /// [`ScheduleConflict`]: it differs, and no change is asked for.
+    pub fn reconcile(
+        &self,
+        recorded: &Schedules,
+        now: Timestamp,
+        ahead: SignedDuration,
+    ) -> Result<Option<Schedules>, ScheduleConflict> {
+        let last = recorded.last();
+        let differences = self.differences(last);
+        if differences.is_empty() {
+            return Ok(None);
+        }
+        let conflict = |differences| Err(ScheduleConflict { differences });
+        if !self.change {
+            return conflict(differences.join("; "));
+        }
+        let mut own = last.own.clone();
+        own.extend(self.own.iter().map(|(name, periods)| (name.clone(), sorted(periods))));
+        let notice = now.saturating_add(MIN_NOTICE.max(ahead)).unwrap_or(Timestamp::MAX);
+        let Some(since) = next_day(notice.max(last.since), &last.zone) else {
+            return conflict("no day is left for a change of the schedule".to_owned());
+        };
+        if self.zone.as_ref().is_some_and(|zone| zone_name(zone).is_none()) {
+            return conflict(ScheduleError::NamelessZone.to_string());
+        }
+        let entry = Entry {
+            since,
+            zone: self.zone.clone().unwrap_or_else(|| last.zone.clone()),
+            periods: self.periods.as_deref().map_or_else(|| last.periods.clone(), sorted),
+            own,
+        };
+        let entries = recorded.entries.iter().cloned().chain([entry]).collect();
+        match Schedules::of_entries(entries) {
+            Ok(changed) => Ok(Some(changed)),
+            Err(error) => conflict(error.to_string()),
+        }
+    }
+
+    fn differences(&self, last: &Entry) -> Vec<String> {
+        let mut differences = Vec::new();
+        if let Some(zone) = &self.zone
+            && zone_name(zone) != zone_name(&last.zone)
+        {
+            let (has, wants) = (shown_zone(&last.zone), shown_zone(zone));
+            differences.push(format!("the store counts in the zone `{has}`, and `{wants}` is configured"));
+        }
+        let mut differ = |of: &str, has: &[Period], wants: &[Period]| {
+            if sorted(wants) != has {
+                let (has, wants) = (list(has), list(&sorted(wants)));
+                differences
+                    .push(format!("the store has the periods `{has}`{of}, and `{wants}` is configured"));
+            }
+        };
+        if let Some(periods) = &self.periods {
+            differ("", &last.periods, periods);
+        }
+        for (name, periods) in &self.own {
+            differ(&format!(" for `{name}`"), last.own.get(name).unwrap_or(&last.periods), periods);
+        }
+        differences
+    }
+}
+
+/// Returns the first instant after `moment` at which a day of `zone` begins and no instant of an earlier day follows.
+fn next_day(moment: Timestamp, zone: &TimeZone) -> Option<Timestamp> {
+    let mut day = Bucket::containing(Period::Day, moment, zone).ok()?;
+    loop {
+        let next = day.next()?;
+        let is_whole = |day| spans(BucketRange::one(day), zone).len() == 1;
+        let start = next.start_instant(zone);
+        if start > moment && is_whole(day) && is_whole(next) {
+            return Some(start);
+        }
+        day = next;
+    }
+}
+
+impl Schedules {
+    /// Returns schedules that store `periods` in `zone`, and the periods of `own` for the collections named there.
+    ///
+    /// # Errors
+    /// [`ScheduleError`]: a set of periods is empty, or the zone has no name.
+    pub fn new(
+        zone: &TimeZone,
+        periods: &[Period],
+        own: &BTreeMap<CollectionName, Vec<Period>>,
+    ) -> Result<Self, ScheduleError> {
+        if zone_name(zone).is_none() {
+            return Err(ScheduleError::NamelessZone);
+        }
+        let own = own.iter().map(|(name, periods)| (name.clone(), sorted(periods))).collect();
+        let (since, zone, periods) = (Timestamp::MIN, zone.clone(), sorted(periods));
+        Self::of_entries(vec![Entry { since, zone, periods, own }])
+    }
+
+    fn of_entries(entries: Vec<Entry>) -> Result<Self, ScheduleError> {
+        let timeline = |periods_of: &dyn Fn(&Entry) -> Vec<Period>| {
+            let era = |entry: &Entry| Era::new(entry.since, &periods_of(entry), entry.zone.clone());
+            let mut schedule = Schedule { eras: vec![era(&entries[0])?] };
+            for entry in &entries[1..] {
+                schedule.change(era(entry)?);
+            }
+            Ok(schedule)
+        };
+        let default = timeline(&|entry| entry.periods.clone())?;
+        let names = entries.iter().flat_map(|entry| entry.own.keys());
+        let own = names.map(|name| {
+            let periods = |entry: &Entry| entry.own.get(name).unwrap_or(&entry.periods).clone();
+            Ok((name.clone(), timeline(&periods)?))
+        });
+        let own = own.collect::<Result<_, ScheduleError>>()?;
+        Ok(Self { entries, default, own })
+    }
+
+    /// Returns the schedule of `collection`.
+    pub fn of(&self, collection: &str) -> &Schedule {
+        if self.own.is_empty() {
+            return &self.default;
+        }
+        self.own.get(collection).unwrap_or(&self.default)
+    }
+
+    /// Returns the schedule of the collections without an exception.
+    pub fn default_schedule(&self) -> &Schedule {
+        &self.default
+    }
+
+    /// Lists the collections that have a schedule of their own.
+    pub fn exceptions(&self) -> impl ExactSizeIterator<Item = (&CollectionName, &Schedule)> {
+        self.own.iter()
+    }
+
+    /// Returns the zone of days and coarser periods at `moment`.
+    pub fn zone(&self, moment: Timestamp) -> &TimeZone {
+        &self.default.era_at(moment).zone
+    }
+
+    /// Returns the number of the newest era. It rises by one with every change, and is 1 for schedules that never changed.
+    pub fn revision(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Returns true where both count alike until `moment`.
+    pub fn agree_until(&self, other: &Self, moment: Timestamp) -> bool {
+        let until = |schedules: &Self| -> Vec<Entry> {
+            schedules.entries.iter().filter(|entry| entry.since <= moment).cloned().collect()
+        };
+        until(self) == until(other)
+    }
+
+    fn last(&self) -> &Entry {
+        self.entries.last().expect("there is a first entry")
+    }
+}
+
+fn sorted(periods: &[Period]) -> Vec<Period> {
+    let mut periods = periods.to_vec();
+    periods.sort_unstable();
+    periods.dedup();
+    periods
+}
+
+fn list(periods: &[Period]) -> String {
+    periods.iter().map(|period| period.name()).collect::<Vec<_>>().join(",")
+}
+
+/// Returns the IANA name of a zone, or the offset of a zone that has no rules.
+fn zone_name(zone: &TimeZone) -> Option<String> {
+    let name = zone.iana_name().map(str::to_owned);
+    name.or_else(|| zone.to_fixed_offset().ok().map(|offset| offset.to_string()))
+}
+
+/// Returns the name of a zone, for people.
+fn shown_zone(zone: &TimeZone) -> String {
+    zone_name(zone).unwrap_or_else(|| "zone without a name".to_owned())
+}
+
+fn zone_of(name: &str) -> Option<TimeZone> {
+    if let Some(offset) = name.strip_prefix(['+', '-']) {
+        let units = [3600, 60, 1].into_iter().zip(offset.split(':'));
+        let seconds: i32 = units.map(|(unit, n)| Some(unit * n.parse::<i32>().ok()?)).sum::<Option<_>>()?;
+        let offset = Offset::from_seconds(if name.starts_with('-') { -seconds } else { seconds });
+        return Some(TimeZone::fixed(offset.ok()?));
+    }
+    TimeZone::get(name).ok().filter(|zone| !zone.is_unknown())
+}
+
+impl fmt::Display for Schedules {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (at, entry) in self.entries.iter().enumerate() {
+            if at == 0 {
+                f.write_str("beginning")?;
+            } else {
+                write!(f, "\n{}", entry.since)?;
+            }
+            write!(f, " {} {}", shown_zone(&entry.zone), list(&entry.periods))?;
+            entry.own.iter().try_for_each(|(name, periods)| write!(f, " {name}={}", list(periods)))?;
+        }
+        Ok(())
+    }
+}
+
+impl FromStr for Schedules {
+    type Err = ScheduleTextError;
+
+    fn from_str(text: &str) -> Result<Self, ScheduleTextError> {
+        let mut entries: Vec<Entry> = Vec::new();
+        for line in text.lines() {
+            let malformed =
+                |reason: &str| ScheduleTextError { line: line.to_owned(), reason: reason.to_owned() };
+            let entry = parse_entry(line, entries.is_empty()).map_err(|reason| malformed(&reason))?;
+            if entries.last().is_some_and(|last| last.since >= entry.since) {
+                return Err(malformed("it is not later than the line before"));
+            }
+            entries.push(entry);
+        }
+        if entries.is_empty() {
+            return Err(ScheduleTextError { line: text.to_owned(), reason: "it is empty".to_owned() });
+        }
+        let refused =
+            |error: ScheduleError| ScheduleTextError { line: text.to_owned(), reason: error.to_string() };
+        Self::of_entries(entries).map_err(refused)
+    }
+}
+
+fn parse_entry(line: &str, is_first: bool) -> Result<Entry, String> {
+    let mut words = line.split(' ');
+    let since = match (words.next(), is_first) {
+        (Some("beginning"), true) => Timestamp::MIN,
+        (Some(text), false) => text.parse().map_err(|_| format!("`{text}` is not a time"))?,
+        _ => return Err("it lacks its beginning".to_owned()),
+    };
+    let name = words.next().ok_or("it lacks a zone")?;
+    let zone = zone_of(name).ok_or_else(|| format!("this machine does not know the zone `{name}`"))?;
+    let periods_of = |text: &str| -> Result<Vec<Period>, String> {
+        let periods: Result<Vec<Period>, _> = text.split(',').map(str::parse).collect();
+        Ok(sorted(&periods.map_err(|error| error.to_string())?))
+    };
+    let periods = periods_of(words.next().ok_or("it lacks periods")?)?;
+    let own = words.map(|word| {
+        let (name, periods) = word.split_once('=').ok_or("a collection lacks `=`")?;
+        Ok((CollectionName::new(name).map_err(|error| error.to_string())?, periods_of(periods)?))
+    });
+    Ok(Entry { since, zone, periods, own: own.collect::<Result<_, String>>()? })
+}

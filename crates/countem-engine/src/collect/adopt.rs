@@ -1,0 +1,44 @@
+//! Adopting changed schedules while counting.
+
+use std::sync::Arc;
+
+use countem_core::{Delta, Schedules};
+use jiff::{SignedDuration, Timestamp};
+
+use super::Intake;
+use crate::deliver::Upstream;
+
+impl Intake {
+    /// Counts by `recorded`, the schedules of the store, from now on. `ahead` is the maximum lead of event times.
+    ///
+    /// A change that has not taken effect yet moves no count. Where the schedules differ already, what is pending and was counted
+    /// otherwise is quarantined: it can be counted in no bucket of the store any more.
+    pub(crate) fn adopt(&self, recorded: Schedules, ahead: SignedDuration) {
+        let current = self.calendar().schedules();
+        if *current == recorded {
+            return;
+        }
+        let now = self.clock().now();
+        let latest = now.saturating_add(ahead).unwrap_or(Timestamp::MAX);
+        if !recorded.agree_until(&current, latest) {
+            self.drain_all();
+            self.quarantine_counted_otherwise(&current, &recorded, latest);
+        }
+        tracing::info!(schedules = %recorded, "the schedule of the store is adopted");
+        self.calendar().adopt(Arc::new(recorded), now);
+    }
+
+    /// Quarantines what the lanes have pending and counted by `counted`, where `recorded` would have counted otherwise.
+    fn quarantine_counted_otherwise(&self, counted: &Schedules, recorded: &Schedules, latest: Timestamp) {
+        // Held so that no delta moves meanwhile.
+        let _still = self.moves.write();
+        let is_stale = |delta: &Delta<'_>| {
+            let (counted, recorded) = (counted.of(delta.collection), recorded.of(delta.collection));
+            !recorded.counts_like(counted, delta.bucket, latest)
+        };
+        for lane in self.lanes.iter() {
+            lane.lock().quarantine_pending(is_stale, "counted by another schedule than the store has");
+        }
+        self.lanes.measure();
+    }
+}
