@@ -134,7 +134,7 @@ fn days_are_named_in_one_way() {
 }
 
 #[test]
-fn time_without_an_offset_is_in_the_zone_of_the_store() {
+fn time_without_offset_is_in_the_stores_zone() {
     let sandbox = Sandbox::new();
     sandbox.run(&[&BERLIN[..], &["inc", "c", "m", "--time", "2015-05-17T23:30:00+02:00"]].concat()).expect(0);
     // Read and counted without a configuration of its own.

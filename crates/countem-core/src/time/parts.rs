@@ -76,7 +76,7 @@ impl Schedule {
                 return Err((range.first(), NotExact::ZoneChanged { since }));
             }
         }
-        if let Some(part) = self.from_one_period(range, &touched) {
+        if let Some(part) = self.whole_part(range, &touched) {
             return Ok(vec![part]);
         }
         let is_one = range.first() == range.last();
@@ -86,7 +86,7 @@ impl Schedule {
         }
         if is_one || !is_civil {
             let parts: Option<Vec<_>> =
-                touched.iter().map(|era| self.from_one_era(range, era, &touched)).collect();
+                touched.iter().map(|era| self.part_of_era(range, era, &touched)).collect();
             return parts.ok_or_else(|| (range.first(), not_exact(&touched)));
         }
         // UTC spans nest in some civil buckets and not in others.
@@ -134,7 +134,7 @@ impl Schedule {
     }
 
     /// Returns the buckets of the coarsest period that is stored in all eras and nests in every bucket of `range`.
-    fn from_one_period(&self, range: BucketRange, touched: &[Touched<'_>]) -> Option<Part> {
+    fn whole_part(&self, range: BucketRange, touched: &[Touched<'_>]) -> Option<Part> {
         let era = touched.first()?.era;
         let is_stored = |period: Period| touched.iter().all(|touched| touched.era.periods.contains(&period));
         let mut periods = era.periods.iter().rev().copied().filter(|period| is_stored(*period));
@@ -143,7 +143,7 @@ impl Schedule {
     }
 
     /// Returns the buckets that hold the counts of `range` of one era, none of which holds counts of another era.
-    fn from_one_era(&self, range: BucketRange, touched: &Touched<'_>, all: &[Touched<'_>]) -> Option<Part> {
+    fn part_of_era(&self, range: BucketRange, touched: &Touched<'_>, all: &[Touched<'_>]) -> Option<Part> {
         let (era, zone) = (touched.era, &touched.era.zone);
         let is_shared = |bucket: Bucket| {
             self.touched(BucketRange::one(bucket))

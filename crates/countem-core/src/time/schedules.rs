@@ -28,7 +28,7 @@ pub struct Schedules {
     own: BTreeMap<CollectionName, Schedule>,
 }
 
-/// What holds from `since` on.
+/// Zone and periods from `since` on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Entry {
     since: Timestamp,
@@ -37,7 +37,7 @@ struct Entry {
     own: BTreeMap<CollectionName, Vec<Period>>,
 }
 
-/// What a configuration demands of the schedules of a store. What it leaves open is as the store has it.
+/// The part of the schedules of a store that a configuration demands. The rest is as the store has it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ScheduleConfig {
     /// IANA zone of days and coarser periods. UTC in a store without a recorded schedule.

@@ -16,12 +16,12 @@ const MAX_OFFSET: i64 = 26 * 3600;
 /// evening then continues after the first minutes of the next day.
 pub(super) fn spans(range: BucketRange, zone: &TimeZone) -> Vec<Span> {
     if range.period() == Period::All {
-        return vec![i64::MIN..i64::MAX];
+        return std::iter::once(i64::MIN..i64::MAX).collect();
     }
     let start = range.first().civil_second();
     let end = range.last().next().map_or(i64::MAX / 2, |next| next.civil_second());
     if !range.period().is_civil() {
-        return vec![start..end];
+        return std::iter::once(start..end).collect();
     }
     let mut spans: Vec<Span> = Vec::new();
     let mut at = instant(start - MAX_OFFSET);

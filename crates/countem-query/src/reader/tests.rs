@@ -95,7 +95,7 @@ async fn sum_beyond_64_bits_spoils_no_other() {
 
 /// Clocks in Pyongyang were half an hour off the hours of UTC from August 2015 to May 2018.
 #[tokio::test]
-async fn series_is_refused_where_a_bucket_of_it_is() {
+async fn series_is_refused_where_a_bucket_is() {
     let metric = MetricName::new("m").unwrap();
     let counted = [("2015-08-02T03", "m", 1), ("2016-01-01T14", "m", 2), ("2018-06-02T03", "m", 4)];
     let reader = reader("Asia/Pyongyang", &[Period::Hour], &counted).await;
