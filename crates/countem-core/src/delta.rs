@@ -102,6 +102,11 @@ impl Deltas {
         self.entries.is_empty()
     }
 
+    /// Returns the length of all names in bytes.
+    pub fn name_bytes(&self) -> usize {
+        self.names.len()
+    }
+
     /// Lists the deltas.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = Delta<'_>> + DoubleEndedIterator + Clone {
         self.entries.iter().map(|entry| entry.delta(&self.names))

@@ -38,6 +38,9 @@ use crate::{
 /// Time for which counts gather before they go to the store.
 const FLUSH_INTERVAL: Duration = Duration::from_secs(1);
 
+/// Size of a batch with a mark: a store may have to keep it in one document.
+const MAX_BATCH_BYTES: usize = 4 << 20;
+
 /// Interval at which a stop is noticed while the reading thread waits for input.
 const STOP_POLL: Duration = Duration::from_millis(200);
 
@@ -208,7 +211,9 @@ impl Counting {
     }
 
     fn flush_if_due(&mut self) -> Result<(), DeliveryEnded> {
-        if self.line.counters() >= self.batch_counters {
+        let is_large = || self.line.batch_bytes() >= MAX_BATCH_BYTES;
+        let has_mark = self.unsaved.is_some_and(|input| self.is_once(input));
+        if self.line.counters() >= self.batch_counters || has_mark && is_large() {
             return self.flush();
         }
         // While the store is busy, further counts of known counters cost no memory.

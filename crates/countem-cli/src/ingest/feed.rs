@@ -217,7 +217,8 @@ impl Feed {
         lines.finish().map_or(Ok(()), |block| self.send_lines(input, block))
     }
 
-    fn send_lines(&self, input: usize, block: Block) -> Result<(), Interrupt> {
+    /// Feeds a block of lines.
+    pub(crate) fn send_lines(&self, input: usize, block: Block) -> Result<(), Interrupt> {
         self.send(Event::Lines { input, block, read_at: Timestamp::now() })
     }
 

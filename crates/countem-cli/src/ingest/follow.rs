@@ -229,13 +229,26 @@ impl Tail {
             self.begin(feed, false)?;
         }
         let Some(number) = self.number else { return Ok(()) };
-        let before = self.lines.seen();
         self.take_sample()?;
-        let pumped = feed.pump(number, &mut self.source, &mut self.lines);
-        if self.lines.seen() > before {
-            self.grown = Instant::now();
+        while !feed.stop.is_set() {
+            let (before, recent) = (self.lines.seen(), self.lines.recent());
+            let spare = feed.spare.try_recv().unwrap_or_default();
+            let block = self.lines.next(&mut self.source, spare)?;
+            if self.lines.seen() > before {
+                self.grown = Instant::now();
+            }
+            // What was read may be of a new content, which has grown beyond the old one since the last look.
+            if self.differs(&recent)? {
+                feed.send(Event::End { input: number })?;
+                self.source.go_to(0, 0)?;
+                return self.begin(feed, false);
+            }
+            match block {
+                None => return Ok(()),
+                Some(block) => feed.send_lines(number, block)?,
+            }
         }
-        pumped
+        Err(Interrupt::Stopped)
     }
 
     /// Feeds the rest of a file that is not read any more.
@@ -282,17 +295,22 @@ impl Tail {
 
     /// Returns whether the file is shorter than what was read of it, or differs from it at the beginning or the end.
     fn was_emptied(&self) -> io::Result<bool> {
+        let len =
+            self.source.file().map_or(Ok(u64::MAX), |file| file.metadata().map(|metadata| metadata.len()))?;
+        Ok(len < self.lines.seen() || self.differs(&self.lines.recent())?)
+    }
+
+    /// Returns whether the file differs from what was read of it at the beginning, or from the bytes `recent` at their position.
+    fn differs(&self, recent: &(u64, Vec<u8>)) -> io::Result<bool> {
         let Some(file) = self.source.file() else { return Ok(false) };
-        let (seen, recent) = (self.lines.seen(), self.lines.recent());
-        if file.metadata()?.len() < seen {
-            return Ok(true);
-        }
-        let differs = |expected: &[u8], offset| -> io::Result<bool> {
+        for (offset, expected) in [(0, &self.sample), (recent.0, &recent.1)] {
             let mut found = [0; SAMPLE];
             let len = file.read_at(&mut found[..expected.len()], offset)?;
-            Ok(found[..len] != *expected)
-        };
-        Ok(differs(&self.sample, 0)? || differs(&recent, seen - recent.len() as u64)?)
+            if found[..len] != **expected {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// Remembers the beginning of the file before more of it is read.

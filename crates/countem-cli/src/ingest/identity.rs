@@ -82,10 +82,11 @@ impl Identity {
                 return Ok(Self::Known(Box::new(Known { mark: mark.clone(), tail, is_due })));
             }
         }
-        for mark in marks.iter().filter(|_| !source.is_compressed()) {
-            let path = &mark.value.file.path;
-            if is_rotated_name(&id.path, path) && begins_like(source, &mark.value.file)? {
-                return Ok(Self::Copy);
+        if !source.is_compressed() {
+            for path in rotated_from(&id.path) {
+                if begins_like(source, id, &path)? {
+                    return Ok(Self::Copy);
+                }
             }
         }
         Ok(Self::New)
@@ -208,10 +209,11 @@ fn locate(file: &FileId) -> Option<PathBuf> {
     alike.map(|entry| entry.path()).find(|path| is_it(path))
 }
 
-/// Returns whether the whole content of `source` is the beginning of that of the file `other`, if that is still at its path.
-fn begins_like(source: &Source, other: &FileId) -> io::Result<bool> {
-    let (Some(file), Ok(whole)) = (source.file(), File::open(&other.path)) else { return Ok(false) };
-    if !other.is_of(&whole.metadata()?) {
+/// Returns whether the whole content of `source`, which is the file `id`, is the beginning of another file at `path`.
+fn begins_like(source: &Source, id: &FileId, path: &Path) -> io::Result<bool> {
+    let (Some(file), Ok(whole)) = (source.file(), File::open(path)) else { return Ok(false) };
+    let metadata = whole.metadata()?;
+    if id.is_of(&metadata) || !metadata.is_file() {
         return Ok(false);
     }
     let (mut offset, len) = (0, file.metadata()?.len());
@@ -229,24 +231,21 @@ fn begins_like(source: &Source, other: &FileId) -> io::Result<bool> {
     Ok(true)
 }
 
-/// Returns whether `path` has the name that a rotation gives to the file `of`: `log.1`, `log-20261120`, `log.1.gz`, or
-/// `app-20261120.log` for `app.log`.
-pub(crate) fn is_rotated_name(path: &Path, of: &Path) -> bool {
-    let names =
-        (path.file_name().and_then(|name| name.to_str()), of.file_name().and_then(|name| name.to_str()));
-    let (Some(name), Some(of_name)) = names else { return false };
-    if path.parent() != of.parent() {
-        return false;
-    }
+/// Lists the paths of which a rotation may have made `path`: `log` of `log.1`, `log-20261120` and `log.1.gz`, and `app.log` of
+/// `app-20261120.log`.
+fn rotated_from(path: &Path) -> Vec<PathBuf> {
+    let Some(name) = path.file_name().and_then(|name| name.to_str()) else { return Vec::new() };
     let name = name.strip_suffix(".gz").unwrap_or(name);
-    let is_number = |rest: &str| {
-        let rest = rest.strip_prefix(['.', '-', '_']).unwrap_or_default();
-        rest.starts_with(|c: char| c.is_ascii_digit()) || rest == "old"
-    };
-    let before_extension = of_name
-        .rsplit_once('.')
-        .and_then(|(stem, extension)| name.strip_prefix(stem)?.strip_suffix(extension)?.strip_suffix('.'));
-    name.strip_prefix(of_name).or(before_extension).is_some_and(is_number)
+    let mut names = Vec::new();
+    for (at, _) in name.match_indices(['.', '-', '_']).filter(|(at, _)| *at > 0) {
+        let rest = &name[at + 1..];
+        if rest.starts_with(|c: char| c.is_ascii_digit()) || rest == "old" {
+            names.push(name[..at].to_owned());
+            let extensions = rest.match_indices('.').map(|(dot, _)| [&name[..at], &rest[dot..]].concat());
+            names.extend(extensions);
+        }
+    }
+    names.into_iter().map(|name| path.with_file_name(name)).collect()
 }
 
 /// Lists the files that a rotation made of the file at `path`, the oldest first.
@@ -258,7 +257,7 @@ pub(crate) fn rotated(path: &Path) -> Vec<PathBuf> {
         .flatten()
         .flatten()
         .map(|entry| entry.path())
-        .filter(|candidate| is_rotated_name(candidate, &path))
+        .filter(|candidate| rotated_from(candidate).contains(&path))
         .filter_map(|path| Some((path.metadata().ok().filter(fs::Metadata::is_file)?.modified().ok()?, path)))
         .collect();
     // Of files of the same moment, `log.2` is older than `log.1`.
@@ -266,11 +265,10 @@ pub(crate) fn rotated(path: &Path) -> Vec<PathBuf> {
     found.into_iter().map(|(_, path)| path).collect()
 }
 
-/// Returns whether `path` is one of the files that a rotation made of a file that is there.
+/// Returns whether a rotation made `path` of a file that is there.
 pub(crate) fn is_rotated(path: &Path) -> bool {
     let path = path.canonicalize().unwrap_or_else(|_| path.to_owned());
-    let entries = path.parent().and_then(|folder| fs::read_dir(folder).ok());
-    entries.into_iter().flatten().flatten().any(|entry| is_rotated_name(&path, &entry.path()))
+    rotated_from(&path).iter().any(|path| path.exists())
 }
 
 #[cfg(test)]
@@ -287,7 +285,7 @@ mod tests {
             ("/l/app-20261120.log", "/l/app.log"),
             ("/l/log.old", "/l/log"),
         ] {
-            assert!(is_rotated_name(Path::new(name), Path::new(of)), "{name} of {of}");
+            assert!(rotated_from(Path::new(name)).contains(&PathBuf::from(of)), "{name} of {of}");
         }
         for (name, of) in [
             ("/l/log", "/l/log"),
@@ -298,7 +296,7 @@ mod tests {
             ("/l/app.log", "/l/app"),
             ("/l/app-b.log", "/l/app.log"),
         ] {
-            assert!(!is_rotated_name(Path::new(name), Path::new(of)), "{name} of {of}");
+            assert!(!rotated_from(Path::new(name)).contains(&PathBuf::from(of)), "{name} of {of}");
         }
     }
 }

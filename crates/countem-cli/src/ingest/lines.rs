@@ -61,11 +61,12 @@ impl Lines {
         self.filled > 0
     }
 
-    /// Returns the last bytes before [`seen`](Self::seen).
-    pub(crate) fn recent(&self) -> Vec<u8> {
+    /// Returns the last bytes before [`seen`](Self::seen), and their position.
+    pub(crate) fn recent(&self) -> (u64, Vec<u8>) {
         let mut recent = self.recent.clone();
         recent.extend_from_slice(&self.buffer[self.filled.saturating_sub(RECENT)..self.filled]);
-        recent.split_off(recent.len().saturating_sub(RECENT))
+        let recent = recent.split_off(recent.len().saturating_sub(RECENT));
+        (self.seen() - recent.len() as u64, recent)
     }
 
     /// Reads until there is a block, `None` when the stream has no more for now. `spare` is memory to use again.
@@ -158,7 +159,8 @@ mod tests {
             spare = block.memory;
         }
         assert_eq!(lines.seen(), bytes.len() as u64);
-        assert_eq!(lines.recent(), bytes[bytes.len().saturating_sub(RECENT)..]);
+        let at = bytes.len().saturating_sub(RECENT);
+        assert_eq!(lines.recent(), (at as u64, bytes[at..].to_vec()));
         out
     }
 

@@ -9,6 +9,7 @@ mod forgotten;
 mod formats;
 mod generator;
 mod harness;
+mod histories;
 mod ingest;
 mod once;
 mod quarantine;

@@ -3,6 +3,7 @@
 mod conformance;
 mod creation;
 mod faults;
+mod marks;
 mod partitions;
 mod quarantine;
 mod rollback;

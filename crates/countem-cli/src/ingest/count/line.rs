@@ -74,6 +74,13 @@ impl LineCounter {
         self.table.len()
     }
 
+    /// Returns the approximate size of a batch of all counters that are not drained yet.
+    pub(super) fn batch_bytes(&self) -> usize {
+        const FIXED: usize = 64;
+        let buckets = self.caches.iter().map(|cache| cache.schedule().periods().len()).max().unwrap_or(1);
+        (self.table.len() * FIXED + self.table.deltas().name_bytes()) * buckets
+    }
+
     /// Returns the counted deltas and empties the table.
     pub(super) fn drain(&mut self) -> Deltas {
         self.weight = 0;
