@@ -77,7 +77,8 @@ impl LineCounter {
     /// Returns the approximate size of a batch of all counters that are not drained yet.
     pub(super) fn batch_bytes(&self) -> usize {
         const FIXED: usize = 64;
-        let buckets = self.caches.iter().map(|cache| cache.schedule().periods().len()).max().unwrap_or(1);
+        let buckets =
+            self.caches.iter().map(|cache| cache.schedule().periods(Timestamp::MAX).len()).max().unwrap_or(1);
         (self.table.len() * FIXED + self.table.deltas().name_bytes()) * buckets
     }
 
