@@ -1,6 +1,10 @@
 //! Names of collections and metrics, validated on construction.
 
+mod fitted;
+
 use std::{fmt, str::FromStr, sync::Arc};
+
+pub use self::fitted::Fitted;
 
 /// Metric that receives the increments beyond the cardinality cap of a (collection, bucket), so that the
 /// total of the bucket stays exact.

@@ -47,7 +47,6 @@ impl Wanted {
     }
 }
 
-#[cfg(test)]
 impl<'a> FromIterator<&'a str> for Wanted {
     fn from_iter<I: IntoIterator<Item = &'a str>>(names: I) -> Self {
         let mut wanted = Self::default();

@@ -1,17 +1,23 @@
 //! Formats of lines.
 
+mod columns;
 mod combined;
+mod detect;
+mod logfmt;
 mod ndjson;
+mod pattern;
 mod regex;
-mod tsv;
+mod syslog;
 
 use self::{
+    columns::{Columns, Layout as ColumnLayout},
     combined::{COMBINED, COMMON, Combined},
+    logfmt::Logfmt,
     ndjson::Ndjson,
     regex::Regex,
-    tsv::Tsv,
+    syslog::Syslog,
 };
-use crate::{DefinitionError, Reject, Span, Wanted};
+use crate::{DefinitionError, Reject, Span, TimeFormat, Wanted};
 
 /// A format that is known by a name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,18 +28,63 @@ pub enum Kind {
     Common,
     /// A JSON object in each line.
     Ndjson,
+    /// JSON as `journalctl -o json` writes it.
+    Journald,
+    /// Pairs of keys and values.
+    Logfmt,
+    /// RFC 5424 and RFC 3164.
+    Syslog,
+    /// W3C extended: IIS and CloudFront.
+    W3c,
+    /// Columns between commas.
+    Csv,
     /// Columns between tabs.
     Tsv,
 }
 
 impl Kind {
     /// Every kind with its name and what it reads.
-    pub const ALL: [(Self, &'static str, &'static str); 4] = [
+    pub const ALL: [(Self, &'static str, &'static str); 9] = [
         (Self::Combined, "combined", "Apache and nginx access logs with referer and agent"),
         (Self::Common, "common", "Access logs without referer and agent"),
         (Self::Ndjson, "ndjson", "One JSON object per line; fields are `{key}` or pointers `{/a/b}`"),
+        (Self::Journald, "journald", "The same as `journalctl -o json` writes it"),
+        (Self::Logfmt, "logfmt", "`key=value` pairs; fields are keys"),
+        (
+            Self::Syslog,
+            "syslog",
+            "RFC 5424 and RFC 3164; fields are pri facility severity time host app pid msgid message",
+        ),
+        (Self::W3c, "w3c", "W3C extended, of IIS and CloudFront; fields are those of the `#Fields:` line"),
+        (Self::Csv, "csv", "Columns between commas; fields are `{1}`, `{2}` or names with `--header`"),
         (Self::Tsv, "tsv", "Columns between tabs; fields are `{1}`, `{2}` or names with `--header`"),
     ];
+
+    /// Returns the name, as `--format` has it.
+    pub fn name(self) -> &'static str {
+        Self::ALL.iter().find(|(kind, ..)| *kind == self).map_or("", |(_, name, _)| name)
+    }
+
+    /// Returns the kind of which all lines of `sample` are, `None` where that is not clear. An incomplete last line is ignored.
+    pub fn detect(sample: &[u8]) -> Option<Self> {
+        detect::kind(sample)
+    }
+
+    /// Returns the fields that hold the time of a line, and its notation, where the format fixes them.
+    pub fn time(self) -> Option<(&'static str, TimeFormat)> {
+        match self {
+            Self::Combined | Self::Common => Some(("time", TimeFormat::Clf)),
+            Self::Journald => Some(("__REALTIME_TIMESTAMP", TimeFormat::Unix { digits: 6 })),
+            Self::Syslog => Some(("time", TimeFormat::Auto)),
+            Self::W3c => Some(("date time", TimeFormat::Auto)),
+            Self::Ndjson | Self::Logfmt | Self::Csv | Self::Tsv => None,
+        }
+    }
+
+    /// Tells whether the standard of the format says that times are in UTC.
+    pub fn is_in_utc(self) -> bool {
+        self == Self::W3c
+    }
 }
 
 /// Finds the wanted fields of a line.
@@ -44,8 +95,12 @@ pub struct Format(Layout);
 enum Layout {
     Combined(Combined),
     Ndjson(Ndjson),
-    Tsv(Tsv),
+    Logfmt(Logfmt, Wanted),
+    Syslog(Syslog),
+    Columns(Columns, Wanted),
     Regex(Regex),
+    /// A regular expression made of a server's format string.
+    Pattern(Regex),
 }
 
 impl Format {
@@ -54,15 +109,24 @@ impl Format {
     /// # Errors
     /// A [`DefinitionError`] that lists the available fields when the format cannot have one of them.
     pub fn new(kind: Kind, header: bool, wanted: &Wanted) -> Result<Self, DefinitionError> {
-        if header && kind != Kind::Tsv {
-            return Err(DefinitionError::new("`--header` goes with `--format tsv`").into());
+        let columns = match kind {
+            Kind::Csv => Some(ColumnLayout::Csv),
+            Kind::Tsv => Some(ColumnLayout::Tsv),
+            _ => None,
+        };
+        // The names of W3C columns always come with the file.
+        if header && columns.is_none() && kind != Kind::W3c {
+            return Err(DefinitionError::new("`--header` goes with `--format csv` and `tsv`"));
         }
-        Ok(Self(match kind {
-            Kind::Combined => Layout::Combined(Combined::new(&COMBINED, wanted)?),
-            Kind::Common => Layout::Combined(Combined::new(&COMMON, wanted)?),
-            Kind::Ndjson => Layout::Ndjson(Ndjson::new(wanted)?),
-            Kind::Tsv if header => Layout::Tsv(Tsv::with_header(wanted)),
-            Kind::Tsv => Layout::Tsv(Tsv::numbered(wanted)?),
+        Ok(Self(match (kind, columns) {
+            (_, Some(layout)) if header => Layout::Columns(Columns::with_header(layout), wanted.clone()),
+            (_, Some(layout)) => Layout::Columns(Columns::numbered(layout, wanted)?, wanted.clone()),
+            (Kind::Combined, _) => Layout::Combined(Combined::new(&COMBINED, wanted)?),
+            (Kind::Common, _) => Layout::Combined(Combined::new(&COMMON, wanted)?),
+            (Kind::Logfmt, _) => Layout::Logfmt(Logfmt::default(), wanted.clone()),
+            (Kind::Syslog, _) => Layout::Syslog(Syslog::new(wanted)?),
+            (Kind::W3c, _) => Layout::Columns(Columns::with_directives(), wanted.clone()),
+            _ => Layout::Ndjson(Ndjson::new(wanted)?),
         }))
     }
 
@@ -74,20 +138,29 @@ impl Format {
         Ok(Self(Layout::Regex(Regex::new(pattern, wanted)?)))
     }
 
+    /// Prepares to find `wanted` in lines that a server writes with the format string `text`: nginx's `log_format` or Apache's
+    /// `LogFormat`. The fields have the names of the combined format, others those of their variables.
+    ///
+    /// # Errors
+    /// A [`DefinitionError`] when the text is no format string, or has no such field.
+    pub fn server(text: &str, wanted: &Wanted) -> Result<Self, DefinitionError> {
+        Ok(Self(Layout::Pattern(Regex::new(&pattern::pattern(text)?, wanted)?)))
+    }
+
     /// Returns whether `pattern` has a group called `name`.
     pub fn regex_has_group(pattern: &str, name: &str) -> bool {
         regex::has_group(pattern, name)
     }
 
-    /// Returns the text that stands for a field which a line lacks, `None` where such a line is rejected.
+    /// Returns the text that stands for a field which a line lacks, `None` where a template that needs it is skipped.
     #[inline]
     pub fn absent(&self) -> Option<&'static str> {
-        matches!(self.0, Layout::Combined(_)).then_some("-")
+        matches!(self.0, Layout::Combined(_) | Layout::Pattern(_)).then_some("-")
     }
 
     /// Returns whether the first line of every file names the columns.
     pub fn has_header(&self) -> bool {
-        matches!(&self.0, Layout::Tsv(tsv) if tsv.has_header())
+        matches!(&self.0, Layout::Columns(columns, _) if columns.has_header())
     }
 
     /// Reads the names of the columns from the first line of a file.
@@ -96,7 +169,7 @@ impl Format {
     /// A [`DefinitionError`] that lists the columns when a wanted one is not among them.
     pub fn read_header(&mut self, line: &[u8], wanted: &Wanted) -> Result<(), DefinitionError> {
         match &mut self.0 {
-            Layout::Tsv(tsv) => tsv.read_header(line, wanted),
+            Layout::Columns(columns, _) => columns.read_header(line, wanted),
             _ => Ok(()),
         }
     }
@@ -110,8 +183,10 @@ impl Format {
         match &mut self.0 {
             Layout::Combined(combined) => combined.read(line, spans).map(|()| line),
             Layout::Ndjson(ndjson) => ndjson.read(line, spans),
-            Layout::Tsv(tsv) => tsv.read(line, spans).map(|()| line),
-            Layout::Regex(regex) => regex.read(line, spans).map(|()| line),
+            Layout::Logfmt(logfmt, wanted) => logfmt.read(line, wanted, spans),
+            Layout::Syslog(syslog) => syslog.read(line, spans),
+            Layout::Columns(columns, wanted) => columns.read(line, wanted, spans),
+            Layout::Regex(regex) | Layout::Pattern(regex) => regex.read(line, spans).map(|()| line),
         }
     }
 }
@@ -130,12 +205,19 @@ mod tests {
         let json = wanted(&["a", "/b/0", "/b/c~1d", "time"]);
         let columns = wanted(&["1", "3"]);
         let groups = wanted(&["x", "1"]);
+        let system = wanted(&["severity", "time", "app", "pid", "message"]);
+        let server = wanted(&["x", "time", "path"]);
         vec![
             (Format::new(Kind::Common, false, &log).unwrap(), log.clone()),
             (Format::new(Kind::Combined, false, &all).unwrap(), all),
-            (Format::new(Kind::Ndjson, false, &json).unwrap(), json),
-            (Format::new(Kind::Tsv, false, &columns).unwrap(), columns),
+            (Format::new(Kind::Ndjson, false, &json).unwrap(), json.clone()),
+            (Format::new(Kind::Tsv, false, &columns).unwrap(), columns.clone()),
+            (Format::new(Kind::Csv, false, &columns).unwrap(), columns.clone()),
+            (Format::new(Kind::Logfmt, false, &json).unwrap(), json),
+            (Format::new(Kind::Syslog, false, &system).unwrap(), system),
+            (Format::new(Kind::W3c, false, &columns).unwrap(), columns),
             (Format::regex("(?<x>a+)|b(c)?", &groups).unwrap(), groups),
+            (Format::server("$x [$time_local] \"$request\"", &server).unwrap(), server),
         ]
     }
 
@@ -156,7 +238,9 @@ mod tests {
             at in any::<prop::sample::Index>(), byte in any::<u8>(), cut in any::<prop::sample::Index>(),
         ) {
             let log = br#"::1 - jo doe [17/May/2015:10:05:03 +0200] "GET /a?b HTTP/1.1" 200 12 "a \" b" "c""#;
-            for good in [&log[..], br#"{"a":1,"b":{"c/d":"x\n\u00e9"},"time":[1,2]}"#] {
+            let json = br#"{"a":1,"b":{"c/d":"x\n\u00e9"},"time":[1,2]}"#;
+            let syslog = br#"<165>1 2003-10-11T22:14:15.003Z host app 4711 ID47 [a@1 k="v]"] a=1 time="x\"" "#;
+            for good in [&log[..], json, syslog, b"<34>Oct 11 22:14:15 host su[12]: x", b"a,\"b\"\"\",c"] {
                 let mut line = good.to_vec();
                 let at = at.index(line.len());
                 line[at] = byte;

@@ -2,7 +2,7 @@
 
 use countem_core::{CollectionName, MetricName};
 
-use crate::{DefinitionError, Reject, Span, Wanted};
+use crate::{DefinitionError, Span, Wanted, function::Function};
 
 /// A collection and a pattern for the name of a metric.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -14,17 +14,14 @@ pub struct Template {
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Part {
     Literal(String),
-    /// Index of a wanted field.
-    Field(usize),
+    /// Index of a wanted field, and the functions that are applied to its value one after the other.
+    Field(usize, Vec<Function>),
 }
 
 impl Template {
-    /// A field that is part of the metric's name is not UTF-8.
-    pub const NOT_UTF8: Reject = Reject::Metric("metric name would not be UTF-8");
-
     /// Reads `collection:{template}` and adds the fields it names to `wanted`.
     ///
-    /// `{{` and `}}` stand for single braces.
+    /// `{{` and `}}` stand for single braces. Functions may follow a field, as in `{path|path_prefix(2)|lower}`.
     ///
     /// # Errors
     /// A [`DefinitionError`] with the reason.
@@ -46,30 +43,47 @@ impl Template {
         &self.collection
     }
 
-    /// Makes the name of the metric from the fields that `spans` find in `text`. A missing field reads `absent`.
+    /// Makes the name of the metric from the fields that `spans` find in `text`. A missing field reads `absent`, an empty one `-`.
+    ///
+    /// The name may break the rules of metric names; [`MetricName::fit`] then gives the nearest one.
     ///
     /// # Errors
-    /// A field is missing and nothing stands for it, or the name would not be UTF-8.
+    /// Index of a field that is missing, and for which nothing stands.
     #[inline]
-    pub fn render<'a>(
+    pub fn render(
         &self,
         text: &[u8],
         spans: &[Span],
         absent: Option<&'static str>,
-        out: &'a mut Vec<u8>,
-    ) -> Result<&'a str, Reject> {
+        out: &mut Vec<u8>,
+    ) -> Result<(), usize> {
         out.clear();
         for part in &self.parts {
             match part {
                 Part::Literal(literal) => out.extend_from_slice(literal.as_bytes()),
-                Part::Field(field) => {
-                    let value = spans[*field].of(text).or(absent.map(str::as_bytes));
-                    out.extend_from_slice(value.ok_or(Reject::Missing(*field))?);
+                Part::Field(field, functions) => {
+                    let value = spans[*field].of(text).or(absent.map(str::as_bytes)).ok_or(*field)?;
+                    let value = if value.is_empty() { b"-" } else { value };
+                    match &functions[..] {
+                        [] => out.extend_from_slice(value),
+                        [only] => only.apply(value, out),
+                        several => apply_all(several, value, out),
+                    }
                 }
             }
         }
-        str::from_utf8(out).map_err(|_| Self::NOT_UTF8)
+        Ok(())
     }
+}
+
+#[cold]
+fn apply_all(functions: &[Function], value: &[u8], out: &mut Vec<u8>) {
+    let result = functions.iter().fold(value.to_vec(), |value, function| {
+        let mut result = Vec::new();
+        function.apply(&value, &mut result);
+        result
+    });
+    out.extend_from_slice(&result);
 }
 
 fn parse_parts(template: &str, wanted: &mut Wanted) -> Result<Vec<Part>, String> {
@@ -88,13 +102,15 @@ fn parse_parts(template: &str, wanted: &mut Wanted) -> Result<Vec<Part>, String>
         } else {
             let (name, after) =
                 rest.split_once('}').ok_or("a `{` without its `}`; write `{{` for the character")?;
-            if name.is_empty() || name.contains('{') {
-                return Err(format!("`{{{name}}}` names no field"));
-            }
+            let mut names = name.split('|').map(str::trim);
+            let field = names.next().filter(|field| !field.is_empty() && !name.contains('{'));
+            let field = field.ok_or_else(|| format!("`{{{name}}}` names no field"))?;
+            let functions =
+                names.map(Function::parse).collect::<Result<_, _>>().map_err(|error| error.to_string())?;
             if !literal.is_empty() {
                 parts.push(Part::Literal(std::mem::take(&mut literal)));
             }
-            parts.push(Part::Field(wanted.index_of(name)));
+            parts.push(Part::Field(wanted.index_of(field), functions));
             rest = after;
         }
     }
@@ -112,14 +128,15 @@ mod tests {
     use super::*;
     use crate::{Format, Kind};
 
-    fn render(template: &str, line: &str) -> Result<String, Reject> {
+    fn render(template: &str, line: &str) -> Result<String, usize> {
         let mut wanted = Wanted::default();
         let template = Template::parse(template, &mut wanted).unwrap();
         let mut format = Format::new(Kind::Tsv, false, &wanted).unwrap();
         let mut spans = vec![Span::MISSING; wanted.names().len()];
         let mut out = Vec::new();
-        let text = format.read(line.as_bytes(), &mut spans)?;
-        template.render(text, &spans, None, &mut out).map(str::to_owned)
+        let text = format.read(line.as_bytes(), &mut spans).unwrap();
+        template.render(text, &spans, None, &mut out)?;
+        Ok(String::from_utf8(out).unwrap())
     }
 
     #[test]
@@ -129,7 +146,9 @@ mod tests {
         assert_eq!(render("web:total", "a").unwrap(), "total");
         assert_eq!(render("web:{{{1}}} }}{{", "a").unwrap(), "{a} }{");
         assert_eq!(render("web:a:b {1}", "x").unwrap(), "a:b x");
-        assert_eq!(render("web:{3}", "a"), Err(Reject::Missing(0)));
+        assert_eq!(render("web:{1}|{2}", "a\t").unwrap(), "a|-");
+        assert_eq!(render("web:{1|path_prefix(1)|lower} x", "/A/b").unwrap(), "/a x");
+        assert_eq!(render("web:{3}", "a"), Err(0));
     }
 
     #[test]
@@ -144,6 +163,8 @@ mod tests {
             ("web:a}", "without its `{`"),
             ("web:{}", "names no field"),
             ("web:{a{b}", "names no field"),
+            ("web:{|lower}", "names no field"),
+            ("web:{a|upper}", "is no function"),
             ("web:a\nb", "metric name"),
         ] {
             let error = Template::parse(bad, &mut Wanted::default()).unwrap_err().to_string();

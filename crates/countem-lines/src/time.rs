@@ -1,25 +1,31 @@
 //! Reading the times of lines.
 
 mod clf;
+mod text;
 
 use jiff::{Timestamp, civil::DateTime, fmt::strtime, tz::TimeZone};
 
-use self::clf::Clf;
-use crate::DefinitionError;
+use self::{
+    clf::Clf,
+    text::{Written, in_year, nearest},
+};
+use crate::{DefinitionError, number::Decimal};
 
 /// Notation of times, the value of `--time-format`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TimeFormat {
     /// `17/May/2015:10:05:03 +0000`
     Clf,
-    /// RFC 3339, `20150517` or `20150517100503`, or a number of seconds or milliseconds since 1970.
+    /// Any text that is clearly a time, `20150517`, `20150517100503`, or a number of seconds, milliseconds, microseconds or
+    /// nanoseconds since 1970, told apart by magnitude: from 1e8, 1e11, 1e14 and 1e17.
     Auto,
-    /// RFC 3339 or ISO 8601; without an offset in the configured zone.
+    /// RFC 3339 or ISO 8601; without an offset in the zone of the lines.
     Rfc3339,
-    /// Seconds since 1970, with or without a fraction.
-    Unix,
-    /// Milliseconds since 1970.
-    UnixMillis,
+    /// A number that counts units of `10^-digits` seconds since 1970, with or without a fraction.
+    Unix {
+        /// 0 for seconds, 3 for milliseconds, 6 for microseconds, 9 for nanoseconds.
+        digits: u32,
+    },
     /// A pattern of `strptime`.
     Strptime(String),
 }
@@ -29,10 +35,25 @@ pub enum TimeFormat {
 pub struct Times {
     format: TimeFormat,
     zone: TimeZone,
+    /// Present time: a time without a year is in the year that brings it nearest to this.
+    now: DateTime,
+    /// Year of times without one, instead.
+    year: Option<i16>,
     clf: Clf,
     last_text: Vec<u8>,
     last: Option<i64>,
 }
+
+/// Notations with a name, as `--time-format` has them.
+const NAMED: [(&str, TimeFormat); 7] = [
+    ("auto", TimeFormat::Auto),
+    ("rfc3339", TimeFormat::Rfc3339),
+    ("unix", TimeFormat::Unix { digits: 0 }),
+    ("unix-millis", TimeFormat::Unix { digits: 3 }),
+    ("unix-micros", TimeFormat::Unix { digits: 6 }),
+    ("unix-nanos", TimeFormat::Unix { digits: 9 }),
+    ("clf", TimeFormat::Clf),
+];
 
 impl TimeFormat {
     /// Reads the value of `--time-format`.
@@ -40,28 +61,30 @@ impl TimeFormat {
     /// # Errors
     /// A [`DefinitionError`] when it is neither a known word nor a usable pattern.
     pub fn parse(text: &str) -> Result<Self, DefinitionError> {
-        Ok(match text {
-            "auto" => Self::Auto,
-            "clf" => Self::Clf,
-            "rfc3339" => Self::Rfc3339,
-            "unix" => Self::Unix,
-            "unix-millis" => Self::UnixMillis,
-            pattern if pattern.contains('%') => Self::Strptime(check_pattern(pattern)?),
-            other => {
-                let known = "auto, rfc3339, unix, unix-millis, clf or a pattern such as `%Y-%m-%d %H:%M:%S`";
-                return Err(
-                    DefinitionError::new(format!("`{other}` is no time format: expected {known}")).into()
-                );
-            }
-        })
+        if let Some((_, format)) = NAMED.iter().find(|(name, _)| *name == text) {
+            return Ok(format.clone());
+        }
+        if text.contains('%') {
+            return check_pattern(text).map(Self::Strptime);
+        }
+        let names = NAMED.map(|(name, _)| name).join(", ");
+        let expected = format!("{names} or a pattern such as `%Y-%m-%d %H:%M:%S`");
+        Err(DefinitionError::new(format!("`{text}` is no time format: expected {expected}")))
     }
 }
 
 impl Times {
-    /// Prepares to read times written as `format`; those without an offset are in `zone`.
-    pub fn new(format: TimeFormat, zone: TimeZone) -> Self {
+    /// Prepares to read times written as `format`; those without an offset are in `zone`, those without a year near `now`.
+    pub fn new(format: TimeFormat, zone: TimeZone, now: Timestamp) -> Self {
+        let now = zone.to_datetime(now);
         // The empty text is no time in any format, so the initial memory is right.
-        Self { format, zone, clf: Clf::default(), last_text: Vec::new(), last: None }
+        Self { format, zone, now, year: None, clf: Clf::default(), last_text: Vec::new(), last: None }
+    }
+
+    /// Takes times without a year to be in `year`.
+    #[must_use]
+    pub fn in_year(self, year: Option<i16>) -> Self {
+        Self { year, ..self }
     }
 
     /// Returns the second since 1970 that `text` lies in, `None` when it is no time.
@@ -80,44 +103,53 @@ impl Times {
 
     #[inline(never)]
     fn parse(&self, text: &str) -> Option<i64> {
-        let moment = match &self.format {
+        let written = match &self.format {
             TimeFormat::Clf => return None,
-            TimeFormat::Auto if is_number(text) => match compact(text) {
-                Some(civil) => self.civil(civil)?,
-                None => number(text)?,
+            TimeFormat::Unix { digits } => {
+                return Decimal::parse(text)?.second_of(*digits).filter(is_storable);
+            }
+            TimeFormat::Auto => match (compact(text), Decimal::parse(text)) {
+                (Some(civil), _) => Written::Civil(civil),
+                (None, Some(number)) => return number.second().filter(is_storable),
+                (None, None) => text::read(text)?,
             },
-            TimeFormat::Auto | TimeFormat::Rfc3339 => self.rfc3339(text)?,
-            TimeFormat::Unix => seconds(text)?,
-            TimeFormat::UnixMillis => Timestamp::from_millisecond(text.parse().ok()?).ok()?,
-            TimeFormat::Strptime(pattern) => self.strptime(pattern, text)?,
+            TimeFormat::Rfc3339 => text::iso(text)?,
+            TimeFormat::Strptime(pattern) => strptime(pattern, text)?,
         };
-        Some(floor(moment))
-    }
-
-    fn rfc3339(&self, text: &str) -> Option<Timestamp> {
-        text.parse().ok().or_else(|| self.civil(text.parse().ok()?))
-    }
-
-    fn strptime(&self, pattern: &str, text: &str) -> Option<Timestamp> {
-        let parsed = strtime::parse(pattern, text).ok()?;
-        parsed.to_timestamp().ok().or_else(|| {
-            let date = parsed.to_date().ok()?;
-            let time = parsed.to_time().unwrap_or(jiff::civil::Time::midnight());
-            self.civil(date.to_datetime(time))
-        })
-    }
-
-    fn civil(&self, civil: DateTime) -> Option<Timestamp> {
-        Some(self.zone.to_ambiguous_zoned(civil).compatible().ok()?.timestamp())
+        let civil = match written {
+            Written::Moment(moment) => return Some(floor(moment)),
+            Written::Civil(civil) => civil,
+            Written::WithoutYear(civil) => match self.year {
+                Some(year) => in_year(civil, year)?,
+                None => nearest(civil, self.now)?,
+            },
+        };
+        Some(floor(self.zone.to_ambiguous_zoned(civil).compatible().ok()?.timestamp()))
     }
 }
 
-/// The last second of the year 9999. A larger number counts milliseconds, since no counter is stored for such a year.
-const LAST_SECOND: i64 = 253_402_300_799;
+/// Tells whether counters can be stored for the year of `second`.
+fn is_storable(second: &i64) -> bool {
+    Timestamp::from_second(*second).is_ok()
+}
 
-fn is_number(text: &str) -> bool {
-    let digits = text.strip_prefix('-').unwrap_or(text);
-    !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit() || b == b'.')
+/// A year that stands for none in a pattern without one; a leap year.
+const NO_YEAR: i16 = 2000;
+
+fn strptime(pattern: &str, text: &str) -> Option<Written> {
+    let mut parsed = strtime::parse(pattern, text).ok()?;
+    if let Ok(moment) = parsed.to_timestamp() {
+        return Some(Written::Moment(moment));
+    }
+    let time = parsed.to_time().unwrap_or(jiff::civil::Time::midnight());
+    if let Ok(date) = parsed.to_date() {
+        return Some(Written::Civil(date.to_datetime(time)));
+    }
+    if parsed.year().is_some() {
+        return None;
+    }
+    parsed.set_year(Some(NO_YEAR)).ok()?;
+    Some(Written::WithoutYear(parsed.to_date().ok()?.to_datetime(time)))
 }
 
 /// Reads a date, or a date and a time, in digits alone. As numbers they would be seconds before 1973, or milliseconds after
@@ -133,24 +165,6 @@ fn compact(text: &str) -> Option<DateTime> {
     is_likely.then(|| date.to_datetime(parsed.to_time().unwrap_or(jiff::civil::Time::midnight())))
 }
 
-fn number(text: &str) -> Option<Timestamp> {
-    match text.parse::<i64>() {
-        Ok(n) if n.abs() > LAST_SECOND => Timestamp::from_millisecond(n).ok(),
-        _ => seconds(text),
-    }
-}
-
-/// Reads seconds exactly: a float would move times near midnight.
-fn seconds(text: &str) -> Option<Timestamp> {
-    let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
-    if !fraction.bytes().all(|b| b.is_ascii_digit()) {
-        return None;
-    }
-    let second: i64 = whole.parse().ok()?;
-    let before = whole.starts_with('-') && fraction.bytes().any(|b| b != b'0');
-    Timestamp::from_second(second.checked_sub(i64::from(before))?).ok()
-}
-
 fn floor(moment: Timestamp) -> i64 {
     moment.as_second() - i64::from(moment.subsec_nanosecond() < 0)
 }
@@ -161,11 +175,11 @@ fn check_pattern(pattern: &str) -> Result<String, DefinitionError> {
         |why: String| DefinitionError::new(format!("cannot understand `--time-format {pattern}`: {why}"));
     let sample = Timestamp::UNIX_EPOCH.to_zoned(TimeZone::UTC);
     let text = strtime::format(pattern, &sample).map_err(|error| refuse(error.to_string()))?;
-    let parsed = strtime::parse(pattern, &text).map_err(|error| refuse(error.to_string()))?;
-    if parsed.to_timestamp().is_err() && parsed.to_date().is_err() {
-        return Err(refuse("it does not say the day".to_owned()).into());
+    strtime::parse(pattern, &text).map_err(|error| refuse(error.to_string()))?;
+    match strptime(pattern, &text) {
+        Some(_) => Ok(pattern.to_owned()),
+        None => Err(refuse("it does not say the day".to_owned())),
     }
-    Ok(pattern.to_owned())
 }
 
 #[cfg(test)]
@@ -176,7 +190,8 @@ mod tests {
 
     fn read(format: &str, text: &str) -> Option<String> {
         let zone = TimeZone::get("Europe/Berlin").unwrap();
-        let second = Times::new(TimeFormat::parse(format).unwrap(), zone).second(text.as_bytes())?;
+        let second = Times::new(TimeFormat::parse(format).unwrap(), zone, Timestamp::UNIX_EPOCH)
+            .second(text.as_bytes())?;
         Some(Timestamp::from_second(second).unwrap().to_string())
     }
 
@@ -189,7 +204,12 @@ mod tests {
             ("auto", "1431857103", "2015-05-17T10:05:03Z"),
             ("auto", "20150517", "2015-05-16T22:00:00Z"),
             ("auto", "20150517100503", "2015-05-17T08:05:03Z"),
-            ("auto", "20151301", "1970-08-22T05:35:01Z"),
+            ("auto", "1431857103999999", "2015-05-17T10:05:03Z"),
+            ("unix", "20151301", "1970-08-22T05:35:01Z"),
+            ("unix", "1.431857103e9", "2015-05-17T10:05:03Z"),
+            ("unix-millis", "1431857103999.5", "2015-05-17T10:05:03Z"),
+            ("unix-nanos", "1431857103999999999", "2015-05-17T10:05:03Z"),
+            ("%b %d %H:%M:%S", "Dec 31 23:00:00", "1969-12-31T22:00:00Z"),
             ("auto", "1431857103.75", "2015-05-17T10:05:03Z"),
             ("auto", "1431857103999", "2015-05-17T10:05:03Z"),
             ("rfc3339", "2015-05-17T10:05:03Z", "2015-05-17T10:05:03Z"),
@@ -215,11 +235,13 @@ mod tests {
             ("auto", "2015-02-30T00:00:00Z"),
             ("auto", "1.2.3"),
             ("auto", "."),
-            ("auto", "99999999999999999999"),
+            ("auto", "100000000000000000000"),
             ("rfc3339", "1431857103"),
             ("unix", "1431857103Z"),
-            ("unix", "1e9"),
-            ("unix-millis", "1.5"),
+            ("auto", "20151301"),
+            ("auto", "42"),
+            ("unix", "1e99"),
+            ("unix", "nan"),
             ("clf", "17/Foo/2015:10:05:03 +0000"),
         ] {
             assert_eq!(read(format, text), None, "{text:?} as {format}");
@@ -235,7 +257,7 @@ mod tests {
 
     #[test]
     fn failed_time_does_not_return_the_last_one() {
-        let mut times = Times::new(TimeFormat::Auto, TimeZone::UTC);
+        let mut times = Times::new(TimeFormat::Auto, TimeZone::UTC, Timestamp::UNIX_EPOCH);
         assert!(times.second(b"1431857103").is_some());
         assert_eq!(times.second(b"x"), None);
         assert_eq!(times.second(b""), None);
@@ -246,7 +268,7 @@ mod tests {
         #[test]
         fn no_bytes_make_a_time_format_panic(text in prop::collection::vec(any::<u8>(), 0..40)) {
             for format in ["auto", "rfc3339", "unix", "unix-millis", "clf", "%Y-%m-%d %H:%M:%S"] {
-                Times::new(TimeFormat::parse(format).unwrap(), TimeZone::UTC).second(&text);
+                Times::new(TimeFormat::parse(format).unwrap(), TimeZone::UTC, Timestamp::UNIX_EPOCH).second(&text);
             }
         }
     }

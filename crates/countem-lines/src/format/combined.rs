@@ -4,9 +4,12 @@
 //! host ident user [17/May/2015:10:05:03 +0000] "GET /path?query HTTP/1.1" 200 203023 "referer" "agent"
 //! ```
 //!
+//! A virtual host, a prefix of a log collector or a list of proxies may come first, see [`head`].
 //! Texts stay as they were logged: `\"` in an agent is two characters of its value. An absent value is `-`, as the
 //! server itself writes it. A last text that is cut off by the end of the line is accepted, because servers cut lines
 //! although they served the request.
+
+mod head;
 
 use memchr::{memchr, memchr2, memrchr};
 
@@ -31,24 +34,25 @@ pub(super) static COMBINED: Flavor =
 pub(super) static COMMON: Flavor =
     Flavor { refusal: "not in common log format", fields: FIELDS.split_at(REFERER).0, quoted_tail: false };
 
-static FIELDS: [&str; 14] = [
-    "host", "ident", "user", "time", "request", "method", "target", "path", "query", "protocol", "status",
-    "bytes", "referer", "agent",
+static FIELDS: [&str; 15] = [
+    "vhost", "host", "ident", "user", "time", "request", "method", "target", "path", "query", "protocol",
+    "status", "bytes", "referer", "agent",
 ];
-const HOST: usize = 0;
-const IDENT: usize = 1;
-const USER: usize = 2;
-const TIME: usize = 3;
-const REQUEST: usize = 4;
-const METHOD: usize = 5;
-const TARGET: usize = 6;
-const PATH: usize = 7;
-const QUERY: usize = 8;
-const PROTOCOL: usize = 9;
-const STATUS: usize = 10;
-const BYTES: usize = 11;
-const REFERER: usize = 12;
-const AGENT: usize = 13;
+const VHOST: usize = 0;
+const HOST: usize = 1;
+const IDENT: usize = 2;
+const USER: usize = 3;
+const TIME: usize = 4;
+const REQUEST: usize = 5;
+const METHOD: usize = 6;
+const TARGET: usize = 7;
+const PATH: usize = 8;
+const QUERY: usize = 9;
+const PROTOCOL: usize = 10;
+const STATUS: usize = 11;
+const BYTES: usize = 12;
+const REFERER: usize = 13;
+const AGENT: usize = 14;
 
 /// Finds fields of access log lines.
 #[derive(Debug, Clone)]
@@ -56,9 +60,7 @@ pub(super) struct Combined {
     flavor: &'static Flavor,
     /// The field of the format for each wanted field.
     plan: Vec<usize>,
-    needs_names: bool,
     needs_request: bool,
-    needs_agent: bool,
 }
 
 impl Combined {
@@ -73,13 +75,7 @@ impl Combined {
             plan.push(field.ok_or_else(|| DefinitionError::unknown_field(name, flavor.fields))?);
         }
         let needs = |fields: &[usize]| plan.iter().any(|field| fields.contains(field));
-        Ok(Self {
-            flavor,
-            needs_names: needs(&[IDENT, USER]),
-            needs_request: needs(&[METHOD, TARGET, PATH, QUERY, PROTOCOL]),
-            needs_agent: needs(&[AGENT]),
-            plan,
-        })
+        Ok(Self { flavor, needs_request: needs(&[METHOD, TARGET, PATH, QUERY, PROTOCOL]), plan })
     }
 
     /// Finds the wanted fields; the whole shape of the line is checked, whatever is wanted.
@@ -98,19 +94,17 @@ impl Combined {
 
     #[inline]
     fn find(&self, line: &[u8], fields: &mut Found) -> Option<()> {
-        let host_end = memchr(b' ', line).filter(|&end| end > 0)?;
-        fields[HOST] = Span::new(0, host_end);
-        let time = find_time(line, host_end)?;
+        let time = find_time(line, memchr(b' ', line)?)?;
         fields[TIME] = Span::new(time, time + TIME_LEN);
-        // A user name may contain spaces and brackets; it ends where the time begins.
-        let names = line.get(host_end + 1..time - 2)?;
-        let ident_end = host_end + 1 + memchr(b' ', names)?;
-        if self.needs_names {
-            fields[IDENT] = Span::new(host_end + 1, ident_end);
-            fields[USER] = Span::new(ident_end + 1, time - 2);
-        }
+        let head = head::find(&line[..time - 2])?;
+        (fields[VHOST], fields[HOST], fields[IDENT], fields[USER]) =
+            (head.vhost, head.host, head.ident, head.user);
 
         let request = time + TIME_LEN + 3;
+        if find_time(line, request).is_some() {
+            // A lost newline has joined two records, and it is not known where the first one ends.
+            return None;
+        }
         let (request_end, status_end) = find_request_end(line, request)?;
         fields[REQUEST] = Span::new(request, request_end);
         if self.needs_request {
@@ -125,27 +119,75 @@ impl Combined {
             return None;
         }
         fields[BYTES] = Span::new(bytes, bytes_end);
-        if self.flavor.quoted_tail { self.find_tail(line, bytes_end, fields) } else { Some(()) }
+        if self.flavor.quoted_tail { find_tail(line, bytes_end, fields) } else { Some(()) }
     }
+}
 
-    /// Finds ` "referer" "agent"`; further fields that a server adds are ignored.
-    #[inline]
-    fn find_tail(&self, line: &[u8], from: usize, fields: &mut Found) -> Option<()> {
-        if line.get(from..from + 2)? != b" \"" {
-            return None;
+/// Finds ` "referer" "agent"`, each of which may be an unquoted `-`; further fields that a server adds are ignored.
+#[inline]
+fn find_tail(line: &[u8], from: usize, fields: &mut Found) -> Option<()> {
+    let (referer, after) = match line.get(from..)? {
+        [b' ', b'-', b' ', ..] | [b' ', b'-'] => (Span::new(from + 1, from + 2), from + 2),
+        [b' ', b'"', ..] => {
+            let referer = from + 2;
+            let mut end = find_quote(line, referer);
+            while end < line.len() && !is_before_agent(&line[end + 1..]) {
+                end = find_quote(line, end + 1);
+            }
+            (Span::new(referer, end), end + 1)
         }
-        let referer = from + 2;
-        let mut end = find_quote(line, referer);
-        // The quote before ` "`, or before as much of that as the line has left.
-        while end < line.len() && !b"\" \"".starts_with(&line[end..line.len().min(end + 3)]) {
-            end = find_quote(line, end + 1);
-        }
-        fields[REFERER] = Span::new(referer, end);
-        if self.needs_agent && end + 3 <= line.len() {
-            fields[AGENT] = Span::new(end + 3, find_quote(line, end + 3));
-        }
-        Some(())
+        _ => return None,
+    };
+    fields[REFERER] = referer;
+    let agent = after + 2;
+    if line.get(after..).is_some_and(|rest| matches!(rest, [b' ', b'-'] | [b' ', b'-', b' ', ..])) {
+        fields[AGENT] = Span::new(after + 1, after + 2);
+    } else if agent <= line.len() {
+        fields[AGENT] = Span::new(agent, find_agent_end(line, agent)?);
     }
+    Some(())
+}
+
+/// Tells whether an agent follows, or as much of one as the line has left.
+fn is_before_agent(rest: &[u8]) -> bool {
+    matches!(rest, [] | [b' '] | [b' ', b'"', ..] | [b' ', b'-'] | [b' ', b'-', b' ', ..])
+}
+
+/// Returns the end of the agent: the quote behind which the line has ended, or has well-formed fields. Some servers do not
+/// escape quotes inside it. An agent without any quote behind it was cut off by the end of the line.
+#[inline]
+fn find_agent_end(line: &[u8], from: usize) -> Option<usize> {
+    let mut end = find_quote(line, from);
+    if end == line.len() {
+        return Some(end);
+    }
+    while end < line.len() {
+        if are_fields(&line[end + 1..]) {
+            return Some(end);
+        }
+        end = find_quote(line, end + 1);
+    }
+    None
+}
+
+/// Tells whether `rest` is a sequence of fields, each after a space: words without quotes, or texts in quotes.
+#[inline]
+fn are_fields(mut rest: &[u8]) -> bool {
+    while let Some((&first, after)) = rest.split_first() {
+        if first != b' ' {
+            return false;
+        }
+        let len = match after.first() {
+            Some(b'"') => find_quote(after, 1) + 1,
+            _ => memchr(b' ', after).unwrap_or(after.len()),
+        };
+        let Some(field) = after.get(..len) else { return false };
+        if !field.starts_with(b"\"") && field.contains(&b'"') {
+            return false;
+        }
+        rest = &after[len..];
+    }
+    true
 }
 
 /// Length of `17/May/2015:10:05:03 +0000`.
@@ -328,6 +370,34 @@ mod tests {
             r#"h [17/May/2015:10:05:03 +0000] "GET / HTTP/1.0" 200 1 "-" "-""#,
         ] {
             assert_eq!(read(&COMBINED, bad), None, "{bad:?} was accepted");
+        }
+    }
+
+    #[test]
+    fn quotes_inside_the_agent_belong_to_it() {
+        let line =
+            |tail: &str| format!(r#"h - - [17/May/2015:10:05:03 +0000] "GET / HTTP/1.0" 200 1 {tail}"#);
+        for (tail, agent) in [
+            (r#""-" "Mozilla/5.0 "Foo" bar""#, r#"Mozilla/5.0 "Foo" bar"#),
+            (r#""-" "A" 0.003 "203.0.113.1, 10.0.0.1" -"#, "A"),
+            (r#"- "A""#, "A"),
+            (r#"- -"#, "-"),
+            (r#""-" -"#, "-"),
+            (r#""a "b" c" "A""#, "A"),
+            (r#""-" """#, ""),
+        ] {
+            assert_eq!(field(&line(tail), "agent").as_deref(), Some(agent), "{tail}");
+        }
+        assert_eq!(read(&COMBINED, &line(r#""-" "A"garbage"#)), None);
+    }
+
+    #[test]
+    fn joined_records_are_refused() {
+        let whole = r#"192.0.2.1 - - [17/May/2015:10:05:03 +0000] "GET /a HTTP/1.0" 200 1 "-" "A""#;
+        for cut in 1..=whole.len() {
+            let joined = format!("{}{}", &whole[..cut], whole.replace("192.0.2.1", "192.0.2.2"));
+            let host = read(&COMBINED, &joined).map(|_| field(&joined, "host").unwrap());
+            assert!(host.as_deref().is_none_or(|host| host == "192.0.2.2"), "{host:?} of {joined}");
         }
     }
 

@@ -1,5 +1,7 @@
 //! One JSON object per line.
 
+mod repair;
+
 use std::fmt;
 
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
@@ -53,26 +55,55 @@ impl Ndjson {
 
     /// Finds the wanted values and returns the bytes in which `spans` lie.
     ///
+    /// Numbers that JSON does not have, escapes that only nginx writes, halves of surrogate pairs and unescaped control characters
+    /// are read as they were meant.
+    ///
     /// # Errors
-    /// The line is no JSON object, or a wanted value is itself an object or an array.
+    /// The line is no JSON object, or a wanted value is itself an object or an array, or two values.
     pub(super) fn read(&mut self, line: &[u8], spans: &mut [Span]) -> Result<&[u8], Reject> {
-        spans.fill(Span::MISSING);
-        self.text.clear();
         if !line.trim_ascii_start().starts_with(b"{") {
             return Err(Reject::Shape(NOT_JSON));
         }
-        let mut input = serde_json::Deserializer::from_slice(line);
-        let mut found = Found { text: &mut self.text, spans, is_nested: false };
-        let read = Seed { node: &self.root, found: &mut found }.deserialize(&mut input);
-        if read.and_then(|()| input.end()).is_err() {
-            return Err(Reject::Shape(NOT_JSON));
-        }
-        if found.is_nested {
-            Err(Reject::Shape("a wanted value is an object or an array"))
-        } else {
-            Ok(&self.text)
-        }
+        let read = match self.parse(line, spans) {
+            Err(Reject::Shape(_)) => match repair::repaired(line) {
+                Some(repaired) => match self.parse(&repaired, spans) {
+                    // The position of the second object would be that in the repaired line.
+                    Err(Reject::Joined(_)) => Err(Reject::Shape(NOT_JSON)),
+                    read => read,
+                },
+                None => Err(Reject::Shape(NOT_JSON)),
+            },
+            read => read,
+        };
+        read.map(|()| &self.text[..])
     }
+
+    fn parse(&mut self, line: &[u8], spans: &mut [Span]) -> Result<(), Reject> {
+        spans.fill(Span::MISSING);
+        self.text.clear();
+        let mut input = serde_json::Deserializer::from_slice(line);
+        let mut found = Found { text: &mut self.text, spans, refusal: None };
+        let read = Seed { node: &self.root, found: &mut found }.deserialize(&mut input);
+        let refusal = found.refusal;
+        match read {
+            Ok(()) => {}
+            Err(error) if error.is_eof() => return Err(Reject::Cut),
+            Err(_) => return Err(Reject::Shape(NOT_JSON)),
+        }
+        if input.end().is_err() {
+            let first = object_len(line).ok_or(Reject::Shape(NOT_JSON))?;
+            return Err(Reject::Joined(first));
+        }
+        refusal.map_or(Ok(()), |why| Err(Reject::Value(why)))
+    }
+}
+
+/// Returns the length of the object that `line` begins with, if another one follows it.
+fn object_len(line: &[u8]) -> Option<usize> {
+    let mut objects = serde_json::Deserializer::from_slice(line).into_iter::<IgnoredAny>();
+    objects.next()?.ok()?;
+    let end = objects.byte_offset();
+    line[end..].trim_ascii_start().starts_with(b"{").then_some(end)
 }
 
 const NOT_JSON: &str = "not a JSON object";
@@ -100,7 +131,8 @@ impl Node {
 struct Found<'a> {
     text: &'a mut Vec<u8>,
     spans: &'a mut [Span],
-    is_nested: bool,
+    /// Reason for which a wanted value cannot be read.
+    refusal: Option<&'static str>,
 }
 
 impl Found<'_> {
@@ -112,11 +144,16 @@ impl Found<'_> {
                 self.text.extend_from_slice(&raw.as_bytes()[1..raw.len() - 1])
             }
             Some(b'"') => self.text.extend_from_slice(serde_json::from_str::<String>(raw)?.as_bytes()),
-            Some(b'{' | b'[') => self.is_nested = true,
+            Some(b'{' | b'[') => self.refusal = Some("a wanted value is an object or an array"),
             _ => self.text.extend_from_slice(raw.as_bytes()),
         }
+        let span = Span::new(start, self.text.len());
         for field in fields {
-            self.spans[*field] = Span::new(start, self.text.len());
+            let before = std::mem::replace(&mut self.spans[*field], span);
+            // The same key twice is clear only if it has the same value.
+            if before != Span::MISSING && before.of(self.text) != span.of(self.text) {
+                self.refusal = Some("a wanted key is there twice, with different values");
+            }
         }
         Ok(())
     }
@@ -250,6 +287,40 @@ mod tests {
             assert!(read(&["a"], bad).is_err(), "{bad:?} was accepted");
         }
         assert_eq!(read(&["/a/b"], r#"{"a":"text"}"#).unwrap(), [None]);
+    }
+
+    #[test]
+    fn meaning_beyond_the_standard_is_read() {
+        for (line, expected) in [
+            (r#"{"k":"x","l":NaN,"m":-Infinity}"#, "x"),
+            (r#"{"k":NaN}"#, "NaN"),
+            (r#"{"k":-Infinity}"#, "-Infinity"),
+            (r#"{"k":"a\x22b"}"#, "a\"b"),
+            (r#"{"k":"a\ud83d"}"#, "a\u{fffd}"),
+            (r#"{"k":"\ude00\ud83d\ude00"}"#, "\u{fffd}\u{1f600}"),
+            ("{\"k\":\"a\tb\"}", "a\tb"),
+            (r#"{"k":"x","k":"x"}"#, "x"),
+        ] {
+            assert_eq!(read(&["k"], line).unwrap(), [Some(expected.to_owned())], "{line}");
+        }
+        let wanted: Wanted = ["k"].into_iter().collect();
+        let mut ndjson = Ndjson::new(&wanted).unwrap();
+        let found = ndjson.read(b"{\"k\":\"caf\xe9\"}", &mut [Span::MISSING]).unwrap();
+        assert_eq!(found, br"caf\xe9");
+    }
+
+    #[test]
+    fn unclear_objects_are_refused_with_the_reason() {
+        assert_eq!(
+            read(&["k"], r#"{"k":"x","k":"y"}"#),
+            Err(Reject::Value("a wanted key is there twice, with different values"))
+        );
+        assert_eq!(read(&["k"], r#"{"k":"x"}{"k":"y"}"#), Err(Reject::Joined(9)));
+        assert_eq!(read(&["k"], r#"{"k":"x"} {"k":NaN}"#), Err(Reject::Joined(9)));
+        assert_eq!(read(&["k"], r#"{"k":"x"#), Err(Reject::Cut));
+        for bad in [r#"{"k":"\q"}"#, r#"{"k":NaNcy}"#, r#"{"k":"\u12"}"#, r#"{"k":"x"}]"#] {
+            assert_eq!(read(&["k"], bad), Err(Reject::Shape(NOT_JSON)), "{bad}");
+        }
     }
 
     #[test]

@@ -1,0 +1,300 @@
+//! Columns between tabs or commas, and the W3C extended format of IIS and CloudFront.
+
+use memchr::memchr_iter;
+
+use crate::{DefinitionError, Reject, Span, Wanted};
+
+/// Finds columns by number or by name.
+#[derive(Debug, Clone)]
+pub(super) struct Columns {
+    layout: Layout,
+    /// The column for each wanted field, counted from zero. Empty until the names are known.
+    columns: Vec<usize>,
+    names: Names,
+    /// The unquoted columns of the current line.
+    text: Vec<u8>,
+    /// A quoted column of an earlier line is still open.
+    is_open: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Layout {
+    /// Between tabs, without quotes.
+    Tsv,
+    /// Between commas, with quotes (RFC 4180).
+    Csv,
+    /// Between spaces or tabs. Lines with `#` are directives, and `#Fields:` names the columns.
+    W3c,
+}
+
+/// The origin of the names of columns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Names {
+    /// Columns have numbers only.
+    Numbers,
+    /// The first line of every file.
+    Header,
+    /// Directives, which may change the columns inside of a file.
+    Directive,
+}
+
+impl Columns {
+    /// Prepares to find columns by number, counted from one.
+    ///
+    /// # Errors
+    /// A [`DefinitionError`] when a field is no number.
+    pub(super) fn numbered(layout: Layout, wanted: &Wanted) -> Result<Self, DefinitionError> {
+        let mut columns = Vec::new();
+        for name in wanted.names() {
+            let number = column_number(name).ok_or_else(|| {
+                let advice = "columns are numbers from `{1}`, or names with `--header`";
+                DefinitionError::new(format!("there is no column `{{{name}}}`: {advice}"))
+            })?;
+            columns.push(number);
+        }
+        Ok(Self { columns, ..Self::new(layout, Names::Numbers) })
+    }
+
+    /// Prepares to read the names of the columns from the first line of every file.
+    pub(super) fn with_header(layout: Layout) -> Self {
+        Self::new(layout, Names::Header)
+    }
+
+    /// Prepares to read the names of the columns from directives.
+    pub(super) fn with_directives() -> Self {
+        Self::new(Layout::W3c, Names::Directive)
+    }
+
+    fn new(layout: Layout, names: Names) -> Self {
+        Self { layout, columns: Vec::new(), names, text: Vec::new(), is_open: false }
+    }
+
+    /// Tells whether the first line of every file names the columns.
+    pub(super) fn has_header(&self) -> bool {
+        self.names == Names::Header
+    }
+
+    /// Reads the names of the columns. A wanted number that is no name is the number of a column.
+    ///
+    /// # Errors
+    /// A [`DefinitionError`] when there is no such column.
+    pub(super) fn read_header(&mut self, line: &[u8], wanted: &Wanted) -> Result<(), DefinitionError> {
+        let mut spans = Vec::new();
+        let text = self.cut(line, |_, span| spans.push(span)).unwrap_or_default();
+        let titles: Vec<_> =
+            spans.iter().filter_map(|span| span.of(text)).map(String::from_utf8_lossy).collect();
+        let titles: Vec<&str> = titles.iter().map(|title| title.trim()).collect();
+        self.columns = find(&titles, wanted)?;
+        Ok(())
+    }
+
+    /// Finds the wanted columns and returns the bytes in which `spans` lie. Columns that a line lacks are missing.
+    ///
+    /// # Errors
+    /// The line is a directive, its columns have no names yet, or a quoted column does not end on it.
+    #[inline]
+    pub(super) fn read<'a>(
+        &'a mut self,
+        line: &'a [u8],
+        wanted: &Wanted,
+        spans: &mut [Span],
+    ) -> Result<&'a [u8], Reject> {
+        if self.names == Names::Directive && line.first() == Some(&b'#') {
+            return Err(self.directive(line, wanted));
+        }
+        if self.columns.len() < spans.len() {
+            return Err(Reject::Shape("no `#Fields:` line comes before it, or it lacks a wanted field"));
+        }
+        spans.fill(Span::MISSING);
+        // Borrowed apart from the rest.
+        let columns = std::mem::take(&mut self.columns);
+        let cut = self.cut(line, |column, found| {
+            for (span, wanted) in spans.iter_mut().zip(&columns) {
+                if *wanted == column {
+                    *span = found;
+                }
+            }
+        });
+        let is_whole = cut.is_some();
+        self.columns = columns;
+        match (is_whole, self.layout) {
+            (false, _) => Err(Reject::Shape("a quoted column does not end on the line")),
+            (true, Layout::Csv) => Ok(&self.text),
+            (true, _) => Ok(line),
+        }
+    }
+
+    fn directive(&mut self, line: &[u8], wanted: &Wanted) -> Reject {
+        if let Some(names) = line.strip_prefix(b"#Fields:") {
+            let names = String::from_utf8_lossy(names);
+            let titles: Vec<_> = names.split_whitespace().collect();
+            self.columns = find(&titles, wanted).unwrap_or_default();
+        }
+        Reject::Directive
+    }
+
+    /// Calls `found` with the number and the span of each column; `None` when a quoted column does not end on the line.
+    #[inline]
+    fn cut<'a>(&'a mut self, line: &'a [u8], mut found: impl FnMut(usize, Span)) -> Option<&'a [u8]> {
+        let mut start = 0;
+        match self.layout {
+            Layout::Tsv => {
+                for (column, end) in memchr_iter(b'\t', line).chain([line.len()]).enumerate() {
+                    found(column, Span::new(start, end));
+                    start = end + 1;
+                }
+                Some(line)
+            }
+            Layout::W3c => {
+                // CloudFront writes tabs, and spaces only escaped.
+                let separator = if line.contains(&b'\t') { b'\t' } else { b' ' };
+                for (column, end) in memchr_iter(separator, line).chain([line.len()]).enumerate() {
+                    found(column, Span::new(start, end));
+                    start = end + 1;
+                }
+                Some(line)
+            }
+            Layout::Csv => self.cut_quoted(line, found).then_some(&self.text),
+        }
+    }
+
+    /// Cuts a line of RFC 4180 and returns true, or false when a quoted column begins on an earlier line or ends on a later one.
+    fn cut_quoted(&mut self, line: &[u8], mut found: impl FnMut(usize, Span)) -> bool {
+        self.text.clear();
+        let began_open = self.is_open;
+        let (mut rest, mut column) = (line, 0);
+        loop {
+            let start = self.text.len();
+            if std::mem::take(&mut self.is_open)
+                || rest.first() == Some(&b'"') && {
+                    rest = &rest[1..];
+                    true
+                }
+            {
+                loop {
+                    let Some(quote) = memchr::memchr(b'"', rest) else {
+                        self.is_open = true;
+                        return false;
+                    };
+                    self.text.extend_from_slice(&rest[..quote]);
+                    rest = &rest[quote + 1..];
+                    if rest.first() != Some(&b'"') {
+                        break;
+                    }
+                    self.text.push(b'"');
+                    rest = &rest[1..];
+                }
+            }
+            let comma = memchr::memchr(b',', rest);
+            self.text.extend_from_slice(&rest[..comma.unwrap_or(rest.len())]);
+            found(column, Span::new(start, self.text.len()));
+            let Some(comma) = comma else { return !began_open };
+            rest = &rest[comma + 1..];
+            column += 1;
+        }
+    }
+}
+
+/// Returns the column of each wanted field.
+fn find(titles: &[&str], wanted: &Wanted) -> Result<Vec<usize>, DefinitionError> {
+    let column = |name: &String| {
+        let named = titles.iter().position(|title| title == name);
+        let numbered = || column_number(name).filter(|&number| number < titles.len());
+        named.or_else(numbered).ok_or_else(|| DefinitionError::unknown_field(name, titles))
+    };
+    wanted.names().iter().map(column).collect()
+}
+
+fn column_number(name: &str) -> Option<usize> {
+    let number: usize = name.parse().ok()?;
+    number.checked_sub(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn wanted(names: &[&str]) -> Wanted {
+        names.iter().copied().collect()
+    }
+
+    /// Returns the wanted columns, `MISSING` for those that the line lacks.
+    fn read(columns: &mut Columns, names: &[&str], line: &str) -> Result<Vec<String>, Reject> {
+        let mut spans = vec![Span::MISSING; names.len()];
+        let text = columns.read(line.as_bytes(), &wanted(names), &mut spans)?;
+        let text =
+            |span: &Span| span.of(text).map_or("MISSING", |text| str::from_utf8(text).unwrap()).to_owned();
+        Ok(spans.iter().map(text).collect())
+    }
+
+    #[test]
+    fn columns_are_found_by_number() {
+        let names = ["3", "1"];
+        let mut tsv = Columns::numbered(Layout::Tsv, &wanted(&names)).unwrap();
+        for (line, expected) in
+            [("a\tb\tc\td", ["c", "a"]), ("a\t\t", ["", "a"]), ("a", ["MISSING", "a"]), ("", ["MISSING", ""])]
+        {
+            assert_eq!(read(&mut tsv, &names, line).unwrap(), expected, "{line:?}");
+        }
+    }
+
+    #[test]
+    fn columns_are_found_by_header_names() {
+        let names = ["status", "2"];
+        for (layout, header, line) in
+            [(Layout::Tsv, "time\tpath\tstatus", "t\tp\ts"), (Layout::Csv, "time,\"path\",status", "t,p,s")]
+        {
+            let mut columns = Columns::with_header(layout);
+            columns.read_header(header.as_bytes(), &wanted(&names)).unwrap();
+            assert_eq!(read(&mut columns, &names, line).unwrap(), ["s", "p"]);
+            let error = columns.read_header(b"stat", &wanted(&names)).unwrap_err().to_string();
+            assert!(error.contains("`{status}`") && error.contains("{stat}"), "{error}");
+        }
+    }
+
+    #[test]
+    fn quoted_columns_are_unquoted() {
+        let names = ["1", "2", "3"];
+        let mut csv = Columns::numbered(Layout::Csv, &wanted(&names)).unwrap();
+        for (line, expected) in [
+            ("a,b,c", ["a", "b", "c"]),
+            (r#""a,b","say ""hi""","""#, ["a,b", "say \"hi\"", ""]),
+            (r#"a,b"c,d"#, ["a", "b\"c", "d"]),
+            (",", ["", "", "MISSING"]),
+        ] {
+            let line = if line.ends_with(r#",""#) { format!("{line}\"") } else { line.to_owned() };
+            assert_eq!(read(&mut csv, &names, &line).unwrap(), expected, "{line}");
+        }
+    }
+
+    #[test]
+    fn record_over_several_lines_is_refused_whole() {
+        let names = ["1", "2"];
+        let mut csv = Columns::numbered(Layout::Csv, &wanted(&names)).unwrap();
+        let lines = ["a,\"first", "x,y", "\"\"last\",z", "b,c"];
+        let counted: Vec<_> = lines.iter().map(|line| read(&mut csv, &names, line).is_ok()).collect();
+        assert_eq!(counted, [false, false, false, true]);
+    }
+
+    #[test]
+    fn directives_name_the_columns() {
+        let names = ["cs-method", "date"];
+        let mut w3c = Columns::with_directives();
+        assert!(matches!(read(&mut w3c, &names, "2015-08-23 GET"), Err(Reject::Shape(_))));
+        assert_eq!(read(&mut w3c, &names, "#Version: 1.0"), Err(Reject::Directive));
+        assert_eq!(read(&mut w3c, &names, "#Fields: date time cs-method"), Err(Reject::Directive));
+        assert_eq!(read(&mut w3c, &names, "2015-08-23 10:00:00 GET").unwrap(), ["GET", "2015-08-23"]);
+        assert_eq!(read(&mut w3c, &names, "2015-08-23\t10:00:00\tGET").unwrap(), ["GET", "2015-08-23"]);
+        assert_eq!(read(&mut w3c, &names, "#Fields: cs-method date"), Err(Reject::Directive));
+        assert_eq!(read(&mut w3c, &names, "PUT 2015-08-24").unwrap(), ["PUT", "2015-08-24"]);
+        assert_eq!(read(&mut w3c, &names, "#Fields: date"), Err(Reject::Directive));
+        assert!(matches!(read(&mut w3c, &names, "2015-08-24"), Err(Reject::Shape(_))));
+    }
+
+    #[test]
+    fn without_a_header_a_name_is_no_column() {
+        for bad in ["status", "0", "-1", ""] {
+            assert!(Columns::numbered(Layout::Tsv, &wanted(&[bad])).is_err(), "{bad:?} was accepted");
+        }
+    }
+}

@@ -1,0 +1,226 @@
+//! The part of an access log line before its time: `host ident user`, and what servers and collectors write before it.
+//!
+//! ```text
+//! 192.0.2.1 - jo doe                              host, ident and user; the user may have spaces
+//! shop.example.org:443 192.0.2.1 - -              Apache's vhost_combined
+//! Feb  6 12:14:14 web1 nginx: 192.0.2.1 - -       a prefix of syslog, journald or compose
+//! 203.0.113.7, 198.51.100.2 - -                   X-Forwarded-For: the first address is the client's
+//! ```
+//!
+//! A head with two addresses that could both be the client's is refused, as is a long one without an address.
+
+use std::net::{IpAddr, SocketAddr};
+
+use memchr::memchr;
+
+use crate::Span;
+
+/// Spans of the names before the time.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Head {
+    pub(super) vhost: Span,
+    pub(super) host: Span,
+    pub(super) ident: Span,
+    pub(super) user: Span,
+}
+
+/// Finds the names in `head`, the bytes before ` [`, which begin the line; `None` where the host would be a guess.
+#[inline]
+pub(super) fn find(head: &[u8]) -> Option<Head> {
+    let host = memchr(b' ', head).filter(|&end| end > 0)?;
+    let ident = host + 1 + memchr(b' ', &head[host + 1..])?;
+    let user = ident + 1;
+    if head[host + 1..ident] == *b"-" && head[0] != b'"' && memchr(b' ', &head[user..]).is_none() {
+        if is_broken_address(&head[..host]) {
+            return None;
+        }
+        return Some(Head {
+            vhost: Span::MISSING,
+            host: Span::new(0, host),
+            ident: Span::new(host + 1, ident),
+            user: Span::new(user, head.len()),
+        });
+    }
+    find_among_words(head)
+}
+
+/// A word of the head, without quotes around it.
+#[derive(Clone, Copy)]
+struct Word {
+    start: usize,
+    end: usize,
+    is_address: bool,
+    /// A comma follows: the next word belongs to the same list.
+    is_listed: bool,
+}
+
+#[cold]
+fn find_among_words(head: &[u8]) -> Option<Head> {
+    let words = words(head);
+    if words.iter().any(|word| matches!(head[word.start..], [b'[', digit, ..] if digit.is_ascii_digit())) {
+        // The time of a record that was cut off.
+        return None;
+    }
+    let client = client(head, &words).filter(|&at| !is_broken_address(words[at].text(head)))?;
+    // The rest of a list of proxies.
+    let mut ident = client;
+    while words.get(ident)?.is_listed {
+        ident += 1;
+    }
+    ident += 1;
+    let (name, user) = (words.get(ident)?, words.get(ident + 1)?);
+    let rest = &words[ident + 1..];
+    if rest.len() > 1 && rest.iter().any(|word| word.text(head) == b"-") {
+        // The dashes of another record, behind one that was cut off.
+        return None;
+    }
+    let vhost = match client {
+        1 => words[0].span(),
+        _ => Span::MISSING,
+    };
+    Some(Head {
+        vhost,
+        host: words[client].span(),
+        ident: name.span(),
+        user: Span::new(user.start, head.len()),
+    })
+}
+
+/// Returns the index of the word that is the client.
+fn client(head: &[u8], words: &[Word]) -> Option<usize> {
+    let is_dash = |word: &Word| word.text(head) == b"-";
+    let mut lists = 0;
+    let mut first = None;
+    for (at, word) in words.iter().enumerate() {
+        let continues = at > 0 && words[at - 1].is_listed;
+        if word.is_listed && !word.is_address && !continues {
+            // A comma in a prefix, as in a sentence.
+            continue;
+        }
+        // An address that ident and user cannot follow is a user's name.
+        if word.is_address && !continues && at + 2 < words.len() {
+            lists += 1;
+            first = first.or(Some(at));
+        }
+    }
+    match (words, first) {
+        // After a host and a dash, everything is the user's name, addresses included.
+        ([host, ident, _, ..], Some(0)) if host.is_address && is_dash(ident) => Some(0),
+        (_, Some(at)) => (lists == 1).then_some(at),
+        // A user's name may have spaces.
+        ([_, ident, _, ..], None) if is_dash(ident) => Some(0),
+        ([_, ident, _], None) => (!ident.is_address).then_some(0),
+        ([_, _, ident, _], None) if is_dash(ident) => Some(1),
+        _ => None,
+    }
+}
+
+fn words(head: &[u8]) -> Vec<Word> {
+    let mut words = Vec::new();
+    let mut start = 0;
+    for text in head.split(|&byte| byte == b' ') {
+        let end = start + text.len();
+        if !text.is_empty() {
+            words.push(Word::new(head, start, end));
+        }
+        start = end + 1;
+    }
+    words
+}
+
+impl Word {
+    fn new(head: &[u8], mut start: usize, mut end: usize) -> Self {
+        if head[start] == b'"' && end - start > 1 {
+            start += 1;
+        }
+        let is_listed = end - start > 1 && head[end - 1] == b',';
+        end -= usize::from(is_listed);
+        if head[end - 1] == b'"' && end - start > 1 {
+            end -= 1;
+        }
+        Self { start, end, is_address: is_address(&head[start..end]), is_listed }
+    }
+
+    fn text(self, head: &[u8]) -> &[u8] {
+        &head[self.start..self.end]
+    }
+
+    fn span(self) -> Span {
+        Span::new(self.start, self.end)
+    }
+}
+
+/// Tells whether `text` is an IP address, with or without a port or a scope.
+fn is_address(text: &[u8]) -> bool {
+    let Ok(text) = str::from_utf8(text) else { return false };
+    let unscoped = text.split_once('%').map_or(text, |(address, _)| address);
+    unscoped.parse::<IpAddr>().is_ok() || text.parse::<SocketAddr>().is_ok()
+}
+
+/// Tells whether `text` is digits and dots without being an address, such as two addresses without a newline between them.
+#[inline]
+fn is_broken_address(text: &[u8]) -> bool {
+    let (mut parts, mut part) = (1, 0_u32);
+    let mut is_broken = false;
+    for byte in text {
+        match byte {
+            b'0'..=b'9' => part = part.saturating_mul(10) + u32::from(byte - b'0'),
+            b'.' => (parts, part) = (parts + 1, 0),
+            _ => return false,
+        }
+        is_broken |= part > 255;
+    }
+    is_broken || parts != 4
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Returns vhost, host, ident and user, separated by bars.
+    fn read(head: &str) -> Option<String> {
+        let Head { vhost, host, ident, user } = find(head.as_bytes())?;
+        let text = |span: Span| span.of(head.as_bytes()).map_or("", |text| str::from_utf8(text).unwrap());
+        Some([vhost, host, ident, user].map(text).join("|"))
+    }
+
+    #[test]
+    fn client_is_found_behind_what_precedes_it() {
+        for (head, expected) in [
+            ("192.0.2.1 - -", "|192.0.2.1|-|-"),
+            ("::1 - jo doe", "|::1|-|jo doe"),
+            ("::1 - jo 10.0.0.1 x", "|::1|-|jo 10.0.0.1 x"),
+            ("host.example.org - jo doe", "|host.example.org|-|jo doe"),
+            ("host ident jo", "|host|ident|jo"),
+            ("shop.example.org:443 192.0.2.10 - jo", "shop.example.org:443|192.0.2.10|-|jo"),
+            ("www.example.org 2001:db8::7 - -", "www.example.org|2001:db8::7|-|-"),
+            ("www.example.org client.example.net - -", "www.example.org|client.example.net|-|-"),
+            ("Feb  6 12:14:14 web1 nginx: 192.0.2.1 - -", "|192.0.2.1|-|-"),
+            ("web_1  | 192.0.2.1 - -", "|192.0.2.1|-|-"),
+            ("\"192.0.2.1\" - -", "|192.0.2.1|-|-"),
+            ("\"192.0.2.1 - -", "|192.0.2.1|-|-"),
+            ("203.0.113.7, 198.51.100.2 - -", "|203.0.113.7|-|-"),
+            ("fe80::1%eth0 - jo doe", "|fe80::1%eth0|-|jo doe"),
+            ("192.0.2.1:4711 - jo doe", "|192.0.2.1:4711|-|jo doe"),
+        ] {
+            assert_eq!(read(head).as_deref(), Some(expected), "{head}");
+        }
+    }
+
+    #[test]
+    fn host_is_never_guessed() {
+        for head in [
+            "",
+            "host",
+            "- -",
+            "192.0.2.1 198.51.100.2 - -",
+            "203.0.113.7, 198.51.100.2 192.0.2.1 - -",
+            "example.org 192.0.2.10 -",
+            "Feb  6 12:14:14 web1 nginx: client.example.net - -",
+            "1192.0.2.1 - -",
+            "192.0.2.1192.0.2.1 - -",
+        ] {
+            assert_eq!(read(head), None, "{head}");
+        }
+    }
+}
