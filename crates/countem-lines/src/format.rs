@@ -152,6 +152,11 @@ impl Format {
         regex::has_group(pattern, name)
     }
 
+    /// Returns whether the format string `text` has a variable with the time.
+    pub fn server_has_time(text: &str) -> bool {
+        pattern::pattern(text).is_ok_and(|pattern| regex::has_group(&pattern, "time"))
+    }
+
     /// Returns the text that stands for a field which a line lacks, `None` where a template that needs it is skipped.
     #[inline]
     pub fn absent(&self) -> Option<&'static str> {
@@ -172,6 +177,23 @@ impl Format {
             Layout::Columns(columns, _) => columns.read_header(line, wanted),
             _ => Ok(()),
         }
+    }
+
+    /// Tells whether `line` is a directive that names fields.
+    pub fn names_fields(line: &[u8]) -> bool {
+        line.starts_with(columns::FIELDS)
+    }
+
+    /// Tells whether `line` is a directive of a W3C extended log file, whose times are in UTC. It is a record of no format.
+    #[inline]
+    pub fn is_directive(line: &[u8]) -> bool {
+        line.first() == Some(&b'#') && columns::DIRECTIVES.iter().any(|directive| line.starts_with(directive))
+    }
+
+    /// Reads a directive that came before the lines.
+    pub fn read_directive(&mut self, line: &[u8]) {
+        // Its result says only that it is no record.
+        self.read(line, &mut []).ok();
     }
 
     /// Finds the wanted fields of `line` and returns the bytes in which `spans` lie.

@@ -81,6 +81,12 @@ impl Times {
         Self { format, zone, now, year: None, clf: Clf::default(), last_text: Vec::new(), last: None }
     }
 
+    /// Takes times without an offset to be in `zone`.
+    #[must_use]
+    pub fn in_zone(self, zone: TimeZone) -> Self {
+        Self { zone, last_text: Vec::new(), last: None, ..self }
+    }
+
     /// Takes times without a year to be in `year`.
     #[must_use]
     pub fn in_year(self, year: Option<i16>) -> Self {

@@ -99,7 +99,7 @@ impl Inc {
             return Ok(moment);
         }
         let Some(text) = &self.time else { return Ok(now) };
-        let second = Times::new(TimeFormat::Auto, zone.clone()).second(text.as_bytes());
+        let second = Times::new(TimeFormat::Auto, zone.clone(), Timestamp::now()).second(text.as_bytes());
         let second = second.ok_or_else(|| UsageError::new(format!("`{text}` is not a time")))?;
         Timestamp::from_second(second).context("time is out of range")
     }

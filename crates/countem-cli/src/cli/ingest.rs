@@ -1,7 +1,7 @@
 //! `countem ingest`
 
 use std::{
-    io::{self, IsTerminal},
+    io::{self, IsTerminal, Read},
     path::PathBuf,
     sync::{Arc, mpsc},
     time::{Duration, Instant},
@@ -12,8 +12,9 @@ use clap::{
     Args,
     builder::{PossibleValue, PossibleValuesParser, TypedValueParser},
 };
-use countem_lines::{Format as LineFormat, Kind, Template, TimeFormat, Wanted};
+use countem_lines::{Filter, Format as LineFormat, Kind, Template, TimeFormat, Wanted};
 use countem_store::Store;
+use jiff::tz::TimeZone;
 
 use crate::{
     exit::{Exit, NotFound, UsageError},
@@ -27,7 +28,7 @@ use crate::{
         progress::{self, Meters},
         report::Report,
     },
-    output::Format,
+    output::{Format, say},
     stop::Stop,
     store::{ChangeSchedule, Effective, block_on},
 };
@@ -39,27 +40,40 @@ pub(crate) struct Ingest {
     /// Files to read; `-` or none reads standard input
     #[arg(value_name = "FILE")]
     files: Vec<PathBuf>,
-    /// Format of a line: combined, common, ndjson or tsv
-    #[arg(short, long, value_parser = kinds(), required_unless_present = "regex", hide_possible_values = true)]
-    format: Option<Kind>,
+    /// Format of a line: combined, common, ndjson, journald, logfmt, syslog, w3c, csv, tsv, or auto to recognise it
+    #[arg(short, long, value_parser = kinds(), hide_possible_values = true)]
+    #[arg(required_unless_present_any = ["regex", "log_format"])]
+    format: Option<Choice>,
+    /// Format string of the server: nginx's `log_format` or Apache's `LogFormat`
+    #[arg(long, value_name = "STRING", conflicts_with_all = ["format", "regex"])]
+    log_format: Option<String>,
     /// Format of a line as a regular expression whose groups are the fields: `(?<status>\d+)`
     #[arg(long, value_name = "PATTERN", conflicts_with = "format")]
     regex: Option<String>,
-    /// With tsv: the first line of every file names the columns
+    /// With csv and tsv: the first line of every file names the columns
     #[arg(long)]
     header: bool,
     /// Counter to which a line adds, such as `web:{method} {status}`; may be given several times
     #[arg(short, long = "count", value_name = "COLLECTION:TEMPLATE", required = true)]
     counts: Vec<String>,
+    /// Count only lines with `field=value`, `field!=value`, `field~regex`, `field<number` or `field>number`; may be given several times
+    #[arg(long = "where", value_name = "CONDITION")]
+    filters: Vec<String>,
     /// Add the whole number in this field instead of 1
     #[arg(long, value_name = "FIELD")]
     amount: Option<String>,
-    /// Field with the time of a line; `time` for access logs and for a group of that name
+    /// Field with the time of a line, or two as in `date time`; by default `time` for access logs and a group of that name
     #[arg(long, value_name = "FIELD")]
     time_field: Option<String>,
-    /// Notation of that time: auto, rfc3339, unix, unix-millis, clf or a strptime pattern such as `%Y-%m-%d %H:%M:%S`
+    /// Notation of that time: auto, rfc3339, unix, unix-millis, unix-micros, unix-nanos, clf or a strptime pattern such as `%Y-%m-%d %H:%M:%S`
     #[arg(long, value_name = "FORMAT")]
     time_format: Option<String>,
+    /// Time zone of times without an offset; by default that of the store, and UTC for w3c
+    #[arg(long, value_name = "ZONE", value_parser = zone)]
+    input_zone: Option<TimeZone>,
+    /// Year of times without one; by default the year that brings a line nearest to now
+    #[arg(long, value_name = "YEAR", value_parser = clap::value_parser!(i16).range(1..=9999))]
+    year: Option<i16>,
     /// Count lines at the time they are read
     #[arg(long, conflicts_with_all = ["time_field", "time_format"])]
     now: bool,
@@ -79,15 +93,25 @@ pub(crate) struct Ingest {
     change: ChangeSchedule,
 }
 
+/// Bytes of the first file by which `--format auto` recognises a format.
+const SAMPLE: u64 = 64 << 10;
+
 /// Maximum time that the store may be away before a run fails. With `--follow` it is unlimited.
 const STORE_OUTAGE_TIMEOUT: Duration = Duration::from_secs(300);
 
 const AFTER: &str = "\
-Fields of combined and common: host ident user time request method target path
+Fields of combined and common: vhost host ident user time request method target path
 query protocol status bytes, and of combined also referer agent; one that a line
 lacks reads `-`. Fields of ndjson are keys or JSON pointers as in {/user/id}, of
-tsv numbers from {1} or the names of the header, of --regex its groups. `{{` and
-`}}` are single braces.
+logfmt keys, of csv and tsv numbers from {1} or the names of the header, of w3c those of
+#Fields, of --log-format its variables under the names above, of --regex its groups.
+`{{` and `}}` are single braces. Functions: {path|path_prefix(2)}, {method|lower},
+{status|status_class} (2xx), {host|ip_prefix} (/24, /48).
+
+A value becomes part of a name as it is; an empty one is `-`, control and other bytes
+that are no UTF-8 are \\xNN, and a name beyond 512 bytes is cut and ends in a hash. A
+--count that needs a field which a line lacks skips that line and is reported. Numbers
+as times are seconds from 1e8, ms from 1e11, µs from 1e14 and ns from 1e17.
 
 A line that cannot be counted is left out, the report gives the reason, and the exit
 code is 6. NUL bytes before a line, which a truncation leaves, are skipped and
@@ -118,20 +142,35 @@ Examples:
   countem ingest sales.tsv -f tsv --header --time-field day -c 'sales:{shop}' --amount euros
   countem ingest app.log --regex '^(?<time>\\S+) \\[(?<level>\\w+)\\]' -c 'app:{level}'";
 
-/// Reads the name of a format.
-fn kinds() -> impl TypedValueParser<Value = Kind> {
+/// Value of `--format`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Choice {
+    /// The format that the first lines of the first file have.
+    Auto,
+    Named(Kind),
+}
+
+/// Reads the value of `--format`.
+fn kinds() -> impl TypedValueParser<Value = Choice> {
+    let auto = PossibleValue::new("auto").help("The format that the first lines of the first file have");
     let values = Kind::ALL.map(|(_, name, help)| PossibleValue::new(name).help(help));
-    PossibleValuesParser::new(values).try_map(|text| {
+    PossibleValuesParser::new(values.into_iter().chain([auto])).map(|text| {
         let known = Kind::ALL.into_iter().find(|(_, name, _)| *name == text);
-        known.map(|(kind, ..)| kind).ok_or("no such format")
+        known.map_or(Choice::Auto, |(kind, ..)| Choice::Named(kind))
     })
+}
+
+fn zone(text: &str) -> Result<TimeZone, String> {
+    let known = TimeZone::get(text).ok().filter(|zone| !zone.is_unknown());
+    known.ok_or_else(|| "expected an IANA time zone such as `UTC` or `Europe/Berlin`".to_owned())
 }
 
 impl Ingest {
     pub(super) fn run(self, global: &Global) -> Result<Exit> {
         let effective = Effective::load(global)?;
-        let mut plan = self.plan(&effective)?;
         let inputs = self.inputs()?;
+        let kind = self.kind(&inputs, global)?;
+        let mut plan = self.plan(kind, &effective)?;
         let total = total_size(&inputs, self.follow)?;
         let output = global.output;
         let report = block_on(async {
@@ -165,25 +204,57 @@ impl Ingest {
         }
     }
 
-    fn plan(&self, effective: &Effective) -> Result<Plan> {
+    /// Returns the format by name, `None` where it is given in another way.
+    fn kind(&self, inputs: &[Input], global: &Global) -> Result<Option<Kind>> {
+        let Some(Choice::Auto) = self.format else {
+            return Ok(self
+                .format
+                .and_then(|choice| if let Choice::Named(kind) = choice { Some(kind) } else { None }));
+        };
+        let name = inputs[0].name();
+        if inputs[0] == Input::Stdin {
+            let why = "`--format auto` needs a file: standard input is read once; name its format";
+            return Err(UsageError::new(why).into());
+        }
+        let mut sample = Vec::new();
+        inputs[0].check()?;
+        inputs[0].open(&Arc::default())?.take(SAMPLE).read_to_end(&mut sample)?;
+        let kind = Kind::detect(&sample).ok_or_else(|| {
+            let known = Kind::ALL.map(|(_, name, _)| name).join(", ");
+            UsageError::new(format!("the first lines of `{name}` are in no format that is recognised: name it with `--format` ({known}), `--log-format` or `--regex`"))
+        })?;
+        if !global.quiet {
+            say(format_args!("countem: format {} by the first lines of `{name}`", kind.name()));
+        }
+        Ok(Some(kind))
+    }
+
+    fn plan(&self, kind: Option<Kind>, effective: &Effective) -> Result<Plan> {
         let mut wanted = Wanted::default();
         let templates = self.counts.iter().map(|text| Template::parse(text, &mut wanted));
         let templates = templates.collect::<Result<Vec<_>, _>>().map_err(UsageError::from)?;
         let amount = self.amount.as_ref().map(|field| wanted.index_of(field));
-        let moment = self.moment(&mut wanted)?;
-        let format = match (&self.regex, self.format) {
-            (Some(pattern), _) => LineFormat::regex(pattern, &wanted),
-            (None, Some(kind)) => LineFormat::new(kind, self.header, &wanted),
-            (None, None) => unreachable!("the flags require one of them"),
+        let filters = self.filters.iter().map(|text| Filter::parse(text, &mut wanted));
+        let filters = filters.collect::<Result<Vec<_>, _>>().map_err(UsageError::from)?;
+        let moment = self.moment(kind, &mut wanted)?;
+        let format = match (&self.regex, &self.log_format, kind) {
+            (Some(pattern), ..) => LineFormat::regex(pattern, &wanted),
+            (None, Some(text), _) => LineFormat::server(text, &wanted),
+            (None, None, Some(kind)) => LineFormat::new(kind, self.header, &wanted),
+            (None, None, None) => unreachable!("the flags require one of them"),
         };
         let format = format.map_err(UsageError::from)?;
-        let counters = self.counts.iter().map(|text| self.counter(text)).collect();
+        let counters = self.counts.iter().map(|text| self.counter(kind, text)).collect();
+        let is_in_utc = kind.is_some_and(Kind::is_in_utc);
         Ok(Plan {
             format,
             templates,
             counters,
+            filters,
             wanted,
             moment,
+            input_zone: self.input_zone.clone().or_else(|| is_in_utc.then_some(TimeZone::UTC)),
+            year: self.year,
             amount,
             schedules: Arc::clone(&effective.schedules),
         })
@@ -191,14 +262,15 @@ impl Ingest {
 
     /// Returns a counter as marks name it: `--count` with all flags that decide about what it counts. Times are not among
     /// them: a correction of a time format is no new counter.
-    fn counter(&self, count: &str) -> String {
-        let mut text = match (&self.regex, self.format) {
+    fn counter(&self, kind: Option<Kind>, count: &str) -> String {
+        let mut text = match (&self.regex, &self.log_format) {
             (Some(pattern), _) => format!("--regex {pattern}"),
-            (None, format) => {
-                let named = Kind::ALL.into_iter().find(|(kind, ..)| Some(*kind) == format);
-                format!("-f {}", named.map_or("", |(_, name, _)| name))
-            }
+            (None, Some(format)) => format!("--log-format {format}"),
+            (None, None) => format!("-f {}", kind.map_or("", Kind::name)),
         };
+        for filter in &self.filters {
+            text += &format!(" --where {filter}");
+        }
         text += if self.header { " --header" } else { "" };
         if let Some(amount) = &self.amount {
             text += &format!(" --amount {amount}");
@@ -206,26 +278,32 @@ impl Ingest {
         text + " -c " + count
     }
 
-    fn moment(&self, wanted: &mut Wanted) -> Result<Moment> {
+    fn moment(&self, kind: Option<Kind>, wanted: &mut Wanted) -> Result<Moment> {
         if self.now {
             return Ok(Moment::Now);
         }
-        let is_log = matches!(self.format, Some(Kind::Combined | Kind::Common));
+        let usual = kind.and_then(Kind::time);
         let has_time = self.regex.as_ref().is_some_and(|regex| LineFormat::regex_has_group(regex, "time"));
-        let field = match &self.time_field {
-            Some(field) => field,
-            None if is_log || has_time => "time",
-            None => {
+        let has_time =
+            has_time || self.log_format.as_ref().is_some_and(|text| LineFormat::server_has_time(text));
+        let field = match (&self.time_field, &usual) {
+            (Some(field), _) => field.as_str(),
+            (None, Some((field, _))) => *field,
+            (None, None) if has_time => "time",
+            (None, None) => {
                 let advice = "name its field with `--time-field`, or count it now with `--now`";
                 return Err(UsageError::new(format!("when was a line written? {advice}")).into());
             }
         };
         let format = match &self.time_format {
             Some(format) => TimeFormat::parse(format).map_err(UsageError::from)?,
-            None if is_log && field == "time" => TimeFormat::Clf,
-            None => TimeFormat::Auto,
+            None => usual.filter(|(usual, _)| *usual == field).map_or(TimeFormat::Auto, |(_, format)| format),
         };
-        Ok(Moment::Field(wanted.index_of(field), format))
+        let fields: Vec<_> = field.split_whitespace().map(|name| wanted.index_of(name)).collect();
+        if fields.is_empty() {
+            return Err(UsageError::new("`--time-field` names no field").into());
+        }
+        Ok(Moment::Fields(fields, format))
     }
 
     fn inputs(&self) -> Result<Vec<Input>> {
@@ -292,7 +370,7 @@ impl Ingest {
             bar.await.ok();
         }
         let took = began.elapsed();
-        Ok(Report { tally, delivered, store: location, took, interrupted })
+        Ok(Report { tally, delivered, counts: self.counts.clone(), store: location, took, interrupted })
     }
 }
 

@@ -90,7 +90,8 @@ impl Replay {
 
     fn since(&self, effective: &Effective) -> Result<SystemTime> {
         let Some(text) = &self.since else { return Ok(UNIX_EPOCH) };
-        let second = Times::new(TimeFormat::Auto, effective.zone().clone()).second(text.as_bytes());
+        let second = Times::new(TimeFormat::Auto, effective.zone().clone(), jiff::Timestamp::now())
+            .second(text.as_bytes());
         let second = second.and_then(|second| u64::try_from(second).ok());
         let second = second.ok_or_else(|| UsageError::new(format!("`{text}` is not a time since 1970")))?;
         Ok(UNIX_EPOCH + Duration::from_secs(second))

@@ -13,12 +13,13 @@ use std::{
 };
 
 use countem_core::Mark;
+use countem_lines::{Format, Reject};
 use jiff::Timestamp;
 use memchr::memchr;
 use tokio::sync::mpsc;
 
+pub(crate) use self::line::Changes;
 use self::line::{LineCounter, Outcome};
-use countem_lines::Format;
 
 use crate::{
     exit::UsageError,
@@ -77,6 +78,8 @@ struct InputState {
     awaits_header: bool,
     /// The next bytes are the rest of a line that was counted before it had ended, or the next piece of a longer one.
     skips_rest: bool,
+    /// The file has directives, so that its times are in UTC.
+    is_utc: bool,
     /// The header lacks a wanted column, so no line can be counted.
     is_unusable: bool,
 }
@@ -112,6 +115,7 @@ impl Counting {
         }
         // The delivery reports why it has ended.
         self.flush().ok();
+        self.tally.changes = self.line.changes;
         self.tally
     }
 
@@ -156,12 +160,16 @@ impl Counting {
             claim,
             awaits_header: self.plan.format.has_header(),
             skips_rest: start.skips_rest,
+            is_utc: start.directive.is_some(),
             is_unusable: false,
         };
         self.tally.inputs += 1;
         self.tally.skipped += start.position.offset;
         if start.position.offset > 0 && std::mem::take(&mut state.awaits_header) {
             state.read_header(without_byte_order_mark(&start.first_line), &self.plan, &mut self.tally);
+        }
+        if let Some(directive) = &start.directive {
+            state.format.read_directive(directive);
         }
         self.inputs.insert(input, state);
     }
@@ -189,21 +197,20 @@ impl Counting {
             let until = self.line.count_from(offset, &state.starts);
             let len = usize::try_from(until - offset).unwrap_or(usize::MAX).min(rest.len());
             let (mut part, after) = rest.split_at(len);
-            let (begin, lines) = (part, self.tally.counted);
+            let (begin, counted) = (part, self.line.counted().to_vec());
             let ended = state.count(&mut part, read_at, &self.plan, &mut self.line, &mut self.tally);
             let taken = &begin[..begin.len() - part.len()];
             state.position.offset = offset + taken.len() as u64;
             if let Some(claim) = &mut state.claim {
                 claim.fingerprint.advance(offset, taken);
-                if self.tally.counted > lines {
-                    self.line.active().iter().for_each(|&template| state.has_counted[template] = true);
-                }
+                let counts = self.line.counted().iter().zip(&counted).map(|(now, before)| now > before);
+                state.has_counted.iter_mut().zip(counts).for_each(|(has, now)| *has |= now);
             }
             rest = &rest[taken.len()..];
             match ended {
-                Outcome::Counted if after.is_empty() => break,
-                Outcome::Counted => {}
-                Outcome::Full => self.flush()?,
+                Part::Whole if after.is_empty() => break,
+                Part::Whole => {}
+                Part::Full => self.flush()?,
             }
         }
         self.meters.lines.store(self.tally.lines, Ordering::Relaxed);
@@ -232,6 +239,14 @@ impl Counting {
         let counts = Counts { deltas: self.line.drain(), mark };
         self.requests.blocking_send(Request::Store(counts)).map_err(|_| DeliveryEnded)
     }
+}
+
+/// End of counting a part of a block.
+enum Part {
+    /// Every line is counted.
+    Whole,
+    /// The table has to be drained before the next line.
+    Full,
 }
 
 /// Strips a UTF-8 byte order mark.
@@ -271,7 +286,7 @@ impl InputState {
         plan: &Plan,
         counter: &mut LineCounter,
         tally: &mut Tally,
-    ) -> Outcome {
+    ) -> Part {
         while !rest.is_empty() {
             if rest[0] == 0 && !self.skips_rest {
                 // A writer that went on where it was in a file that was truncated leaves a hole.
@@ -285,7 +300,9 @@ impl InputState {
                 Some(end) => (&rest[..end], &rest[end + 1..]),
                 None => (*rest, &[][..]),
             };
+            let whole = line.len();
             let line = if self.position.line == 0 { without_byte_order_mark(line) } else { line };
+            let mark_len = whole - line.len();
             if std::mem::take(&mut self.skips_rest) {
                 self.skips_rest = newline.is_none();
                 *rest = after;
@@ -298,30 +315,45 @@ impl InputState {
             }
             if self.is_unusable {
                 *rest = &[];
-                return Outcome::Counted;
+                return Part::Whole;
             }
             let line = line.strip_suffix(b"\r").unwrap_or(line);
-            let is_blank = line.is_empty();
-            let counted = if is_blank {
-                Ok(Outcome::Counted)
-            } else {
-                counter.count(line, read_at, &mut self.format, plan)
+            let is_directive = Format::is_directive(line);
+            self.is_utc |= is_directive;
+            counter.set_utc(self.is_utc);
+            let mut counted = match line {
+                [] => Err(Reject::Directive),
+                line if is_directive => {
+                    self.format.read_directive(line);
+                    Err(Reject::Directive)
+                }
+                line => counter.count(line, read_at, &mut self.format, plan),
             };
-            if let Ok(Outcome::Full) = counted {
-                return Outcome::Full;
+            let mut joined = None;
+            if let Err(Reject::Joined(end)) = counted {
+                joined = Some(end);
+                counted = counter.count(&line[..end], read_at, &mut self.format, plan);
             }
-            self.advance(rest, after, newline.is_none());
+            if let Ok(Outcome::Full) = counted {
+                return Part::Full;
+            }
+            match joined {
+                // The next record begins on the same line.
+                Some(end) => *rest = &rest[mark_len + end..],
+                None => self.advance(rest, after, newline.is_none()),
+            }
             tally.lines += 1;
             match counted {
-                Ok(_) if is_blank => tally.blank += 1,
-                Ok(_) => {
+                Ok(Outcome::Counted(templates)) => {
                     tally.counted += 1;
-                    tally.accepted += counter.active().len() as u64;
+                    tally.accepted += templates;
                 }
+                Ok(_) => tally.filtered += 1,
+                Err(Reject::Directive) => tally.blank += 1,
                 Err(reject) => tally.reject(reject, &self.name, self.position.line, line),
             }
         }
-        Outcome::Counted
+        Part::Whole
     }
 
     /// Moves past a line. Bytes that follow a line without a newline still belong to it.

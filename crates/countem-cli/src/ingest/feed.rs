@@ -2,7 +2,7 @@
 
 use std::{
     fs::{Metadata, TryLockError},
-    io,
+    io::{self, BufRead, BufReader, Read},
     os::unix::fs::FileExt,
     sync::{
         Arc,
@@ -52,6 +52,8 @@ pub(crate) struct Start {
     pub(crate) position: Position,
     /// The first line of the content, if reading begins behind it.
     pub(crate) first_line: Vec<u8>,
+    /// The last directive of the content before the position.
+    pub(crate) directive: Option<Vec<u8>>,
     /// The last line before was counted although no newline had ended it.
     pub(crate) skips_rest: bool,
 }
@@ -167,7 +169,7 @@ impl Feed {
         is_finished: bool,
     ) -> Result<Begun, Interrupt> {
         let (mut claim, mut position, mut first_line) = (None, Position::default(), Vec::new());
-        let mut skips_rest = false;
+        let (mut skips_rest, mut directive) = (false, None);
         if self.once.is_some() || self.from_end {
             let head = read_head(source)?;
             if let Some(once) = &self.once {
@@ -184,13 +186,17 @@ impl Feed {
             } else {
                 position.offset = end_of_lines(source)?;
             }
+            directive = (head.first() == Some(&b'#'))
+                .then(|| last_directive(source, position.offset))
+                .transpose()?
+                .flatten();
             let before = source.go_to(position.offset, 1)?.unwrap_or_default();
             skips_rest = before.last().is_some_and(|&byte| byte != b'\n');
             first_line = head.split(|&byte| byte == b'\n').next().unwrap_or_default().to_vec();
         }
         let number = self.inputs;
         self.inputs += 1;
-        let start = Start { name: input.name(), position, first_line, skips_rest };
+        let start = Start { name: input.name(), position, first_line, directive, skips_rest };
         self.send(Event::Begin { input: number, start, claim })?;
         Ok(Begun::Reading(number, Lines::new(position.offset)))
     }
@@ -270,6 +276,20 @@ impl Feed {
         self.send(Event::FindMarks { prefixes, reply })?;
         answer.recv().map_err(|_| Interrupt::Stopped)
     }
+}
+
+/// Returns the last line before `end` that names the fields of the following ones.
+fn last_directive(source: &mut Source, end: u64) -> io::Result<Option<Vec<u8>>> {
+    source.go_to(0, 0)?;
+    let mut lines = BufReader::new(source.by_ref().take(end));
+    let (mut line, mut last) = (Vec::new(), None);
+    while lines.read_until(b'\n', &mut line)? > 0 {
+        if countem_lines::Format::names_fields(&line) {
+            last = Some(std::mem::take(&mut line));
+        }
+        line.clear();
+    }
+    Ok(last)
 }
 
 /// Returns the position behind the last whole line.

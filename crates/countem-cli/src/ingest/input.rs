@@ -1,8 +1,9 @@
-//! Opening inputs: files and standard input, plain or gzip.
+//! Opening inputs: files and standard input, plain or compressed.
 
 use std::{
+    fmt,
     fs::File,
-    io::{self, BufReader, Read, Seek, SeekFrom},
+    io::{self, BufRead, BufReader, Read, Seek, SeekFrom},
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -11,7 +12,9 @@ use std::{
 };
 
 use anyhow::{Context, Result};
+use bzip2::bufread::MultiBzDecoder;
 use flate2::bufread::MultiGzDecoder;
+use ruzstd::decoding::{BlockDecodingStrategy, FrameDecoder};
 
 use crate::exit::{NotFound, UsageError};
 
@@ -30,6 +33,8 @@ pub(crate) struct Source {
     /// The file, if it can be read again.
     file: Option<File>,
     compression: Compression,
+    /// Lines end with a carriage return alone.
+    has_old_ends: bool,
     meter: Arc<AtomicU64>,
 }
 
@@ -37,6 +42,8 @@ pub(crate) struct Source {
 enum Compression {
     None,
     Gzip,
+    Zstd,
+    Bzip2,
 }
 
 impl Input {
@@ -103,11 +110,22 @@ pub(crate) fn cannot_read(path: &Path, error: io::Error) -> anyhow::Error {
 impl Source {
     fn new(raw: Box<dyn Read + Send>, file: Option<File>, meter: Arc<AtomicU64>) -> Result<Self> {
         let mut raw = Metered { inner: raw, meter: Arc::clone(&meter) };
-        let mut magic = Vec::new();
-        raw.by_ref().take(MAX_MAGIC).read_to_end(&mut magic)?;
-        let compression = compression_of(&magic)?;
-        let whole = io::Cursor::new(magic).chain(raw);
-        Ok(Self { stream: decompress(whole, compression), file, compression, meter })
+        let begin = read_begin(&mut raw)?;
+        let compression = compression_of(&begin)?;
+        let (first, stream): (_, Box<dyn Read + Send>) = match compression {
+            Compression::None => (begin, Box::new(raw)),
+            _ => {
+                let mut stream = decompress(io::Cursor::new(begin).chain(raw), compression);
+                let mut first = vec![0; FIRST_BLOCK];
+                let len = read_some(&mut stream, &mut first)?;
+                first.truncate(len);
+                (first, stream)
+            }
+        };
+        refuse_utf_16(&first)?;
+        let has_old_ends = has_old_line_ends(&first);
+        let stream = with_line_ends(Box::new(io::Cursor::new(first).chain(stream)), has_old_ends);
+        Ok(Self { stream, file, compression, has_old_ends, meter })
     }
 
     /// Returns whether the content is compressed.
@@ -130,7 +148,8 @@ impl Source {
         let before = offset.saturating_sub(window as u64);
         let is_plain = self.compression == Compression::None;
         file.seek(SeekFrom::Start(if is_plain { before } else { 0 }))?;
-        self.stream = decompress(Metered { inner: file, meter: Arc::clone(&self.meter) }, self.compression);
+        let stream = decompress(Metered { inner: file, meter: Arc::clone(&self.meter) }, self.compression);
+        self.stream = with_line_ends(stream, self.has_old_ends);
         if !is_plain && io::copy(&mut self.stream.by_ref().take(before), &mut io::sink())? < before {
             return Ok(None);
         }
@@ -169,18 +188,134 @@ fn decompress(raw: impl Read + Send + 'static, compression: Compression) -> Box<
     match compression {
         Compression::None => Box::new(raw),
         Compression::Gzip => Box::new(MultiGzDecoder::new(BufReader::with_capacity(64 << 10, raw))),
+        Compression::Zstd => {
+            Box::new(ZstdFrames { raw: BufReader::with_capacity(64 << 10, raw), decoder: None })
+        }
+        Compression::Bzip2 => Box::new(MultiBzDecoder::new(BufReader::with_capacity(64 << 10, raw))),
     }
 }
 
-const MAX_MAGIC: u64 = 6;
+/// Decompresses the frames of a zstd file, one after the other.
+struct ZstdFrames<R> {
+    raw: R,
+    /// Decoder of the current frame.
+    decoder: Option<Box<FrameDecoder>>,
+}
+
+impl<R: BufRead> Read for ZstdFrames<R> {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        loop {
+            let decoder = match &mut self.decoder {
+                Some(decoder) => decoder,
+                None if self.raw.fill_buf()?.is_empty() => return Ok(0),
+                None => {
+                    let mut decoder = Box::new(FrameDecoder::new());
+                    decoder.init(&mut self.raw).map_err(damaged_zstd)?;
+                    self.decoder.insert(decoder)
+                }
+            };
+            while decoder.can_collect() == 0 && !decoder.is_finished() {
+                decoder
+                    .decode_blocks(&mut self.raw, BlockDecodingStrategy::UptoBytes(64 << 10))
+                    .map_err(damaged_zstd)?;
+            }
+            let read = decoder.read(out)?;
+            if read > 0 || out.is_empty() {
+                return Ok(read);
+            }
+            let (stored, found) = (decoder.get_checksum_from_data(), decoder.get_calculated_checksum());
+            if stored.is_some() && stored != found {
+                return Err(damaged_zstd("a checksum is wrong"));
+            }
+            self.decoder = None;
+        }
+    }
+}
+
+fn damaged_zstd(error: impl fmt::Display) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, format!("the zstd data is damaged: {error}"))
+}
+
+/// Turns carriage returns into newlines, so that every position stays.
+struct OldLineEnds(Box<dyn Read + Send>);
+
+impl Read for OldLineEnds {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        let read = self.0.read(out)?;
+        out[..read].iter_mut().filter(|byte| **byte == b'\r').for_each(|byte| *byte = b'\n');
+        Ok(read)
+    }
+}
+
+fn with_line_ends(stream: Box<dyn Read + Send>, has_old_ends: bool) -> Box<dyn Read + Send> {
+    if has_old_ends { Box::new(OldLineEnds(stream)) } else { stream }
+}
+
+/// Tells whether lines end with a carriage return alone, as on old Macs: a first block with newlines has others.
+fn has_old_line_ends(first: &[u8]) -> bool {
+    // A single one at the end may be half of `\r\n`.
+    let before_last = &first[..first.len().saturating_sub(1)];
+    !first.contains(&b'\n') && before_last.contains(&b'\r')
+}
+
+fn refuse_utf_16(first: &[u8]) -> Result<()> {
+    let is_utf_16 = match *first {
+        [0xff, 0xfe, ..] | [0xfe, 0xff, ..] => true,
+        // Without a mark: ASCII characters with a NUL beside each.
+        [a, 0, b, 0, ..] | [0, a, 0, b, ..] => a != 0 && b != 0,
+        _ => false,
+    };
+    anyhow::ensure!(
+        !is_utf_16,
+        "it is UTF-16; convert it: `iconv -f UTF-16 -t UTF-8 FILE | countem ingest -`"
+    );
+    Ok(())
+}
+
+/// Reads the first bytes that there are, at least as many as it takes to recognise a compression: a pipe may have few for now.
+fn read_begin(raw: &mut impl Read) -> io::Result<Vec<u8>> {
+    let mut begin = vec![0; FIRST_BLOCK];
+    let mut len = 0;
+    loop {
+        let read = read_some(raw, &mut begin[len..])?;
+        len += read;
+        if read == 0 || !MAGICS.iter().any(|(start, _)| start.len() > len && start.starts_with(&begin[..len]))
+        {
+            begin.truncate(len);
+            return Ok(begin);
+        }
+    }
+}
+
+/// Reads once.
+fn read_some(stream: &mut impl Read, out: &mut [u8]) -> io::Result<usize> {
+    loop {
+        match stream.read(out) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            read => return read,
+        }
+    }
+}
+
+/// Bytes that line ends are recognised by.
+const FIRST_BLOCK: usize = 64 << 10;
+
+/// Beginnings of compressed files.
+const MAGICS: [(&[u8], Option<Compression>); 4] = [
+    (b"\x1f\x8b", Some(Compression::Gzip)),
+    (b"\x28\xb5\x2f\xfd", Some(Compression::Zstd)),
+    (b"BZh", Some(Compression::Bzip2)),
+    (b"\xfd7zXZ\0", None),
+];
 
 fn compression_of(magic: &[u8]) -> Result<Compression> {
-    const FOREIGN: [(&[u8], &str); 3] =
-        [(b"\x28\xb5\x2f\xfd", "zstd"), (b"\xfd7zXZ\0", "xz"), (b"BZh91A", "bzip2")];
-    if let Some((_, name)) = FOREIGN.iter().find(|(start, _)| magic.starts_with(start)) {
-        anyhow::bail!("it is compressed with {name}; decompress it into `countem ingest -`");
+    match MAGICS.iter().find(|(start, _)| magic.starts_with(start)) {
+        Some((_, Some(compression))) => Ok(*compression),
+        Some((_, None)) => {
+            anyhow::bail!("it is compressed with xz; decompress it: `xzcat FILE | countem ingest -`")
+        }
+        None => Ok(Compression::None),
     }
-    Ok(if magic.starts_with(b"\x1f\x8b") { Compression::Gzip } else { Compression::None })
 }
 
 struct Metered<R> {
@@ -248,7 +383,7 @@ mod tests {
 
     #[test]
     fn unknown_compression_is_refused() {
-        assert!(compression_of(b"\x28\xb5\x2f\xfd..").unwrap_err().to_string().contains("zstd"));
+        assert!(compression_of(b"\xfd7zXZ\0").unwrap_err().to_string().contains("xzcat"));
         let missing = Input::File("/nonexistent/log".into());
         assert!(missing.check().unwrap_err().is::<NotFound>());
         assert!(Input::File("/".into()).check().unwrap_err().is::<UsageError>());

@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 
 use crate::{
     exit::Exit,
-    ingest::delivery::Delivered,
+    ingest::{count::Changes, delivery::Delivered},
     output::{Format, Listing, grouped},
 };
 
@@ -33,6 +33,9 @@ pub(crate) struct Tally {
     pub(crate) lines: u64,
     pub(crate) counted: u64,
     pub(crate) blank: u64,
+    /// Lines that a filter does not admit.
+    pub(crate) filtered: u64,
+    pub(crate) changes: Changes,
     /// Increments of the counted lines: one for each counter that counts the line.
     pub(crate) accepted: u64,
     /// NUL bytes before lines.
@@ -64,6 +67,8 @@ struct Example {
 pub(crate) struct Report {
     pub(crate) tally: Tally,
     pub(crate) delivered: Delivered,
+    /// Values of `--count`.
+    pub(crate) counts: Vec<String>,
     /// The store, without secrets.
     pub(crate) store: String,
     pub(crate) took: Duration,
@@ -166,6 +171,10 @@ impl Report {
         self.accepted().saturating_sub(increments + in_doubt + self.quarantined())
     }
 
+    fn skipped(&self, (template, field): (usize, usize), lines: u64) -> Value {
+        json!({"count": self.counts[template], "field": self.tally.wanted.names()[field], "lines": lines})
+    }
+
     /// Returns the lines per second, zero where no time passed.
     fn rate(&self) -> f64 {
         let rate = self.tally.lines as f64 / self.took.as_secs_f64();
@@ -187,11 +196,14 @@ impl Report {
             "lines": tally.lines,
             "counted": tally.counted,
             "blank": tally.blank,
+            "filtered": tally.filtered,
             "rejected": tally.rejected(),
             "skipped_bytes": tally.skipped,
             "nul_bytes": tally.nuls,
             "copies": tally.copies.iter().map(|name| &**name).collect::<Vec<_>>(),
             "reasons": tally.rejected.iter().map(reason).collect::<Vec<_>>(),
+            "skipped": tally.changes.skipped.iter().map(|(key, lines)| self.skipped(*key, *lines)).collect::<Vec<_>>(),
+            "names": {"shortened": tally.changes.shortened, "escaped": tally.changes.escaped},
             "failed": tally.failed.iter().map(failed).collect::<Vec<_>>(),
             "increments": {
                 "accepted": self.accepted(),
@@ -246,6 +258,20 @@ impl fmt::Display for Report {
         if tally.skipped > 0 {
             let skipped = grouped(tally.skipped);
             writeln!(f, "skipped {skipped} bytes that were counted before")?;
+        }
+        if tally.filtered > 0 {
+            writeln!(f, "left out {} lines by --where", grouped(tally.filtered))?;
+        }
+        for ((template, field), lines) in &tally.changes.skipped {
+            let (count, field) = (&self.counts[*template], &tally.wanted.names()[*field]);
+            writeln!(f, "skipped {} lines without `{{{field}}}` for `{count}`", grouped(*lines))?;
+        }
+        let Changes { shortened, escaped, .. } = tally.changes;
+        if shortened > 0 {
+            writeln!(f, "shortened {} names of more than 512 bytes", grouped(shortened))?;
+        }
+        if escaped > 0 {
+            writeln!(f, "escaped {} names with bytes that cannot be shown", grouped(escaped))?;
         }
         if tally.nuls > 0 {
             writeln!(f, "skipped {} NUL bytes before lines", grouped(tally.nuls))?;
@@ -304,7 +330,7 @@ mod tests {
         }
         let delivered = Delivered { increments: 1234560, counters: 9, ..Delivered::default() };
         let took = Duration::from_millis(500);
-        Report { tally, delivered, store: "memory://".into(), took, interrupted: false }
+        Report { tally, delivered, counts: Vec::new(), store: "memory://".into(), took, interrupted: false }
     }
 
     fn written(report: &Report, format: Format) -> String {

@@ -54,11 +54,8 @@ fn files_that_begin_alike_are_different() {
     for name in ["a", "b", "c"] {
         sandbox.write(name, format!("{header}{name}\n").repeat(2));
     }
-    for (expected, round) in [(2 * 3, 1), (0, 2)] {
-        let report = sandbox
-            .run(&[&["ingest", "a", "b", "c"], &tsv[..]].concat())
-            .expect(6 * i32::from(round == 1))
-            .json();
+    for (expected, round) in [(4 * 3, 1), (0, 2)] {
+        let report = sandbox.run(&[&["ingest", "a", "b", "c"], &tsv[..]].concat()).expect(0).json();
         assert_eq!(report["counted"], expected, "round {round}: {report}");
     }
 }

@@ -38,6 +38,12 @@ enum Names {
     Directive,
 }
 
+/// Opening of the directive that names the columns.
+pub(super) const FIELDS: &[u8] = b"#Fields:";
+/// Openings of the directives of W3C extended log files.
+pub(super) const DIRECTIVES: [&[u8]; 7] =
+    [FIELDS, b"#Version:", b"#Software:", b"#Date:", b"#Start-Date:", b"#End-Date:", b"#Remark:"];
+
 impl Columns {
     /// Prepares to find columns by number, counted from one.
     ///
@@ -79,6 +85,12 @@ impl Columns {
     /// # Errors
     /// A [`DefinitionError`] when there is no such column.
     pub(super) fn read_header(&mut self, line: &[u8], wanted: &Wanted) -> Result<(), DefinitionError> {
+        if DIRECTIVES.iter().any(|directive| line.starts_with(directive)) {
+            // A file with directives names its columns there, whatever separates them.
+            *self = Self::with_directives();
+            self.directive(line, wanted);
+            return Ok(());
+        }
         let mut spans = Vec::new();
         let text = self.cut(line, |_, span| spans.push(span)).unwrap_or_default();
         let titles: Vec<_> =
@@ -125,7 +137,7 @@ impl Columns {
     }
 
     fn directive(&mut self, line: &[u8], wanted: &Wanted) -> Reject {
-        if let Some(names) = line.strip_prefix(b"#Fields:") {
+        if let Some(names) = line.strip_prefix(FIELDS) {
             let names = String::from_utf8_lossy(names);
             let titles: Vec<_> = names.split_whitespace().collect();
             self.columns = find(&titles, wanted).unwrap_or_default();
@@ -274,6 +286,15 @@ mod tests {
         let lines = ["a,\"first", "x,y", "\"\"last\",z", "b,c"];
         let counted: Vec<_> = lines.iter().map(|line| read(&mut csv, &names, line).is_ok()).collect();
         assert_eq!(counted, [false, false, false, true]);
+    }
+
+    #[test]
+    fn header_may_be_a_directive() {
+        let names = ["cs-method"];
+        let mut tsv = Columns::with_header(Layout::Tsv);
+        tsv.read_header(b"#Version: 1.0", &wanted(&names)).unwrap();
+        assert_eq!(read(&mut tsv, &names, "#Fields: date cs-method"), Err(Reject::Directive));
+        assert_eq!(read(&mut tsv, &names, "2019-12-04\tGET").unwrap(), ["GET"]);
     }
 
     #[test]

@@ -1,36 +1,62 @@
 //! Counts one line.
 
+use std::collections::BTreeMap;
+
 use countem_core::{Deltas, FoldError, MetricName, Table};
-use countem_lines::{Format, Reject, Span, Template, Times};
-use jiff::Timestamp;
+use countem_lines::{Format, Reject, Span, Times, amount};
+use jiff::{Timestamp, tz::TimeZone};
 
 use crate::ingest::{bucket_cache::BucketCache, lines::MAX_LINE, plan::Plan};
 
 /// Counts line by line into a table.
 pub(super) struct LineCounter {
     table: Table,
-    /// Index of the time field and its reader, `None` when lines are counted at the time they are read.
-    times: Option<(usize, Times)>,
+    /// Indexes of the time fields and their reader, `None` when lines are counted at the time they are read.
+    times: Option<(Vec<usize>, Times)>,
+    /// The same for times in UTC, which those of W3C extended log files are in every format.
+    utc_times: Option<Times>,
+    /// Text of several time fields.
+    time_text: Vec<u8>,
     /// One for each set of stored periods.
     caches: Vec<BucketCache>,
     /// Index of the cache of each template.
     cache_of: Vec<usize>,
     /// Indexes of the templates that count the lines.
     active: Vec<usize>,
-    /// Metric of the current line for each template.
-    metrics: Vec<Vec<u8>>,
+    /// Metric of the current line.
+    metric: Vec<u8>,
     spans: Vec<Span>,
     /// No sum of counters in the table is larger.
     weight: i64,
+    is_utc: bool,
+    /// Lines that each template has counted so far.
+    counted: Vec<u64>,
+    /// Templates that did not count the current line, with the fields that it lacks.
+    lacking: Vec<(usize, usize)>,
+    pub(super) changes: Changes,
+}
+
+/// Deviations of single templates from the lines.
+#[derive(Debug, Default)]
+pub(crate) struct Changes {
+    /// Number of lines that a template did not count, by template and missing field.
+    pub(crate) skipped: BTreeMap<(usize, usize), u64>,
+    /// Number of names that were shortened, and escaped.
+    pub(crate) shortened: u64,
+    pub(crate) escaped: u64,
 }
 
 /// Outcome of counting a well-formed line.
 pub(super) enum Outcome {
-    /// The line is in the table.
-    Counted,
+    /// The line is in the table, for this number of templates.
+    Counted(u64),
+    /// A filter does not admit the line.
+    Filtered,
     /// The sums would become too large. The line can be counted after the table was drained.
     Full,
 }
+
+const FULL: Reject = Reject::Shape("counter table is full");
 
 impl LineCounter {
     /// Prepares to count as `plan` says.
@@ -45,15 +71,26 @@ impl LineCounter {
                 caches.push(BucketCache::new(schedule.clone()));
             }
         }
+        let times = plan.times();
+        let utc_times = times
+            .as_ref()
+            .filter(|_| plan.input_zone.is_none())
+            .map(|(_, times)| times.clone().in_zone(TimeZone::UTC));
         Self {
             table: Table::new(),
-            times: plan.times(),
+            times,
+            utc_times,
+            time_text: Vec::new(),
             caches,
             cache_of,
             active: (0..plan.templates.len()).collect(),
-            metrics: vec![Vec::new(); plan.templates.len()],
+            metric: Vec::new(),
             spans: vec![Span::MISSING; plan.wanted.names().len()],
             weight: 0,
+            is_utc: false,
+            counted: vec![0; plan.templates.len()],
+            lacking: Vec::new(),
+            changes: Changes::default(),
         }
     }
 
@@ -64,9 +101,9 @@ impl LineCounter {
         starts.iter().copied().filter(|&start| start > offset).min().unwrap_or(u64::MAX)
     }
 
-    /// Returns the indexes of the templates that count the lines.
-    pub(super) fn active(&self) -> &[usize] {
-        &self.active
+    /// Returns the number of lines that each template has counted so far.
+    pub(super) fn counted(&self) -> &[u64] {
+        &self.counted
     }
 
     /// Returns the number of counters that are not drained yet.
@@ -88,7 +125,12 @@ impl LineCounter {
         self.table.drain()
     }
 
-    /// Counts a line for every active template.
+    /// Takes the times of the next lines to be in UTC, or in the zone of the plan.
+    pub(super) fn set_utc(&mut self, is_utc: bool) {
+        self.is_utc = is_utc;
+    }
+
+    /// Counts a line for every active template. A template that needs a field which the line lacks is skipped.
     ///
     /// # Errors
     /// The line was counted for no template.
@@ -105,61 +147,85 @@ impl LineCounter {
         }
         let absent = format.absent();
         let text = format.read(line, &mut self.spans)?;
+        if !plan.filters.iter().all(|filter| filter.admits(text, &self.spans)) {
+            return Ok(Outcome::Filtered);
+        }
         let field = |index: usize| self.spans[index].of(text).ok_or(Reject::Missing(index));
         let (second, no_time) = match &mut self.times {
             None => (read_at.as_second(), Reject::Shape("clock of this machine is wrong")),
-            Some((index, times)) => {
-                let no_time = Reject::Time(*index);
-                (times.second(field(*index)?).ok_or(no_time)?, no_time)
+            Some((fields, times)) => {
+                let times = self.utc_times.as_mut().filter(|_| self.is_utc).unwrap_or(times);
+                let no_time = Reject::Time(fields[0]);
+                let text = if let [only] = fields[..] {
+                    field(only)?
+                } else {
+                    self.time_text.clear();
+                    for &index in &*fields {
+                        self.time_text.extend_from_slice(field(index)?);
+                        self.time_text.push(b' ');
+                    }
+                    self.time_text.trim_ascii_end()
+                };
+                (times.second(text).ok_or(no_time)?, no_time)
             }
         };
         let (mut n, mut weight) = (1, 0);
         if let Some(index) = plan.amount {
-            n = read_amount(field(index)?).ok_or(Reject::Amount(index))?;
-            let templates = i64::try_from(self.metrics.len()).unwrap_or(i64::MAX);
+            n = amount(field(index)?).ok_or(Reject::Amount(index))?;
+            let templates = i64::try_from(self.counted.len()).unwrap_or(i64::MAX);
             weight = n.checked_abs().and_then(|n| n.checked_mul(templates)).ok_or(Reject::Amount(index))?;
         }
         let Some(weight) = self.weight.checked_add(weight) else { return Ok(Outcome::Full) };
+        for cache in &mut self.caches {
+            // Before the first fold: a line without a bucket counts for no template.
+            cache.bucket_at(second).ok_or(no_time)?;
+        }
 
-        if let [index] = self.active[..] {
+        let mut templates = 0;
+        for &index in &self.active {
             let template = &plan.templates[index];
-            // The table checks a name when it is new; a known one costs nothing.
-            let metric = template.render(text, &self.spans, absent, &mut self.metrics[index])?;
+            if let Err(field) = template.render(text, &self.spans, absent, &mut self.metric) {
+                self.lacking.push((index, field));
+                continue;
+            }
             let bucket = self.caches[self.cache_of[index]].bucket_at(second).ok_or(no_time)?;
-            fold(self.table.fold(template.collection().as_str(), metric, bucket, n))?;
-        } else {
-            // A line counts for all templates or for none, so every check precedes the first fold.
-            for &index in &self.active {
-                let metric =
-                    plan.templates[index].render(text, &self.spans, absent, &mut self.metrics[index])?;
-                MetricName::validate(metric).map_err(|error| Reject::of_name(&error))?;
+            let mut fold = |metric: &str| self.table.fold(template.collection().as_str(), metric, bucket, n);
+            // The table checks a name when it is new; a known one costs nothing.
+            match str::from_utf8(&self.metric).map(&mut fold) {
+                Ok(Ok(())) => {}
+                Err(_) | Ok(Err(FoldError::Name(_))) => {
+                    let (metric, fitted) = MetricName::fit(&mut self.metric);
+                    self.changes.shortened += u64::from(fitted.is_shortened);
+                    self.changes.escaped += u64::from(fitted.is_escaped);
+                    fold(metric).map_err(|_| FULL)?;
+                }
+                // The weight bounds the sums, and a flush comes long before four gigabytes of names.
+                Ok(Err(_)) => return Err(FULL),
             }
-            for cache in &mut self.caches {
-                cache.bucket_at(second).ok_or(no_time)?;
-            }
-            for &index in &self.active {
-                let metric = str::from_utf8(&self.metrics[index]).map_err(|_| Template::NOT_UTF8)?;
-                let bucket = self.caches[self.cache_of[index]].bucket_at(second).ok_or(no_time)?;
-                let collection = plan.templates[index].collection().as_str();
-                fold(self.table.fold(collection, metric, bucket, n))?;
-            }
+            self.counted[index] += 1;
+            templates += 1;
+        }
+        if !self.lacking.is_empty() {
+            self.note_lacking(templates)?;
         }
         self.weight = weight;
-        Ok(Outcome::Counted)
+        Ok(Outcome::Counted(templates))
     }
-}
 
-#[inline]
-fn fold(folded: Result<(), FoldError>) -> Result<(), Reject> {
-    folded.map_err(|error| match error {
-        FoldError::Name(error) => Reject::of_name(&error),
-        // The weight bounds the sums, and a flush comes long before four gigabytes of names.
-        _ => Reject::Shape("counter table is full"),
-    })
-}
-
-/// Reads a whole number. Access logs write `-` for no bytes.
-fn read_amount(text: &[u8]) -> Option<i64> {
-    let text = str::from_utf8(text).ok()?.trim();
-    if text == "-" { Some(0) } else { text.parse().ok() }
+    /// Notes the templates that did not count the line.
+    ///
+    /// # Errors
+    /// The field that a template lacks, if no template has counted the line.
+    #[cold]
+    fn note_lacking(&mut self, templates: u64) -> Result<(), Reject> {
+        let (_, field) = self.lacking[0];
+        if templates == 0 {
+            self.lacking.clear();
+            return Err(Reject::Missing(field));
+        }
+        for key in self.lacking.drain(..) {
+            *self.changes.skipped.entry(key).or_default() += 1;
+        }
+        Ok(())
+    }
 }
