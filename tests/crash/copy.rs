@@ -2,18 +2,22 @@
 //!
 //! Shows G14.
 
-use std::{fs, path::Path};
+use std::{fs, path::Path, process::Command, time::Duration};
 
-use countem::journal::{JournalReader, Summary};
+use countem::{
+    Collector, Durability,
+    engine::EngineConfig,
+    journal::{JournalConfig, JournalReader, Summary},
+};
 
 use super::{
     books::{Books, Stored, deliver, last},
     fail_points::{FailPoint, die_at},
-    node::{Line, Start},
+    node::{Line, Node, Start},
 };
 use crate::support::CounterFile;
 
-fn copy(from: &Path, to: &Path) {
+pub(super) fn copy(from: &Path, to: &Path) {
     fs::create_dir_all(to).unwrap();
     for entry in fs::read_dir(from).unwrap() {
         let file = entry.unwrap().path();
@@ -85,4 +89,131 @@ fn original_alone_counts_pending_of_copied_directory() {
     // Both stored periods of every operation, and of the shared counter.
     assert!(kept >= 2 * 101, "{kept} counters are quarantined");
     books.check(&Stored::of(&file));
+}
+
+/// Puts files back in place: the file of the journal stays the same one, so nothing but its content tells.
+fn restore(backup: &Path, journal: &Path) {
+    for entry in fs::read_dir(journal).unwrap() {
+        let file = entry.unwrap().path();
+        if !backup.join(file.file_name().unwrap()).exists() {
+            fs::remove_file(file).unwrap();
+        }
+    }
+    copy(backup, journal);
+}
+
+/// An older journal that is put back in place has an epoch that was used since: its next batches must not be taken for those
+/// that the store has of that time.
+#[test]
+fn restored_journal_counts_under_fresh_writer() {
+    const TASKS: usize = 4;
+    let file = CounterFile::new();
+    let [journal, backup] = ["journal", "backup"].map(|name| file.folder().join(name));
+    let start = |name| Start::new(&file.uri(), &journal).with("prefix", name).with("tasks", TASKS);
+    let ended = start("first").with("operations", 50).start().finish();
+    copy(&journal, &backup);
+    let mut second = start("second").with("flush", 5).start();
+    second.wait_for_acknowledgements(1000);
+    let mut lost = Books::default();
+    lost.enter(second.kill(), TASKS);
+    restore(&backup, &journal);
+
+    let mut books = Books::default();
+    books.enter(ended, TASKS);
+    books.enter(start("third").with("operations", 300).with("flush", 5).start().finish(), TASKS);
+    deliver(&last(&file, &journal));
+    let stored = Stored::of(&file);
+    assert!(books.lost(&stored).is_empty(), "acknowledged and lost: {:?}", books.lost(&stored));
+    let twice: Vec<_> = stored.own.iter().filter(|(_, value)| *value != Ok(1)).collect();
+    assert!(twice.is_empty(), "counted more than once: {twice:?}");
+    assert!(lost.lost(&stored).len() < lost.acknowledged(), "the second process had stored some");
+}
+
+/// What was pending when a running process was backed up is in the store by the time the backup is put back.
+#[test]
+fn pending_of_restored_backup_is_counted_once() {
+    const TASKS: usize = 4;
+    let file = CounterFile::new();
+    let [journal, backup] = ["journal", "backup"].map(|name| file.folder().join(name));
+    let start = |name| Start::new(&file.uri(), &journal).with("prefix", name).with("tasks", TASKS);
+    let mut node = start("first").with("flush", 1500).start();
+    node.wait_for_acknowledgements(100);
+    let signal = |signal: &str, node: &Node| {
+        let sent = Command::new("kill").args([signal, &node.id().to_string()]).status();
+        assert!(sent.unwrap().success());
+    };
+    signal("-STOP", &node);
+    copy(&journal, &backup);
+    assert!(summary(&backup).pending.increments > 0, "something is pending");
+    signal("-CONT", &node);
+    let before = summary(&journal).resolved.batches;
+    node.wait_for("a flush", |_| summary(&journal).resolved.batches > before + 1);
+    let mut books = Books::default();
+    let lines = node.kill();
+    restore(&backup, &journal);
+    deliver(&last(&file, &journal));
+    books.enter(lines, TASKS);
+    let stored = Stored::of(&file);
+    let twice: Vec<_> = stored.own.iter().filter(|(_, value)| *value != Ok(1)).collect();
+    assert!(twice.is_empty(), "counted more than once: {twice:?}");
+    assert!(stored.own.get("first.0.0").is_ok_and(|value| value == Some(1)));
+}
+
+/// On a file system without birth times a copy looks like its original; only the store can tell.
+#[test]
+fn copy_without_birth_times_neither_loses_nor_doubles() {
+    const TASKS: usize = 4;
+    let (file, mut books) = (CounterFile::new(), Books::default());
+    let [original, copied] = ["original", "copy"].map(|name| file.folder().join(name));
+    let start = |journal, name| {
+        let start = Start::new(&file.uri(), journal).with("prefix", name).with("tasks", TASKS);
+        start.failing("born", "return(error)")
+    };
+    let mut node = start(&original, "before").with("flush", 3_600_000).start();
+    node.wait_for_acknowledgements(100);
+    books.enter(node.kill(), TASKS);
+    copy(&original, &copied);
+    let nodes = [(&original, "original"), (&copied, "copy")].map(|(journal, name)| {
+        let mut node = start(journal, name).with("flush", 5).with("operations", 300).start();
+        node.wait_for("its start", |line| *line == Line::Started);
+        node
+    });
+    for node in nodes {
+        books.enter(node.finish(), TASKS);
+    }
+    let summaries = [&original, &copied].map(|journal| summary(journal));
+    assert_ne!(summaries[0].writer.node(), summaries[1].writer.node(), "the second one took a new identity");
+    let quarantined = summaries.map(|summary| summary.quarantined.counters);
+    assert!(quarantined.iter().any(|counters| *counters >= 2 * 101), "{quarantined:?}");
+    books.check(&Stored::of(&file));
+}
+
+/// A backup holds a batch that the original resolved before the store forgot it: sent again, it would count twice.
+#[test]
+fn old_batch_of_forgotten_writer_is_quarantined() {
+    let (file, mut books) = (CounterFile::new(), Books::default());
+    let [journal, backup] = ["journal", "backup"].map(|name| file.folder().join(name));
+    die_at(FailPoint::Store("before"), 1, &file.uri(), &journal, "first", &mut books);
+    assert!(summary(&journal).frozen.batches > 0);
+    copy(&journal, &backup);
+    let start = |journal: &Path| {
+        // The store forgets a writer as soon as it has ended.
+        let options = JournalConfig { resolved_retention: Duration::ZERO, ..JournalConfig::new(journal) };
+        let durability = Durability::journal(options);
+        let config = EngineConfig { durability, ..EngineConfig::default() };
+        Collector::builder().engine_config(config).store(file.uri()).start_blocking().unwrap()
+    };
+    deliver(&start(&journal));
+    let original = Stored::of(&file);
+    books.check(&original);
+
+    let frozen = summary(&backup).frozen.increments;
+    let restored = start(&backup);
+    let report = restored.blocking().shutdown();
+    assert!(report.quarantined >= frozen && report.is_balanced(), "{report:?}");
+    assert_eq!(report.applied, 0, "{report:?}");
+    let quarantined = JournalReader::open(&backup).unwrap().quarantined().unwrap();
+    assert!(quarantined.iter().any(|entry| entry.quarantined.reason.contains("so old")), "{quarantined:?}");
+    let stored = Stored::of(&file);
+    assert_eq!((stored.own, stored.shared), (original.own, original.shared));
 }

@@ -5,11 +5,16 @@
 use anyhow::Result;
 use countem::{Collector, store::Counters};
 use countem_testkit::{ReplicaSet, require_mongod};
-use mongodb::{Client, bson::Document, options::ReadConcern};
+use mongodb::{
+    Client,
+    bson::{DateTime, Document, doc},
+    options::ReadConcern,
+};
 
 use super::{
     books::{Books, Stored},
-    fail_points::{FAIL_POINTS, die_at, nth},
+    copy::copy,
+    fail_points::{FAIL_POINTS, FailPoint, die_at, nth},
     kill::{kill_once, kills, random},
 };
 
@@ -84,5 +89,44 @@ async fn process_may_die_anywhere_also_while_recovering() -> Result<()> {
     }
     deliver(&set.uri(), &journal).await?;
     books.check(&stored(&set.uri()).await?);
+    Ok(())
+}
+
+/// The watermarks of a writer are pruned from long-lived documents 48 hours after its end. A backup of its journal still holds a
+/// batch that it had resolved.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn old_batch_of_pruned_writer_is_quarantined() -> Result<()> {
+    if !require_mongod() {
+        return Ok(());
+    }
+    let set = ReplicaSet::start(1).await?;
+    let (folder, mut books) = (tempfile::tempdir()?, Books::default());
+    let [journal, backup, other] = ["journal", "backup", "other"].map(|name| folder.path().join(name));
+    tokio::task::block_in_place(|| {
+        die_at(FailPoint::Store("after"), 1, &set.uri(), &journal, "first", &mut books);
+    });
+    copy(&journal, &backup);
+    deliver(&set.uri(), &journal).await?;
+    let original = stored(&set.uri()).await?;
+    books.check(&original);
+
+    let writers = Client::with_uri_str(set.uri()).await?.database("countem").collection("_countem_writers");
+    let long_ago = DateTime::from_millis(DateTime::now().timestamp_millis() - 49 * 3600 * 1000);
+    let mut found = writers.find(Document::new()).await?;
+    while found.advance().await? {
+        let writer: Document = found.deserialize_current()?;
+        for (start, _) in writer.get_document("retired")? {
+            let update = doc! { "$set": { format!("retired.{start}"): long_ago } };
+            writers.update_one(doc! { "_id": writer.get_str("_id")? }, update).await?;
+        }
+    }
+    // Its end prunes what is old.
+    deliver(&set.uri(), &other).await?;
+
+    let collector = Collector::builder().store(set.uri()).journal(&backup).start().await?;
+    let report = collector.shutdown().await;
+    assert!(report.quarantined > 0 && report.is_balanced(), "{report:?}");
+    let after = stored(&set.uri()).await?;
+    assert_eq!((after.own, after.shared), (original.own, original.shared));
     Ok(())
 }

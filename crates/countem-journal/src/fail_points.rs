@@ -6,6 +6,7 @@
 //!
 //! | point | place |
 //! |---|---|
+//! | `born` | before the birth time of the file is used: an error hides it, as some file systems do |
 //! | `open.before`, `open.after` | around the commit that raises the epoch |
 //! | `record.before`, `record.after` | around the commit of a group that has a record |
 //! | `freeze.before`, `freeze.after` | around the commit of a group that has frozen batches |

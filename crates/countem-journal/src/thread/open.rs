@@ -146,7 +146,10 @@ fn begin_epoch(
     set_aside: Option<SetAside>,
 ) -> Result<Recovered, JournalError> {
     let Transactions { path, config, .. } = &*transactions;
-    let now = Provenance::of(path);
+    let mut now = Provenance::of(path);
+    if fail_point::hit(path, format_args!("born")).is_err() {
+        now.born = None;
+    }
     let origin = if is_new { Origin::Created } else { contents.state.provenance.origin(&now) };
     let connection = &transactions.file.as_ref().expect("the file was opened just now").connection;
 

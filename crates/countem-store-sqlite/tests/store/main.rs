@@ -9,3 +9,4 @@ mod files;
 mod process;
 mod several_processes;
 mod support;
+mod writers;
