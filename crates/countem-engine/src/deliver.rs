@@ -18,7 +18,7 @@ pub use outbox::{Outbox, Resolved};
 pub use recorder::NotDurable;
 pub use retry::{Retry, deliver};
 
-pub(crate) use lane::Lane;
+pub(crate) use lane::{Lane, Stored};
 pub(crate) use lanes::{LaneLimits, Lanes};
 pub(crate) use recorder::{Recorder, Upstream};
 pub(crate) use register::{Register, quarantine_forgotten};

@@ -16,7 +16,7 @@ use futures_util::future::join_all;
 use jiff::Timestamp;
 use tokio::{
     runtime,
-    sync::{OnceCell, oneshot},
+    sync::OnceCell,
 };
 
 pub use self::{
@@ -28,12 +28,17 @@ pub use self::{
 use crate::{
     actors::Supervisor,
     collect::{Calendar, Counter, Intake, Refusal},
-    deliver::{Lanes, NotDurable, Recorder, Upstream},
+    deliver::{Lanes, NotDurable, Recorder, Stored, Upstream},
     read::EngineSource,
 };
 
 #[cfg(test)]
 pub(crate) use self::start::counting;
+
+/// Maximum time that an acknowledgement waits for the store where the journal cannot be written.
+const STORE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Interval at which it checks whether the store still takes batches.
+const STORE_CHECK_INTERVAL: Duration = Duration::from_millis(100);
 
 /// A running engine: counts, flushes and reads. Cheap to clone.
 ///
@@ -140,11 +145,11 @@ impl Engine {
         }
         self.intake.drain_all();
         let stored = self.state().begin_flush();
-        join_all(stored).await.iter().all(Result::is_ok)
+        join_all(stored).await.into_iter().all(|is_stored| is_stored)
     }
 
     /// Returns once everything accepted before the call survives the end of the process: at level `journal` once it is in the
-    /// journal, at level `memory` once it is in the store.
+    /// journal, or in the store while the journal has no room, at level `memory` once it is in the store.
     ///
     /// # Errors
     /// [`NotDurable`]: the journal cannot be written. Everything stays counted.
@@ -159,7 +164,13 @@ impl Engine {
             return if self.flush().await { Ok(()) } else { Err(NotDurable::shut_down()) };
         };
         // On our own runtime: the wait checks the journal's health now and then, and the caller's may have no timers.
-        let waiting = self.runtime().spawn(async move { recorder.durable().await });
+        let state = Arc::clone(self.state());
+        let waiting = self.runtime().spawn(async move {
+            match recorder.durable().await {
+                Err(error) if !state.is_stored_instead().await => Err(error),
+                _ => Ok(()),
+            }
+        });
         waiting.await.unwrap_or_else(|_| Err(NotDurable::shut_down()))
     }
 
@@ -232,18 +243,36 @@ impl EngineState {
         });
     }
 
-    /// Starts a flush, and returns receivers that are told when everything pending now is stored.
-    fn begin_flush(&self) -> Vec<oneshot::Receiver<()>> {
+    /// Waits until everything pending now is stored, as long as the store takes it; for when the journal cannot.
+    async fn is_stored_instead(&self) -> bool {
+        self.intake.drain_all();
+        let mut stored = join_all(self.begin_flush());
+        let deadline = tokio::time::Instant::now() + STORE_TIMEOUT;
+        while !self.lanes.are_failing() && tokio::time::Instant::now() < deadline {
+            if let Ok(stored) = tokio::time::timeout(STORE_CHECK_INTERVAL, &mut stored).await {
+                return stored.into_iter().all(|is_stored| is_stored);
+            }
+        }
+        false
+    }
+
+    /// Starts a flush, and returns waits for the moment when everything pending now is stored.
+    fn begin_flush(&self) -> Vec<impl Future<Output = bool> + use<>> {
         let stored: Vec<_> = self.lanes.iter().filter_map(|lane| lane.lock().when_stored()).collect();
         if !stored.is_empty() {
             self.supervisor.flush(true);
         }
-        stored
+        stored.into_iter().map(Stored::wait).collect()
     }
 }
 
 #[cfg(all(test, not(feature = "shuttle")))]
 impl Engine {
+    /// Returns the number of callers that wait until something is stored.
+    pub(crate) fn waits(&self) -> usize {
+        self.state().lanes.iter().map(|lane| lane.lock().waits()).sum()
+    }
+
     pub(crate) fn panic_everywhere(&self) {
         self.state().supervisor.panic_everywhere();
     }

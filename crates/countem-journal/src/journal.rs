@@ -96,6 +96,18 @@ impl Journal {
         self.thread.send(Call::boxed("freeze", Urgency::Now, freeze, done));
     }
 
+    /// Forgets all pending deltas of the lane of `last`, durably: the store has them, in batches of this
+    /// [`writer`](Self::writer) up to `last` that could not be frozen here.
+    pub fn forget_pending(
+        &self,
+        last: &BatchId,
+        done: impl FnOnce(Result<(), JournalError>) + Send + 'static,
+    ) {
+        let last = last.clone();
+        let forget = move |transaction: &mut Transaction<'_>| transaction.forget_pending(last.lane, &last);
+        self.thread.send(Call::boxed("freeze", Urgency::Now, forget, done));
+    }
+
     /// Records that the store has the batch `id`, except for `quarantined`.
     ///
     /// Without anything quarantined this is lazy: it goes along with the next commit, at most a second later, and after a

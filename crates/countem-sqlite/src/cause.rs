@@ -2,6 +2,8 @@
 
 use rusqlite::{Error, ErrorCode, ffi};
 
+use crate::private::are_files_exhausted;
+
 /// Cause of a failed call, as far as callers act on it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Cause {
@@ -17,6 +19,8 @@ pub enum Cause {
     ReadOnly,
     /// The file or its folder may not be opened.
     CannotOpen,
+    /// No further file can be opened, whatever its rights.
+    TooManyFiles,
     /// Reading, writing or syncing failed.
     Io,
     /// SQLite had no memory or was interrupted.
@@ -46,6 +50,11 @@ impl Cause {
             ErrorCode::DiskFull => Self::Full,
             ErrorCode::NotADatabase => Self::NotADatabase,
             ErrorCode::DatabaseCorrupt => Self::Corrupt,
+            ErrorCode::ReadOnly | ErrorCode::CannotOpen | ErrorCode::PermissionDenied
+                if are_files_exhausted() =>
+            {
+                Self::TooManyFiles
+            }
             ErrorCode::ReadOnly => Self::ReadOnly,
             ErrorCode::CannotOpen | ErrorCode::PermissionDenied => Self::CannotOpen,
             ErrorCode::SystemIoFailure => match failure.extended_code {
@@ -68,6 +77,7 @@ impl Cause {
             Self::Corrupt => "the file is damaged",
             Self::ReadOnly => "the file or its folder is read-only",
             Self::CannotOpen => "the file or its folder may not be opened; check their rights",
+            Self::TooManyFiles => "this process or machine has too many files open",
             Self::Io => "input or output failed",
             Self::Interrupted => "SQLite gave up",
             Self::Other => "SQLite refused",

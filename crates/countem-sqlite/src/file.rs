@@ -2,8 +2,9 @@
 
 use std::{
     fs::{self, File, TryLockError},
-    io,
+    io::{self, Read as _},
     path::{Path, PathBuf},
+    thread,
     time::Duration,
 };
 
@@ -19,7 +20,10 @@ pub struct OpenFile {
     /// Path of the write-ahead log.
     pub log: PathBuf,
     path: PathBuf,
-    identity: Option<FileIdentity>,
+    identity: Option<Place>,
+    log_identity: Option<Place>,
+    /// The newest header that was seen in the file.
+    seen: Option<DiskHeader>,
     busy_timeout: Duration,
     /// Held while the connection closes; the last field, so that it is dropped after the connection.
     closing: Option<File>,
@@ -50,8 +54,10 @@ impl OpenFile {
         connection.busy_handler(Some(wait_for_others(busy_timeout)))?;
         connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true)?;
         connection.pragma_update(None, "cell_size_check", true)?;
-        let (log, identity) = (log_of(path), FileIdentity::of(path));
-        Ok(Self { connection, log, path: path.to_owned(), identity, busy_timeout, closing: None })
+        let (log, identity) = (log_of(path), Place::of(path));
+        let path = path.to_owned();
+        let (log_identity, seen) = (None, None);
+        Ok(Self { connection, log, path, identity, log_identity, seen, busy_timeout, closing: None })
     }
 
     /// Makes every commit wait for one `fsync` of the write-ahead log, and reads wait for nothing.
@@ -78,7 +84,51 @@ impl OpenFile {
 
     /// Tells whether the path still leads to the open file. Counts written after the file was moved or deleted would be lost.
     pub fn is_current(&self) -> bool {
-        FileIdentity::of(&self.path) == self.identity
+        Place::of(&self.path) == self.identity
+    }
+
+    /// Checks, before something is written, that the path still leads to the open file, and that no other program has replaced the
+    /// content of the file: SQLite would write its pages among those of the other content.
+    ///
+    /// # Errors
+    /// [`Displaced`]: nothing may be written, and the connection has to stay open or be given to [`abandon`](Self::abandon).
+    pub fn check_place(&mut self) -> std::result::Result<(), Displaced> {
+        if !self.is_current() {
+            return Err(if self.path.exists() { Displaced::Replaced } else { Displaced::Gone });
+        }
+        let follows = |this: &Self, found: &DiskHeader| this.seen.is_none_or(|seen| found.may_follow(&seen));
+        let read = || DiskHeader::read(&self.path).map_err(|_| Displaced::Overwritten);
+        let mut found = read();
+        if !found.as_ref().is_ok_and(|found| follows(self, found)) {
+            // Another process may be moving the log into the file at this moment.
+            thread::sleep(HEADER_GAP);
+            found = read();
+        }
+        match found? {
+            found if follows(self, &found) => self.seen = Some(found),
+            _ => return Err(Displaced::Overwritten),
+        }
+        self.log_identity = self.log_identity.or_else(|| Place::of(&self.log));
+        Ok(())
+    }
+
+    /// Closes a connection whose file has lost its path or its content. Moves the log into the file if that still has its own
+    /// content, and leaves no log behind that another file at the path would take for its own.
+    pub fn abandon(self) {
+        let is_overwritten = self.is_current();
+        if !is_overwritten && self.empty_log().is_err() {
+            self.checkpoint().ok();
+        }
+        let has_own_log = self.log_identity.is_some() && Place::of(&self.log) == self.log_identity;
+        let log = self.log.clone();
+        self.close_untouched();
+        if has_own_log && bytes_of(&log).is_ok_and(|bytes| bytes == 0) {
+            fs::remove_file(log).ok();
+        } else if has_own_log {
+            let mut aside = log.clone().into_os_string();
+            aside.push(".displaced");
+            fs::rename(log, aside).ok();
+        }
     }
 
     /// Returns the length of the write-ahead log in bytes.
@@ -133,6 +183,9 @@ impl OpenFile {
     }
 }
 
+/// Time after which a header that looks wrong is read again.
+const HEADER_GAP: Duration = Duration::from_millis(20);
+
 /// Maximum wait for another process that closes the same file.
 const MAX_CLOSING_WAIT: Duration = Duration::from_secs(1);
 
@@ -183,20 +236,92 @@ pub fn bytes_of(path: &Path) -> io::Result<u64> {
     }
 }
 
-/// Stays the same as long as a path leads to the same file.
+/// The reason why an open file must not be written any more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct FileIdentity(u64, u64);
+pub enum Displaced {
+    /// Nothing has its path.
+    Gone,
+    /// Another file has its path.
+    Replaced,
+    /// Its content was cut off or replaced.
+    Overwritten,
+}
 
-impl FileIdentity {
+impl Displaced {
+    /// Returns the end of the sentence "cannot write to `path`: …".
+    pub fn why(self) -> &'static str {
+        match self {
+            Self::Gone => {
+                "the file was moved or deleted while this process had it open; move it back, or start this process again"
+            }
+            Self::Replaced => {
+                "another file has taken its place while this process had it open; move the first one back, or start this process again"
+            }
+            Self::Overwritten => {
+                "its content was cut off or replaced while this process had it open; start this process again with a sound file"
+            }
+        }
+    }
+}
+
+/// Fields of the header of a database file by which a replaced content is recognised.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct DiskHeader {
+    bytes: u64,
+    /// Zero for an empty file, whose first content is still in the log.
+    application_id: u32,
+    page_bytes: u16,
+    /// Rises with the transactions that are moved into the file.
+    changes: u32,
+}
+
+impl DiskHeader {
+    fn read(path: &Path) -> io::Result<Self> {
+        let mut file = File::open(path)?;
+        let bytes = file.metadata()?.len();
+        let mut header = [0; 100];
+        if bytes > 0 {
+            file.read_exact(&mut header)?;
+        }
+        let number = |at: usize| u32::from_be_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]);
+        let is_database = header.starts_with(b"SQLite format 3\0");
+        Ok(Self {
+            bytes,
+            application_id: if is_database { number(68) } else { 0 },
+            page_bytes: u16::from_be_bytes([header[16], header[17]]),
+            changes: number(24),
+        })
+    }
+
+    /// Tells whether SQLite can have made this header of `before`. A file with a log never becomes shorter, unless its free pages
+    /// are returned, and is never changed but by moving the log into it.
+    fn may_follow(&self, before: &Self) -> bool {
+        let was_empty = before.application_id == 0;
+        let is_later = self.changes.wrapping_sub(before.changes) < u32::MAX / 2;
+        let keeps_length = self.bytes >= before.bytes || self.changes != before.changes;
+        was_empty
+            || (self.application_id == before.application_id
+                && self.page_bytes == before.page_bytes
+                && is_later
+                && keeps_length)
+    }
+}
+
+/// The file that a path leads to. Stays the same as long as it is the same file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Place(u64, u64);
+
+impl Place {
+    /// Returns the file at `path`, `None` where there is none.
     #[cfg(unix)]
-    fn of(path: &Path) -> Option<Self> {
+    pub fn of(path: &Path) -> Option<Self> {
         use std::os::unix::fs::MetadataExt as _;
         path.metadata().ok().map(|found| Self(found.dev(), found.ino()))
     }
 
     /// Elsewhere an open file can be neither moved nor deleted.
     #[cfg(not(unix))]
-    fn of(_: &Path) -> Option<Self> {
+    pub fn of(_: &Path) -> Option<Self> {
         Some(Self(0, 0))
     }
 }

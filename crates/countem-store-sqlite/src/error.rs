@@ -12,7 +12,7 @@ use rusqlite::Error;
 pub(crate) fn store_error(path: &Path, attempt: &str, error: Error) -> StoreError {
     let cause = Cause::of(&error);
     let (kind, says_enough) = match cause {
-        Cause::Busy | Cause::Full => (ErrorKind::NotApplied, true),
+        Cause::Busy | Cause::Full | Cause::TooManyFiles => (ErrorKind::NotApplied, true),
         Cause::Io | Cause::Interrupted => (ErrorKind::NotApplied, false),
         Cause::NotADatabase | Cause::Corrupt | Cause::ReadOnly | Cause::CannotOpen => {
             (ErrorKind::Refused, true)

@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use countem_sqlite::{OpenFile, log_of};
+use countem_sqlite::{OpenFile, log_of, private_file};
 use countem_store::StoreError;
 
 use crate::{
@@ -35,6 +35,7 @@ pub(crate) fn for_writing(config: &SqliteConfig) -> Result<OpenFile, StoreError>
     let path = absolute(&config.path)?;
     check_path(&path)?;
     let had_log = log_of(&path).exists();
+    create_private(&path)?;
     let mut file = OpenFile::for_writing(&path, config.busy_timeout)
         .map_err(|error| store_error(&path, "open", error))?;
     match make_usable(&mut file, &path, config.synchronous) {
@@ -46,6 +47,16 @@ pub(crate) fn for_writing(config: &SqliteConfig) -> Result<OpenFile, StoreError>
             }
             Err(error)
         }
+    }
+}
+
+/// Creates the file for its owner alone if it is missing, and refuses a link in its place.
+fn create_private(path: &Path) -> Result<(), StoreError> {
+    match private_file().read(true).write(true).create(true).truncate(false).open(path) {
+        Ok(_) => Ok(()),
+        Err(_) if path.is_symlink() => Err(refused(path, "it is a link; give the path of the file itself")),
+        // SQLite says why.
+        Err(_) => Ok(()),
     }
 }
 

@@ -136,9 +136,15 @@ impl Sender {
         let Some(batch) = self.next_batch(lane).await? else { return Ok(None) };
         let applied = match self.register.quarantine_forgotten(&*self.store, &batch).await? {
             Some(quarantined) => quarantined,
-            None => self.store.apply(&batch).await?,
+            None => {
+                if !self.lanes.get(lane).lock().begin_attempt() {
+                    return Ok(None);
+                }
+                self.store.apply(&batch).await?
+            }
         };
-        if let Some(recorder) = &self.recorder {
+        let is_unsaved = self.lanes.get(lane).lock().is_stale();
+        if let Some(recorder) = self.recorder.as_ref().filter(|_| !is_unsaved) {
             recorder.resolve(batch.id(), &applied.quarantined).await.map_err(not_journaled)?;
         }
         Ok(Some(applied))
@@ -153,7 +159,15 @@ impl Sender {
         }
         self.register.ensure(&*self.store).await?;
         match &self.recorder {
-            Some(recorder) => recorder.freeze(index).await.map_err(not_journaled)?,
+            Some(recorder) => {
+                if let Err(error) = recorder.freeze(index).await {
+                    // The journal's loss need not be the store's.
+                    if self.store.check().await.is_err() {
+                        return Err(not_journaled(error));
+                    }
+                    recorder.freeze_or_give_up(index).await.map_err(not_journaled)?;
+                }
+            }
             None => drop(lane.lock().freeze()),
         }
         let _gate = lane.gate.write().await;

@@ -56,10 +56,11 @@ impl IntakeState {
         }
     }
 
-    /// Changes to `to`, unless intake is closed for good.
+    /// Changes to `to`, unless intake is closed for good, or the handle has no room: that is decided for each.
     pub(super) fn change(&mut self, to: Self) {
-        if *self != Self::Closed {
-            *self = to;
+        match (*self, to) {
+            (Self::Closed, _) | (Self::NoRoom, Self::Open | Self::JournalFull) => {}
+            _ => *self = to,
         }
     }
 }

@@ -6,7 +6,7 @@ use countem_core::{Bucket, CollectionName, Delta, MetricName, Table};
 use crossbeam_utils::CachePadded;
 
 use super::{Intake, Refusal, calendar::BucketCache, collector::IntakeState};
-use crate::sync::{Mutex, SpinMutex};
+use crate::sync::{AtomicBool, Mutex, Ordering, SpinMutex};
 
 /// A handle of one counter: an increment without any look-up, at about the cost of one atomic addition.
 ///
@@ -22,6 +22,8 @@ pub(super) struct Cells {
     collection: CollectionName,
     metric: MetricName,
     buckets: Arc<BucketCache>,
+    /// Counts in its cells, and not by name alone.
+    has_room: AtomicBool,
     cells: Box<[CachePadded<SpinMutex<Cell>>]>,
 }
 
@@ -111,7 +113,7 @@ impl Counter {
     /// The handle was made when there was no room for a new counter: counts by name, and by handle once there is room.
     #[cold]
     fn add_without_room(&self, index: usize, n: i64) -> Result<(), Refusal> {
-        if self.intake.has_room() {
+        if self.intake.registry.gives_room(&self.intake, &self.cells) {
             let mut cell = self.cells.cells[index].lock();
             if cell.state == IntakeState::NoRoom {
                 cell.state = self.intake.state();
@@ -170,7 +172,14 @@ impl Cells {
 /// The cells of every counter that has a handle.
 #[derive(Default)]
 pub(super) struct Registry {
-    known: Mutex<HashMap<(CollectionName, MetricName), Arc<Cells>>>,
+    known: Mutex<Known>,
+}
+
+#[derive(Default)]
+struct Known {
+    counters: HashMap<(CollectionName, MetricName), Arc<Cells>>,
+    /// Number of counters that have room in their cells.
+    roomy: usize,
 }
 
 impl Registry {
@@ -185,7 +194,8 @@ impl Registry {
             let buckets = Arc::clone(intake.calendar().buckets(collection.as_str()));
             let cell = Cell { bucket: buckets.current(), n: 0, increments: 0, state };
             let cells = (0..intake.router().max()).map(|_| CachePadded::new(SpinMutex::new(cell))).collect();
-            Arc::new(Cells { collection, metric, buckets, cells })
+            let has_room = AtomicBool::new(state != IntakeState::NoRoom);
+            Arc::new(Cells { collection, metric, buckets, has_room, cells })
         };
         if intake.is_forked() {
             // The lock may be held by a thread of the parent.
@@ -193,18 +203,32 @@ impl Registry {
             return Counter { intake: Arc::clone(intake), cells };
         }
         let mut known = self.known.lock();
-        let has_room = known.len() < intake.handles_max() && intake.has_room();
+        let Known { counters, roomy } = &mut *known;
+        let has_room = *roomy < intake.handles_max() && intake.has_room();
         let state = if has_room { intake.state() } else { IntakeState::NoRoom };
-        let cells = known
-            .entry((collection.clone(), metric.clone()))
-            .or_insert_with(|| new(collection, metric, state));
+        let cells = counters.entry((collection.clone(), metric.clone())).or_insert_with(|| {
+            *roomy += usize::from(has_room);
+            new(collection, metric, state)
+        });
         Counter { intake: Arc::clone(intake), cells: Arc::clone(cells) }
+    }
+
+    /// Gives a counter that was made while there was no room its cells, if there is room now. Returns whether it has them.
+    fn gives_room(&self, intake: &Intake, cells: &Cells) -> bool {
+        let mut known = self.known.lock();
+        if cells.has_room.load(Ordering::Relaxed) {
+            return true;
+        }
+        let has_room = known.roomy < intake.handles_max() && intake.has_room();
+        known.roomy += usize::from(has_room);
+        cells.has_room.store(has_room, Ordering::Relaxed);
+        has_room
     }
 
     /// Moves the sums of collector `index` into `table`, and forgets counters without a handle. Returns the number of increments
     /// moved. A sum that would leave `i64` there goes to `refused` instead.
     pub(super) fn drain(&self, index: usize, table: &mut Table, refused: impl Fn(&Delta<'_>)) -> u64 {
-        let cells: Vec<_> = self.known.lock().values().cloned().collect();
+        let cells: Vec<_> = self.known.lock().counters.values().cloned().collect();
         let mut moved = 0;
         for cells in &cells {
             let mut cell = cells.cells[index].lock();
@@ -219,15 +243,20 @@ impl Registry {
         }
         drop(cells);
         // Under the lock no new handle can be made; the registry's own reference is then the only one for sure.
-        self.known.lock().retain(|_, cells| {
-            Arc::strong_count(cells) > 1 || cells.cells.iter().any(|cell| cell.lock().increments > 0)
+        let mut known = self.known.lock();
+        let Known { counters, roomy } = &mut *known;
+        counters.retain(|_, cells| {
+            let is_used =
+                Arc::strong_count(cells) > 1 || cells.cells.iter().any(|cell| cell.lock().increments > 0);
+            *roomy -= usize::from(!is_used && cells.has_room.load(Ordering::Relaxed));
+            is_used
         });
         moved
     }
 
     /// Calls `observe` with the sum of every cell that holds increments of a collection that `is_wanted`.
     pub(super) fn observe(&self, is_wanted: impl Fn(&str) -> bool, mut observe: impl FnMut(Delta<'_>)) {
-        for cells in self.known.lock().values().filter(|cells| is_wanted(cells.collection.as_str())) {
+        for cells in self.known.lock().counters.values().filter(|cells| is_wanted(cells.collection.as_str())) {
             for cell in &cells.cells {
                 let cell = *cell.lock();
                 if cell.increments > 0 {
@@ -239,7 +268,7 @@ impl Registry {
 
     /// Changes whether increments are accepted.
     pub(super) fn change_state(&self, to: IntakeState) {
-        for cells in self.known.lock().values() {
+        for cells in self.known.lock().counters.values() {
             cells.cells.iter().for_each(|cell| cell.lock().state.change(to));
         }
     }
@@ -247,6 +276,6 @@ impl Registry {
 
 impl fmt::Debug for Registry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Registry({} counters)", self.known.lock().len())
+        write!(f, "Registry({} counters)", self.known.lock().counters.len())
     }
 }

@@ -18,8 +18,12 @@ pub(super) struct JournalBacklog {
     quarantine: Vec<Quarantined>,
     /// Number of queued batches, the last ones, that are not in the journal yet, so that none of them may be sent.
     pub(super) unsaved: usize,
-    /// Increments in these batches that the journal does not have as pending ones either.
+    /// Increments in these batches, or in one that was sent unsaved, that the journal does not have as pending ones either.
     unsaved_increments: u64,
+    /// The queued batches are being saved.
+    pub(super) is_saving: bool,
+    /// A batch was sent that the journal could not save: what it has pending of this lane is in that batch, or in one before.
+    pub(super) is_stale: bool,
 }
 
 impl JournalBacklog {
@@ -52,7 +56,24 @@ impl JournalBacklog {
 
     /// Notes that the journal has the queued batches.
     pub(super) fn saved(&mut self) {
-        (self.unsaved, self.unsaved_increments) = (0, 0);
+        (self.unsaved, self.unsaved_increments, self.is_stale) = (0, 0, false);
+    }
+
+    /// Notes that the queued batches, which are one, are sent although the journal does not have them.
+    pub(super) fn give_up_saving(&mut self) {
+        (self.unsaved, self.is_stale) = (0, true);
+    }
+
+    /// Notes that the store has the batch that was sent.
+    pub(super) fn resolved(&mut self) {
+        if self.is_stale {
+            self.unsaved_increments = 0;
+        }
+    }
+
+    /// Returns the number of increments of unsaved batches that the journal does not have as pending ones either.
+    pub(super) fn unsaved_increments(&self) -> u64 {
+        self.unsaved_increments
     }
 
     pub(super) fn take_fresh(&mut self) -> Deltas {

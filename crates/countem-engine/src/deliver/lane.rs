@@ -2,9 +2,9 @@
 
 use std::{collections::VecDeque, sync::Arc};
 
-use countem_core::{Batch, Delta, Deltas, FoldError, Writer};
+use countem_core::{Batch, BatchId, Delta, Deltas, FoldError, Writer};
 use countem_store::{Applied, ErrorKind, Quarantined, StoreError};
-use tokio::sync::{RwLock, oneshot};
+use tokio::sync::{RwLock, watch};
 
 use super::{journal_backlog::JournalBacklog, outbox::Outbox, pending::Pending};
 use crate::sync::{Mutex, MutexGuard};
@@ -27,11 +27,15 @@ pub(crate) struct LaneState {
     backlog: Option<JournalBacklog>,
     /// Number of batches that an earlier process had frozen, the first of this lane. Several of them may be in the store already.
     restored: u64,
+    /// The store may have a part of the batch in flight: an attempt is running, or one had no answer.
+    is_attempted: bool,
+    is_in_doubt: bool,
     /// Nothing more is sent.
-    is_closed: bool,
-    /// Answered once everything pending at the time of the request is stored: before the next freeze, or by number of batches.
-    waiting_for_freeze: Vec<oneshot::Sender<()>>,
-    waiting_for_batch: Vec<(u64, oneshot::Sender<()>)>,
+    is_over: bool,
+    /// Number of freezes, and of the newest one that a caller waits for. One freezes only when all of the one before is stored.
+    freezes: u64,
+    wanted: u64,
+    progress: watch::Sender<Progress>,
     pub(crate) totals: LaneTotals,
 }
 
@@ -55,6 +59,42 @@ pub(crate) struct LaneTotals {
     pub(crate) consecutive_failures: u32,
 }
 
+/// How far a lane is, for those that wait. They leave nothing behind when they give up waiting.
+#[derive(Debug, Clone, Default)]
+struct Progress {
+    /// Number of freezes of which everything is stored.
+    stored: u64,
+    /// Nothing more is stored.
+    is_closed: bool,
+}
+
+/// A wait for the moment when everything that was pending in a lane is stored.
+#[derive(Debug)]
+pub(crate) struct Stored {
+    goal: u64,
+    progress: watch::Receiver<Progress>,
+}
+
+impl Stored {
+    /// Returns once it is stored, or false once it is clear that it will not be.
+    pub(crate) async fn wait(mut self) -> bool {
+        let is_over = |progress: &Progress| progress.stored >= self.goal || progress.is_closed;
+        let stored = self.progress.wait_for(is_over).await;
+        stored.is_ok_and(|progress| progress.stored >= self.goal)
+    }
+}
+
+/// What a journal has to do before it can record anything of a lane.
+#[derive(Debug)]
+pub(super) enum Save {
+    /// Save these batches in place of what is pending.
+    Batches(Vec<Arc<Batch>>),
+    /// Forget what is pending: the store has it, in batches up to this one.
+    Nothing(BatchId),
+    /// Wait until the batch in flight is resolved, which the journal does not have.
+    Later,
+}
+
 /// Quarantined deltas kept for the stats; older ones are only counted.
 const KEPT_QUARANTINE: usize = 1000;
 
@@ -65,9 +105,12 @@ impl Lane {
             outbox: Outbox::new(writer, index, batch_counters),
             backlog: None,
             restored: 0,
-            is_closed: false,
-            waiting_for_freeze: Vec::new(),
-            waiting_for_batch: Vec::new(),
+            is_attempted: false,
+            is_in_doubt: false,
+            is_over: false,
+            freezes: 0,
+            wanted: 0,
+            progress: watch::Sender::default(),
             totals: LaneTotals::default(),
         };
         Self { state: Mutex::new(state), gate: Arc::default() }
@@ -177,8 +220,8 @@ impl LaneState {
     pub(crate) fn freeze(&mut self) -> Vec<Arc<Batch>> {
         if self.outbox.is_empty() && !self.pending.table.is_empty() {
             self.outbox.freeze(&mut self.pending.table);
-            let last = self.outbox.frozen();
-            self.waiting_for_batch.extend(self.waiting_for_freeze.drain(..).map(|waiting| (last, waiting)));
+            self.freezes += 1;
+            self.pending.cardinality.end_round();
             if let Some(backlog) = &mut self.backlog {
                 backlog.frozen(self.outbox.queued().len());
             }
@@ -202,6 +245,7 @@ impl LaneState {
         self.backlog = Some(backlog);
         self.outbox.restore(frozen.into_iter().chain(pending.map(Arc::new)));
         self.restored = self.outbox.frozen();
+        self.freezes = u64::from(self.restored > 0);
         self.totals.merged += self.outbox.batches().map(|batch| batch.totals().increments).sum::<u64>();
         self.totals.direct = self.totals.merged;
     }
@@ -225,12 +269,30 @@ impl LaneState {
         self.totals.attempts += 1;
         self.totals.consecutive_failures = 0;
         self.totals.last_error = None;
-        applied.quarantined.into_iter().for_each(|quarantined| self.quarantine(quarantined));
-        let goal = self.outbox.resolved();
-        for (_, waiting) in self.waiting_for_batch.extract_if(.., |(last, _)| *last <= goal) {
-            // The receiver may be gone.
-            waiting.send(()).ok();
+        (self.is_attempted, self.is_in_doubt) = (false, false);
+        if let Some(backlog) = &mut self.backlog {
+            backlog.resolved();
+            if backlog.is_stale {
+                // The journal does not know the batch of which they were a part.
+                applied.quarantined.iter().for_each(|quarantined| backlog.quarantine(quarantined.clone()));
+            }
         }
+        applied.quarantined.into_iter().for_each(|quarantined| self.quarantine(quarantined));
+        if self.outbox.is_empty() {
+            self.progress.send_modify(|progress| progress.stored = self.freezes);
+        }
+    }
+
+    /// Notes that the batch in flight is being sent. Returns false if it may not be any more, because a shutdown has reported
+    /// where it is.
+    pub(crate) fn begin_attempt(&mut self) -> bool {
+        self.is_attempted = !self.is_over && self.outbox.in_flight().is_some();
+        self.is_attempted
+    }
+
+    /// Begins no other attempt to send anything.
+    pub(crate) fn end_attempts(&mut self) {
+        self.is_over = true;
     }
 
     /// Notes a failed attempt. The batch stays as it is and will be sent again.
@@ -238,40 +300,43 @@ impl LaneState {
         self.totals.attempts += 1;
         self.totals.failures += 1;
         self.totals.consecutive_failures = self.totals.consecutive_failures.saturating_add(1);
+        self.is_in_doubt |= self.is_attempted && error.kind() == ErrorKind::InDoubt;
+        self.is_attempted = false;
         self.totals.doubts += u64::from(error.kind() == ErrorKind::InDoubt);
         self.totals.last_error = Some(error.to_string());
     }
 
-    /// Returns a receiver that is told when everything pending now is stored, `None` when it already is. What a shutdown
-    /// dropped is never stored.
-    pub(crate) fn when_stored(&mut self) -> Option<oneshot::Receiver<()>> {
+    /// Returns a wait for the moment when everything pending now is stored, `None` when it already is. What a shutdown dropped
+    /// is never stored.
+    pub(crate) fn when_stored(&mut self) -> Option<Stored> {
         if self.is_empty() && self.totals.dropped == 0 {
             return None;
         }
-        let (done, stored) = oneshot::channel();
-        if self.is_closed || self.totals.dropped > 0 {
-            return Some(stored);
-        }
-        if self.pending.table.is_empty() {
-            self.waiting_for_batch.push((self.outbox.frozen(), done));
-        } else {
-            self.waiting_for_freeze.push(done);
-        }
-        Some(stored)
+        let goal = self.freezes + u64::from(!self.pending.table.is_empty());
+        self.wanted = self.wanted.max(goal);
+        Some(Stored { goal, progress: self.progress.subscribe() })
+    }
+
+    /// Returns the number of waits that are not over.
+    #[cfg(test)]
+    pub(crate) fn waits(&self) -> usize {
+        self.progress.receiver_count()
     }
 
     /// Gives up on what is not stored: everything that waits for it is told.
     pub(crate) fn close(&mut self) {
-        self.is_closed = true;
-        self.waiting_for_freeze.clear();
-        self.waiting_for_batch.clear();
+        self.progress.send_modify(|progress| progress.is_closed = true);
     }
 
-    /// Gives up the deltas that were never sent, and returns how many increments that were. Only a shutdown whose deadline has
+    /// Gives up the deltas that are certainly not in the store, and returns how many increments that were. Only a shutdown whose deadline has
     /// passed does this.
     pub(crate) fn drop_unsent(&mut self) -> u64 {
-        let dropped = self.pending.table.drain().totals().increments + self.outbox.drop_queued();
+        let refused = if self.is_attempted || self.is_in_doubt { 0 } else { self.outbox.drop_in_flight() };
+        let dropped = self.pending.table.drain().totals().increments + self.outbox.drop_queued() + refused;
         self.totals.dropped += dropped;
+        if dropped > 0 {
+            self.close();
+        }
         dropped
     }
 
@@ -282,7 +347,7 @@ impl LaneState {
 
     /// Tells whether there is a reason to send another batch before the next tick.
     pub(crate) fn is_urgent(&self) -> bool {
-        self.outbox.queued().len() > 0 || !self.waiting_for_freeze.is_empty()
+        self.outbox.queued().len() > 0 || self.wanted > self.freezes
     }
 }
 
@@ -290,13 +355,50 @@ impl LaneState {
 impl LaneState {
     /// Tells whether the journal does not have the frozen batches.
     pub(super) fn has_unsaved(&self) -> bool {
-        self.unsaved().next().is_some()
+        self.unsaved().next().is_some() || self.is_stale()
     }
 
-    /// Notes that the journal has the batches that [`freeze`](Self::freeze) returned.
-    pub(super) fn saved(&mut self) {
+    /// Tells whether what the journal has pending of this lane is in batches that were sent without it.
+    pub(crate) fn is_stale(&self) -> bool {
+        self.backlog.as_ref().is_some_and(|backlog| backlog.is_stale)
+    }
+
+    /// Returns what the journal has to do before anything can be recorded, and marks it as being done until
+    /// [`end_saving`](Self::end_saving).
+    pub(super) fn begin_saving(&mut self) -> Option<Save> {
+        let unsaved: Vec<_> = self.unsaved().cloned().collect();
+        let (last, is_idle) = (self.outbox.last(), self.outbox.is_empty());
+        let backlog = self.backlog.as_mut()?;
+        let save = match (unsaved.is_empty(), backlog.is_stale) {
+            (false, _) => Save::Batches(unsaved),
+            (true, true) if is_idle => Save::Nothing(last),
+            (true, true) => return Some(Save::Later),
+            (true, false) => return None,
+        };
+        backlog.is_saving = true;
+        Some(save)
+    }
+
+    /// Notes whether the journal did what [`begin_saving`](Self::begin_saving) returned.
+    pub(super) fn end_saving(&mut self, is_saved: bool) {
         if let Some(backlog) = &mut self.backlog {
-            backlog.saved();
+            backlog.is_saving = false;
+            if is_saved {
+                backlog.saved();
+            }
+        }
+    }
+
+    /// Lets the next batch be sent although the journal cannot save it: as one batch, so that it has all that the journal has
+    /// pending. A process that takes over the journal gives that the same number.
+    pub(super) fn give_up_saving(&mut self) {
+        let unsaved = self.unsaved().count();
+        let nothing_else_is_queued = unsaved > 0 && unsaved == self.outbox.queued().len();
+        if nothing_else_is_queued
+            && self.outbox.join_queued()
+            && let Some(backlog) = &mut self.backlog
+        {
+            backlog.give_up_saving();
         }
     }
 
@@ -339,6 +441,18 @@ impl LaneState {
     /// Returns the number of pending increments that the journal has not begun to record.
     pub(crate) fn fresh_increments(&self) -> u64 {
         self.backlog.as_ref().map_or(0, JournalBacklog::fresh_increments)
+    }
+
+    /// Returns the number of increments that are in no journal, and of which it is not known whether they will be there, or in
+    /// the store: those that are being recorded or saved, and those in a batch that may have arrived.
+    pub(crate) fn doubtful_increments(&self) -> u64 {
+        let may_have_arrived = self.is_attempted || self.is_in_doubt;
+        let Some(backlog) = &self.backlog else {
+            return if may_have_arrived { self.in_flight_increments() } else { 0 };
+        };
+        let is_doubtful =
+            backlog.is_saving || (backlog.is_stale && may_have_arrived && self.outbox.in_flight().is_some());
+        backlog.recording() + if is_doubtful { backlog.unsaved_increments() } else { 0 }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::sync::{
     Arc,
-    atomic::{AtomicUsize, Ordering},
+    atomic::{AtomicBool, AtomicUsize, Ordering},
 };
 
 use countem_core::{Batch, Writer, hash::fnv64};
@@ -18,6 +18,8 @@ pub(crate) struct Lanes {
     counters: AtomicUsize,
     counters_max: usize,
     flush_counters: usize,
+    /// The journal has no room, so batches are sent early.
+    pub(crate) journal_is_full: AtomicBool,
     /// Asks the ticker for a flush before its time.
     pub(crate) flush_wanted: Notify,
 }
@@ -44,6 +46,7 @@ impl Lanes {
             counters: AtomicUsize::new(0),
             counters_max: limits.counters_max.max(1),
             flush_counters: limits.flush_counters.max(1),
+            journal_is_full: AtomicBool::new(false),
             flush_wanted: Notify::new(),
         }
     }
@@ -78,6 +81,11 @@ impl Lanes {
     /// Tells whether enough counters are pending for a flush before its time.
     pub(crate) fn are_crowded(&self) -> bool {
         self.counters.load(Ordering::Relaxed) >= self.flush_counters
+    }
+
+    /// Tells whether the store does not take the batches of some lane.
+    pub(crate) fn are_failing(&self) -> bool {
+        self.iter().any(|lane| lane.lock().totals.consecutive_failures > 0)
     }
 
     /// Counts the counters in the lanes, and asks for a flush when they are many.

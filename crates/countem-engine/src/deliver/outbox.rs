@@ -160,6 +160,30 @@ impl Outbox {
         self.resolved
     }
 
+    /// Makes one batch of those in the queue, under the number of the first, which nothing has seen yet. Returns false, and
+    /// changes nothing, if their sum is no batch.
+    pub(crate) fn join_queued(&mut self) -> bool {
+        let (Some(first), 2..) = (self.queue.front(), self.queue.len()) else { return true };
+        let (id, mut joined) = (first.id().clone(), Table::new());
+        if !self.queue.iter().flat_map(|batch| batch.deltas()).all(|delta| joined.merge(delta).is_ok()) {
+            return false;
+        }
+        self.frozen -= self.queue.len() as u64 - 1;
+        self.last_seq = id.seq;
+        self.queue = VecDeque::from([Arc::new(Batch::new(id, joined.drain()))]);
+        true
+    }
+
+    /// Returns the identity of the newest batch of this writer.
+    pub(crate) fn last(&self) -> BatchId {
+        BatchId { writer: self.writer.clone(), lane: self.lane, seq: self.last_seq }
+    }
+
+    /// Gives up the batch in flight, and returns how many increments it held.
+    pub(crate) fn drop_in_flight(&mut self) -> u64 {
+        self.in_flight.take().map_or(0, |batch| batch.totals().increments)
+    }
+
     /// Gives up the batches that were never sent, and returns how many increments they held.
     pub fn drop_queued(&mut self) -> u64 {
         self.queue.drain(..).map(|batch| batch.totals().increments).sum()

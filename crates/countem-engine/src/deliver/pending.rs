@@ -10,7 +10,7 @@ use super::cardinality::Cardinality;
 #[derive(Debug)]
 pub(super) struct Pending {
     pub(super) table: Table,
-    cardinality: Cardinality,
+    pub(super) cardinality: Cardinality,
     /// Increments that went to the overflow metric, by collection.
     pub(super) overflowed: BTreeMap<String, u64>,
 }

@@ -13,7 +13,7 @@ use countem_journal::{ErrorKind, Journal, JournalError, Record, Refused, Status}
 use parking_lot::RwLock;
 use tokio::sync::{Mutex, Notify, oneshot, watch};
 
-use super::Lanes;
+use super::{Lanes, lane::Save};
 
 /// Records the deltas that the journal does not have yet, in rounds: all callers that wait share the next one (group commit).
 #[derive(Debug)]
@@ -57,17 +57,24 @@ struct Progress {
 pub struct NotDurable {
     reason: Arc<str>,
     is_full: bool,
+    /// The journal does not have it, and will not.
+    is_certain: bool,
 }
 
 impl From<JournalError> for NotDurable {
     fn from(error: JournalError) -> Self {
-        Self { is_full: error.kind() == ErrorKind::Full, ..Self::new(&error.to_string()) }
+        let kind = error.kind();
+        Self {
+            is_full: kind == ErrorKind::Full,
+            is_certain: matches!(kind, ErrorKind::Full | ErrorKind::Unavailable | ErrorKind::Corrupt),
+            ..Self::new(&error.to_string())
+        }
     }
 }
 
 impl NotDurable {
     pub(crate) fn new(reason: &str) -> Self {
-        Self { reason: reason.into(), is_full: false }
+        Self { reason: reason.into(), is_full: false, is_certain: false }
     }
 
     pub(crate) fn shut_down() -> Self {
@@ -102,7 +109,7 @@ impl Recorder {
             // A freeze that failed comes first: the journal forgets its pending deltas when it saves the batches. It is
             // repeated here, because the lane's own attempts may be far apart by now.
             let has_unsaved = lane.lock().has_unsaved();
-            if has_unsaved && let Err(error) = self.save_frozen(index.into()).await {
+            if has_unsaved && let Err(error) = self.save(index.into()).await {
                 unsaved = Some(error);
                 continue;
             }
@@ -119,12 +126,20 @@ impl Recorder {
         let outcome = recorded.and(unsaved.map_or(Ok(()), Err));
         match &outcome {
             Ok(()) => {
+                self.lanes.journal_is_full.store(false, Ordering::Relaxed);
                 upstream.accept_again();
                 self.progress.send_modify(|progress| progress.durable = round);
             }
             Err(error) => {
                 if error.is_full {
-                    upstream.refuse_until_room();
+                    // The store may take what the journal cannot.
+                    self.lanes.journal_is_full.store(true, Ordering::Relaxed);
+                    self.lanes.flush_wanted.notify_one();
+                    if self.lanes.are_failing() {
+                        upstream.refuse_until_room();
+                    } else {
+                        upstream.accept_again();
+                    }
                 }
                 self.progress.send_modify(|progress| progress.failed = Some((round, error.clone())));
             }
@@ -160,23 +175,52 @@ impl Recorder {
         Err(error)
     }
 
-    /// Makes the frozen batches of a lane durable if they are not, so that they may be sent.
+    /// Freezes what is pending in a lane, and makes its frozen batches durable if they are not, so that they may be sent.
     pub(crate) async fn freeze(&self, lane: usize) -> Result<(), NotDurable> {
         let _order = self.order.lock().await;
-        self.save_frozen(lane).await
+        self.freeze_in_order(lane).await
     }
 
-    /// The caller holds `order`.
-    async fn save_frozen(&self, lane: usize) -> Result<(), NotDurable> {
-        let lane = self.lanes.get(lane);
-        let unsaved = lane.lock().freeze();
-        if let Some(first) = unsaved.first() {
-            let number = first.id().lane;
-            let batches = unsaved.iter().map(|batch| &**batch);
-            self.ask(|journal, done| journal.freeze(number, batches, done)).await?;
-            lane.lock().saved();
+    /// Does what [`freeze`](Self::freeze) does, and lets the next batch be sent even if the journal cannot have it. Only while the
+    /// store takes batches: until it has this one, a killed process loses what it accepted since the journal last worked.
+    ///
+    /// # Errors
+    /// Whether the journal has it is not known.
+    pub(crate) async fn freeze_or_give_up(&self, lane: usize) -> Result<(), NotDurable> {
+        let _order = self.order.lock().await;
+        match self.freeze_in_order(lane).await {
+            Err(error) if error.is_certain => self.lanes.get(lane).lock().give_up_saving(),
+            frozen => frozen?,
         }
         Ok(())
+    }
+
+    async fn freeze_in_order(&self, lane: usize) -> Result<(), NotDurable> {
+        if self.lanes.get(lane).lock().is_stale() {
+            // Should this fail, then the batches that are frozen now are saved in place of what is pending.
+            self.save(lane).await.ok();
+        }
+        self.lanes.get(lane).lock().freeze();
+        self.save(lane).await
+    }
+
+    /// Saves the frozen batches of a lane if the journal does not have them. The caller holds `order`.
+    async fn save(&self, index: usize) -> Result<(), NotDurable> {
+        let lane = self.lanes.get(index);
+        let Some(save) = lane.lock().begin_saving() else { return Ok(()) };
+        let saved = match save {
+            Save::Batches(unsaved) => {
+                let number = unsaved.first().map_or(0, |batch| batch.id().lane);
+                let batches = unsaved.iter().map(|batch| &**batch);
+                self.ask(|journal, done| journal.freeze(number, batches, done)).await
+            }
+            Save::Nothing(last) => self.ask(|journal, done| journal.forget_pending(&last, done)).await,
+            Save::Later => {
+                return Err(NotDurable::new("a batch on its way to the store is not in the journal"));
+            }
+        };
+        lane.lock().end_saving(saved.is_ok());
+        saved
     }
 
     /// Notes that the store has a batch. Waits only where the next batch must not be sent before: the store reports the
@@ -225,7 +269,7 @@ impl Recorder {
                 // A commit in doubt is answered only once the disk answers: callers are told of it now.
                 () = tokio::time::sleep(HEALTH_CHECK_INTERVAL) => {
                     if let Some(problem) = self.status().and_then(|status| status.health.problem().map(Arc::from)) {
-                        return Err(NotDurable { reason: problem, is_full: false });
+                        return Err(NotDurable { reason: problem, is_full: false, is_certain: false });
                     }
                 }
             }

@@ -106,7 +106,9 @@ impl EngineState {
         let step_deadline = deadline.max(tokio::time::Instant::now() + STEP_TIMEOUT);
         self.record_rest(step_deadline).await;
         let report = self.report(began);
-        if report.is_balanced() && report.is_resolved() {
+        // A journal that still has what is stored needs the store to recognise it.
+        let is_stale = self.lanes.iter().any(|lane| lane.lock().is_stale());
+        if report.is_balanced() && report.is_resolved() && !is_stale {
             self.leave(step_deadline).await;
         }
         self.lanes.iter().for_each(|lane| lane.lock().close());
@@ -180,14 +182,15 @@ impl EngineState {
         let mut report = ShutdownReport { accepted, ..ShutdownReport::default() };
         for lane in self.lanes.iter() {
             let mut lane = lane.lock();
+            lane.end_attempts();
+            let in_doubt = lane.doubtful_increments();
+            report.in_doubt += in_doubt;
             if has_journal {
-                let (unsaved, recording) = (lane.fresh_increments(), lane.recording());
-                report.dropped += unsaved;
-                report.in_doubt += recording;
-                report.journaled += lane.pending_increments().saturating_sub(unsaved + recording);
+                let not_journaled = lane.fresh_increments() + lane.recording();
+                report.dropped += not_journaled.saturating_sub(in_doubt);
+                report.journaled += lane.pending_increments().saturating_sub(not_journaled);
             } else {
                 report.dropped += lane.drop_unsent();
-                report.in_doubt += lane.in_flight_increments();
             }
             report.applied += lane.totals.applied;
             report.quarantined += lane.totals.quarantined;

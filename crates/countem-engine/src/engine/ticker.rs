@@ -2,7 +2,7 @@
 
 use std::{
     io,
-    sync::{Arc, Weak},
+    sync::{Arc, Weak, atomic::Ordering},
     thread,
     time::Duration,
 };
@@ -47,7 +47,8 @@ pub(super) async fn run(state: Weak<EngineState>, config: EngineConfig) {
             agree_at = now + AGREEMENT_INTERVAL;
             engine.agree();
         }
-        if now >= flush_at || (lanes.are_crowded() && now >= early_flush_at) {
+        let is_urgent = lanes.are_crowded() || lanes.journal_is_full.load(Ordering::Relaxed);
+        if now >= flush_at || (is_urgent && now >= early_flush_at) {
             engine.supervisor.tick().await;
             early_flush_at = Instant::now() + MIN_EARLY_FLUSH_GAP;
             flush_at = Instant::now() + jittered(&config);

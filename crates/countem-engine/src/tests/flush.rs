@@ -140,10 +140,40 @@ async fn shutdown_past_its_deadline_reports_missing_counts() {
     setup.engine.increment("c", "b", 1).unwrap();
     setup.engine.increment("c", "b", 1).unwrap();
     let report = setup.engine.shutdown().await;
-    assert_eq!((report.accepted, report.applied, report.dropped, report.in_doubt), (3, 0, 2, 1));
+    // The store refused every attempt, so it is certain that it has nothing.
+    assert_eq!((report.accepted, report.applied, report.dropped, report.in_doubt), (3, 0, 3, 0));
     assert!(report.is_balanced() && !report.is_complete());
     assert!(report.to_string().contains("the store is unreachable"), "{report}");
     waiting.abort();
+}
+
+#[tokio::test]
+async fn only_unanswered_batch_is_in_doubt() {
+    let setup = start(EngineConfig { shutdown_deadline: Duration::from_millis(50), ..quiet() }).await;
+    setup.faults.then([Fault::Fail, Fault::LoseReply]);
+    setup.faults.otherwise(Fault::Fail);
+    setup.engine.increment("c", "a", 1).unwrap();
+    let flushing = setup.engine.clone();
+    let waiting = tokio::spawn(async move { flushing.flush().await });
+    super::eventually("attempts", || setup.faults.calls() > 2).await;
+    setup.engine.increment("c", "b", 1).unwrap();
+    let report = setup.engine.shutdown().await;
+    assert_eq!((report.accepted, report.applied, report.dropped, report.in_doubt), (2, 0, 1, 1), "{report}");
+    assert!(!waiting.await.unwrap(), "what was dropped is never stored");
+}
+
+#[tokio::test]
+async fn abandoned_waits_leave_nothing_behind() {
+    let setup = start(quiet()).await;
+    setup.faults.otherwise(Fault::Fail);
+    setup.engine.increment("c", "a", 1).unwrap();
+    for _ in 0..20_000 {
+        let flush = setup.engine.flush();
+        assert!(tokio::time::timeout(Duration::ZERO, flush).await.is_err());
+    }
+    assert_eq!(setup.engine.waits(), 0);
+    setup.faults.otherwise(Fault::None);
+    assert!(setup.engine.flush().await);
 }
 
 #[tokio::test]

@@ -120,3 +120,20 @@ async fn overflow_across_threads_quarantines_one_part() {
     let report = setup.engine.shutdown().await;
     assert_eq!((report.accepted, report.applied, report.quarantined), (2, 1, 1));
 }
+
+#[tokio::test]
+async fn handles_made_without_room_keep_the_limit() {
+    let setup = start(EngineConfig { pending_counters: 4, collectors_max: Some(1), ..quiet() }).await;
+    let mut filled = 0;
+    while setup.engine.increment("c", &format!("filler {filled}"), 1).is_ok() {
+        filled += 1;
+    }
+    let handles: Vec<_> = (0..1000).map(|i| setup.engine.counter("c", &format!("m{i}")).unwrap()).collect();
+    assert!(setup.engine.flush().await);
+    let count = || handles.iter().filter(|handle| handle.try_increment(1).is_ok()).count();
+    (0..5).for_each(|_| assert!(count() <= 1000));
+    let pending = setup.engine.stats().pending;
+    assert!(pending <= 5 * 2 * 4, "{pending} increments of five rounds are pending");
+    assert!(setup.engine.flush().await);
+    assert!(count() > 0, "there is room again");
+}

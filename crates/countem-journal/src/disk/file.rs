@@ -1,8 +1,6 @@
 //! The journal file: its form, its size and its log.
 
 use std::{
-    fs::File,
-    io,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -79,11 +77,6 @@ pub(crate) fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(suffix);
     name.into()
-}
-
-/// Makes the file names in `dir` durable.
-pub(crate) fn sync_directory(dir: &Path) -> io::Result<()> {
-    if cfg!(unix) { File::open(dir)?.sync_all() } else { Ok(()) }
 }
 
 #[cfg(test)]

@@ -1,10 +1,12 @@
 //! The lock on a journal's directory.
 
 use std::{
-    fs::{File, OpenOptions, TryLockError},
+    fs::{File, TryLockError},
     io::{Read as _, Write as _},
     path::Path,
 };
+
+use countem_sqlite::private_file;
 
 use crate::error::{ErrorKind, JournalError};
 
@@ -21,7 +23,7 @@ impl DirectoryLock {
     /// Locks `dir`, which exists.
     pub(crate) fn acquire(dir: &Path) -> Result<Self, JournalError> {
         let path = dir.join(LOCK);
-        let mut file = OpenOptions::new()
+        let mut file = private_file()
             .read(true)
             .write(true)
             .create(true)

@@ -4,12 +4,13 @@
 //! by some pages for that. Deleting the reserve makes room for them.
 
 use std::{
-    fs::{self, File},
+    fs,
     io::{self, Write as _},
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
+use countem_sqlite::private_file;
 use rand::RngCore as _;
 
 /// Name of the file.
@@ -59,7 +60,7 @@ fn fill(path: &Path) -> io::Result<()> {
     // Random, because some file systems store compressible content in less space.
     let mut bytes = vec![0; RESERVE_BYTES];
     rand::rng().fill_bytes(&mut bytes);
-    File::create(path)?.write_all(&bytes)
+    private_file().write(true).create(true).truncate(true).open(path)?.write_all(&bytes)
 }
 
 #[cfg(test)]

@@ -5,9 +5,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use countem_sqlite::sync_folder;
+
 use crate::{
     disk::{
-        file::{sync_directory, with_suffix},
+        file::with_suffix,
         witness::WITNESS,
     },
     error::JournalError,
@@ -24,7 +26,7 @@ pub(crate) fn set_aside(dir: &Path, path: &Path) -> Result<PathBuf, JournalError
         rename(&with_suffix(path, suffix), &with_suffix(&target, suffix)).map_err(failed)?;
     }
     rename(&dir.join(WITNESS), &with_suffix(&target, "-witness")).map_err(failed)?;
-    sync_directory(dir).map_err(failed)?;
+    sync_folder(dir).map_err(failed)?;
     Ok(target)
 }
 

@@ -6,12 +6,13 @@
 //! transactions.
 
 use std::{
-    fs::{File, OpenOptions},
+    fs::File,
     io::{self, Seek as _, SeekFrom, Write as _},
     path::Path,
 };
 
 use countem_core::hash::{Fnv64, splitmix64};
+use countem_sqlite::private_file;
 
 /// Name of the witness file.
 pub(crate) const WITNESS: &str = "journal.witness";
@@ -50,7 +51,7 @@ impl Witness {
     /// Opens the witness in `dir` for writing; creates it when it is missing.
     pub(crate) fn open(dir: &Path) -> io::Result<Self> {
         let path = dir.join(WITNESS);
-        let file = OpenOptions::new().write(true).create(true).truncate(false).open(path)?;
+        let file = private_file().write(true).create(true).truncate(false).open(path)?;
         Ok(Self { file })
     }
 

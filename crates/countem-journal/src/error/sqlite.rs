@@ -35,7 +35,7 @@ impl JournalError {
             Cause::Corrupt | Cause::NotADatabase => (ErrorKind::Corrupt, format!("it is damaged: {error}")),
             Cause::Full => (ErrorKind::Full, cause.why().to_owned()),
             Cause::ReadOnly | Cause::CannotOpen => (ErrorKind::Refused, cause.why().to_owned()),
-            Cause::Busy => (ErrorKind::Unavailable, cause.why().to_owned()),
+            Cause::Busy | Cause::TooManyFiles => (ErrorKind::Unavailable, cause.why().to_owned()),
             Cause::Io | Cause::Interrupted | Cause::Other => {
                 let code = error.sqlite_error().map_or(0, |failure| failure.extended_code);
                 (ErrorKind::Unavailable, format!("{}: {error} (SQLite code {code})", cause.why()))

@@ -31,11 +31,8 @@ const PROBE_INTERVAL: Duration = Duration::from_secs(1);
 const FIRST_RETRY: Duration = Duration::from_millis(20);
 const MAX_RETRY: Duration = Duration::from_secs(2);
 
-/// Maximum number of times that room is made for one group before it is refused.
+/// Maximum number of times that room is made for one group before it is refused. Half of the history goes each time.
 const MAX_ROOM_ROUNDS: u32 = 16;
-
-/// Maximum number of times that room is made on a full disk before a group is refused.
-const MAX_DISK_ROUNDS: u32 = 3;
 
 pub(super) enum Message {
     Request(Box<dyn Request>),
@@ -167,8 +164,8 @@ impl GroupCommit {
                 // The journal's own log may be what fills the disk.
                 Ok(Outcome::Failed(error))
                     if error.kind() == ErrorKind::Full
-                        && round < MAX_DISK_ROUNDS
-                        && self.transactions.make_room() =>
+                        && round < MAX_ROOM_ROUNDS
+                        && self.transactions.make_room(round == 0) =>
                 {
                     continue;
                 }
@@ -199,7 +196,7 @@ impl GroupCommit {
             if crowded.is_empty() {
                 return;
             }
-            if round == MAX_ROOM_ROUNDS || !self.transactions.make_room() {
+            if round == MAX_ROOM_ROUNDS || !self.transactions.make_room(round == 0) {
                 let error = self.full();
                 self.note_failure(&error);
                 self.fail_or_defer(crowded.into_iter().map(|entry| entry.request), &error);

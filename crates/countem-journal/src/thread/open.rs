@@ -1,13 +1,15 @@
 //! Opening a journal: lock, check, recover, and raise the epoch before anything else.
 
-use std::{fs, path::Path, sync::Arc};
+use std::{path::Path, sync::Arc};
 
-use countem_sqlite::{OpenFile, bytes_of, log_of};
+use countem_sqlite::{
+    Cause, OpenFile, Place, bytes_of, bytes_of_disk, create_private_folder, log_of, private_file, sync_folder,
+};
 
 use crate::{
     config::{CopiedPending, JournalConfig},
     disk::{
-        file::{BUSY_TIMEOUT, JOURNAL, format, prepare_writing, sync_directory},
+        file::{BUSY_TIMEOUT, JOURNAL, format, prepare_writing},
         lock::DirectoryLock,
         provenance::Provenance,
         reserve::Reserve,
@@ -33,11 +35,24 @@ struct Found {
     is_new: bool,
 }
 
-/// Opens the journal in `config.dir`.
+/// Share of the disk that stored batches may take.
+const HISTORY_SHARE: u64 = 8;
+
+/// Opens the journal in `config.dir`. On a full disk the reserve and stored batches give way to what that has to write.
 pub(crate) fn open(config: JournalConfig) -> Result<(Transactions, Recovered), JournalError> {
+    match try_to_open(config.clone()) {
+        Err(error) if !matches!(error.kind(), ErrorKind::Locked | ErrorKind::Corrupt) => {
+            // Nothing is to be deleted before the directory is known to be free, which it is: it was locked.
+            if Reserve::find(&config.dir).release() { try_to_open(config) } else { Err(error) }
+        }
+        opened => opened,
+    }
+}
+
+fn try_to_open(config: JournalConfig) -> Result<(Transactions, Recovered), JournalError> {
     let dir = std::path::absolute(&config.dir)
         .map_err(|error| JournalError::io(&config.dir, "find the journal directory", &error))?;
-    fs::create_dir_all(&dir)
+    create_private_folder(&dir)
         .map_err(|error| JournalError::io(&dir, "create the journal directory", &error))?;
     let lock = DirectoryLock::acquire(&dir)?;
     let path = dir.join(JOURNAL);
@@ -55,7 +70,10 @@ pub(crate) fn open(config: JournalConfig) -> Result<(Transactions, Recovered), J
     let Found { file, contents, is_new } = found;
     let witness = Witness::open(&dir)
         .map_err(|error| JournalError::io(&dir.join(WITNESS), "open the witness", &error))?;
+    let history_bytes = bytes_of_disk(&dir).map_or(u64::MAX, |bytes| bytes / HISTORY_SHARE);
     let mut transactions = Transactions {
+        history_bytes: config.resolved_bytes.min(history_bytes),
+        place: Place::of(&path),
         shared: Arc::new(Shared::new(contents.state.writer())),
         config,
         path,
@@ -69,7 +87,7 @@ pub(crate) fn open(config: JournalConfig) -> Result<(Transactions, Recovered), J
         _lock: lock,
     };
     let recovered = begin_epoch(&mut transactions, contents, is_new, moved)?;
-    sync_directory(&dir).map_err(|error| JournalError::io(&dir, "make durable the names in", &error))?;
+    sync_folder(&dir).map_err(|error| JournalError::io(&dir, "make durable the names in", &error))?;
     Ok((transactions, recovered))
 }
 
@@ -92,6 +110,12 @@ fn find(dir: &Path, path: &Path, lanes: u16) -> Result<Found, JournalError> {
         let why = format!("{what}, but there was a journal here (`{WITNESS}` or a log is left of it)");
         return Err(JournalError::corrupt(path, why));
     }
+    // SQLite would create it with the rights of any file, and write through a link.
+    private_file()
+        .append(true)
+        .create(true)
+        .open(path)
+        .map_err(|error| JournalError::io(path, "open the journal", &error))?;
     let file = OpenFile::for_writing(path, BUSY_TIMEOUT).map_err(|error| ReadError::from(error).of(path))?;
     let checked = check(&file, witnessed, lanes).map_err(|error| error.of(path)).and_then(|checked| {
         // Only now may anything be written: every transaction that was seen becomes durable, see `Transactions::reopen`.
@@ -135,6 +159,9 @@ fn check(file: &OpenFile, witnessed: Witnessed, lanes: u16) -> Result<(Contents,
     }
 }
 
+/// Maximum number of times that room is made for the first transaction.
+const MAX_ROOM_ROUNDS: u32 = 16;
+
 /// Reason of deltas that were pending in a copy.
 const COPIED: &str = "pending in a copied journal; counted already if the original of the copy went on";
 
@@ -146,39 +173,53 @@ fn begin_epoch(
     set_aside: Option<SetAside>,
 ) -> Result<Recovered, JournalError> {
     let Transactions { path, config, .. } = &*transactions;
+    let (path, config) = (&path.clone(), &config.clone());
     let mut now = Provenance::of(path);
     if fail_point::hit(path, format_args!("born")).is_err() {
         now.born = None;
     }
     let origin = if is_new { Origin::Created } else { contents.state.provenance.origin(&now) };
-    let connection = &transactions.file.as_ref().expect("the file was opened just now").connection;
-
-    let mut next = transactions.state.clone();
     let mut quarantined_now = 0;
-    let mut commit = || {
-        connection.execute_batch("BEGIN IMMEDIATE")?;
-        if origin == Origin::Copied && config.copied_pending == CopiedPending::Quarantine {
-            let pending = contents.pending.iter().map(|(lane, deltas)| (*lane, deltas));
-            quarantined_now = quarantine::add_pending(connection, &mut next, pending, COPIED)?;
-            contents.pending.clear();
+    let mut next = transactions.state.clone();
+    for round in 0.. {
+        let Some(file) = &transactions.file else {
+            return Err(JournalError::new(ErrorKind::Unavailable, "the journal could not be kept open"));
+        };
+        let connection = &file.connection;
+        next = transactions.state.clone();
+        let mut commit = || {
+            connection.execute_batch("BEGIN IMMEDIATE")?;
+            if origin == Origin::Copied && config.copied_pending == CopiedPending::Quarantine {
+                let pending = contents.pending.iter().map(|(lane, deltas)| (*lane, deltas));
+                quarantined_now = quarantine::add_pending(connection, &mut next, pending, COPIED)?;
+            }
+            if matches!(origin, Origin::Copied | Origin::OtherHost) {
+                next.node = rand::random();
+            }
+            next.provenance = now.clone();
+            next.epoch += 1;
+            next.incarnation = Some(rand::random());
+            next.tick += 1;
+            next.adopt_numbers(&transactions.state);
+            if next.is_empty() {
+                next.lanes = config.lanes;
+            }
+            next.save(connection)?;
+            fail_point::hit(path, format_args!("open.before"))?;
+            connection.execute_batch("COMMIT")?;
+            fail_point::hit(path, format_args!("open.after"))
+        };
+        let Err(error) = commit() else { break };
+        let is_full = Cause::of(&error) == Cause::Full && round < MAX_ROOM_ROUNDS;
+        let ended = connection.is_autocommit() || connection.execute_batch("ROLLBACK").is_ok();
+        if !(is_full && ended && transactions.make_room(round == 0)) {
+            return Err(JournalError::sqlite(path, "begin an epoch in", &error));
         }
-        if matches!(origin, Origin::Copied | Origin::OtherHost) {
-            next.node = rand::random();
-        }
-        next.provenance = now.clone();
-        next.epoch += 1;
-        next.incarnation = Some(rand::random());
-        next.tick += 1;
-        next.adopt_numbers(&transactions.state);
-        if next.is_empty() {
-            next.lanes = config.lanes;
-        }
-        next.save(connection)?;
-        fail_point::hit(path, format_args!("open.before"))?;
-        connection.execute_batch("COMMIT")?;
-        fail_point::hit(path, format_args!("open.after"))
-    };
-    commit().map_err(|error| JournalError::sqlite(path, "begin an epoch in", &error))?;
+    }
+    if origin == Origin::Copied && config.copied_pending == CopiedPending::Quarantine {
+        contents.pending.clear();
+    }
+    let connection = &transactions.file.as_ref().expect("the transaction was committed on it").connection;
     if quarantined_now > 0 {
         contents.quarantined = quarantine::read(connection).map_err(|error| error.of(path))?;
     }

@@ -4,6 +4,7 @@ use countem_sqlite::{Cause, bytes_of, is_clean};
 
 use crate::{
     disk::file::{self, FRAME_BYTES, PAGE_BYTES},
+    error::ErrorKind,
     tables::{batches, state::Resolved},
     thread::{
         fail_point,
@@ -58,47 +59,70 @@ impl Transactions {
         Ok(())
     }
 
-    /// Frees what can be freed without losing a count, a part at a time. Returns whether it is worth trying again.
-    pub(crate) fn make_room(&mut self) -> bool {
-        let Some(file) = &self.file else { return false };
+    /// Frees what can be freed without losing a count: first the log, then stored batches, half of them at a time, then free
+    /// pages. On a full disk, the reserve gives way to what these steps have to write. Returns whether it is worth trying again.
+    pub(crate) fn make_room(&mut self, is_first: bool) -> bool {
         // The log holds mostly older versions of the same pages.
-        if file.log_len() > 0 {
-            let mut emptied =
-                fail_point::hit(&self.path, format_args!("room")).and_then(|()| file.empty_log());
-            if emptied.as_ref().is_err_and(|error| Cause::of(error) == Cause::Full) && self.reserve.release()
-            {
-                emptied = file.empty_log();
-            }
-            return self.made_room(&emptied);
+        let had_log = self.file.as_ref().is_some_and(|file| file.log_len() > 0);
+        if had_log && !self.freeing(Self::empty_log) {
+            return false;
         }
         let Resolved { batches, bytes } = self.state.resolved;
-        if batches > 0 {
-            let keep = if bytes > SMALL_HISTORY { bytes / 2 } else { 0 };
-            let prune = Call::boxed(
-                "resolve",
-                Urgency::Now,
-                move |transaction| {
-                    Ok(batches::prune(transaction.connection, transaction.state, |_, kept| {
-                        kept.bytes > keep
-                    })?)
-                },
-                drop,
-            );
-            return matches!(self.run(&mut [Entry::new(prune)]), Outcome::Committed(_));
-        }
-        let connection = &file.connection;
-        let vacuumed =
-            file::free_pages(connection).and_then(|free| file::vacuum(connection, free).map(|()| free));
-        let any = vacuumed.as_ref().is_ok_and(|free| *free > 0);
-        any && self.made_room(&vacuumed)
+        let keep = if bytes > SMALL_HISTORY { bytes / 2 } else { 0 };
+        let has_pruned = batches > 0 && self.freeing(|this| this.prune_to(keep));
+        let has_vacuumed = self.freeing(Self::vacuum);
+        (is_first && had_log) || has_pruned || has_vacuumed
     }
 
-    fn made_room<T>(&mut self, outcome: &rusqlite::Result<T>) -> bool {
-        if outcome.is_ok() {
-            self.log_pages = 0;
+    /// Runs a step that frees space; once more without the reserve if the disk has none for the step itself. Returns whether
+    /// it freed something.
+    fn freeing(&mut self, step: impl Fn(&mut Self) -> rusqlite::Result<bool>) -> bool {
+        let mut freed = step(self);
+        if freed.as_ref().is_err_and(|error| Cause::of(error) == Cause::Full) && self.reserve.release() {
+            freed = step(self);
         }
-        self.keep_connection(outcome);
-        outcome.is_ok()
+        self.keep_connection(&freed);
+        freed.unwrap_or(false)
+    }
+
+    fn empty_log(&mut self) -> rusqlite::Result<bool> {
+        let Some(file) = &self.file else { return Ok(false) };
+        fail_point::hit(&self.path, format_args!("room"))?;
+        file.empty_log()?;
+        self.log_pages = 0;
+        Ok(true)
+    }
+
+    /// Deletes the oldest stored batches until they have no more than `keep` bytes.
+    fn prune_to(&mut self, keep: u64) -> rusqlite::Result<bool> {
+        let prune = Call::boxed(
+            "resolve",
+            Urgency::Now,
+            move |transaction| {
+                let prune = |_, kept: &Resolved| kept.bytes > keep;
+                Ok(batches::prune(transaction.connection, transaction.state, prune)?)
+            },
+            drop,
+        );
+        match self.run(&mut [Entry::new(prune)]) {
+            Outcome::Committed(_) => self.empty_log(),
+            Outcome::Failed(error) if error.kind() == ErrorKind::Full => Err(full()),
+            _ => Ok(false),
+        }
+    }
+
+    /// Returns the free pages to the file system, in portions that need little space themselves.
+    fn vacuum(&mut self) -> rusqlite::Result<bool> {
+        let mut any = false;
+        while let Some(file) = &self.file {
+            let free = file::free_pages(&file.connection)?;
+            if free == 0 {
+                break;
+            }
+            file::vacuum(&file.connection, free.min(GROWTH_PAGES))?;
+            any = self.empty_log()?;
+        }
+        Ok(any)
     }
 
     /// Closes the file after a failure after which the connection cannot be trusted.
@@ -107,4 +131,9 @@ impl Transactions {
             self.file = None;
         }
     }
+}
+
+/// Returns the error of a full disk.
+fn full() -> rusqlite::Error {
+    rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_FULL), None)
 }

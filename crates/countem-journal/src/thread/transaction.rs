@@ -37,6 +37,7 @@ pub(crate) struct Transaction<'a> {
     /// State after the transaction.
     pub(crate) state: &'a mut JournalState,
     pub(crate) config: &'a JournalConfig,
+    pub(crate) history_bytes: u64,
     /// Pages in the log before this transaction.
     pub(crate) log_pages: u64,
     /// Bytes of the log before this transaction.
@@ -70,6 +71,14 @@ impl Transaction<'_> {
         Ok(())
     }
 
+    /// Deletes all pending deltas of `lane`, whose numbers are used up to `last`.
+    pub(crate) fn forget_pending(&mut self, lane: u16, last: &BatchId) -> Result<(), Failure> {
+        pending::clear(self.connection, self.state, lane)?;
+        self.state.numbers.0.retain(|of, (known, _)| *of != lane || *known == last.writer);
+        self.state.numbers.raise(lane, &last.writer, last.seq);
+        Ok(())
+    }
+
     /// Marks the batch `id` as resolved except for `quarantined`, and deletes batches that were resolved long ago.
     pub(crate) fn resolve(&mut self, id: &BatchId, quarantined: &[Quarantined]) -> Result<(), Failure> {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -81,7 +90,7 @@ impl Transaction<'_> {
             }
         }
         let retention = i64::try_from(self.config.resolved_retention.as_millis()).unwrap_or(i64::MAX);
-        let max_bytes = self.config.resolved_bytes;
+        let max_bytes = self.history_bytes;
         batches::prune(connection, self.state, |at, kept| {
             now.saturating_sub(at) >= retention || kept.bytes > max_bytes
         })?;

@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, sync::Arc};
 
-use countem_sqlite::{OpenFile, is_clean};
+use countem_sqlite::{Displaced, OpenFile, Place, is_clean};
 
 use crate::{
     config::JournalConfig,
@@ -22,9 +22,13 @@ use crate::{
 pub(crate) struct Transactions {
     pub(crate) config: JournalConfig,
     pub(crate) path: PathBuf,
+    /// The file that was opened: no other one is written, should another have its path.
+    pub(crate) place: Option<Place>,
     pub(crate) shared: Arc<Shared>,
     pub(crate) witness: Witness,
     pub(crate) reserve: Reserve,
+    /// Maximum number of bytes of stored batches, by the configuration and by the size of the disk.
+    pub(crate) history_bytes: u64,
     /// As of the newest transaction.
     pub(crate) state: JournalState,
     /// `None` after a failure: the next request opens the file again.
@@ -128,6 +132,7 @@ impl Transactions {
                 path: &self.path,
                 state: next,
                 config: &self.config,
+                history_bytes: self.history_bytes,
                 log_pages: self.log_pages,
                 log_bytes,
                 rows,
@@ -177,10 +182,9 @@ impl Transactions {
         if self.in_doubt {
             self.find_outcome()?;
         }
-        match &self.file {
+        match self.file.as_mut().map(OpenFile::check_place) {
             // The file stays open, in case it is moved back.
-            Some(file) if !file.is_current() => Err(self.moved()),
-            Some(_) => Ok(()),
+            Some(place) => place.map_err(|displaced| self.displaced(displaced)),
             None => {
                 let state = self.reopen()?.state;
                 if state.tick != self.state.tick {
@@ -196,8 +200,9 @@ impl Transactions {
     ///
     /// The `fsync` is not repeated: the pages are written again, to the main file, and the log is emptied.
     fn reopen(&mut self) -> Result<Contents, JournalError> {
-        if !self.path.exists() {
-            return Err(self.moved());
+        if Place::of(&self.path) != self.place {
+            let displaced = if self.path.exists() { Displaced::Replaced } else { Displaced::Gone };
+            return Err(self.displaced(displaced));
         }
         let failed = |error: rusqlite::Error| JournalError::sqlite(&self.path, "open the journal", &error);
         let file = OpenFile::for_writing(&self.path, BUSY_TIMEOUT).map_err(failed)?;
@@ -265,10 +270,10 @@ impl Transactions {
         Ok(is_committed)
     }
 
-    fn moved(&self) -> JournalError {
+    fn displaced(&self, displaced: Displaced) -> JournalError {
         JournalError::new(
             ErrorKind::Unavailable,
-            format!("cannot write to `{}`: the journal was moved or deleted", self.path.display()),
+            format!("cannot write to `{}`: {}", self.path.display(), displaced.why()),
         )
     }
 
@@ -283,6 +288,14 @@ impl Transactions {
     fn note_damage(&mut self, error: &JournalError) {
         if error.kind() == ErrorKind::Corrupt {
             self.broken = Some(error.clone());
+        }
+    }
+}
+
+impl Drop for Transactions {
+    fn drop(&mut self) {
+        if let Some(displaced) = self.file.take_if(|file| file.check_place().is_err()) {
+            displaced.abandon();
         }
     }
 }

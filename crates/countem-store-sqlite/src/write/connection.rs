@@ -1,7 +1,7 @@
 //! The connection that writes.
 
 use countem_core::{Batch, BatchId, Schedules, Writer};
-use countem_sqlite::{Cause, OpenFile, is_clean};
+use countem_sqlite::{Cause, Displaced, OpenFile, Place, is_clean};
 use countem_store::{Applied, ErrorKind, Registration, StoreError};
 use rusqlite::{Connection, Error, TransactionBehavior};
 
@@ -19,6 +19,8 @@ pub(crate) struct WriteConnection {
     pub(super) config: SqliteConfig,
     /// `None` after a failure: the next call opens the file anew.
     pub(super) file: Option<OpenFile>,
+    /// The file that was opened first; `None` before.
+    place: Option<Place>,
     /// A commit or an `fsync` failed: what can be read may not be on the disk.
     pub(super) in_doubt: bool,
     /// Length of the log in bytes from which on it is made shorter.
@@ -27,23 +29,25 @@ pub(crate) struct WriteConnection {
 
 impl WriteConnection {
     pub(super) fn open(config: SqliteConfig) -> Result<Self, StoreError> {
-        let mut connection = Self { config, file: None, in_doubt: false, log_limit: LOG_LIMIT };
+        let mut connection =
+            Self { config, file: None, place: None, in_doubt: false, log_limit: LOG_LIMIT };
         connection.file()?;
         Ok(connection)
     }
 
     /// Returns the file; opens it if need be.
     fn file(&mut self) -> Result<&mut OpenFile, StoreError> {
-        if let Some(moved) = self.file.take_if(|file| !file.is_current()) {
-            tracing::warn!(path = %self.config.path.display(), "the database file was moved or deleted");
-            // Moves the log into the old file, so that the file is whole wherever it is now. A failure cannot be helped.
-            moved.checkpoint().ok();
-            // The log of a new file would have the name that closing deletes.
-            moved.close_untouched();
+        if let Some(file) = &mut self.file
+            && let Err(displaced) = file.check_place()
+        {
+            // The file stays open, in case it is moved back.
+            let path = self.config.path.display();
+            let why = format!("cannot write to `{path}`: {}", displaced.why());
+            return Err(StoreError::new(ErrorKind::NotApplied, why));
         }
         let file = match self.file.take() {
             Some(file) => file,
-            None => open::for_writing(&self.config)?,
+            None => self.open_same()?,
         };
         if self.in_doubt {
             file.empty_log().map_err(|error| match Cause::of(&error) {
@@ -53,6 +57,19 @@ impl WriteConnection {
             self.in_doubt = false;
         }
         Ok(self.file.insert(file))
+    }
+
+    /// Opens the file; the same one as the first time, if this is not the first time.
+    fn open_same(&mut self) -> Result<OpenFile, StoreError> {
+        let path = &self.config.path;
+        if self.place.is_some_and(|place| Place::of(path) != Some(place)) {
+            let displaced = if path.exists() { Displaced::Replaced } else { Displaced::Gone };
+            let why = format!("cannot write to `{}`: {}", path.display(), displaced.why());
+            return Err(StoreError::new(ErrorKind::NotApplied, why));
+        }
+        let file = open::for_writing(&self.config)?;
+        self.place = Place::of(&self.config.path);
+        Ok(file)
     }
 
     /// Returns the connection; opens the file if need be.
@@ -182,6 +199,14 @@ impl WriteConnection {
         if is_busy.is_err_and(|error| Cause::of(&error) == Cause::Io) {
             // The next `fsync` may succeed without having written what this one did not.
             self.distrust();
+        }
+    }
+}
+
+impl Drop for WriteConnection {
+    fn drop(&mut self) {
+        if let Some(displaced) = self.file.take_if(|file| file.check_place().is_err()) {
+            displaced.abandon();
         }
     }
 }

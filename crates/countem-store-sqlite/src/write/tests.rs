@@ -253,20 +253,84 @@ fn failed_forget_leaves_the_file_in_doubt() {
     assert_eq!(sum(&mut writer), 1);
 }
 
+/// Counts in a file, keeps it under a second name, and puts the file of another store at its place.
+#[cfg(unix)]
+fn replaced(folder: &Path) -> WriteConnection {
+    let mut writer = connection(folder);
+    writer.apply(&one(1)).unwrap();
+    std::fs::create_dir(folder.join("other")).unwrap();
+    let mut other = connection(&folder.join("other"));
+    let mut table = Table::new();
+    table.fold("web", "other", "2026-11-20".parse().unwrap(), 7).unwrap();
+    other.apply(&Batch::new(BatchId { writer: Writer::new(9, 1), lane: 0, seq: 1 }, table.drain())).unwrap();
+    drop(other);
+    std::fs::hard_link(folder.join("countem.db"), folder.join("kept.db")).unwrap();
+    std::fs::rename(folder.join("other/countem.db"), folder.join("countem.db")).unwrap();
+    writer
+}
+
+#[cfg(unix)]
+fn counters_in(file: &Path) -> Vec<(String, i64)> {
+    let file = rusqlite::Connection::open(file).unwrap();
+    let sound: String = file.query_row("PRAGMA integrity_check", [], |row| row.get(0)).unwrap();
+    assert_eq!(sound, "ok");
+    let mut select = file.prepare("SELECT metric, value FROM counter ORDER BY metric").unwrap();
+    let rows = select.query_map([], |row| Ok((row.get(0)?, row.get(1)?))).unwrap();
+    rows.map(Result::unwrap).collect()
+}
+
 #[cfg(unix)]
 #[test]
-fn counts_never_go_to_a_moved_file() {
+fn replaced_file_is_refused_and_undamaged() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut writer = replaced(folder.path());
+    let error = writer.apply(&one(2)).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NotApplied);
+    assert!(error.to_string().contains("another file has taken its place"), "{error}");
+    drop(writer);
+    assert!(!folder.path().join("countem.db-wal").exists());
+    assert_eq!(counters_in(&folder.path().join("countem.db")), [("other".to_owned(), 7)]);
+    assert_eq!(counters_in(&folder.path().join("kept.db")), [("a".to_owned(), 1)], "with what was in the log");
+}
+
+#[cfg(unix)]
+#[test]
+fn moved_file_is_refused_until_it_is_back() {
     let folder = tempfile::tempdir().unwrap();
     let mut writer = connection(folder.path());
     writer.apply(&one(1)).unwrap();
-    // Another connection keeps the log alive, so that closing alone would not put it into the moved file.
-    let reader = open::for_reading(&writer.config).unwrap();
-    std::fs::rename(folder.path().join("countem.db"), folder.path().join("old.db")).unwrap();
-    assert!(!reader.is_current());
-
+    let [here, there] = ["countem.db", "old.db"].map(|name| folder.path().join(name));
+    std::fs::rename(&here, &there).unwrap();
+    let error = writer.apply(&one(2)).unwrap_err();
+    assert!(error.to_string().contains("moved or deleted"), "{error}");
+    assert!(!here.exists(), "no other file is made in its place");
+    std::fs::rename(&there, &here).unwrap();
     writer.apply(&one(2)).unwrap();
-    assert_eq!(sum(&mut writer), 1, "the new file has what was counted since");
-    drop((reader, writer));
-    let old = rusqlite::Connection::open(folder.path().join("old.db")).unwrap();
-    assert_eq!(old.query_row("SELECT value FROM counter", [], |row| row.get::<_, i64>(0)).unwrap(), 1);
+    assert_eq!(sum(&mut writer), 2);
+}
+
+#[cfg(unix)]
+#[test]
+fn cut_off_or_overwritten_file_is_refused() {
+    for cuts in [true, false] {
+        let folder = tempfile::tempdir().unwrap();
+        let mut writer = connection(folder.path());
+        writer.apply(&one(1)).unwrap();
+        writer.file.as_ref().unwrap().empty_log().unwrap();
+        let file = folder.path().join("countem.db");
+        let older = std::fs::read(&file).unwrap();
+        for seq in 2..10 {
+            writer.apply(&batch(seq, (0..100).map(|i| format!("metric {seq} {i}")))).unwrap();
+            writer.file.as_ref().unwrap().empty_log().unwrap();
+        }
+        writer.apply(&one(10)).unwrap();
+        // The same file gets other content, as by a shell's redirection or `cp`.
+        std::fs::write(&file, if cuts { &[] } else { &older[..] }).unwrap();
+        let error = writer.apply(&one(11)).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::NotApplied);
+        assert!(error.to_string().contains("cut off or replaced"), "{error}");
+        drop(writer);
+        assert_eq!(std::fs::read(&file).unwrap(), if cuts { Vec::new() } else { older }, "left as it is");
+        assert!(folder.path().join("countem.db-wal.displaced").exists());
+    }
 }
