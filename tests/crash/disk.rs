@@ -161,7 +161,8 @@ fn acknowledgements_go_on_as_soon_as_disk_does() {
 /// Counters whose names come only once, as of users or sessions: every batch is as large as what was counted.
 fn count_names(collector: &Collector, from: u64, names: u64) -> u64 {
     let name = |number| format!("a name that is as long as names are {number:08}");
-    let accepted = (from..from + names).filter(|number| collector.try_increment("names", &name(*number), 1).is_ok());
+    let accepted =
+        (from..from + names).filter(|number| collector.try_increment("names", &name(*number), 1).is_ok());
     accepted.count() as u64
 }
 
@@ -231,7 +232,8 @@ fn dropped_increments_never_come_back() {
     };
     let journal = disk.folder.join("journal");
     deliver(&last(&file, &file.folder().join("other")));
-    let collector = file.builder().journal(&journal).shutdown_deadline(Duration::from_secs(8)).start_blocking().unwrap();
+    let collector =
+        file.builder().journal(&journal).shutdown_deadline(Duration::from_secs(8)).start_blocking().unwrap();
     let mut accepted = count_names(&collector, 0, 3_000);
     collector.blocking().durable().unwrap();
     let away = file.lock();

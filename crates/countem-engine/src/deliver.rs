@@ -7,6 +7,7 @@ mod cardinality;
 mod journal_backlog;
 mod lane;
 mod lanes;
+mod notes;
 mod outbox;
 mod pending;
 mod recorder;

@@ -14,10 +14,7 @@ use countem_query::{ReadError, Reader};
 use countem_store::{ErrorKind, StoreError};
 use futures_util::future::join_all;
 use jiff::Timestamp;
-use tokio::{
-    runtime,
-    sync::OnceCell,
-};
+use tokio::{runtime, sync::OnceCell};
 
 pub use self::{
     config::{Durability, EngineConfig},

@@ -1,6 +1,7 @@
 //! An open database file.
 
 use std::{
+    cell::Cell,
     fs::{self, File, TryLockError},
     io::{self, Read as _},
     path::{Path, PathBuf},
@@ -22,8 +23,8 @@ pub struct OpenFile {
     path: PathBuf,
     identity: Option<Place>,
     log_identity: Option<Place>,
-    /// The newest header that was seen in the file.
-    seen: Option<DiskHeader>,
+    /// The newest header that was seen in the file; `None` once this connection may have changed it.
+    seen: Cell<Option<DiskHeader>>,
     busy_timeout: Duration,
     /// Held while the connection closes; the last field, so that it is dropped after the connection.
     closing: Option<File>,
@@ -56,7 +57,7 @@ impl OpenFile {
         connection.pragma_update(None, "cell_size_check", true)?;
         let (log, identity) = (log_of(path), Place::of(path));
         let path = path.to_owned();
-        let (log_identity, seen) = (None, None);
+        let (log_identity, seen) = (None, Cell::new(None));
         Ok(Self { connection, log, path, identity, log_identity, seen, busy_timeout, closing: None })
     }
 
@@ -96,7 +97,8 @@ impl OpenFile {
         if !self.is_current() {
             return Err(if self.path.exists() { Displaced::Replaced } else { Displaced::Gone });
         }
-        let follows = |this: &Self, found: &DiskHeader| this.seen.is_none_or(|seen| found.may_follow(&seen));
+        let follows =
+            |this: &Self, found: &DiskHeader| this.seen.get().is_none_or(|seen| found.may_follow(&seen));
         let read = || DiskHeader::read(&self.path).map_err(|_| Displaced::Overwritten);
         let mut found = read();
         if !found.as_ref().is_ok_and(|found| follows(self, found)) {
@@ -105,7 +107,7 @@ impl OpenFile {
             found = read();
         }
         match found? {
-            found if follows(self, &found) => self.seen = Some(found),
+            found if follows(self, &found) => self.seen.set(Some(found)),
             _ => return Err(Displaced::Overwritten),
         }
         self.log_identity = self.log_identity.or_else(|| Place::of(&self.log));
@@ -153,6 +155,7 @@ impl OpenFile {
     /// # Errors
     /// Nothing is known about the transactions in the log. [`Cause::Busy`]: another connection still reads it.
     pub fn empty_log(&self) -> Result<()> {
+        self.seen.set(None);
         self.connection.wal_checkpoint_v2::<&str>(None, CheckpointMode::TRUNCATE).map(|_| ())
     }
 
@@ -173,6 +176,7 @@ impl OpenFile {
     /// # Errors
     /// Reading, writing or syncing failed.
     pub fn checkpoint(&self) -> Result<bool> {
+        self.seen.set(None);
         let (pages, moved) = self.connection.wal_checkpoint_v2::<&str>(None, CheckpointMode::PASSIVE)?;
         Ok(moved >= pages)
     }
@@ -283,7 +287,8 @@ impl DiskHeader {
         if bytes > 0 {
             file.read_exact(&mut header)?;
         }
-        let number = |at: usize| u32::from_be_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]);
+        let number =
+            |at: usize| u32::from_be_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]);
         let is_database = header.starts_with(b"SQLite format 3\0");
         Ok(Self {
             bytes,
@@ -293,12 +298,12 @@ impl DiskHeader {
         })
     }
 
-    /// Tells whether SQLite can have made this header of `before`. A file with a log never becomes shorter, unless its free pages
-    /// are returned, and is never changed but by moving the log into it.
+    /// Tells whether another process that moves the log into the file can have made this header of `before`. Only a vacuum makes
+    /// the file shorter.
     fn may_follow(&self, before: &Self) -> bool {
         let was_empty = before.application_id == 0;
         let is_later = self.changes.wrapping_sub(before.changes) < u32::MAX / 2;
-        let keeps_length = self.bytes >= before.bytes || self.changes != before.changes;
+        let keeps_length = self.bytes >= before.bytes;
         was_empty
             || (self.application_id == before.application_id
                 && self.page_bytes == before.page_bytes

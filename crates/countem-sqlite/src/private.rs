@@ -59,7 +59,8 @@ pub(crate) fn are_files_exhausted() -> bool {
     #[cfg(unix)]
     {
         let opened = File::open("/");
-        let exhausted = [rustix::io::Errno::MFILE, rustix::io::Errno::NFILE].map(|error| error.raw_os_error());
+        let exhausted =
+            [rustix::io::Errno::MFILE, rustix::io::Errno::NFILE].map(|error| error.raw_os_error());
         opened.is_err_and(|error| error.raw_os_error().is_some_and(|code| exhausted.contains(&code)))
     }
     #[cfg(not(unix))]

@@ -109,6 +109,7 @@ impl StorageActor {
                     lane.resolve(applied);
                     lane.is_urgent()
                 };
+                lanes.get(actor.lane).log();
                 lanes.measure();
                 actor.retry.reset();
                 if is_urgent {

@@ -256,7 +256,8 @@ impl Registry {
 
     /// Calls `observe` with the sum of every cell that holds increments of a collection that `is_wanted`.
     pub(super) fn observe(&self, is_wanted: impl Fn(&str) -> bool, mut observe: impl FnMut(Delta<'_>)) {
-        for cells in self.known.lock().counters.values().filter(|cells| is_wanted(cells.collection.as_str())) {
+        for cells in self.known.lock().counters.values().filter(|cells| is_wanted(cells.collection.as_str()))
+        {
             for cell in &cells.cells {
                 let cell = *cell.lock();
                 if cell.increments > 0 {

@@ -5,7 +5,7 @@ use std::mem;
 use countem_core::{Delta, Deltas, FoldError, Table};
 use countem_store::Quarantined;
 
-use super::pending::Pending;
+use super::{notes::Notes, pending::Pending};
 
 /// The part of a lane that the journal has not recorded; only at level `journal`.
 #[derive(Debug, Default)]
@@ -83,11 +83,11 @@ impl JournalBacklog {
         fresh
     }
 
-    pub(super) fn put_back_fresh(&mut self, deltas: &Deltas) {
+    pub(super) fn put_back_fresh(&mut self, deltas: &Deltas, notes: &mut Notes) {
         self.recording = 0;
         for delta in deltas.iter() {
             if let Err(error) = self.fresh.merge(delta) {
-                tracing::error!(metric = delta.metric, %error, "delta stays out of the journal until it is frozen");
+                notes.not_recorded(error.to_string());
             }
         }
     }

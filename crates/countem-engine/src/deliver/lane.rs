@@ -1,12 +1,12 @@
 //! One lane: pending deltas, batches in order, the journal's backlog, and where its increments went.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::{collections::VecDeque, mem, sync::Arc};
 
 use countem_core::{Batch, BatchId, Delta, Deltas, FoldError, Writer};
 use countem_store::{Applied, ErrorKind, Quarantined, StoreError};
 use tokio::sync::{RwLock, watch};
 
-use super::{journal_backlog::JournalBacklog, outbox::Outbox, pending::Pending};
+use super::{journal_backlog::JournalBacklog, notes::Notes, outbox::Outbox, pending::Pending};
 use crate::sync::{Mutex, MutexGuard};
 
 /// The queue of one storage actor: everything pending of the collections that hash to it.
@@ -37,6 +37,7 @@ pub(crate) struct LaneState {
     wanted: u64,
     progress: watch::Sender<Progress>,
     pub(crate) totals: LaneTotals,
+    notes: Notes,
 }
 
 /// Numbers of increments of a lane (I1): `merged = applied + pending + quarantined + dropped`.
@@ -112,12 +113,19 @@ impl Lane {
             wanted: 0,
             progress: watch::Sender::default(),
             totals: LaneTotals::default(),
+            notes: Notes::default(),
         };
         Self { state: Mutex::new(state), gate: Arc::default() }
     }
 
     pub(crate) fn lock(&self) -> MutexGuard<'_, LaneState> {
         self.state.lock()
+    }
+
+    /// Logs what there is to log. The caller holds no lock.
+    pub(crate) fn log(&self) {
+        let notes = mem::take(&mut self.lock().notes);
+        notes.log();
     }
 }
 
@@ -129,7 +137,7 @@ impl LaneState {
         let refused = match self.add(delta, 0) {
             Ok(()) => return,
             Err(FoldError::Full) => {
-                let admitted = self.pending.admit(delta);
+                let admitted = self.pending.admit(delta, &mut self.notes);
                 self.add(admitted, usize::MAX)
             }
             Err(error) => Err(error),
@@ -200,14 +208,7 @@ impl LaneState {
     }
 
     fn quarantine(&mut self, quarantined: Quarantined) {
-        tracing::error!(
-            collection = quarantined.collection,
-            metric = quarantined.metric,
-            bucket = %quarantined.bucket,
-            n = quarantined.n,
-            reason = quarantined.reason,
-            "counter is quarantined"
-        );
+        self.notes.quarantined(&quarantined);
         self.totals.quarantined += quarantined.increments;
         if self.totals.quarantine.len() == KEPT_QUARANTINE {
             self.totals.quarantine.pop_front();
@@ -422,7 +423,7 @@ impl LaneState {
     /// Takes back deltas that the journal could not record.
     pub(super) fn put_back_fresh(&mut self, deltas: &Deltas) {
         if let Some(backlog) = &mut self.backlog {
-            backlog.put_back_fresh(deltas);
+            backlog.put_back_fresh(deltas, &mut self.notes);
         }
     }
 

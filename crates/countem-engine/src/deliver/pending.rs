@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use countem_core::{Delta, FoldError, OVERFLOW_METRIC, Table};
 
-use super::cardinality::Cardinality;
+use super::{cardinality::Cardinality, notes::Notes};
 
 /// Deltas that are not frozen yet, with the cap on distinct metrics of a bucket.
 #[derive(Debug)]
@@ -26,18 +26,14 @@ impl Pending {
 
     /// Returns the delta as it has to be counted now that its counter is new in the table: beyond the cap under the overflow
     /// metric.
-    pub(super) fn admit<'a>(&mut self, delta: Delta<'a>) -> Delta<'a> {
+    pub(super) fn admit<'a>(&mut self, delta: Delta<'a>, notes: &mut Notes) -> Delta<'a> {
         if self.cardinality.admits(delta.collection, delta.bucket, delta.metric) {
             return delta;
         }
         match self.overflowed.get_mut(delta.collection) {
             Some(increments) => *increments += delta.increments,
             None => {
-                tracing::warn!(
-                    collection = delta.collection,
-                    bucket = %delta.bucket,
-                    "bucket has reached `limits.metrics_per_bucket`, new metrics are counted as `__overflow__`"
-                );
+                notes.overflowed(delta.collection, delta.bucket);
                 self.overflowed.insert(delta.collection.to_owned(), delta.increments);
             }
         }

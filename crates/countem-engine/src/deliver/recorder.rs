@@ -286,6 +286,12 @@ impl Recorder {
         self.ask(|journal, done| journal.sync(done)).await
     }
 
+    /// Returns the identity under which batches are frozen.
+    #[cfg(test)]
+    pub(crate) fn writer(&self) -> Option<countem_core::Writer> {
+        self.journal.read().as_ref().map(Journal::writer)
+    }
+
     pub(crate) fn status(&self) -> Option<Status> {
         self.journal.read().as_ref().map(Journal::status)
     }

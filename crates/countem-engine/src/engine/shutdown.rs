@@ -9,7 +9,7 @@ use countem_store::{ErrorKind, StoreError};
 use futures_util::future::join_all;
 
 use super::{Engine, EngineState, LastHandle, ShutdownReport};
-use crate::{actors::on_engine_thread, collect::Refusal};
+use crate::{actors::on_engine_thread, collect::Refusal, deliver::Lane};
 
 /// Maximum time of each step of a shutdown beyond the deadline: waiting for a disk or a server that does not answer must not keep the
 /// process from ending.
@@ -126,6 +126,7 @@ impl EngineState {
             Ok(Err(_)) => tracing::error!("closing the store or the journal panicked"),
             Err(_) => tracing::error!("the disk of the store or of the journal does not answer"),
         }
+        self.lanes.iter().for_each(Lane::log);
         tracing::info!(%report, "collector is shut down");
         self.supervisor.stop();
         report

@@ -11,7 +11,7 @@ use rand::Rng;
 use tokio::time::{Instant, sleep_until};
 
 use super::{EngineConfig, EngineState};
-use crate::deliver::Lanes;
+use crate::deliver::{Lane, Lanes};
 
 /// Interval of health and contention checks. Also bounds how late a counting bucket advances after the machine was suspended.
 const CHECK_INTERVAL: Duration = Duration::from_millis(200);
@@ -41,6 +41,7 @@ pub(super) async fn run(state: Weak<EngineState>, config: EngineConfig) {
         }
         let Some(engine) = state.upgrade() else { return };
         engine.supervisor.revive();
+        lanes.iter().for_each(Lane::log);
         idle = fit_router(&engine, &config, idle);
         let now = Instant::now();
         if now >= agree_at {

@@ -8,10 +8,7 @@ use std::{
 use countem_sqlite::sync_folder;
 
 use crate::{
-    disk::{
-        file::with_suffix,
-        witness::WITNESS,
-    },
+    disk::{file::with_suffix, witness::WITNESS},
     error::JournalError,
 };
 

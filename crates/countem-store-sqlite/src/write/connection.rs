@@ -29,8 +29,7 @@ pub(crate) struct WriteConnection {
 
 impl WriteConnection {
     pub(super) fn open(config: SqliteConfig) -> Result<Self, StoreError> {
-        let mut connection =
-            Self { config, file: None, place: None, in_doubt: false, log_limit: LOG_LIMIT };
+        let mut connection = Self { config, file: None, place: None, in_doubt: false, log_limit: LOG_LIMIT };
         connection.file()?;
         Ok(connection)
     }

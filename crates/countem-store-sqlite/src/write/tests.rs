@@ -290,7 +290,11 @@ fn replaced_file_is_refused_and_undamaged() {
     drop(writer);
     assert!(!folder.path().join("countem.db-wal").exists());
     assert_eq!(counters_in(&folder.path().join("countem.db")), [("other".to_owned(), 7)]);
-    assert_eq!(counters_in(&folder.path().join("kept.db")), [("a".to_owned(), 1)], "with what was in the log");
+    assert_eq!(
+        counters_in(&folder.path().join("kept.db")),
+        [("a".to_owned(), 1)],
+        "with what was in the log"
+    );
 }
 
 #[cfg(unix)]

@@ -15,6 +15,8 @@ pub(super) type Key = (String, String);
 pub(super) struct Server {
     primary: Data,
     majority: Data,
+    /// The newest writer of every node.
+    register: BTreeMap<u64, Writer>,
 }
 
 #[derive(Debug, Default, Clone)]
@@ -63,6 +65,15 @@ impl Server {
             }
         }
         part.is_none()
+    }
+
+    /// Registers a writer, unless another start of its node that is as new was registered. Returns whether it is registered.
+    pub(super) fn register(&mut self, writer: &Writer) -> bool {
+        let known = self.register.entry(writer.node()).or_insert_with(|| writer.clone());
+        if known.epoch() < writer.epoch() {
+            *known = writer.clone();
+        }
+        known == writer
     }
 
     /// Tells whether every document of a batch has it, and whether a majority has it, too.

@@ -1,7 +1,7 @@
 //! A node with its journal, the network and the store, and what the node has promised.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs,
     path::{Path, PathBuf},
     sync::Arc,
@@ -48,6 +48,14 @@ pub(super) struct World {
     /// Batches that the store has written and whose replies are under way.
     replies: Vec<Batch>,
     expected: BTreeMap<Key, i64>,
+    /// All amounts that were ever accepted.
+    accepted: BTreeMap<Key, Vec<i64>>,
+    /// Counters of which some amounts may or may not be stored: they are in quarantine, or an older journal does not know them.
+    free: BTreeSet<Key>,
+    backup: Option<Backup>,
+    /// Counters that were counted since the backup.
+    since: BTreeSet<Key>,
+    batch_counters: usize,
     /// The part of it that is not durable yet, by lane: a crash may take this and nothing else.
     not_durable: [BTreeMap<Key, i64>; LANES],
     /// The part of it in frozen batches that the journal does not have yet.
@@ -60,6 +68,12 @@ struct Process {
     intake: Arc<Intake>,
     lanes: Arc<Lanes>,
     recorder: Recorder,
+}
+
+/// A copy of a journal, and what had been accepted when it was made.
+struct Backup {
+    files: Vec<(PathBuf, Vec<u8>)>,
+    expected: BTreeMap<Key, i64>,
 }
 
 /// State of the mutations.
@@ -80,7 +94,7 @@ fn collection(lane: usize) -> String {
 }
 
 impl World {
-    pub(super) fn begin(mutation: Option<Mutation>) -> Self {
+    pub(super) fn begin(mutation: Option<Mutation>, batch_counters: usize) -> Self {
         // In memory where that can be had: no power fails here, and waiting for a disk teaches nothing.
         let memory = Path::new("/dev/shm");
         let dir = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() };
@@ -93,6 +107,11 @@ impl World {
             requests: Vec::new(),
             replies: Vec::new(),
             expected: BTreeMap::new(),
+            accepted: BTreeMap::new(),
+            free: BTreeSet::new(),
+            backup: None,
+            since: BTreeSet::new(),
+            batch_counters,
             not_durable: Default::default(),
             not_saved: Default::default(),
             broken: Broken::default(),
@@ -114,7 +133,20 @@ impl World {
             ..JournalConfig::new(self.dir.path())
         };
         let (journal, mut recovered) = Journal::open(config).unwrap();
+        if !self.server.register(&journal.writer()) && !self.breaks(Mutation::IgnoreRegister) {
+            journal.quarantine_pending_blocking("found in a copy").unwrap();
+            journal.fresh_identity_blocking().unwrap();
+            self.server.register(&journal.writer());
+            let quarantined = std::mem::take(&mut recovered.pending);
+            let deltas = quarantined.iter().flat_map(|(_, deltas)| deltas.iter());
+            self.free.extend(deltas.map(|delta| (delta.collection.to_owned(), delta.metric.to_owned())));
+        }
         let mut writer = journal.writer();
+        if self.breaks(Mutation::AdoptAnew) {
+            for (lane, next) in &mut recovered.next {
+                *next = BatchId { writer: Writer::new(rand::random(), 1), lane: *lane, seq: 1 };
+            }
+        }
         if self.breaks(Mutation::ReuseSeq) {
             writer = self.broken.first_writer.get_or_insert(writer).clone();
         }
@@ -125,7 +157,7 @@ impl World {
         for batch in &recovered.frozen {
             self.broken.frozen[usize::from(batch.id().lane)].push(batch.encode());
         }
-        let config = EngineConfig { lanes: recovered.lanes, batch_counters: 2, ..quiet() };
+        let config = EngineConfig { lanes: recovered.lanes, batch_counters: self.batch_counters, ..quiet() };
         let clock = Clock::Manual(ManualClock::new("2026-11-20T12:00:00Z".parse().unwrap()));
         let calendar = Calendar::new(Arc::new(config.schedule.schedules().unwrap()), clock.now());
         let (intake, lanes) = counting(&config, Arc::new(calendar), clock, &writer);
@@ -190,10 +222,17 @@ impl World {
             Event::Crash => self.crash(),
             Event::Shutdown => {
                 self.tick();
+                self.note_sent();
                 self.recorder().close();
                 self.restart();
             }
             Event::FailDisk { place } => fail_points::arm(self.dir.path(), place),
+            Event::FillDisk => {
+                fail_points::arm(self.dir.path(), "record.before=return(full);freeze.before=return(full)");
+            }
+            Event::Backup => self.back_up(),
+            Event::Restore => self.restore(),
+            Event::StartCopy => self.start_copy(),
         }
         Ok(())
     }
@@ -209,6 +248,8 @@ impl World {
             return;
         }
         let key = (collection, metric);
+        self.accepted.entry(key.clone()).or_default().push(n);
+        self.since.insert(key.clone());
         *self.expected.entry(key.clone()).or_default() += n;
         *self.not_durable[lane].entry(key).or_default() += n;
     }
@@ -232,7 +273,8 @@ impl World {
     /// Tells whether the journal has every frozen batch of a lane.
     fn is_saved(&mut self, lane: usize) -> bool {
         // While there is such a batch nothing else is frozen, so asking changes nothing.
-        if self.not_saved[lane].is_some() && self.lane(lane).lock().freeze().is_empty() {
+        let is_stale = self.lane(lane).lock().is_stale();
+        if self.not_saved[lane].is_some() && !is_stale && self.lane(lane).lock().freeze().is_empty() {
             self.not_saved[lane] = None;
         }
         self.not_saved[lane].is_none()
@@ -244,6 +286,17 @@ impl World {
     }
 
     fn freeze(&mut self, lane: usize) -> Result<(), TestCaseError> {
+        let writer = self.recorder().writer().expect("the journal is open");
+        let is_ours = self.breaks(Mutation::ReuseSeq)
+            || self.breaks(Mutation::IgnoreRegister)
+            || self.server.register(&writer);
+        if !is_ours {
+            // Another process has taken over the journal, so this one sends nothing until it has been started again.
+            self.tick();
+            self.note_sent();
+            self.recorder().close();
+            self.restart();
+        }
         self.process().intake.drain_all();
         if self.is_saved(lane) {
             let frozen = self.lane(lane).lock().freeze();
@@ -277,6 +330,10 @@ impl World {
     fn send(&mut self, lane: usize) -> Result<(), TestCaseError> {
         if !self.is_saved(lane) {
             self.save(lane)?;
+        }
+        if !self.is_saved(lane) {
+            // The store is healthy, so it takes what the journal cannot.
+            self.runtime.block_on(self.recorder().freeze_or_give_up(lane)).ok();
         }
         let was_sent = self.lane(lane).lock().in_flight().is_some();
         let Some(batch) = self.lane(lane).lock().advance() else { return Ok(()) };
@@ -321,7 +378,11 @@ impl World {
         let lane = usize::from(batch.id().lane);
         let in_flight = self.lane(lane).lock().in_flight();
         if in_flight.is_some_and(|in_flight| in_flight.id() == batch.id()) {
-            self.forget(batch.id());
+            if self.lane(lane).lock().is_stale() {
+                self.not_saved[lane] = None;
+            } else {
+                self.forget(batch.id());
+            }
             self.lane(lane).lock().resolve(Applied::default());
         }
         let thawed = self.broken.thawed[lane].drain();
@@ -336,6 +397,7 @@ impl World {
     /// Ends the process as kill -9 does: the files are as they were, and what the journal still meant to write is not
     /// there. The files themselves stay the same ones, so that they are not taken for copies.
     fn crash(&mut self) {
+        self.note_sent();
         let files = files(self.dir.path());
         let image: Vec<_> = files.iter().map(|file| (file, fs::read(file).unwrap())).collect();
         self.process = None;
@@ -344,6 +406,73 @@ impl World {
         others.filter(|file| !files.contains(file)).for_each(|file| fs::remove_file(file).unwrap());
         image.into_iter().for_each(|(file, bytes)| fs::write(file, bytes).unwrap());
         self.restart();
+    }
+
+    /// Notes what was sent without the journal: it may still arrive when the process is gone.
+    fn note_sent(&mut self) {
+        let process = self.process.as_ref().expect("there is a process between events");
+        for (lane, not_saved) in process.lanes.iter().zip(&self.not_saved) {
+            let sent = not_saved.iter().filter(|_| lane.lock().is_stale()).flat_map(BTreeMap::keys);
+            self.free.extend(sent.cloned());
+        }
+    }
+
+    fn image(&self) -> Vec<(PathBuf, Vec<u8>)> {
+        let files = files(self.dir.path()).into_iter();
+        files.map(|file| (file.clone(), fs::read(file).unwrap())).collect()
+    }
+
+    /// Copies the journal once everything accepted is in it.
+    fn back_up(&mut self) {
+        self.tick();
+        let is_durable = |counts: &BTreeMap<Key, i64>| counts.values().all(|n| *n == 0);
+        if self.not_durable.iter().all(is_durable) && self.not_saved.iter().all(Option::is_none) {
+            self.backup = Some(Backup { files: self.image(), expected: self.expected.clone() });
+            self.since.clear();
+        }
+    }
+
+    /// Ends the process and puts the copy in place of the journal: the file stays the same one.
+    fn restore(&mut self) {
+        let Some(backup) = self.backup.take() else { return };
+        self.process = None;
+        let others = files(self.dir.path()).into_iter().chain(index(self.dir.path()));
+        others.for_each(|file| {
+            if file.extension().is_none_or(|extension| extension != "db") {
+                fs::remove_file(file).unwrap();
+            }
+        });
+        backup.files.into_iter().for_each(|(file, bytes)| fs::write(file, bytes).unwrap());
+        self.expected = backup.expected;
+        self.free.extend(std::mem::take(&mut self.since));
+        (self.not_durable, self.not_saved) = Default::default();
+        self.restart();
+    }
+
+    /// Starts a process on the copy, beside the one that goes on, which may have a batch under way only if the copy has it, too.
+    fn start_copy(&mut self) {
+        let lanes = &self.process().lanes;
+        if lanes.iter().any(|lane| lane.lock().in_flight().is_some() || lane.lock().is_urgent()) {
+            return;
+        }
+        let Some(backup) = &self.backup else { return };
+        let copy = tempfile::tempdir_in(self.dir.path().parent().unwrap()).unwrap();
+        for (file, bytes) in &backup.files {
+            fs::write(copy.path().join(file.file_name().unwrap()), bytes).unwrap();
+        }
+        fail_points::arm(copy.path(), "born=return(error)");
+        let config =
+            JournalConfig { lanes: u16::try_from(LANES).unwrap(), ..JournalConfig::new(copy.path()) };
+        let (journal, mut recovered) = Journal::open(config).unwrap();
+        let mut batches = std::mem::take(&mut recovered.frozen);
+        if self.server.register(&journal.writer()) {
+            batches.extend(recovered.take_pending());
+        }
+        for batch in &batches {
+            self.server.apply(batch, None);
+        }
+        self.server.replicate();
+        fail_points::disarm(copy.path());
     }
 
     /// Starts another process after one that is gone, with everything that was not durable.
@@ -385,12 +514,25 @@ impl World {
         Err(TestCaseError::fail("not everything was ever delivered"))
     }
 
-    pub(super) fn stored(&self) -> BTreeMap<Key, i64> {
-        self.server.counters()
-    }
-
-    pub(super) fn expected(&self) -> BTreeMap<Key, i64> {
-        self.expected.iter().filter(|(_, n)| **n != 0).map(|(key, n)| (key.clone(), *n)).collect()
+    /// Checks that everything is stored once; of a free counter, each amount once or not at all.
+    pub(super) fn check(&self) -> Result<(), TestCaseError> {
+        let stored = self.server.counters();
+        let is_certain = |key: &Key| !self.free.contains(key);
+        let exact = |counters: &BTreeMap<Key, i64>| -> BTreeMap<Key, i64> {
+            let exact = counters.iter().filter(|(key, n)| is_certain(key) && **n != 0);
+            exact.map(|(key, n)| (key.clone(), *n)).collect()
+        };
+        prop_assert_eq!(exact(&stored), exact(&self.expected));
+        for key in &self.free {
+            let mut sums = BTreeSet::from([0]);
+            for n in &self.accepted[key] {
+                let with: Vec<_> = sums.iter().map(|sum| sum + n).collect();
+                sums.extend(with);
+            }
+            let n = stored.get(key).copied().unwrap_or_default();
+            prop_assert!(sums.contains(&n), "{key:?}: {n} is stored, of {:?}", self.accepted[key]);
+        }
+        Ok(())
     }
 }
 
