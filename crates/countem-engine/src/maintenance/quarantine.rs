@@ -54,7 +54,8 @@ pub async fn retry_quarantined(
 ) -> Result<RetryReport, MaintenanceError> {
     // An unreachable store is noticed before anything leaves the quarantine.
     store.collections().await?;
-    if !ensure_own_identity(store, journal).await? {
+    let has_pending = !recovered.pending.is_empty();
+    if has_pending && !ensure_own_identity(store, journal).await? {
         recovered.pending.clear();
     }
     let mut quarantined_before = 0;
@@ -71,7 +72,12 @@ pub async fn retry_quarantined(
         answer(|done| journal.retry_quarantined(selection, move |name| lane_of(name, lanes), done)).await?;
     let retried: BTreeSet<_> = retried.iter().map(|retried| retried.entry.id).collect();
     let mut refused = BTreeMap::new();
-    for mut outbox in freeze(journal, config).await? {
+    let outboxes = freeze(journal, config).await?;
+    if !has_pending {
+        // What was frozen just now has an identity of its own, whatever the register says.
+        ensure_own_identity(store, journal).await?;
+    }
+    for mut outbox in outboxes {
         while let Some(batch) = outbox.advance() {
             let applied = send_frozen(store, journal, &batch, config).await?;
             outbox.resolve(&applied);
