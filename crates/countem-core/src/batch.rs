@@ -105,6 +105,27 @@ impl fmt::Display for BatchId {
     }
 }
 
+/// An error: the text is not the identity of a batch.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{text}` is not a batch; expected a writer, a lane and a number, with slashes between them")]
+pub struct BatchIdError {
+    text: String,
+}
+
+impl FromStr for BatchId {
+    type Err = BatchIdError;
+
+    fn from_str(text: &str) -> Result<Self, BatchIdError> {
+        let mut parts = text.split('/');
+        let mut read = || {
+            let (writer, lane) = (parts.next()?.parse().ok()?, parts.next()?.parse().ok()?);
+            let id = Self { writer, lane, seq: parts.next()?.parse().ok()? };
+            (id.to_string() == text).then_some(id)
+        };
+        read().ok_or_else(|| BatchIdError { text: text.to_owned() })
+    }
+}
+
 /// A fact that becomes true together with the counts of a batch, such as how far a file was read.
 ///
 /// It moves by compare-and-set: a store adds the batch only while the mark is at `expected`.
@@ -128,13 +149,25 @@ pub struct Batch {
     id: BatchId,
     deltas: Deltas,
     mark: Option<Mark>,
+    is_journaled: bool,
 }
 
 impl Batch {
     /// Freezes `deltas` under `id`.
     pub fn new(id: BatchId, mut deltas: Deltas) -> Self {
         deltas.sort();
-        Self { id, deltas, mark: None }
+        Self { id, deltas, mark: None, is_journaled: false }
+    }
+
+    /// Declares that a journal keeps the deltas of this batch that the store quarantines.
+    pub fn journaled(self) -> Self {
+        Self { is_journaled: true, ..self }
+    }
+
+    /// Returns true when a journal keeps the deltas that the store quarantines. The quarantine of the store must not hold them
+    /// as well: each of the two could be retried.
+    pub fn is_journaled(&self) -> bool {
+        self.is_journaled
     }
 
     /// Freezes `deltas` under `id` together with a mark that moves if and only if they are applied.
@@ -265,7 +298,7 @@ impl Batch {
         if input.at != bytes.len() {
             return Err(input.error());
         }
-        Ok(Self { id, deltas, mark })
+        Ok(Self { id, deltas, mark, is_journaled: false })
     }
 }
 
@@ -400,6 +433,17 @@ mod tests {
         }
         for bad in ["", "ff-12", "00000000000000FF-12", "00000000000000ff-012", "00000000000000ff"] {
             assert!(bad.parse::<Writer>().is_err(), "{bad:?} was accepted");
+        }
+    }
+
+    #[test]
+    fn identity_of_a_batch_reads_back() {
+        let id = BatchId { writer: Writer::incarnation(0xabc, 7, 1), lane: 3, seq: u64::MAX };
+        assert_eq!(id.to_string().parse(), Ok(id.clone()));
+        for bad in
+            [String::new(), format!("{}/3", id.writer), format!("{id}/1"), format!("{}/03/1", id.writer)]
+        {
+            assert!(bad.parse::<BatchId>().is_err(), "{bad:?} was accepted");
         }
     }
 

@@ -8,7 +8,7 @@ mod quarantined;
 mod table;
 mod time;
 
-pub use batch::{Batch, BatchId, DecodeError, Group, Mark, Writer, WriterError};
+pub use batch::{Batch, BatchId, BatchIdError, DecodeError, Group, Mark, Writer, WriterError};
 pub use delta::{Delta, Deltas, Totals};
 pub use name::{CollectionName, Fitted, MetricName, NameError, OVERFLOW_METRIC};
 pub use quarantined::Quarantined;

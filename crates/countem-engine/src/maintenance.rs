@@ -1,7 +1,7 @@
 //! Maintenance of a journal and its store: auditing, retrying quarantined counts, replaying stored batches.
 //!
-//! Every action that changes a stored count sends a batch with an identity, so that it takes effect exactly once however
-//! often it is repeated.
+//! Every action that changes a stored count sends a batch with an identity, or changes the count and its quarantine in one step,
+//! so that it takes effect exactly once however often it is repeated.
 
 mod audit;
 mod error;
@@ -13,7 +13,9 @@ mod send;
 pub use audit::{AuditReport, MissingBatch, audit};
 pub use error::MaintenanceError;
 pub use lookup::{Lookup, look_up};
-pub use quarantine::{RetryOutcome, RetryReport, drop_quarantined, retry_quarantined};
+pub use quarantine::{
+    RetryOutcome, RetryReport, drop_quarantined, held_by_store, release_held, retry_quarantined,
+};
 pub use replay::{Replay, ReplayReport, journal_config_for_replay};
 
 use std::{collections::BTreeMap, time::SystemTime};

@@ -60,7 +60,9 @@ impl Recovered {
     /// Takes the pending deltas as batches, which are not frozen in the journal yet.
     pub fn take_pending(&mut self) -> Vec<Batch> {
         let pending = std::mem::take(&mut self.pending).into_iter();
-        pending.filter_map(|(lane, deltas)| Some(Batch::new(self.next.remove(&lane)?, deltas))).collect()
+        pending
+            .filter_map(|(lane, deltas)| Some(Batch::new(self.next.remove(&lane)?, deltas).journaled()))
+            .collect()
     }
 
     /// Returns the sums over the frozen batches.

@@ -29,7 +29,7 @@
 
 use std::collections::HashMap;
 
-use countem_core::{BatchId, Delta};
+use countem_core::{Batch, BatchId, Delta};
 use countem_store::{ErrorKind, Quarantined, StoreError};
 use futures_util::future;
 use mongodb::bson::RawDocumentBuf;
@@ -49,7 +49,7 @@ mod probe;
 mod quarantine;
 mod target;
 
-use quarantine::Omitted;
+pub(crate) use quarantine::Omitted;
 pub(crate) use target::Limits;
 use target::{Hashed, Step, Target};
 
@@ -70,17 +70,19 @@ pub(crate) struct Outcome {
     pub(crate) result: Result<Vec<Quarantined>, StoreError>,
 }
 
-/// Adds `deltas`, which are all those of the batch for their collection. `is_new` promises that the batch was never sent before.
+/// Adds `deltas`, which are all those of `batch` for their collection. `is_new` promises that the batch was never sent before.
 pub(crate) async fn apply(
     context: Context<'_>,
-    id: &BatchId,
+    batch: &Batch,
     collection: &str,
     deltas: &[Delta<'_>],
     is_new: bool,
 ) -> Outcome {
+    let id = batch.id();
     let mut run = Run {
         context,
         id,
+        is_journaled: batch.is_journaled(),
         collection,
         stored_in: mongo_collection(collection).into_owned(),
         writer: hash(id.writer.as_str()),
@@ -97,6 +99,8 @@ pub(crate) async fn apply(
 struct Run<'a> {
     context: Context<'a>,
     id: &'a BatchId,
+    /// A journal keeps what is quarantined.
+    is_journaled: bool,
     collection: &'a str,
     /// The MongoDB collection.
     stored_in: String,
@@ -164,11 +168,11 @@ impl<'a> Run<'a> {
             let later = rest.split_off(fitting(&rest).min(at_most));
             commands.push(std::mem::replace(&mut rest, later));
         }
-        let (id, limits) = (self.id, self.context.limits);
+        let (id, is_journaled, limits) = (self.id, self.is_journaled, self.context.limits);
         let run = &*self;
         // Updates are built when their command is polled, so that the server works on one command while the next is built.
         let replies = commands.iter().map(|targets| async move {
-            run.write(targets.iter().map(|target| target.update(id, limits)).collect()).await
+            run.write(targets.iter().map(|target| target.update(id, is_journaled, limits)).collect()).await
         });
         let replies = future::join_all(replies).await;
         let mut result = Ok(());

@@ -17,6 +17,8 @@ pub(crate) const COUNTERS: &CStr = cstr!("c");
 pub(crate) const WATERMARKS: &CStr = cstr!("w");
 /// Quarantined part of each writer's latest batch: writer to `{seq, deltas: [{metric, reason}]}`.
 pub(crate) const QUARANTINED: &CStr = cstr!("q");
+/// Quarantined deltas that no journal keeps: `[{batch, metric, n, increments, reason}]`.
+pub(crate) const HELD: &CStr = cstr!("held");
 /// Split of the document: `{metrics: parts}` or `{writers: parts}`.
 pub(crate) const SPLIT: &CStr = cstr!("split");
 /// Moment at which the TTL index removes the document.

@@ -16,6 +16,7 @@ mod error;
 
 mod document;
 mod expiry;
+mod held;
 mod known_splits;
 mod names;
 mod partition;

@@ -3,7 +3,9 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use countem_core::{Batch, CollectionName, Delta, Schedules, Writer};
-use countem_store::{Applied, ErrorKind, Query, Registration, Rows, Store, StoreError, async_trait};
+use countem_store::{
+    Applied, ErrorKind, Held, Query, Registration, Release, Released, Rows, Store, StoreError, async_trait,
+};
 use futures_util::{StreamExt, future, stream};
 use mongodb::bson::rawdoc;
 
@@ -14,6 +16,7 @@ use crate::{
     connection::Connection,
     document::DocumentId,
     expiry::Expiry,
+    held,
     known_splits::KnownSplits,
     marks,
     names::collection_in,
@@ -86,7 +89,7 @@ impl MongoStore {
         let deltas: Vec<Delta<'_>> = batch.deltas().collect();
         let runs = deltas
             .chunk_by(|a, b| a.collection == b.collection)
-            .map(|deltas| apply::apply(self.context(), batch.id(), deltas[0].collection, deltas, is_new));
+            .map(|deltas| apply::apply(self.context(), &batch, deltas[0].collection, deltas, is_new));
         conclude(future::join_all(runs).await)
     }
 
@@ -187,6 +190,18 @@ impl Store for MongoStore {
         let mut names = names?;
         names.sort_unstable();
         Ok(names)
+    }
+
+    async fn quarantined(&self) -> Result<Vec<Held>, StoreError> {
+        let mut all = Vec::new();
+        for collection in self.collections().await? {
+            all.extend(held::list(&self.connection, &collection).await?);
+        }
+        Ok(all)
+    }
+
+    async fn release(&self, held: &Held, release: Release) -> Result<Released, StoreError> {
+        held::release(self.context(), held, release).await
     }
 
     async fn marks(&self, prefix: &str) -> Result<BTreeMap<String, String>, StoreError> {

@@ -2,11 +2,11 @@
 
 use std::{fmt::Write as _, sync::LazyLock};
 
-use countem_core::{Batch, BatchId, Bucket, Delta, Group};
-use countem_store::{Applied, Quarantined};
-use rusqlite::{
-    CachedStatement, Connection, Error, OptionalExtension as _, TransactionBehavior, params, types::Type,
-};
+use countem_core::{Batch, BatchId, Group};
+use countem_store::Applied;
+use rusqlite::{CachedStatement, Connection, Error, OptionalExtension as _, TransactionBehavior, params};
+
+use crate::quarantine;
 
 const APPLIED: &str = "SELECT seq FROM applied WHERE writer = ?1 AND lane = ?2";
 const SET_APPLIED: &str = "INSERT OR REPLACE INTO applied (writer, lane, seq) VALUES (?1, ?2, ?3)";
@@ -17,10 +17,6 @@ const STORED_FROM: &str = "SELECT metric, value FROM counter
     WHERE collection = ?1 AND bucket = ?2 AND metric >= ?3 ORDER BY metric";
 const SET_ONE: &str =
     "INSERT OR REPLACE INTO counter (collection, bucket, metric, value) VALUES (?1, ?2, ?3, ?4)";
-const QUARANTINE: &str = "INSERT OR REPLACE INTO quarantined
-    (writer, lane, seq, collection, bucket, metric, n, increments, reason) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)";
-const QUARANTINED: &str = "SELECT collection, metric, bucket, n, increments, reason FROM quarantined
-    WHERE writer = ?1 AND lane = ?2 AND seq = ?3 ORDER BY collection, bucket, metric";
 
 /// Number of counters that one statement sets. Half of the time of a statement with one counter is spent on starting and ending it.
 const PER_STATEMENT: usize = 32;
@@ -82,7 +78,7 @@ pub(crate) fn apply(connection: &mut Connection, batch: &Batch) -> Result<Outcom
     }
     let mut any_quarantined = false;
     for group in batch.groups() {
-        any_quarantined |= add(&transaction, id, group)?;
+        any_quarantined |= add(&transaction, batch, group)?;
     }
     if let Some(mark) = batch.mark() {
         match &mark.value {
@@ -90,10 +86,13 @@ pub(crate) fn apply(connection: &mut Connection, batch: &Batch) -> Result<Outcom
             None => transaction.prepare_cached(REMOVE_MARK)?.execute([&mark.key])?,
         };
     }
+    if batch.is_journaled() {
+        quarantine::delete_reported(&transaction, id)?;
+    }
     let seq = id.seq.cast_signed();
     transaction.prepare_cached(SET_APPLIED)?.execute(params![id.writer.as_str(), id.lane, seq])?;
     // Read back instead of collected, so that a repetition reports the same in the same order.
-    let quarantined = if any_quarantined { quarantined(&transaction, id)? } else { Vec::new() };
+    let quarantined = if any_quarantined { quarantine::of_batch(&transaction, id)? } else { Vec::new() };
     transaction.commit().map_err(Failure::Commit)?;
     Ok(Outcome::Added(Applied { quarantined }))
 }
@@ -101,7 +100,9 @@ pub(crate) fn apply(connection: &mut Connection, batch: &Batch) -> Result<Outcom
 /// Returns the result of the batch `id` when it, or a later one of its lane, was applied.
 pub(crate) fn already_applied(connection: &Connection, id: &BatchId) -> rusqlite::Result<Option<Applied>> {
     match applied_seq(connection, id)? {
-        Some(seq) if seq == id.seq => Ok(Some(Applied { quarantined: quarantined(connection, id)? })),
+        Some(seq) if seq == id.seq => {
+            Ok(Some(Applied { quarantined: quarantine::of_batch(connection, id)? }))
+        }
         Some(seq) if seq > id.seq => Ok(Some(Applied::default())),
         _ => Ok(None),
     }
@@ -117,25 +118,15 @@ pub(crate) fn applied_seq(connection: &Connection, id: &BatchId) -> rusqlite::Re
 
 /// Checks that every statement of a batch fits the tables.
 pub(crate) fn prepare_statements(connection: &Connection) -> rusqlite::Result<()> {
-    for sql in [
-        APPLIED,
-        SET_APPLIED,
-        MARK,
-        SET_MARK,
-        REMOVE_MARK,
-        STORED_FROM,
-        SET_ONE,
-        &SET_SEVERAL,
-        QUARANTINE,
-        QUARANTINED,
-    ] {
+    let own = [APPLIED, SET_APPLIED, MARK, SET_MARK, REMOVE_MARK, STORED_FROM, SET_ONE, &SET_SEVERAL];
+    for sql in own.into_iter().chain(quarantine::STATEMENTS) {
         connection.prepare_cached(sql)?;
     }
     Ok(())
 }
 
 /// Adds the deltas of a group, and quarantines those that cannot be added. Returns true if there were any of these.
-fn add(connection: &Connection, id: &BatchId, group: Group<'_>) -> rusqlite::Result<bool> {
+fn add(connection: &Connection, batch: &Batch, group: Group<'_>) -> rusqlite::Result<bool> {
     let bucket = group.bucket().to_string();
     let stored = stored(connection, group, &bucket)?;
     let mut any_quarantined = false;
@@ -144,7 +135,7 @@ fn add(connection: &Connection, id: &BatchId, group: Group<'_>) -> rusqlite::Res
         match value.checked_add(delta.n) {
             Some(sum) => sums.push((delta.metric, sum)),
             None => {
-                quarantine(connection, id, &bucket, delta, value)?;
+                quarantine::add(connection, batch.id(), batch.is_journaled(), delta, value)?;
                 any_quarantined = true;
             }
         }
@@ -211,48 +202,6 @@ fn stored(connection: &Connection, group: Group<'_>, bucket: &str) -> rusqlite::
     // Counters behind the last stored one are new.
     values.resize(deltas.len(), 0);
     Ok(values)
-}
-
-/// Keeps a delta that could not be added to `value`, with the reason.
-fn quarantine(
-    connection: &Connection,
-    id: &BatchId,
-    bucket_id: &str,
-    delta: Delta<'_>,
-    value: i64,
-) -> rusqlite::Result<()> {
-    connection.prepare_cached(QUARANTINE)?.execute(params![
-        id.writer.as_str(),
-        id.lane,
-        id.seq.cast_signed(),
-        delta.collection,
-        bucket_id,
-        delta.metric,
-        delta.n,
-        delta.increments.cast_signed(),
-        format!("{value} plus {} exceeds i64", delta.n),
-    ])?;
-    Ok(())
-}
-
-fn quarantined(connection: &Connection, id: &BatchId) -> rusqlite::Result<Vec<Quarantined>> {
-    let mut statement = connection.prepare_cached(QUARANTINED)?;
-    let rows = statement.query_map(params![id.writer.as_str(), id.lane, id.seq.cast_signed()], |row| {
-        let bucket: Bucket = row
-            .get_ref(2)?
-            .as_str()?
-            .parse()
-            .map_err(|error| Error::FromSqlConversionFailure(2, Type::Text, Box::new(error)))?;
-        Ok(Quarantined {
-            collection: row.get(0)?,
-            metric: row.get(1)?,
-            bucket,
-            n: row.get(3)?,
-            increments: row.get::<_, i64>(4)?.cast_unsigned(),
-            reason: row.get(5)?,
-        })
-    })?;
-    rows.collect()
 }
 
 #[cfg(test)]

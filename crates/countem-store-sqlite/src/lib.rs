@@ -7,6 +7,7 @@ mod store;
 
 mod apply;
 mod open;
+mod quarantine;
 mod read;
 mod register;
 mod schedule;

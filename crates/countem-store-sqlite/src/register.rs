@@ -4,6 +4,8 @@ use countem_core::Writer;
 use countem_store::Registration;
 use rusqlite::{Connection, OptionalExtension as _, TransactionBehavior, params};
 
+use crate::quarantine;
+
 const NEWEST: &str = "SELECT epoch, writer FROM register WHERE node = ?1";
 const SET: &str = "INSERT INTO register (node, epoch, writer) VALUES (?1, ?2, ?3)
     ON CONFLICT DO UPDATE SET epoch = excluded.epoch, writer = excluded.writer";
@@ -44,6 +46,7 @@ pub(crate) fn forget(connection: &mut Connection, writer: &Writer) -> rusqlite::
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     transaction.prepare_cached(FORGET)?.execute(params![node(writer), writer.epoch().cast_signed()])?;
     transaction.execute("DELETE FROM applied WHERE writer = ?1", [writer.as_str()])?;
+    quarantine::delete_reports_of(&transaction, writer.as_str())?;
     transaction.commit()
 }
 

@@ -15,7 +15,7 @@ pub const APPLICATION_ID: i32 = i32::from_be_bytes(*b"cntm");
 pub const SCHEMA_VERSION: usize = MIGRATIONS.len();
 
 /// Steps of the schema; step `n` leads from version `n` to `n + 1`. A released step is never edited.
-pub(crate) const MIGRATIONS: &[&str] = &[V1, V2, V3];
+pub(crate) const MIGRATIONS: &[&str] = &[V1, V2, V3, V4];
 
 const V1: &str = "
 CREATE TABLE counter (
@@ -66,6 +66,11 @@ CREATE TABLE schedule ( -- zone and stored periods, with every change since the 
     revision INTEGER NOT NULL PRIMARY KEY,
     line TEXT NOT NULL -- such as `beginning UTC day` or `2026-11-21T00:00:00Z Europe/Berlin hour,day`
 ) STRICT;
+";
+
+const V4: &str = "
+-- A journal keeps what was quarantined; the row only repeats the report of its batch.
+ALTER TABLE quarantined ADD COLUMN journaled INTEGER NOT NULL DEFAULT 0;
 ";
 
 /// Returns the version of the tables, zero for an empty file, without writing to it.

@@ -3,10 +3,13 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use countem_core::{Batch, CollectionName, Schedules, Writer};
-use countem_store::{Applied, ErrorKind, Query, Registration, Rows, Store, StoreError, async_trait, overlay};
+use countem_store::{
+    Applied, ErrorKind, Held, Query, Registration, Release, Released, Rows, Store, StoreError, async_trait,
+    overlay,
+};
 
 use crate::{
-    SqliteConfig,
+    SqliteConfig, quarantine,
     read::{self, ReadThreads},
     register, schedule,
     write::WriteThread,
@@ -74,6 +77,15 @@ impl Store for SqliteStore {
 
     async fn collections(&self) -> Result<Vec<CollectionName>, StoreError> {
         self.readers.ask(|connection| read::collections(connection)).await
+    }
+
+    async fn quarantined(&self) -> Result<Vec<Held>, StoreError> {
+        self.readers.ask(|connection| quarantine::held(connection)).await
+    }
+
+    async fn release(&self, held: &Held, release: Release) -> Result<Released, StoreError> {
+        let held = held.clone();
+        self.writer.ask(move |connection| connection.release(&held, release)).await
     }
 
     async fn marks(&self, prefix: &str) -> Result<BTreeMap<String, String>, StoreError> {

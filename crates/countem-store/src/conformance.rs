@@ -54,6 +54,8 @@ laws! { $
     apply::negative_and_zero_amounts_are_stored,
     apply::an_overflowing_counter_is_quarantined_alone,
     apply::a_quarantined_delta_is_reported_again,
+    apply::a_held_delta_is_released_once,
+    apply::a_journal_holds_what_is_quarantined_of_its_batches,
     apply::forgetting_a_writer_keeps_the_counts,
     marks::a_mark_moves_with_its_batch,
     marks::a_mark_elsewhere_stores_nothing,

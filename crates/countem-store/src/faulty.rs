@@ -10,7 +10,7 @@ use countem_core::{Batch, CollectionName, Schedules, Writer};
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
-use crate::{Applied, ErrorKind, Query, Registration, Rows, Store, StoreError};
+use crate::{Applied, ErrorKind, Held, Query, Registration, Release, Released, Rows, Store, StoreError};
 
 /// A fault of one call of [`Store::apply`].
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -181,6 +181,14 @@ impl<S: Store> Store for FaultyStore<S> {
 
     async fn collections(&self) -> Result<Vec<CollectionName>, StoreError> {
         self.inner.collections().await
+    }
+
+    async fn quarantined(&self) -> Result<Vec<Held>, StoreError> {
+        self.inner.quarantined().await
+    }
+
+    async fn release(&self, held: &Held, release: Release) -> Result<Released, StoreError> {
+        self.inner.release(held, release).await
     }
 
     async fn marks(&self, prefix: &str) -> Result<BTreeMap<String, String>, StoreError> {

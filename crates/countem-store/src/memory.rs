@@ -9,7 +9,10 @@ use async_trait::async_trait;
 use countem_core::{Batch, BatchId, Bucket, CollectionName, Schedules, Writer};
 use parking_lot::Mutex;
 
-use crate::{Applied, Counters, ErrorKind, Quarantined, Query, Rows, Select, Store, StoreError, overlay};
+use crate::{
+    Applied, Counters, ErrorKind, Held, Quarantined, Query, Release, Released, Rows, Select, Store,
+    StoreError, overlay,
+};
 
 /// A store in memory: it ends with the process, and keeps the whole contract until then.
 #[derive(Debug, Default)]
@@ -21,6 +24,7 @@ pub struct MemoryStore {
 struct State {
     counters: BTreeMap<(String, Bucket), Counters>,
     applied: HashMap<(Writer, u16), Resolved>,
+    held: Vec<Held>,
     marks: BTreeMap<String, String>,
     schedules: Option<Schedules>,
 }
@@ -72,6 +76,10 @@ impl Store for MemoryStore {
                 let reason = format!("{} plus {} exceeds i64", counters[delta.metric], delta.n);
                 quarantined.push(Quarantined::new(delta, reason));
             }
+        }
+        if !batch.is_journaled() {
+            let held = quarantined.iter().cloned();
+            state.held.extend(held.map(|quarantined| Held { batch: id.clone(), quarantined }));
         }
         if let Some(mark) = batch.mark() {
             match &mark.value {
@@ -125,6 +133,29 @@ impl Store for MemoryStore {
             state.counters.keys().filter_map(|(name, _)| CollectionName::new(name).ok()).collect();
         names.dedup();
         Ok(names)
+    }
+
+    async fn quarantined(&self) -> Result<Vec<Held>, StoreError> {
+        Ok(self.state.lock().held.clone())
+    }
+
+    async fn release(&self, held: &Held, release: Release) -> Result<Released, StoreError> {
+        let mut state = self.state.lock();
+        let is_meant = |entry: &Held| {
+            let (a, b) = (entry.quarantined.delta(), held.quarantined.delta());
+            entry.batch == held.batch
+                && (a.collection, a.bucket, a.metric) == (b.collection, b.bucket, b.metric)
+        };
+        let Some(at) = state.held.iter().position(is_meant) else { return Ok(Released::Gone) };
+        let Quarantined { collection, bucket, metric, n, .. } = state.held[at].quarantined.clone();
+        if release == Release::Retry {
+            let counters = state.counters.entry((collection, bucket)).or_default();
+            if counters.add(&metric, n).is_none() {
+                return Ok(Released::Kept(format!("{} plus {n} exceeds i64", counters[&metric])));
+            }
+        }
+        state.held.remove(at);
+        Ok(Released::Done)
     }
 
     async fn marks(&self, prefix: &str) -> Result<BTreeMap<String, String>, StoreError> {

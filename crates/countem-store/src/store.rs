@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fmt, sync::Arc};
 use async_trait::async_trait;
 use countem_core::{Batch, CollectionName, Quarantined, Schedules, Writer};
 
-use crate::{Query, Rows, StoreError};
+use crate::{ErrorKind, Held, Query, Release, Released, Rows, StoreError};
 
 /// A place that keeps counters for ever and adds every batch exactly once.
 ///
@@ -32,7 +32,8 @@ use crate::{Query, Rows, StoreError};
 ///
 /// **One bad counter spoils nothing else.** A delta that cannot be added (the sum leaves `i64`, the stored value is
 /// no number) is quarantined alone and durably reported: applying the same batch again reports it again, until the
-/// batch's writer has moved on.
+/// batch's writer has moved on. Unless a journal keeps it ([`Batch::is_journaled`]), the store does until it is
+/// [released](Self::release).
 ///
 /// **Reads are exact.** A read sees every batch that was resolved before it began. `in_flight` is the caller's own
 /// unresolved batch: the read answers as if it had been applied exactly once, whether or not it already was. A page
@@ -107,6 +108,24 @@ pub trait Store: Send + Sync + fmt::Debug + 'static {
     /// The store could not be read.
     async fn collections(&self) -> Result<Vec<CollectionName>, StoreError>;
 
+    /// Lists the counts in the store's own quarantine.
+    ///
+    /// # Errors
+    /// The store could not be read. The default returns [`Unsupported`](crate::ErrorKind::Unsupported): the store has no quarantine.
+    async fn quarantined(&self) -> Result<Vec<Held>, StoreError> {
+        Err(no_quarantine())
+    }
+
+    /// Ends the quarantine of a count, in one step with what becomes of it: however often it is repeated, a count is added at
+    /// most once, and is in quarantine or released.
+    ///
+    /// # Errors
+    /// As [`apply`](Self::apply). Releasing again is harmless.
+    async fn release(&self, held: &Held, release: Release) -> Result<Released, StoreError> {
+        let _ = (held, release);
+        Err(no_quarantine())
+    }
+
     /// Returns the marks whose keys begin with `prefix`, by key. A batch that moves one of them and is not resolved is
     /// either in its mark and in the counters, or in neither.
     ///
@@ -162,6 +181,10 @@ pub struct Applied {
     pub quarantined: Vec<Quarantined>,
 }
 
+fn no_quarantine() -> StoreError {
+    StoreError::new(ErrorKind::Unsupported, "this store keeps no quarantine")
+}
+
 #[async_trait]
 impl<S: Store + ?Sized> Store for Arc<S> {
     async fn apply(&self, batch: &Arc<Batch>) -> Result<Applied, StoreError> {
@@ -184,6 +207,12 @@ impl<S: Store + ?Sized> Store for Arc<S> {
     }
     async fn collections(&self) -> Result<Vec<CollectionName>, StoreError> {
         (**self).collections().await
+    }
+    async fn quarantined(&self) -> Result<Vec<Held>, StoreError> {
+        (**self).quarantined().await
+    }
+    async fn release(&self, held: &Held, release: Release) -> Result<Released, StoreError> {
+        (**self).release(held, release).await
     }
     async fn marks(&self, prefix: &str) -> Result<BTreeMap<String, String>, StoreError> {
         (**self).marks(prefix).await

@@ -15,7 +15,7 @@ use countem_core::{
     ScheduleConfig,
     jiff::{SignedDuration, Timestamp},
 };
-use countem_engine::maintenance::{self, AuditReport, MissingBatch};
+use countem_engine::maintenance::{self, AuditReport, MissingBatch, held_by_store};
 use countem_journal::JournalReader;
 use countem_store::{Store, StoreError};
 
@@ -184,6 +184,16 @@ async fn examine_store(effective: &Effective, findings: &mut Findings) -> Option
     match store.check().await {
         Ok(()) => {
             findings.ok("store", format!("`{}` can be reached and used", store.location()));
+            match held_by_store(&*store).await {
+                Ok(held) if held.is_empty() => {}
+                Ok(held) => {
+                    let increments = held.iter().map(|(_, held)| held.quarantined.increments).sum();
+                    let text = format!("{} increments in {} counts", grouped(increments), held.len());
+                    findings
+                        .warn("quarantined", format!("{text} in the store; see `countem quarantine list`"));
+                }
+                Err(error) => findings.error("quarantined", &error.into()),
+            }
             Some(store)
         }
         Err(error) => {

@@ -76,7 +76,7 @@ impl Inc {
                         delivered.quarantined.iter().map(|q| q.bucket.to_string()).collect();
                     let rest = if buckets.len() < periods { "; the other periods have it" } else { "" };
                     anyhow::bail!(
-                        "cannot add {} to `{}` in {}: {}{rest}",
+                        "cannot add {} to `{}` in {}: {}{rest}; it waits in quarantine, see `countem quarantine --help`",
                         counter.n,
                         counter.metric,
                         buckets.join(", "),

@@ -98,3 +98,53 @@ fn retry_without_store_is_delivered_later() {
     sandbox.count(&[&[("small", 1)]]);
     assert_eq!((sandbox.value("big"), sandbox.value("small")), (Some(MOST - 9), Some(6)));
 }
+
+/// A counter at its limit and an increment that it could not take, counted without a journal.
+fn overflowed_without_journal() -> Sandbox {
+    let sandbox = Sandbox::new();
+    sandbox.run(&["inc", "c", "big", &MOST.to_string(), "--date", "2026-11-20"]).expect(0);
+    sandbox.run(&["inc", "c", "big", "2", "--date", "2026-11-20"]).expect(1);
+    sandbox
+}
+
+#[test]
+fn count_without_journal_is_listed_retried_and_gone() {
+    let sandbox = overflowed_without_journal();
+    let listed = |expected: usize| {
+        let json = sandbox.run(&["quarantine", "list", "-o", "json"]).expect(0).json();
+        let listed = json["quarantined"].as_array().unwrap().clone();
+        assert_eq!(listed.len(), expected, "{listed:?}");
+        listed
+    };
+    let entry = &listed(1)[0];
+    assert_eq!(
+        (&entry["metric"], &entry["n"], &entry["kept_in"]),
+        (&"big".into(), &2.into(), &"store".into())
+    );
+    let doctor = sandbox.run(&["doctor"]).expect(0).out;
+    assert!(doctor.contains("warn  quarantined: 1 increments in 1 counts in the store"), "{doctor}");
+
+    let id = entry["id"].as_str().unwrap();
+    let ran = sandbox.run(&["quarantine", "retry", id]).expect(6);
+    assert!(ran.out.contains("still quarantined"), "{}", ran.out);
+    sandbox.run(&["inc", "c", "big", "-10", "--date", "2026-11-20"]).expect(0);
+    let ran = sandbox.run(&["quarantine", "retry", id]).expect(0);
+    assert!(ran.out.contains("stored"), "{}", ran.out);
+    listed(0);
+    sandbox.run(&["quarantine", "retry", id]).expect(3);
+    let big = sandbox.run(&["get", "c", "big", "--bucket", "2026-11-20"]).expect(0).out;
+    assert_eq!(big, format!("{}\n", MOST - 8));
+    let doctor = sandbox.run(&["doctor"]).expect(0).out;
+    assert!(!doctor.contains("quarantined"), "{doctor}");
+}
+
+#[test]
+fn count_without_journal_is_dropped() {
+    let sandbox = overflowed_without_journal();
+    sandbox.run(&["quarantine", "drop", "s000000000000"]).expect(3);
+    sandbox.run(&["quarantine", "drop", "--all", "--yes"]).expect(0);
+    let list = sandbox.run(&["quarantine", "list"]).expect(0).out;
+    assert_eq!(list, "");
+    let big = sandbox.run(&["get", "c", "big", "--bucket", "2026-11-20"]).expect(0).out;
+    assert_eq!(big, format!("{MOST}\n"));
+}

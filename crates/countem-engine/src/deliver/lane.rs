@@ -244,6 +244,7 @@ impl LaneState {
             backlog.frozen(1);
         }
         self.backlog = Some(backlog);
+        self.outbox.use_journal();
         self.outbox.restore(frozen.into_iter().chain(pending.map(Arc::new)));
         self.restored = self.outbox.frozen();
         self.freezes = u64::from(self.restored > 0);

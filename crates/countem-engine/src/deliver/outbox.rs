@@ -31,6 +31,7 @@ pub struct Outbox {
     writer: Writer,
     lane: u16,
     batch_counters: usize,
+    is_journaled: bool,
     last_seq: u64,
     /// Frozen, not sent yet.
     queue: VecDeque<Arc<Batch>>,
@@ -58,12 +59,18 @@ impl Outbox {
             writer,
             lane,
             batch_counters: batch_counters.max(1),
+            is_journaled: false,
             last_seq: 0,
             queue: VecDeque::new(),
             in_flight: None,
             frozen: 0,
             resolved: 0,
         }
+    }
+
+    /// Declares that a journal keeps what the store quarantines of the batches from now on.
+    pub fn use_journal(&mut self) {
+        self.is_journaled = true;
     }
 
     /// Appends batches that were frozen before, by this writer or another one, under the identities that they have.
@@ -95,7 +102,7 @@ impl Outbox {
             None => Batch::new(id, deltas),
             Some(mark) => Batch::with_mark(id, deltas, mark),
         };
-        self.push(Arc::new(batch));
+        self.push(Arc::new(if self.is_journaled { batch.journaled() } else { batch }));
     }
 
     fn push(&mut self, batch: Arc<Batch>) {

@@ -5,9 +5,12 @@ use std::{
     sync::Arc,
 };
 
-use countem_core::Bucket;
+use countem_core::{
+    Bucket,
+    hash::{fnv64, murmur3},
+};
 use countem_journal::{Journal, QuarantineEntry, Quarantined, Recovered, Selection};
-use countem_store::{Registration, Store};
+use countem_store::{ErrorKind, Held, Registration, Release, Released, Store, StoreError};
 
 use super::{
     MaintenanceError,
@@ -84,6 +87,13 @@ pub async fn retry_quarantined(
             refused.extend(applied.quarantined.iter().map(|count| (counter(count), count.reason.clone())));
         }
     }
+    for entry in entries.iter().filter(|entry| retried.contains(&entry.id)) {
+        if let Some(batch) = entry.batch.clone() {
+            // The store may still have its report of the batch, which nothing relies on any more: a failure costs a few bytes.
+            let report = Held { batch, quarantined: entry.quarantined.clone() };
+            store.release(&report, Release::Drop).await.ok();
+        }
+    }
     let outcome = |entry: &QuarantineEntry| {
         if !retried.contains(&entry.id) {
             return RetryOutcome::Kept;
@@ -104,6 +114,42 @@ pub async fn drop_quarantined(
     journal: &Journal,
 ) -> Result<Vec<QuarantineEntry>, MaintenanceError> {
     Ok(answer(|done| journal.drop_quarantined(select(entries), done)).await?)
+}
+
+/// Lists the counts that the store itself has in quarantine, with ids that stay the same; none in a store without a quarantine.
+///
+/// # Errors
+/// The store could not be read.
+pub async fn held_by_store(store: &dyn Store) -> Result<Vec<(String, Held)>, StoreError> {
+    let held = match store.quarantined().await {
+        Err(error) if error.kind() == ErrorKind::Unsupported => Vec::new(),
+        held => held?,
+    };
+    Ok(held.into_iter().map(|held| (id_of(&held), held)).collect())
+}
+
+/// Returns an id that follows from the identity of a count, and is no id of a journal.
+fn id_of(held: &Held) -> String {
+    let Held { batch, quarantined: Quarantined { collection, bucket, metric, .. } } = held;
+    let id = murmur3(fnv64(&format!("{batch} {collection} {bucket} {metric}")));
+    format!("s{:012x}", id >> 16)
+}
+
+/// Releases counts from the quarantine of the store, each in one step. What fails to be released is still there.
+///
+/// # Errors
+/// The store is away. The counts before it are released; repeating it is harmless.
+pub async fn release_held(
+    store: &dyn Store,
+    entries: Vec<(String, Held)>,
+    release: Release,
+) -> Result<Vec<(String, Held, Released)>, StoreError> {
+    let mut released = Vec::new();
+    for (id, held) in entries {
+        let outcome = store.release(&held, release).await?;
+        released.push((id, held, outcome));
+    }
+    Ok(released)
 }
 
 fn select(entries: &[QuarantineEntry]) -> Selection {

@@ -63,6 +63,7 @@ pub(super) async fn freeze(
             pending.merge(delta)?;
         }
         let mut outbox = Outbox::new(journal.writer(), lane, config.batch_counters);
+        outbox.use_journal();
         outbox.freeze(&mut pending);
         answer(|done| journal.freeze(lane, outbox.queued().map(|batch| &**batch), done)).await?;
         outboxes.push(outbox);

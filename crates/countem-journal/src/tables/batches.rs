@@ -189,7 +189,7 @@ fn read(row: &Row<'_>) -> Result<Frozen, ReadError> {
     if digest(&id, body) != expected {
         return Err(damaged());
     }
-    let batch = Batch::decode(body).map_err(|_| damaged())?;
+    let batch = Batch::decode(body).map_err(|_| damaged())?.journaled();
     let (counters, increments) = (number(7)?, number(8)?);
     if *batch.id() != id || batch.len() as u64 != counters || batch.totals().increments != increments {
         return Err(damaged());

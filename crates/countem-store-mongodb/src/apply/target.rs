@@ -9,7 +9,8 @@ use mongodb::bson::{
 
 use super::quarantine::{Omitted, stamp};
 use crate::{
-    document::{COUNTERS, DocumentId, QUARANTINED, SPLIT, WATERMARKS, watermark},
+    document::{COUNTERS, DocumentId, HELD, QUARANTINED, SPLIT, WATERMARKS, watermark},
+    held,
     known_splits::BucketSplits,
     names::{encoded_len, path, write_counter_path},
     partition::{By, Partition, Split},
@@ -172,7 +173,7 @@ impl<'a> Target<'a> {
     }
 
     /// Returns the update: it adds the deltas that can be added, and sets the watermark, if the guard lets it.
-    pub(crate) fn update(&self, id: &BatchId, limits: Limits) -> RawDocumentBuf {
+    pub(crate) fn update(&self, id: &BatchId, is_journaled: bool, limits: Limits) -> RawDocumentBuf {
         let mut set = rawdoc! { (path(WATERMARKS, id.writer.as_str())): watermark(id) };
         if !self.omitted.is_empty() {
             set.append(path(QUARANTINED, id.writer.as_str()), stamp(id, &self.omitted));
@@ -183,6 +184,10 @@ impl<'a> Target<'a> {
             change.append(cstr!("$inc"), self.increments());
         }
         change.append(cstr!("$set"), set);
+        if !is_journaled && !self.omitted.is_empty() {
+            let entries = held::entries(id, &self.omitted, self.deltas.iter().map(|hashed| hashed.delta));
+            change.append(cstr!("$push"), rawdoc! { HELD: { "$each": entries } });
+        }
         rawdoc! { "q": self.guard(id, limits), "u": change }
     }
 
@@ -339,7 +344,7 @@ mod tests {
         let mut target = root(&metrics, LIMITS);
         let id = BatchId { writer: Writer::new(255, 12), lane: 0, seq: 88 };
         let update = |target: &Target<'_>| {
-            let raw = target.update(&id, LIMITS);
+            let raw = target.update(&id, true, LIMITS);
             assert!(raw.as_bytes().len() <= target.update_bytes() + 100);
             Document::try_from(&raw).unwrap().get_document("u").unwrap().clone()
         };
@@ -352,6 +357,13 @@ mod tests {
         let reduced = update(&target);
         assert_eq!(reduced.get_document("$inc").unwrap(), &doc! { "c.a%2Eb": 1_i64 });
         assert!(reduced.get_document("$set").unwrap().contains_key("q.00000000000000ff-12"));
+        assert!(!reduced.contains_key("$push"), "a journal keeps it");
+        let raw = target.update(&id, false, LIMITS);
+        let held = doc! { "$each": [{
+            "batch": id.to_string(), "metric": "big", "n": 1_i64, "increments": 1_i64, "reason": "too big",
+        }] };
+        let change = Document::try_from(&raw).unwrap().get_document("u").unwrap().clone();
+        assert_eq!(change.get_document("$push").unwrap(), &doc! { "held": held });
         target.omitted.insert("a.b".to_owned(), "no number".to_owned());
         assert!(!update(&target).contains_key("$inc"));
     }

@@ -2,7 +2,7 @@
 
 use countem_core::{Batch, BatchId, Schedules, Writer};
 use countem_sqlite::{Cause, Displaced, OpenFile, Place, is_clean};
-use countem_store::{Applied, ErrorKind, Registration, StoreError};
+use countem_store::{Applied, ErrorKind, Held, Registration, Release, Released, StoreError};
 use rusqlite::{Connection, Error, TransactionBehavior};
 
 use crate::{
@@ -10,7 +10,7 @@ use crate::{
     apply::{self, Failure, Outcome},
     error::store_error,
     open::{self, LOG_LIMIT},
-    register, schedule,
+    quarantine, register, schedule,
 };
 
 /// State of the writing connection.
@@ -154,6 +154,12 @@ impl WriteConnection {
     pub(crate) fn forget(&mut self, writer: &Writer) -> Result<(), StoreError> {
         let forgotten = register::forget(self.connection()?, writer);
         forgotten.map_err(|error| self.commit_failed(error))
+    }
+
+    /// Releases a count from quarantine.
+    pub(crate) fn release(&mut self, held: &Held, release: Release) -> Result<Released, StoreError> {
+        let released = quarantine::release(self.connection()?, held, release);
+        released.map_err(|error| self.commit_failed(error))
     }
 
     /// Describes the failure of a transaction whose commit may be what failed.

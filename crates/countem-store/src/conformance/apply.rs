@@ -5,7 +5,7 @@ use std::{future::Future, sync::Arc};
 use countem_core::{Batch, BatchId, BucketRange, CollectionName, Period};
 
 use super::{DAY, Lane, apply, bucket, counters};
-use crate::{Rows, Store};
+use crate::{ErrorKind, Held, Release, Released, Rows, Store};
 
 pub(super) async fn a_batch_is_added_to_what_is_stored(store: &dyn Store, mut lane: Lane) {
     apply(store, &lane.batch(&[(DAY, "a", 1), (DAY, "b", 2)])).await;
@@ -133,6 +133,54 @@ pub(super) async fn a_quarantined_delta_is_reported_again(store: &dyn Store, mut
     assert_eq!(first.quarantined.len(), 1);
     assert_eq!(first, again);
     assert_eq!(lane.day(store).await, counters(&[("a", 1), ("big", i64::MAX)]));
+}
+
+/// Lists what is held of the lane's collection, `None` for a store without a quarantine.
+async fn held(store: &dyn Store, lane: &Lane) -> Option<Vec<Held>> {
+    match store.quarantined().await {
+        Err(error) if error.kind() == ErrorKind::Unsupported => None,
+        held => {
+            let mut held = held.expect("listing the quarantine succeeds");
+            held.retain(|held| held.quarantined.collection == lane.collection.as_str());
+            Some(held)
+        }
+    }
+}
+
+pub(super) async fn a_held_delta_is_released_once(store: &dyn Store, mut lane: Lane) {
+    let batch = lane.batch(&[(DAY, "big", i64::MAX), (DAY, "other", i64::MAX)]);
+    apply(store, &batch).await;
+    let batch = lane.batch(&[(DAY, "big", 2), (DAY, "ok", 1), (DAY, "other", 3)]);
+    let reported = store.apply(&batch).await.expect("applying succeeds").quarantined;
+    apply(store, &lane.batch(&[(DAY, "ok", 1)])).await;
+    // The store keeps it when the writer has moved on, and when it is forgotten.
+    store.forget(&lane.writer).await.expect("retiring succeeds");
+    let Some(entries) = held(store, &lane).await else { return };
+    assert_eq!(entries.len(), 2);
+    assert!(entries.iter().all(|entry| entry.batch == *batch.id() && reported.contains(&entry.quarantined)));
+    let entry = |metric| entries.iter().find(|entry| entry.quarantined.metric == metric).expect("it is held");
+    let release =
+        async |metric, release| store.release(entry(metric), release).await.expect("releasing succeeds");
+    assert!(matches!(release("big", Release::Retry).await, Released::Kept(why) if !why.is_empty()));
+    assert_eq!(held(store, &lane).await.as_ref(), Some(&entries));
+
+    apply(store, &lane.other(2).batch(&[(DAY, "big", -10)])).await;
+    assert_eq!(release("big", Release::Retry).await, Released::Done);
+    assert_eq!(release("big", Release::Retry).await, Released::Gone);
+    assert_eq!(release("other", Release::Drop).await, Released::Done);
+    assert_eq!(release("other", Release::Drop).await, Released::Gone);
+    assert_eq!(held(store, &lane).await, Some(Vec::new()));
+    let expected = [("big", i64::MAX - 8), ("ok", 2), ("other", i64::MAX)];
+    assert_eq!(lane.day(store).await, counters(&expected));
+}
+
+pub(super) async fn a_journal_holds_what_is_quarantined_of_its_batches(store: &dyn Store, mut lane: Lane) {
+    apply(store, &lane.batch(&[(DAY, "big", i64::MAX)])).await;
+    let batch = Arc::new(Batch::new(lane.id(), lane.deltas(&[(DAY, "big", 1)])).journaled());
+    for _ in 0..2 {
+        assert_eq!(store.apply(&batch).await.expect("applying succeeds").quarantined.len(), 1);
+    }
+    assert_eq!(held(store, &lane).await.unwrap_or_default(), []);
 }
 
 pub(super) async fn forgetting_a_writer_keeps_the_counts(store: &dyn Store, mut lane: Lane) {
