@@ -120,8 +120,8 @@ reported. Ctrl-C and SIGTERM store what was counted: exit code 0 with --follow, 
 
 --once: a line counts once for each --count (with its --amount and format). What is
 one file: its content, wherever it is moved, copied or compressed. A file whose
-beginning was counted continues there, unless the counted file is still there, too:
-then they are two files. `log.1` that holds the beginning of `log` is a copy of it.
+beginning was counted continues there. Unless the counted file is still there, too, in
+its folder or its run: these are two. `log.1` with the beginning of `log` is a copy.
 
 So a file that was emptied, or replaced by one that begins differently, is counted
 anew; one that was replaced by a file with all that was counted of it continues, which
@@ -348,8 +348,16 @@ impl Ingest {
         let (used, spare) = mpsc::channel();
         let (requests, received) = tokio::sync::mpsc::channel(1);
         let meter = Arc::clone(&meters.bytes);
-        let feed =
-            Feed { events, spare, stop: Arc::clone(&stop), meter, once, from_end: self.from_end, inputs: 0 };
+        let feed = Feed {
+            events,
+            spare,
+            stop: Arc::clone(&stop),
+            meter,
+            once,
+            from_end: self.from_end,
+            inputs: 0,
+            named: Vec::new(),
+        };
         let (meters_seen, stop_seen) = (Arc::clone(&meters), Arc::clone(&stop));
         let counting = Counting::new(plan, config.batch_counters, requests, meters_seen, stop_seen);
         let follows = self.follow;

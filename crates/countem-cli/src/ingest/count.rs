@@ -200,9 +200,13 @@ impl Counting {
             let (begin, counted) = (part, self.line.counted().to_vec());
             let ended = state.count(&mut part, read_at, &self.plan, &mut self.line, &mut self.tally);
             let taken = &begin[..begin.len() - part.len()];
-            state.position.offset = offset + taken.len() as u64;
             if let Some(claim) = &mut state.claim {
-                claim.fingerprint.advance(offset, taken);
+                // NUL bytes that no line follows yet may be overwritten with lines.
+                let end = taken.iter().rposition(|&byte| byte != 0).map_or(0, |at| at + 1);
+                if end > 0 {
+                    state.position.offset = offset + end as u64;
+                    claim.fingerprint.advance(offset, &taken[..end]);
+                }
                 let counts = self.line.counted().iter().zip(&counted).map(|(now, before)| now > before);
                 state.has_counted.iter_mut().zip(counts).for_each(|(has, now)| *has |= now);
             }

@@ -103,17 +103,30 @@ pub(crate) struct Feed {
     pub(crate) once: Option<Once>,
     /// Lines that are there already are skipped, in files of which no mark is known.
     pub(crate) from_end: bool,
+    /// Number of inputs that were opened.
     pub(crate) inputs: usize,
+    /// The files of this run.
+    pub(crate) named: Vec<FileId>,
 }
 
 impl Feed {
     /// Feeds `inputs` one after the other, each to its end.
     pub(crate) fn all(mut self, inputs: &[Input]) {
+        self.name(inputs);
         for input in inputs {
             if let Err(Interrupt::Stopped) = self.one(input) {
                 return;
             }
         }
+    }
+
+    /// Notes which files this run names.
+    pub(crate) fn name(&mut self, inputs: &[Input]) {
+        let id = |input: &Input| match input {
+            Input::File(path) => path.metadata().ok().map(|metadata| FileId::new(path, &metadata)),
+            Input::Stdin => None,
+        };
+        self.named = inputs.iter().filter(|_| self.once.is_some()).filter_map(id).collect();
     }
 
     /// Feeds one input to its end.
@@ -256,7 +269,7 @@ impl Feed {
         }
         let marks = self.find_marks(prefixes(head))?;
         let id = FileId::new(path, &file.metadata()?);
-        let identity = Identity::find(source, &id, head, &marks)?;
+        let identity = Identity::find(source, &id, head, &marks, &self.named)?;
         Ok(identity.into_claim(id, head, &marks, Arc::new(file)))
     }
 
@@ -266,7 +279,7 @@ impl Feed {
         let mut source = input.open(&self.meter)?;
         let head = read_head(&mut source)?;
         let marks = self.find_marks(prefixes(&head))?;
-        let identity = Identity::find(&mut source, &FileId::new(path, metadata), &head, &marks)?;
+        let identity = Identity::find(&mut source, &FileId::new(path, metadata), &head, &marks, &self.named)?;
         Ok(matches!(identity, Identity::Known(_)))
     }
 

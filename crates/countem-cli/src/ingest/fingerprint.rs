@@ -73,10 +73,18 @@ impl Fingerprint {
         Self { head: head[..head.len().min(head_len(offset))].to_vec(), tail: tail.to_vec(), offset }
     }
 
-    /// Takes in the bytes of the content from `offset` on, except those that it has.
+    /// Takes in the bytes of the content from `offset` on, except those that it has. A gap before them is a hole of NUL bytes.
     pub(crate) fn advance(&mut self, offset: u64, bytes: &[u8]) {
         let known = usize::try_from(self.offset.saturating_sub(offset)).unwrap_or(usize::MAX);
-        let Some(bytes) = bytes.get(known..) else { return };
+        let Some(bytes) = bytes.get(known..).filter(|bytes| !bytes.is_empty()) else { return };
+        let gap = offset.saturating_sub(self.offset);
+        if gap > 0 {
+            let len = usize::try_from(gap).unwrap_or(usize::MAX);
+            self.head.resize((self.head.len().saturating_add(len)).min(HEAD), 0);
+            self.tail.resize(self.tail.len() + len.min(TAIL), 0);
+            self.tail.drain(..self.tail.len().saturating_sub(TAIL));
+            self.offset += gap;
+        }
         let missing = HEAD - self.head.len();
         self.head.extend_from_slice(&bytes[..missing.min(bytes.len())]);
         let news = &bytes[bytes.len().saturating_sub(TAIL)..];
@@ -119,6 +127,17 @@ mod tests {
         assert!(has_first_line(b"\n") && !has_first_line(b"a") && !has_first_line(b""));
         assert!(has_first_line(&[0; FIRST_LINE]));
         assert_eq!(first_line_hash(&[0; 9000]), first_line_hash(&[0; FIRST_LINE]));
+    }
+
+    #[test]
+    fn hole_is_taken_in_as_nul_bytes() {
+        for hole in [1, 100, TAIL, HEAD, 3 * HEAD] {
+            let whole = [&b"a\n"[..], &vec![0; hole], &b"b\n"[..]].concat();
+            let mut fingerprint = Fingerprint::default();
+            fingerprint.advance(0, b"a\n");
+            fingerprint.advance((2 + hole) as u64, b"b\n");
+            assert_eq!(fingerprint.sums(), read(&whole, 1000).sums(), "{hole}");
+        }
     }
 
     proptest! {

@@ -62,6 +62,7 @@ impl Feed {
     /// A last line without a newline is still being written, and waits for its newline. It is fed when the file was
     /// emptied or replaced by another one of its name. A file that is missing is waited for.
     pub(crate) fn follow(mut self, inputs: Vec<Input>) {
+        self.name(&inputs);
         let mut paths: Vec<Path> = inputs.into_iter().filter_map(Path::new).collect();
         let mut is_first_round = true;
         loop {
@@ -306,7 +307,9 @@ impl Tail {
         for (offset, expected) in [(0, &self.sample), (recent.0, &recent.1)] {
             let mut found = [0; SAMPLE];
             let len = file.read_at(&mut found[..expected.len()], offset)?;
-            if found[..len] != **expected {
+            // A hole may be filled.
+            let is_alike = |(found, expected): (&u8, &u8)| found == expected || *expected == 0;
+            if len < expected.len() || !found.iter().zip(expected).all(is_alike) {
                 return Ok(true);
             }
         }
@@ -365,7 +368,19 @@ mod tests {
         let (events, fed) = mpsc::sync_channel(100);
         let (_, spare) = mpsc::channel();
         let stop = Arc::new(Stop::default());
-        (Feed { events, spare, stop, meter: Arc::default(), once: None, from_end: false, inputs: 0 }, fed)
+        (
+            Feed {
+                events,
+                spare,
+                stop,
+                meter: Arc::default(),
+                once: None,
+                from_end: false,
+                inputs: 0,
+                named: Vec::new(),
+            },
+            fed,
+        )
     }
 
     /// Polls once, and returns the lines that were fed and the number of errors that were reported.

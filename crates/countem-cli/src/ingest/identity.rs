@@ -1,10 +1,10 @@
 //! The rule of `--once` for which file is which.
 //!
 //! A mark says: the lines up to here were counted, in a content that begins like this. A file has a mark if its content begins
-//! with all that the mark covers, wherever the file was moved or copied, unless the file that the mark was set for is still
-//! there and has that content, too: then they are two files that begin alike. Two exceptions: a compressed file is a
-//! copy of whatever has its content, and so is a file with the name of a rotated one (`log.1`) whose whole content is the
-//! beginning of the present one (`log`), as while `copytruncate` works.
+//! with all that the mark covers, wherever it was moved or copied, unless the file that the mark was set for is still there,
+//! in the same folder or named in the same run, and has that content, too: then they are two files that begin alike. Two
+//! exceptions: a compressed file is a copy of whatever has its content, and so is a file with the name of a rotated one
+//! (`log.1`) whose whole content is the beginning of the present one (`log`), as while `copytruncate` works.
 
 use std::{
     cmp::Reverse,
@@ -59,7 +59,7 @@ pub(crate) struct Known {
 }
 
 impl Identity {
-    /// Finds the mark of the file `id`, whose content begins with `head`.
+    /// Finds the mark of the file `id`, whose content begins with `head`. `named` are the files of this run.
     ///
     /// # Errors
     /// The file cannot be read.
@@ -68,25 +68,27 @@ impl Identity {
         id: &FileId,
         head: &[u8],
         marks: &[StoredMark],
+        named: &[FileId],
     ) -> io::Result<Self> {
         let mut found = agreeing(source, head, marks)?;
         // Several marks may be of beginnings of the content; the farthest is the newest.
         found.sort_by_key(|(mark, _)| {
             (!mark.value.file.is_same(id), Reverse(mark.value.position), mark.is_old())
         });
-        for (mark, tail) in found {
-            let is_own = mark.value.file.is_same(id);
-            let is_elsewhere = !is_own && is_there(mark);
-            if is_own || !is_elsewhere || source.is_compressed() {
-                let is_due = !is_own && !is_elsewhere;
-                return Ok(Self::Known(Box::new(Known { mark: mark.clone(), tail, is_due })));
-            }
-        }
-        if !source.is_compressed() {
+        let is_own = |mark: &StoredMark| mark.value.file.is_same(id);
+        let is_known = found.first().is_some_and(|(mark, _)| is_own(mark));
+        if !is_known && !source.is_compressed() {
             for path in rotated_from(&id.path) {
                 if begins_like(source, id, &path)? {
                     return Ok(Self::Copy);
                 }
+            }
+        }
+        for (mark, tail) in found {
+            let is_elsewhere = !is_own(mark) && is_there(mark, id, named);
+            if !is_elsewhere || source.is_compressed() {
+                let is_due = !is_own(mark) && !is_elsewhere;
+                return Ok(Self::Known(Box::new(Known { mark: mark.clone(), tail, is_due })));
             }
         }
         Ok(Self::New)
@@ -186,10 +188,13 @@ pub(crate) fn read_head(source: &mut Source) -> io::Result<Vec<u8>> {
     Ok(head)
 }
 
-/// Returns whether the file that a mark was set for is still there, uncompressed and with the content of the mark.
-fn is_there(mark: &StoredMark) -> bool {
+/// Returns whether the file that a mark was set for is still there beside the file `id`, uncompressed and with the content of
+/// the mark.
+fn is_there(mark: &StoredMark, id: &FileId, named: &[FileId]) -> bool {
     let check = || -> Result<bool> {
-        let Some(path) = locate(&mark.value.file) else { return Ok(false) };
+        let file = &mark.value.file;
+        let in_run = || named.iter().find(|other| other.is_same(file)).map(|other| other.path.clone());
+        let Some(path) = in_run().or_else(|| locate(file, id)) else { return Ok(false) };
         let mut source = Input::File(path).open(&Arc::default())?;
         let head = read_head(&mut source)?;
         Ok(!source.is_compressed() && !agreeing(&mut source, &head, std::slice::from_ref(mark))?.is_empty())
@@ -198,13 +203,14 @@ fn is_there(mark: &StoredMark) -> bool {
     check().unwrap_or(false)
 }
 
-/// Finds a file under its last known path, or another name in the same folder.
-fn locate(file: &FileId) -> Option<PathBuf> {
+/// Finds a file, under its last known path or another one, in the folder of the file `beside`.
+fn locate(file: &FileId, beside: &FileId) -> Option<PathBuf> {
     let is_it = |path: &Path| path.metadata().is_ok_and(|metadata| file.is_of(&metadata));
-    if is_it(&file.path) {
+    let folder = beside.path.parent()?;
+    if file.path.parent() == Some(folder) && is_it(&file.path) {
         return Some(file.path.clone());
     }
-    let entries = fs::read_dir(file.path.parent()?).ok()?.flatten();
+    let entries = fs::read_dir(folder).ok()?.flatten();
     let alike = entries.filter(|entry| entry.ino() == file.ino());
     alike.map(|entry| entry.path()).find(|path| is_it(path))
 }

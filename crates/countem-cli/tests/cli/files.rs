@@ -131,6 +131,38 @@ fn equal_files_in_one_run_are_counted_each() {
 }
 
 #[test]
+fn copy_in_another_folder_continues() {
+    // As on a second machine, which has the same file.
+    let log = Log::new(54, 300, 10);
+    let sandbox = Sandbox::new();
+    let folders = ["one", "two"];
+    folders.iter().for_each(|folder| std::fs::create_dir(sandbox.path(folder)).unwrap());
+    for lines in [1, 100, 300] {
+        for folder in folders {
+            sandbox.write(&format!("{folder}/log"), head(&log, lines));
+        }
+        once(&sandbox, &["two/log"]);
+        assert_eq!(once(&sandbox, &["one/log"]), 0);
+        assert_eq!(sandbox.total("web"), i64::try_from(lines).unwrap());
+    }
+    // Two services that begin alike.
+    let logs = [55, 56].map(|seed| Log::new(seed, 20, 10));
+    let banner = Log::new(57, 1, 10).text;
+    let files = ["one/app", "two/app"];
+    for file in files {
+        sandbox.write(file, &banner);
+        once(&sandbox, &[file]);
+    }
+    for lines in [1, 5, 20] {
+        for (file, log) in files.iter().zip(&logs) {
+            sandbox.write(file, [&banner, head(log, lines)].concat());
+            once(&sandbox, &[file]);
+        }
+    }
+    assert_eq!(sandbox.total("web"), 300 + 2 * 21);
+}
+
+#[test]
 fn file_and_its_prefix_keep_their_total() {
     let log = Log::new(47, 300, 10);
     for order in [["whole", "part"], ["part", "whole"]] {
@@ -259,6 +291,15 @@ fn nul_bytes_before_lines_are_skipped() {
     }
     assert!(sandbox.run(&args(&["small"])).expect(0).err.contains("skipped 100 NUL bytes"));
     assert_counted(&sandbox, &log, 3);
+    // A file that was made longer in advance.
+    let log = Log::new(58, 40, 10);
+    for lines in [10, 20, 40] {
+        let mut content = head(&log, lines).as_bytes().to_vec();
+        content.resize(3 << 20, 0);
+        sandbox.write("ahead", content);
+        once(&sandbox, &["ahead"]);
+        assert_eq!(sandbox.total("web"), 90 + i64::try_from(lines).unwrap());
+    }
 }
 
 #[test]
