@@ -6,7 +6,7 @@ use std::{
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     sync::Arc,
-    time::Duration,
+    time::{Duration, UNIX_EPOCH},
 };
 
 use countem_core::Mark;
@@ -49,6 +49,9 @@ pub(crate) struct FileId {
     pub(crate) path: PathBuf,
     dev: u64,
     ino: u64,
+    /// Nanoseconds between 1970 and the creation of the file, where its file system knows: a later file may get its number.
+    #[serde(default)]
+    born: Option<u64>,
 }
 
 /// A mark as it is stored.
@@ -64,23 +67,28 @@ impl FileId {
     /// Returns the identity of the file at `path`.
     pub(crate) fn new(path: &Path, metadata: &Metadata) -> Self {
         let path = path.canonicalize().unwrap_or_else(|_| path.to_owned());
-        Self { path, dev: metadata.dev(), ino: metadata.ino() }
+        Self { path, dev: metadata.dev(), ino: metadata.ino(), born: born(metadata) }
     }
 
     /// Returns whether both are one file on the disk, whatever its name.
     pub(crate) fn is_same(&self, other: &Self) -> bool {
-        (self.dev, self.ino) == (other.dev, other.ino)
+        (self.dev, self.ino, self.born) == (other.dev, other.ino, other.born)
     }
 
     /// Returns whether `metadata` is of this file.
     pub(crate) fn is_of(&self, metadata: &Metadata) -> bool {
-        (self.dev, self.ino) == (metadata.dev(), metadata.ino())
+        (self.dev, self.ino, self.born) == (metadata.dev(), metadata.ino(), born(metadata))
     }
 
     /// Returns the number of the file in its file system.
     pub(crate) fn ino(&self) -> u64 {
         self.ino
     }
+}
+
+fn born(metadata: &Metadata) -> Option<u64> {
+    let since = metadata.created().ok()?.duration_since(UNIX_EPOCH).ok()?;
+    u64::try_from(since.as_nanos()).ok()
 }
 
 impl MarkValue {
