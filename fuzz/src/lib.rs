@@ -3,14 +3,24 @@
 use std::{fs, str};
 
 use countem_config::{Config, Sources};
-use countem_core::{Batch, Bucket, CollectionName, MetricName, Writer};
+use countem_core::{
+    Batch, Bucket, CollectionName, MetricName, Writer,
+    jiff::{Timestamp, tz::TimeZone},
+};
+use countem_lines::{Format, Kind, Span, Template, TimeFormat, Times, Wanted};
 
 /// A law that holds for all inputs. A target panics where it does not.
 pub type Target = fn(&[u8]);
 
 /// All targets by the names of their corpora.
-pub const TARGETS: [(&str, Target); 4] =
-    [("batch", batch), ("bucket_id", bucket_id), ("name", name), ("config", config)];
+pub const TARGETS: [(&str, Target); 6] = [
+    ("batch", batch),
+    ("bucket_id", bucket_id),
+    ("name", name),
+    ("config", config),
+    ("line", line),
+    ("time", time),
+];
 
 /// Decodes a frozen batch. What is accepted survives another round trip.
 ///
@@ -84,4 +94,53 @@ pub fn config(data: &[u8]) {
     // The rendering names the origin of each value, and every value of the second one is from the file.
     let origin = format!(" # {}", path.display());
     assert_eq!(again.to_toml().replace(&origin, ""), rendered.replace(&origin, ""));
+}
+
+/// Reads a line in every format and makes a name of its fields. What is found lies in the text, and every name is a valid one.
+///
+/// # Panics
+/// When it does not.
+pub fn line(data: &[u8]) {
+    let (line, rest) = data.split_at(data.iter().position(|&byte| byte == b'\n').unwrap_or(data.len()));
+    for (kind, ..) in Kind::ALL {
+        let mut wanted = Wanted::default();
+        let fields = match kind {
+            Kind::Combined => "c:{host} {path} {agent|lower}",
+            Kind::Common => "c:{vhost} {user} {bytes}",
+            Kind::Syslog => "c:{severity} {app} {message}",
+            Kind::Csv | Kind::Tsv => "c:{1} {3}",
+            _ => "c:{a} {/b/0}",
+        };
+        let template = Template::parse(fields, &mut wanted).expect("the template is valid");
+        let mut format = Format::new(kind, false, &wanted).expect("the format has these fields");
+        let absent = format.absent();
+        // The second line meets the state that the first one left.
+        for line in [line, rest] {
+            let mut spans = vec![Span::MISSING; wanted.names().len()];
+            let Ok(text) = format.read(line, &mut spans) else { continue };
+            assert!(text.len() <= 4 * line.len() + 64, "{} bytes of {}", text.len(), line.len());
+            let mut name = Vec::new();
+            if template.render(text, &spans, absent, &mut name).is_ok() {
+                let (name, _) = MetricName::fit(&mut name);
+                assert_eq!(MetricName::validate(name), Ok(()));
+            }
+        }
+    }
+    Kind::detect(data);
+}
+
+/// Reads a time in every notation. A text is read alike whatever was read before it.
+///
+/// # Panics
+/// When it is not.
+pub fn time(data: &[u8]) {
+    for format in ["auto", "rfc3339", "unix", "unix-nanos", "clf", "%b %d %H:%M:%S"] {
+        let format = TimeFormat::parse(format).expect("the format is valid");
+        let times = || Times::new(format.clone(), TimeZone::UTC, Timestamp::UNIX_EPOCH);
+        let mut used = times();
+        used.second(b"2015-05-17T10:05:03Z");
+        let second = used.second(data);
+        assert_eq!(second, times().second(data));
+        assert!(second.is_none_or(|second| Timestamp::from_second(second).is_ok()));
+    }
 }

@@ -83,3 +83,13 @@ fn accepted_names_are_kept() {
 fn accepted_configuration_loads_from_its_rendering() {
     run("config");
 }
+
+#[test]
+fn lines_give_valid_names() {
+    run("line");
+}
+
+#[test]
+fn times_are_read_alike_every_time() {
+    run("time");
+}

@@ -240,7 +240,9 @@ impl Counting {
         if self.line.counters() == 0 && mark.is_none() {
             return Ok(());
         }
-        let counts = Counts { deltas: self.line.drain(), mark };
+        let deltas = self.line.drain();
+        self.tally.cover(&deltas, &self.plan.schedules);
+        let counts = Counts { deltas, mark };
         self.requests.blocking_send(Request::Store(counts)).map_err(|_| DeliveryEnded)
     }
 }

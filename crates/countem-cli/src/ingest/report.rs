@@ -1,7 +1,7 @@
 //! The report of an `ingest` run.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fmt,
     io::{self, Write},
     sync::Arc,
@@ -9,8 +9,10 @@ use std::{
 };
 
 use anyhow::{Error, Result};
+use countem_core::{Bucket, Deltas, Period, Schedules};
 use countem_lines::{Reject, Wanted};
 use countem_store::Quarantined;
+use jiff::{civil::Date, tz::TimeZone};
 use serde_json::{Value, json};
 
 use crate::{
@@ -36,6 +38,10 @@ pub(crate) struct Tally {
     /// Lines that a filter does not admit.
     pub(crate) filtered: u64,
     pub(crate) changes: Changes,
+    /// Sum of the amounts that were counted, by collection.
+    totals: BTreeMap<String, i128>,
+    /// Days on which lines were counted.
+    days: BTreeSet<Date>,
     /// Increments of the counted lines: one for each counter that counts the line.
     pub(crate) accepted: u64,
     /// NUL bytes before lines.
@@ -92,6 +98,21 @@ impl Tally {
         }
     }
 
+    /// Notes the totals and the days of counts.
+    pub(crate) fn cover(&mut self, deltas: &Deltas, schedules: &Schedules) {
+        let mut last = None;
+        for delta in deltas.iter() {
+            match self.totals.get_mut(delta.collection) {
+                Some(total) => *total += i128::from(delta.n),
+                None => drop(self.totals.insert(delta.collection.to_owned(), delta.n.into())),
+            }
+            // Many deltas have the same bucket.
+            if last.replace(delta.bucket) != Some(delta.bucket) {
+                self.days.extend(day(delta.bucket, schedules));
+            }
+        }
+    }
+
     /// Notes an input that could not be read to its end.
     pub(crate) fn fail(&mut self, input: &Arc<str>, error: Error) {
         self.failed.push((Arc::clone(input), error));
@@ -100,6 +121,18 @@ impl Tally {
     /// Returns the number of rejected lines.
     pub(crate) fn rejected(&self) -> u64 {
         self.rejected.values().map(|rejected| rejected.lines).sum()
+    }
+}
+
+/// Returns the first day of a bucket, `None` for all time.
+fn day(bucket: Bucket, schedules: &Schedules) -> Option<Date> {
+    match bucket.period() {
+        Period::All => None,
+        period if period.is_civil() => Some(bucket.start().date()),
+        _ => {
+            let begin = bucket.start_instant(&TimeZone::UTC);
+            Some(schedules.zone(begin).to_datetime(begin).date())
+        }
     }
 }
 
@@ -213,6 +246,8 @@ impl Report {
                 "in_doubt": delivered.in_doubt,
             },
             "counters": delivered.counters,
+            "days": {"count": tally.days.len(), "first": tally.days.first().map(Date::to_string), "last": tally.days.last().map(Date::to_string)},
+            "totals": tally.totals.iter().map(|(name, total)| (name.clone(), json!(total))).collect::<serde_json::Map<_, _>>(),
             "store": self.store,
             "interrupted": self.interrupted,
             "seconds": (self.took.as_secs_f64() * 1000.0).round() / 1000.0,
@@ -252,6 +287,16 @@ impl fmt::Display for Report {
             f,
             "counted {counted} of {lines} lines{blank}{into} in {seconds:.2} s, {rate} lines/s{interrupted}"
         )?;
+        if let (Some(first), Some(last)) = (tally.days.first(), tally.days.last()) {
+            let count = tally.days.len();
+            let days = if count == 1 {
+                format!("1 day, {first}")
+            } else {
+                format!("{count} days, {first} … {last}")
+            };
+            let totals: Vec<_> = tally.totals.iter().map(|(name, total)| format!("{name} {total}")).collect();
+            writeln!(f, "{days}: {}", totals.join(", "))?;
+        }
         if !is_stored {
             writeln!(f, "{}", self.stored())?;
         }
