@@ -12,8 +12,8 @@ use crate::{exit::UsageError, output::Format};
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Global options")]
 pub(crate) struct Global {
-    /// Address of the store: sqlite://PATH, mongodb://HOST/DATABASE or memory:// [default: sqlite://countem.db]
-    #[arg(long, global = true, value_name = "URI", env = "COUNTEM_STORE", hide_env_values = true)]
+    /// Address of the store: sqlite://PATH, mongodb://HOST/DATABASE or memory:// [env: COUNTEM_STORE] [default: sqlite://countem.db]
+    #[arg(long, global = true, value_name = "URI")]
     store: Option<String>,
     /// Format of results: table, json, ndjson or csv
     #[arg(

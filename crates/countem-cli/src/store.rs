@@ -15,7 +15,7 @@ use countem_core::{
 };
 use countem_engine::{AgreementError, EngineConfig, agree_on_schedules};
 use countem_query::Reader;
-use countem_store::{Store, StoreError};
+use countem_store::{ErrorKind, Store, StoreError};
 use countem_store_uri::open_store_with;
 
 use crate::{
@@ -34,6 +34,8 @@ pub(crate) struct Effective {
     pub(crate) engine: EngineConfig,
     /// The schedules of a store that has none recorded.
     pub(crate) schedules: Arc<Schedules>,
+    /// Maximum duration of the command.
+    timeout: Option<Duration>,
 }
 
 /// Flag of the commands that count.
@@ -44,7 +46,49 @@ pub(crate) struct ChangeSchedule {
     change_schedule: bool,
 }
 
+/// Flag of the commands that end soon, whatever the store does.
+#[derive(Debug, Args)]
+pub(crate) struct Timeout {
+    /// Maximum duration of the command, such as 10s or 500ms
+    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = timeout)]
+    timeout: Duration,
+}
+
+fn timeout(text: &str) -> Result<Duration, &'static str> {
+    let duration = countem_config::duration::parse(text).filter(|duration| !duration.is_zero());
+    duration.ok_or("expected a duration such as `10s`, `500ms` or `1m`")
+}
+
+impl Timeout {
+    /// Returns the duration.
+    pub(crate) fn limit(&self) -> Duration {
+        self.timeout
+    }
+
+    /// Runs `command` as [`block_on`] does, until the limit.
+    ///
+    /// # Errors
+    /// The error of the command, or that of a store that does not answer in time.
+    pub(crate) fn block_on<T>(&self, command: impl Future<Output = Result<T>>) -> Result<T> {
+        block_on(async {
+            tokio::time::timeout(self.timeout, command).await.unwrap_or_else(|_| {
+                let limit = self.timeout;
+                let why = format!("the store did not answer within {limit:?} (`--timeout` is the limit)");
+                Err(StoreError::new(ErrorKind::NotApplied, why).into())
+            })
+        })
+    }
+}
+
 impl Effective {
+    /// Loads the configuration as [`load`](Self::load) does, for a command with a timeout: no request takes longer.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    pub(crate) fn load_within(global: &Global, timeout: &Timeout) -> Result<Self> {
+        Ok(Self { timeout: Some(timeout.limit()), ..Self::load(global)? })
+    }
+
     /// Loads the configuration: defaults, file, environment, flags.
     ///
     /// # Errors
@@ -53,7 +97,7 @@ impl Effective {
         let config = global.load_config()?;
         let engine = config.to_engine_config();
         let schedules = engine.schedule.schedules().map_err(|error| UsageError::new(error.to_string()))?;
-        Ok(Self { config, engine, schedules: Arc::new(schedules) })
+        Ok(Self { config, engine, schedules: Arc::new(schedules), timeout: None })
     }
 
     /// Returns the zone of days and coarser periods in a store that has none recorded.
@@ -66,7 +110,12 @@ impl Effective {
     /// # Errors
     /// The store cannot be used.
     pub(crate) async fn open(&self) -> Result<Arc<dyn Store>, StoreError> {
-        open_store_with(self.config.store_uri(), self.config.mongodb()).await
+        let mut mongodb = self.config.mongodb().clone();
+        if let Some(limit) = self.timeout {
+            // So that a failure is known for what it is before the command has to end.
+            mongodb.deadline = mongodb.deadline.min(limit / 2);
+        }
+        open_store_with(self.config.store_uri(), &mongodb).await
     }
 
     /// Opens the store for counting, and returns the schedules by which it is counted.

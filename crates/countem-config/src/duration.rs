@@ -5,7 +5,7 @@ use std::time::Duration;
 use countem_core::jiff::{Span, SpanRelativeTo, fmt::friendly};
 
 /// Reads a duration in jiff's friendly format (or ISO 8601). A day has 24 hours; months and years have no length.
-pub(crate) fn parse(text: &str) -> Option<Duration> {
+pub fn parse(text: &str) -> Option<Duration> {
     let span: Span = text.trim().parse().ok()?;
     let duration = span.to_duration(SpanRelativeTo::days_are_24_hours()).ok()?;
     duration.try_into().ok()

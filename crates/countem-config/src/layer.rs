@@ -11,7 +11,7 @@ use countem_store_uri::shown;
 
 use crate::{
     Origin, Problem, Sources,
-    keys::{is_key, key_text},
+    keys::{KEYS, is_key, key_text},
     problem::shown_path,
     raw::RawValue,
 };
@@ -67,14 +67,27 @@ pub(crate) fn file(sources: &Sources) -> Layer {
     layer
 }
 
-/// Returns the variables that begin with `COUNTEM__`.
+/// Short form of the variable for `store.uri`.
+const STORE: &str = "COUNTEM_STORE";
+
+/// Returns the variables that begin with `COUNTEM__`, and [`STORE`]. A variable of a key with single underscores is a problem.
 pub(crate) fn environment(sources: &Sources) -> Layer {
     let mut layer = Layer::default();
     for (name, value) in &sources.environment {
         let name = name.to_string_lossy();
-        let Some(key) = name.strip_prefix(PREFIX) else { continue };
         let origin = Origin::Variable(name.to_string());
-        let path = path_of_variable(key);
+        let path = match name.strip_prefix(PREFIX) {
+            Some(key) => path_of_variable(key),
+            None if name == STORE => path_of_key("store.uri"),
+            None => {
+                if let Some(key) = near_miss(&name) {
+                    let variable = format!("{PREFIX}{}", key.to_uppercase().replace('.', "__"));
+                    let text = format!("`{name}` is not read: the variable of `{key}` is `{variable}`");
+                    layer.problems.push(Problem::of_layer(&origin, text));
+                }
+                continue;
+            }
+        };
         match value.to_str() {
             Some(text) => layer.entries.push(Entry { path, value: RawValue::Text(text.to_owned()), origin }),
             None => {
@@ -136,6 +149,13 @@ fn path_of_key(key: &str) -> Vec<String> {
         }
         None => key.split('.').map(str::to_owned).collect(),
     }
+}
+
+/// Returns the key that the variable `name` would set if its underscores were right.
+fn near_miss(name: &str) -> Option<&'static str> {
+    let text = name.strip_prefix("COUNTEM_")?.to_lowercase();
+    let known = KEYS.iter().find(|key| key.name.replace('.', "_") == text);
+    known.map(|key| key.name)
 }
 
 /// Splits `FLUSH__INTERVAL`. The name of a collection may have underscores and is kept as it is.

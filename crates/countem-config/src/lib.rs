@@ -26,7 +26,7 @@
 
 mod assign;
 mod durability;
-mod duration;
+pub mod duration;
 mod keys;
 mod kind;
 mod layer;

@@ -47,7 +47,8 @@ impl Sources {
         self
     }
 
-    /// Takes the variables that begin with `COUNTEM__` and ignores the others.
+    /// Takes the variables that begin with `COUNTEM__`, and `COUNTEM_STORE` for `store.uri`; others are ignored, unless they are keys
+    /// with single underscores, which are problems.
     ///
     /// `COUNTEM__FLUSH__INTERVAL` is `flush.interval`. The name of a collection is taken as it is:
     /// `COUNTEM__COLLECTIONS__app-events__PERIODS`.

@@ -439,3 +439,23 @@ fn file_is_relative_to_the_working_directory() {
     let config = Config::load(&Sources::default().file(here)).unwrap();
     assert_eq!((config.file(), &config), (Some(here), &Config::default()));
 }
+
+#[test]
+fn variable_with_single_underscores_is_a_problem() {
+    let error =
+        Config::load(&Sources::default().environment([("COUNTEM_FLUSH_INTERVAL", "1s")])).unwrap_err();
+    let expected = "`COUNTEM_FLUSH_INTERVAL` is not read: the variable of `flush.interval` is `COUNTEM__FLUSH__INTERVAL`";
+    assert!(error.to_string().contains(expected), "{error}");
+    assert!(Config::load(&Sources::default().environment([("COUNTEM_SEED", "1")])).is_ok());
+}
+
+#[test]
+fn short_variable_names_the_store() {
+    let variables = |uri: &str| Sources::default().environment([("COUNTEM_STORE", uri)]);
+    let config = Config::load(&variables("sqlite://a.db")).unwrap();
+    assert_eq!(config.store_uri().to_string(), "sqlite://a.db");
+    let flag = variables("sqlite://a.db").flag("--store", "store.uri", "sqlite://b.db");
+    assert_eq!(Config::load(&flag).unwrap().store_uri().to_string(), "sqlite://b.db");
+    let error = Config::load(&variables("nonsense://")).unwrap_err().to_string();
+    assert!(error.contains("COUNTEM_STORE"), "{error}");
+}

@@ -13,7 +13,7 @@ use crate::{
     exit::Exit,
     global::Global,
     output::{Listing, say, say_unreadable},
-    store::{Effective, block_on},
+    store::{Effective, Timeout},
 };
 
 /// Read the counters of every collection
@@ -22,6 +22,8 @@ use crate::{
 pub(crate) struct All {
     #[command(flatten)]
     bucket: BucketFlags,
+    #[command(flatten)]
+    timeout: Timeout,
 }
 
 const AFTER: &str = "\
@@ -53,8 +55,8 @@ impl<'a> Everything<'a> {
 
 impl All {
     pub(super) fn run(self, global: &Global) -> Result<Exit> {
-        let effective = Effective::load(global)?;
-        let (bucket, all) = block_on(async {
+        let effective = Effective::load_within(global, &self.timeout)?;
+        let (bucket, all) = self.timeout.block_on(async {
             let reader = effective.open_reader().await?;
             let bucket = self.bucket.of(&reader).await?;
             Ok((bucket, reader.get_all_counters(bucket).await?))

@@ -9,12 +9,15 @@ use crate::{
     exit::Exit,
     global::Global,
     output::Listing,
-    store::{Effective, block_on},
+    store::{Effective, Timeout},
 };
 
 /// List the collections that hold a counter
 #[derive(Debug, Args)]
-pub(crate) struct Collections {}
+pub(crate) struct Collections {
+    #[command(flatten)]
+    timeout: Timeout,
+}
 
 /// The names, as they are in JSON.
 #[derive(Debug, Serialize)]
@@ -24,8 +27,9 @@ struct Names<'a> {
 
 impl Collections {
     pub(super) fn run(self, global: &Global) -> Result<Exit> {
-        let effective = Effective::load(global)?;
-        let names = block_on(async { Ok(effective.open_reader().await?.collections().await?) })?;
+        let effective = Effective::load_within(global, &self.timeout)?;
+        let names =
+            self.timeout.block_on(async { Ok(effective.open_reader().await?.collections().await?) })?;
         let mut listing = Listing::new(&["collection"]);
         for name in &names {
             listing.push([name.as_str().into()]);

@@ -14,7 +14,7 @@ use crate::{
     exit::{Exit, NotFound},
     global::Global,
     output::{Format, JsonCounters, Listing, say, say_unreadable},
-    store::{Effective, block_on},
+    store::{Effective, Timeout},
 };
 
 /// Read the counters of a collection
@@ -27,6 +27,8 @@ pub(crate) struct Get {
     metric: Option<MetricName>,
     #[command(flatten)]
     bucket: BucketFlags,
+    #[command(flatten)]
+    timeout: Timeout,
 }
 
 const AFTER: &str = "\
@@ -50,8 +52,8 @@ struct Got<'a> {
 
 impl Get {
     pub(super) fn run(self, global: &Global) -> Result<Exit> {
-        let effective = Effective::load(global)?;
-        block_on(async {
+        let effective = Effective::load_within(global, &self.timeout)?;
+        self.timeout.block_on(async {
             let reader = effective.open_reader().await?;
             let bucket = self.bucket.of(&reader).await?;
             let counters = self.read(&reader, bucket).await?;

@@ -5,14 +5,15 @@ use clap::Args;
 use countem_core::{Bucket, CollectionName, MetricName, Period, Table};
 use countem_lines::{TimeFormat, Times};
 use countem_query::{Day, When};
-use countem_store::ErrorKind;
+use countem_store::{ErrorKind, StoreError};
 use jiff::{Timestamp, tz::TimeZone};
+use tokio::time::{Instant, timeout_at};
 
 use crate::{
     exit::{Exit, UsageError},
     global::Global,
     ingest::delivery::{Counts, Delivery},
-    store::{ChangeSchedule, Effective, block_on},
+    store::{ChangeSchedule, Effective, Timeout},
 };
 
 /// Add to one counter
@@ -34,7 +35,11 @@ pub(crate) struct Inc {
     time: Option<String>,
     #[command(flatten)]
     change: ChangeSchedule,
+    #[command(flatten)]
+    timeout: Timeout,
 }
+
+const IN_DOUBT: &str = "it may be stored or not: look before you count it again";
 
 const AFTER: &str = "\
 The command returns when the store has the count.
@@ -46,9 +51,11 @@ Examples:
 
 impl Inc {
     pub(super) fn run(self, global: &Global) -> Result<Exit> {
-        let effective = Effective::load(global)?;
+        let effective = Effective::load_within(global, &self.timeout)?;
         let collection = self.collection.as_str();
-        block_on(async {
+        let limit = self.timeout.limit();
+        let end = Instant::now() + limit;
+        self.timeout.block_on(async {
             let (store, schedules) = effective.open_writer(&self.change).await?;
             let now = Timestamp::now();
             let moment = self.moment(now, schedules.zone(now))?;
@@ -57,15 +64,24 @@ impl Inc {
             let periods = schedule.fan_out(bucket).count();
             let mut table = Table::new();
             table.fold(collection, self.metric.as_str(), bucket, self.n)?;
-            let timeout = Some(effective.engine.shutdown_deadline);
+            // One more attempt of the store may follow.
+            let timeout = Some(end.saturating_duration_since(Instant::now()) / 2);
             let mut delivery = Delivery::new(store, schedules, &effective.engine, timeout);
-            let stored = delivery.store(Counts { deltas: table.drain(), mark: None }).await;
-            let delivered = delivery.finish(stored).await;
+            let counts = Counts { deltas: table.drain(), mark: None };
+            let deliver = async {
+                let stored = delivery.store(counts).await;
+                delivery.finish(stored).await
+            };
+            // Ends before the whole command does, which would not know whether the count is stored.
+            let Ok(delivered) = timeout_at(end - limit / 20, deliver).await else {
+                let why = format!("the store did not answer within {limit:?}");
+                return Err(anyhow::Error::from(StoreError::new(ErrorKind::InDoubt, why)).context(IN_DOUBT));
+            };
             if let Some(failure) = delivered.failure {
                 let is_in_doubt = failure.kind() == ErrorKind::InDoubt;
                 let failure = anyhow::Error::from(failure);
                 return Err(match is_in_doubt {
-                    true => failure.context("it may be stored or not: look before you count it again"),
+                    true => failure.context(IN_DOUBT),
                     false => failure,
                 });
             }

@@ -12,7 +12,7 @@ use crate::{
     exit::Exit,
     global::Global,
     output::{Listing, say, say_unreadable},
-    store::{Effective, block_on},
+    store::{Effective, Timeout},
 };
 
 /// Read the largest counters of a collection
@@ -26,6 +26,8 @@ pub(crate) struct Top {
     number: usize,
     #[command(flatten)]
     bucket: BucketFlags,
+    #[command(flatten)]
+    timeout: Timeout,
 }
 
 const AFTER: &str = "\
@@ -52,8 +54,8 @@ struct Ranked<'a> {
 
 impl Top {
     pub(super) fn run(self, global: &Global) -> Result<Exit> {
-        let effective = Effective::load(global)?;
-        let (bucket, counters) = block_on(async {
+        let effective = Effective::load_within(global, &self.timeout)?;
+        let (bucket, counters) = self.timeout.block_on(async {
             let reader = effective.open_reader().await?;
             let bucket = self.bucket.of(&reader).await?;
             let counters = reader.get_counters(&self.collection, bucket).await?;

@@ -217,3 +217,18 @@ fn unresponsive_server_is_unreachable_for_every_command() {
         assert!(ran.err.contains("127.0.0.1"), "{}", ran.err);
     }
 }
+
+#[test]
+fn silent_server_ends_a_command_in_time() {
+    // Accepts connections and never answers.
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let uri = format!("mongodb://{}/countem", listener.local_addr().unwrap());
+    let sandbox = Sandbox::new();
+    for command in [&["inc", "c", "m"][..], &["get", "c"], &["all"], &["top", "c"], &["collections"]] {
+        let begun = std::time::Instant::now();
+        sandbox.run(&[command, &["--store", &uri, "--timeout", "1s"]].concat()).expect(4);
+        assert!(begun.elapsed().as_secs() < 5, "{command:?} took {:?}", begun.elapsed());
+    }
+    let ran = sandbox.run(&["get", "c", "--timeout", "0s"]).expect(2);
+    assert!(ran.err.contains("expected a duration"), "{}", ran.err);
+}
