@@ -8,6 +8,7 @@ mod error;
 mod lookup;
 mod quarantine;
 mod replay;
+mod scan;
 mod send;
 
 pub use audit::{AuditReport, MissingBatch, audit};
@@ -17,6 +18,7 @@ pub use quarantine::{
     RetryOutcome, RetryReport, drop_quarantined, held_by_store, release_held, retry_quarantined,
 };
 pub use replay::{Replay, ReplayReport, journal_config_for_replay};
+pub use scan::{ScanReport, scan};
 
 use std::{collections::BTreeMap, time::SystemTime};
 

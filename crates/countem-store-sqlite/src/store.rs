@@ -113,6 +113,10 @@ impl Store for SqliteStore {
         self.writer.ask(|connection| connection.check()).await
     }
 
+    async fn verify(&self) -> Result<Vec<String>, StoreError> {
+        self.readers.ask(|connection| read::integrity(connection)).await
+    }
+
     fn location(&self) -> String {
         self.location.clone()
     }

@@ -15,8 +15,11 @@ pub struct StoreUri(String);
 #[non_exhaustive]
 pub enum StoreUriError {
     /// The text does not begin with `SCHEME://`.
-    #[error("store URI does not begin with a scheme; allowed: {ALLOWED}")]
-    NoScheme,
+    #[error("store URI does not begin with a scheme{hint}; allowed: {ALLOWED}")]
+    NoScheme {
+        /// What was probably meant.
+        hint: String,
+    },
     /// There is no store of this scheme.
     #[error("unknown kind of store `{scheme}://`; allowed: {ALLOWED}")]
     UnknownScheme {
@@ -32,6 +35,9 @@ pub enum StoreUriError {
     /// Something follows the path of a SQLite file, as in other programs' URIs.
     #[error("`sqlite://` takes a path and nothing else; `?` begins an option")]
     SqliteOption,
+    /// SQLite's own name of a database in memory, which would be a file here.
+    #[error("`{0}` is no file; `memory://` counts in memory")]
+    InMemory(String),
     /// The text has a line break or another control character.
     #[error("store URI has the control character {character:?}")]
     Control {
@@ -57,13 +63,20 @@ impl StoreUri {
             return Err(StoreUriError::Control { character });
         }
         if scheme.is_empty() {
-            return Err(StoreUriError::NoScheme);
+            // With an `@` it may be an address with a password.
+            let is_path = !text.is_empty() && !text.contains('@');
+            let hint =
+                if is_path { format!("; did you mean `sqlite://{}`?", shown(text)) } else { String::new() };
+            return Err(StoreUriError::NoScheme { hint });
         }
         if !SCHEMES.contains(&scheme) {
             return Err(StoreUriError::UnknownScheme { scheme: shown(scheme) });
         }
         if rest.is_empty() && scheme != "memory" {
             return Err(StoreUriError::Incomplete { scheme: scheme.to_owned() });
+        }
+        if scheme == "sqlite" && rest.starts_with(":memory:") {
+            return Err(StoreUriError::InMemory(shown(text)));
         }
         if scheme == "sqlite" && rest.contains('?') {
             return Err(StoreUriError::SqliteOption);
@@ -120,7 +133,11 @@ mod tests {
     #[test]
     fn malformed_uri_is_refused_without_its_password() {
         for (uri, said) in [
-            ("countem.db", "store URI does not begin with a scheme"),
+            (
+                "countem.db",
+                "store URI does not begin with a scheme; did you mean `sqlite://countem.db`?; allowed: ",
+            ),
+            ("sqlite://:memory:", "`sqlite://:memory:` is no file; `memory://` counts in memory"),
             ("user:hunter2@host", "store URI does not begin with a scheme"),
             ("mongo://user:hunter2@host", "unknown kind of store `mongo://`; allowed: sqlite://PATH"),
             ("sqlite://", "store URI `sqlite://` is incomplete"),

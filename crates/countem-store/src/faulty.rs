@@ -207,6 +207,10 @@ impl<S: Store> Store for FaultyStore<S> {
         self.inner.check().await
     }
 
+    async fn verify(&self) -> Result<Vec<String>, StoreError> {
+        self.inner.verify().await
+    }
+
     fn location(&self) -> String {
         self.inner.location()
     }

@@ -160,6 +160,15 @@ pub trait Store: Send + Sync + fmt::Debug + 'static {
     /// [`StoreError`]: the obstacle, in words that help to remove it.
     async fn check(&self) -> Result<(), StoreError>;
 
+    /// Examines how the counters are stored, and returns what is damaged, in words. The default has nothing to examine: a read
+    /// finds all damage.
+    ///
+    /// # Errors
+    /// The store could not be examined.
+    async fn verify(&self) -> Result<Vec<String>, StoreError> {
+        Ok(Vec::new())
+    }
+
     /// Returns the URI of the store without any secret, for logs and messages.
     fn location(&self) -> String;
 }
@@ -225,6 +234,9 @@ impl<S: Store + ?Sized> Store for Arc<S> {
     }
     async fn check(&self) -> Result<(), StoreError> {
         (**self).check().await
+    }
+    async fn verify(&self) -> Result<Vec<String>, StoreError> {
+        (**self).verify().await
     }
     fn location(&self) -> String {
         (**self).location()

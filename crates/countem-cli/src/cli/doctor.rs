@@ -34,6 +34,9 @@ pub(crate) struct Doctor {
     /// Compare the batches that the journal keeps with the store, too
     #[arg(long)]
     audit: bool,
+    /// Do not read the stored counters
+    #[arg(long)]
+    quick: bool,
     #[command(flatten)]
     journal: JournalFlag,
 }
@@ -42,6 +45,9 @@ const AFTER: &str = "\
 No count is changed, and a process that uses the journal is not disturbed. A SQLite
 store is opened as always: an older file, or an empty one, gets the tables of this
 version.
+
+Every stored counter is read, and of a SQLite file every page (`PRAGMA integrity_check`);
+`--quick` leaves that out.
 
 `--audit` reads, for every batch in the journal, its counters from the store twice: as
 they are, and as they would be if the batch were in flight, which adds it unless the
@@ -113,6 +119,20 @@ impl Doctor {
 
     async fn examine(&self, effective: &Effective, findings: &mut Findings) -> Result<()> {
         let store = examine_store(effective, findings).await;
+        if let Some(store) = store.as_ref().filter(|_| !self.quick) {
+            match maintenance::scan(&**store).await {
+                Ok(report) => {
+                    let damage = &report.damage;
+                    damage.iter().take(MAX_LISTED).for_each(|words| findings.fail("counters", words));
+                    let (counters, bad) = (grouped(report.counters), damage.len());
+                    match bad {
+                        0 => findings.ok("counters", format!("{counters} were read")),
+                        _ => findings.fail("counters", format!("{bad} kinds of damage were found")),
+                    }
+                }
+                Err(error) => findings.error("counters", &error.into()),
+            }
+        }
         if let Some(store) = &store
             && let Err(error) = examine_schedule(effective, &**store, findings).await
         {

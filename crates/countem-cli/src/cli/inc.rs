@@ -13,6 +13,7 @@ use crate::{
     exit::{Exit, UsageError},
     global::Global,
     ingest::delivery::{Counts, Delivery},
+    output::say,
     store::{ChangeSchedule, Effective, Timeout},
 };
 
@@ -57,6 +58,9 @@ impl Inc {
         let end = Instant::now() + limit;
         self.timeout.block_on(async {
             let (store, schedules) = effective.open_writer(&self.change).await?;
+            if effective.config.store_uri().scheme() == "memory" {
+                say("countem: `memory://` ends with this command, and the count with it");
+            }
             let now = Timestamp::now();
             let moment = self.moment(now, schedules.zone(now))?;
             let schedule = schedules.of(collection);

@@ -85,10 +85,14 @@ impl Quarantine {
         let Self { action, journal: flag } = self;
         let effective = Effective::load(global)?;
         // Selected before the journal is opened for writing, which may quarantine counts that were never listed.
+        let mut has_journal = true;
         let in_journal = match flag.read(&effective) {
             Ok(reader) => reader.quarantined()?,
             Err(error) if flag.journal.is_some() || effective.lacks_store() => return Err(error),
-            Err(error) if error.is::<NotFound>() => Vec::new(),
+            Err(error) if error.is::<NotFound>() => {
+                has_journal = false;
+                Vec::new()
+            }
             Err(error) => return Err(error),
         };
         let (in_store, unread) = match read_held(&effective) {
@@ -102,7 +106,11 @@ impl Quarantine {
                 print_counts(&counts, global)?;
                 Exit::Ok
             }
-            Action::Retry(selected) => retry(selected.of(counts)?, &flag, &effective, global)?,
+            Action::Retry(selected) => {
+                // Also without an entry: a retry that was killed left its batch in the journal.
+                let uses_journal = has_journal && selected.all;
+                retry(selected.of(counts)?, uses_journal, &flag, &effective, global)?
+            }
             Action::Drop { selected, yes } => {
                 let Counts { in_journal, in_store } = selected.of(counts)?;
                 if !yes && io::stdin().is_terminal() {
@@ -160,10 +168,16 @@ impl Selected {
     }
 }
 
-fn retry(counts: Counts, flag: &JournalFlag, effective: &Effective, global: &Global) -> Result<Exit> {
+fn retry(
+    counts: Counts,
+    uses_journal: bool,
+    flag: &JournalFlag,
+    effective: &Effective,
+    global: &Global,
+) -> Result<Exit> {
     let Counts { in_journal, in_store } = counts;
     let mut results = Results::new();
-    if !in_journal.is_empty() {
+    if uses_journal || !in_journal.is_empty() {
         let (journal, recovered) = flag.open(effective, flag.config(effective))?;
         let report = block_on(async {
             let store = effective.open().await?;

@@ -122,3 +122,21 @@ fn each_failure_has_its_text_and_exit_code() {
     assert_said(&doctor(&sandbox, &["--audit"], 1), &[("fail  journal", "damaged"), ("ok    store", "used")]);
     assert_eq!(fs::read(&file).unwrap(), bytes, "nothing was changed");
 }
+
+#[test]
+fn damaged_pages_fail_unless_quick() {
+    let sandbox = Sandbox::new();
+    let lines: String = (0..5000).map(|n| format!("m{n}\n")).collect();
+    sandbox.run_on(&["ingest", "-", "-f", "tsv", "--now", "-c", "x:{1}", "-q"], lines.as_bytes()).expect(0);
+    let ran = sandbox.run(&["doctor"]).expect(0);
+    assert!(ran.out.contains("ok    counters: 5,000 were read"), "{}", ran.out);
+    let quick = sandbox.run(&["doctor", "--quick"]).expect(0);
+    assert!(!quick.out.contains("counters:"), "{}", quick.out);
+    let mut file = std::fs::read(sandbox.path("countem.db")).unwrap();
+    for page in file[4 * 4096..].chunks_mut(4096) {
+        page[..200].fill(0xa5);
+    }
+    sandbox.write("countem.db", file);
+    let ran = sandbox.run(&["doctor"]).expect(1);
+    assert!(ran.out.contains("fail  counters"), "{}", ran.out);
+}

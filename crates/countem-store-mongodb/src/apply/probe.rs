@@ -9,7 +9,7 @@ use mongodb::bson::{RawArrayBuf, RawDocument, RawDocumentBuf, rawdoc};
 use super::{
     Run,
     quarantine::{Omitted, read_stamp},
-    target::{Step, Target},
+    target::{MAX_DOCUMENT, Step, Target},
 };
 use crate::{
     command::{self, Level},
@@ -25,6 +25,8 @@ struct State {
     split: Option<Split>,
     /// Bytes of the counters.
     size: usize,
+    /// The whole document has become large.
+    is_large: bool,
     omitted: Omitted,
 }
 
@@ -45,6 +47,7 @@ impl State {
             has_batch: has_batch(document, id),
             split,
             size: size.unwrap_or_default(),
+            is_large: number_in(document, "document").is_some_and(|size| size >= MAX_DOCUMENT.into()),
             omitted: read_stamp(document, id),
         })
     }
@@ -79,7 +82,9 @@ impl<'a> Run<'a> {
             }
             Some(state) if state.has_batch => Step::Send,
             Some(State { split: Some(split), .. }) => Step::Confirm(*split),
-            Some(state) => target.split_when_there(state.size, limits).map_or(Step::Send, Step::Split),
+            Some(state) => {
+                target.split_when_there(state.size, state.is_large, limits).map_or(Step::Send, Step::Split)
+            }
         };
         self.targets.push(target);
     }
@@ -96,6 +101,7 @@ impl<'a> Run<'a> {
                 (path(QUARANTINED, writer)): 1,
                 SPLIT: 1,
                 "size": size_of_counters(),
+                "document": { "$bsonSize": "$$ROOT" },
             },
         );
         let mut states = HashMap::new();

@@ -71,6 +71,9 @@ const ELEMENT: usize = 10;
 const MAX_ADDED: usize = 128 * 1024;
 /// Bytes of counters at which a document is full, however long its names are.
 const MAX_SIZE: usize = 256 * 1024;
+/// Bytes of a whole document at which it is full: watermarks of many writers, and what it holds in quarantine, make every
+/// update slow and end at 16 MB.
+pub(super) const MAX_DOCUMENT: i32 = 1024 * 1024;
 /// Minimum number of parts of a document that became full bit by bit.
 const MIN_PARTS: usize = 4;
 /// Number and bytes of typical deltas. An update with few deltas says little about the length of the names in its document, so
@@ -157,10 +160,11 @@ impl<'a> Target<'a> {
         by_writers.or_else(by_metrics).and_then(|split| self.id.partition.allowed(split))
     }
 
-    /// Returns the split that the document, which holds `size` bytes of counters, needs before it takes these deltas.
-    pub(crate) fn split_when_there(&self, size: usize, limits: Limits) -> Option<Split> {
+    /// Returns the split that the document, which holds `size` bytes of counters or is `large` as a whole, needs before it takes
+    /// these deltas.
+    pub(crate) fn split_when_there(&self, size: usize, is_large: bool, limits: Limits) -> Option<Split> {
         self.split_when_missing(limits).or_else(|| {
-            let is_full = size >= limits.full(self);
+            let is_full = is_large || size >= limits.full(self);
             let split = is_full.then(|| Split::into_parts(By::Metrics, MIN_PARTS)).flatten()?;
             self.id.partition.allowed(split)
         })
@@ -204,8 +208,13 @@ impl<'a> Target<'a> {
         // A damaged document takes all that it can, however full: its counters may be no object, and then have no size.
         if can_be_split && self.omitted.is_empty() {
             let full = i32::try_from(limits.full(self)).unwrap_or(i32::MAX);
-            let size = rawdoc! { "$bsonSize": format!("${COUNTERS}") };
-            guard.append(cstr!("$expr"), rawdoc! { "$lt": [size, full] });
+            let counters = rawdoc! { "$bsonSize": format!("${COUNTERS}") };
+            let document = rawdoc! { "$bsonSize": "$$ROOT" };
+            let is_small = [rawdoc! { "$lt": [counters, full] }, rawdoc! { "$lt": [document, MAX_DOCUMENT] }];
+            guard.append(
+                cstr!("$expr"),
+                rawdoc! { "$and": is_small.into_iter().collect::<mongodb::bson::RawArrayBuf>() },
+            );
         }
         guard
     }
@@ -315,8 +324,8 @@ mod tests {
         }
         let metrics = metrics(1, 25);
         let target = root(&metrics, LIMITS);
-        assert_eq!(target.split_when_there(1000, LIMITS), None);
-        assert_eq!(target.split_when_there(60_000, LIMITS).map(Split::parts), Some(4));
+        assert_eq!(target.split_when_there(1000, false, LIMITS), None);
+        assert_eq!(target.split_when_there(60_000, false, LIMITS).map(Split::parts), Some(4));
     }
 
     #[test]
@@ -330,7 +339,10 @@ mod tests {
             "_id": "2026-11-20/1",
             "w.00000000000000ff-12": { "$not": { "$gte": 88_i64 } },
             "split": { "$exists": false },
-            "$expr": { "$lt": [{ "$bsonSize": "$c" }, full] },
+            "$expr": { "$and": [
+                { "$lt": [{ "$bsonSize": "$c" }, full] },
+                { "$lt": [{ "$bsonSize": "$$ROOT" }, 1024 * 1024] },
+            ] },
         };
         assert_eq!(guard(&target), expected);
         target.omitted.insert("00000".to_owned(), "damaged".to_owned());

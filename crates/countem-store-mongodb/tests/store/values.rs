@@ -112,3 +112,26 @@ async fn counters_that_are_no_object_refuse_the_read() -> Result<()> {
     assert_eq!(one(&store, "m").await?, Counters::new());
     Ok(())
 }
+
+#[tokio::test]
+async fn document_full_of_watermarks_is_split() -> Result<()> {
+    if !require_server() {
+        return Ok(());
+    }
+    let server = Server::any().await?;
+    let uri = in_own_database(&server.uri());
+    let store = open(&uri);
+    let mut lane = Lane::new(1);
+    deliver(&store, &lane.batch([("web", DAY, "m", 1)])).await;
+    // Killed incarnations, each of which left its watermark.
+    let watermarks = (0..40_000_u64).map(|node| (format!("w.{node:016x}-1"), Bson::from(1_i64)));
+    set(&uri, doc! { "$set": watermarks.collect::<Document>() }).await?;
+    let last = lane.batch([("web", DAY, "m", 1)]);
+    deliver(&store, &last).await;
+    deliver(&open(&uri), &last).await;
+    deliver(&store, &lane.batch([("web", DAY, "m", 1)])).await;
+    assert_eq!(day(&store, "web").await["m"], 3);
+    let web = database(&uri).await?.collection::<Document>("web");
+    assert_eq!(web.count_documents(doc! {}).await?, 2, "the root and the child that counts now");
+    Ok(())
+}

@@ -176,6 +176,13 @@ impl Collected {
     }
 }
 
+/// Reads every page of the file, and returns what is damaged.
+pub(crate) fn integrity(connection: &Connection) -> rusqlite::Result<Vec<String>> {
+    let mut statement = connection.prepare("PRAGMA integrity_check(10)")?;
+    let lines: Vec<String> = statement.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?;
+    Ok(lines.into_iter().filter(|line| line != "ok").collect())
+}
+
 /// Lists the collections by looking up the next one, again and again.
 pub(crate) fn collections(connection: &Connection) -> rusqlite::Result<Vec<CollectionName>> {
     let mut statement = connection.prepare_cached(COLLECTIONS)?;
