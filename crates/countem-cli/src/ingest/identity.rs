@@ -3,8 +3,8 @@
 //! A mark says: the lines up to here were counted, in a content that begins like this. A file has a mark if its content begins
 //! with all that the mark covers, wherever it was moved or copied, unless the file that the mark was set for is still there,
 //! in the same folder or named in the same run, and has that content, too: then they are two files that begin alike. Two
-//! exceptions: a compressed file is a copy of whatever has its content, and so is a file with the name of a rotated one
-//! (`log.1`) whose whole content is the beginning of the present one (`log`), as while `copytruncate` works.
+//! exceptions: a compressed file is a copy of one with which it agrees until either ends, and so is a file with the name of a
+//! rotated one (`log.1`) whose whole content is the beginning of the present one (`log`), as while `copytruncate` works.
 
 use std::{
     cmp::Reverse,
@@ -85,9 +85,13 @@ impl Identity {
             }
         }
         for (mark, tail) in found {
-            let is_elsewhere = !is_own(mark) && is_there(mark, id, named);
-            if !is_elsewhere || source.is_compressed() {
-                let is_due = !is_own(mark) && !is_elsewhere;
+            let there = if is_own(mark) { None } else { where_it_is(mark, id, named) };
+            let is_copy = match &there {
+                Some(path) => source.is_compressed() && agrees_to_an_end(source, path)?,
+                None => false,
+            };
+            if there.is_none() || is_copy {
+                let is_due = !is_own(mark) && !is_copy;
                 return Ok(Self::Known(Box::new(Known { mark: mark.clone(), tail, is_due })));
             }
         }
@@ -188,19 +192,38 @@ pub(crate) fn read_head(source: &mut Source) -> io::Result<Vec<u8>> {
     Ok(head)
 }
 
-/// Returns whether the file that a mark was set for is still there beside the file `id`, uncompressed and with the content of
-/// the mark.
-fn is_there(mark: &StoredMark, id: &FileId, named: &[FileId]) -> bool {
-    let check = || -> Result<bool> {
-        let file = &mark.value.file;
-        let in_run = || named.iter().find(|other| other.is_same(file)).map(|other| other.path.clone());
-        let Some(path) = in_run().or_else(|| locate(file, id)) else { return Ok(false) };
-        let mut source = Input::File(path).open(&Arc::default())?;
+/// Returns the path of the file that a mark was set for, if it is still there beside the file `id`, uncompressed and with the
+/// content of the mark.
+fn where_it_is(mark: &StoredMark, id: &FileId, named: &[FileId]) -> Option<PathBuf> {
+    let file = &mark.value.file;
+    let in_run = named.iter().find(|other| other.is_same(file)).map(|other| other.path.clone());
+    let path = in_run.or_else(|| locate(file, id))?;
+    let has_content = || -> Result<bool> {
+        let mut source = Input::File(path.clone()).open(&Arc::default())?;
         let head = read_head(&mut source)?;
         Ok(!source.is_compressed() && !agreeing(&mut source, &head, std::slice::from_ref(mark))?.is_empty())
     };
     // A file that cannot be read is none that could be counted.
-    check().unwrap_or(false)
+    has_content().unwrap_or(false).then_some(path)
+}
+
+/// Returns whether the content of `source` and that of the file at `path` are equal until one of them ends.
+fn agrees_to_an_end(source: &mut Source, path: &Path) -> io::Result<bool> {
+    source.go_to(0, 0)?;
+    let other = File::open(path)?;
+    let (mut offset, mut ours, mut theirs) = (0, vec![0; HEAD], vec![0; HEAD]);
+    loop {
+        let read = source.read(&mut ours)?;
+        let found = other.read_at(&mut theirs[..read], offset)?;
+        if found == 0 || ours[..found] != theirs[..found] {
+            return Ok(found == 0);
+        }
+        offset += found as u64;
+        if found < read {
+            // The rest is compared from there.
+            source.go_to(offset, 0)?;
+        }
+    }
 }
 
 /// Finds a file, under its last known path or another one, in the folder of the file `beside`.

@@ -118,6 +118,21 @@ fn files_that_begin_alike_are_told_apart() {
 }
 
 #[test]
+fn archive_beginning_like_another_file_is_new() {
+    let (banner, log, other) = (Log::new(71, 1, 10).text, Log::new(72, 20, 10), Log::new(73, 20, 10));
+    let sandbox = Sandbox::new();
+    // Only the first line was counted.
+    sandbox.write("r0", [&banner, &log.text[..10]].concat());
+    assert_eq!(once(&sandbox, &["r0"]), 1);
+    sandbox.write("r1.1.gz", gzip([&*banner, &other.text].concat().as_bytes()));
+    assert_eq!(once(&sandbox, &["r1.1.gz", "r0"]), 21);
+    sandbox.append("r0", &log.text[10..]);
+    sandbox.write("r0.gz", gzip([&*banner, &log.text].concat().as_bytes()));
+    assert_eq!(once(&sandbox, &["r0.gz", "r0", "r1.1.gz"]), 20);
+    assert_eq!(sandbox.total("web"), 42);
+}
+
+#[test]
 fn equal_files_in_one_run_are_counted_each() {
     let log = Log::new(14, 300, 10);
     let sandbox = Sandbox::new();
