@@ -129,7 +129,7 @@ fn restored_journal_counts_under_fresh_writer() {
     assert!(lost.lost(&stored).len() < lost.acknowledged(), "the second process had stored some");
 }
 
-/// What was pending when a running process was backed up is in the store by the time the backup is put back.
+/// Counts that were pending when a running process was backed up are in the store by the time the backup is put back.
 #[test]
 fn pending_of_restored_backup_is_counted_once() {
     const TASKS: usize = 4;

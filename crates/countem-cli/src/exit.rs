@@ -5,7 +5,7 @@ use std::{fmt, io, process::ExitCode};
 use countem_config::similar;
 use countem_engine::maintenance::MaintenanceError;
 use countem_lines::DefinitionError;
-use countem_query::ReadError;
+use countem_query::{Counters, ReadError};
 use countem_store::{ErrorKind, StoreError};
 
 use crate::output::say;
@@ -72,6 +72,18 @@ impl From<DefinitionError> for UsageError {
 
 message!(UsageError);
 message!(NotFound);
+
+/// Reports the counters without an exact value, and returns the exit code of a command that printed the others.
+pub(crate) fn say_unreadable<'a>(collections: impl IntoIterator<Item = (&'a str, &'a Counters)>) -> Exit {
+    let mut exit = Exit::Ok;
+    for (collection, counters) in collections {
+        for (metric, why) in counters.unreadable() {
+            say(format_args!("countem: `{metric}` of `{collection}` cannot be read: {why}"));
+            exit = Exit::Partly;
+        }
+    }
+    exit
+}
 
 /// Prints the error of a command and returns its exit code. Output that is closed by its reader, such as `head`, is no
 /// failure.

@@ -13,8 +13,6 @@ use countem_query::{Counters, Unreadable};
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use crate::exit::Exit;
-
 /// Format of results, the value of `--output`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Format {
@@ -88,18 +86,6 @@ impl<'a> From<&'a Counters> for JsonCounters<'a> {
         let errors = counters.unreadable().map(|(metric, why)| (metric, why.to_string()));
         Self { counters: counters.readable().collect(), errors: errors.collect() }
     }
-}
-
-/// Reports the counters without an exact value, and returns the exit code of a command that printed the others.
-pub(crate) fn say_unreadable<'a>(collections: impl IntoIterator<Item = (&'a str, &'a Counters)>) -> Exit {
-    let mut exit = Exit::Ok;
-    for (collection, counters) in collections {
-        for (metric, why) in counters.unreadable() {
-            say(format_args!("countem: `{metric}` of `{collection}` cannot be read: {why}"));
-            exit = Exit::Partly;
-        }
-    }
-    exit
 }
 
 impl Listing {

@@ -10,6 +10,7 @@ mod lanes;
 mod notes;
 mod outbox;
 mod pending;
+mod progress;
 mod recorder;
 mod register;
 mod retry;
@@ -19,7 +20,8 @@ pub use outbox::{Outbox, Resolved};
 pub use recorder::NotDurable;
 pub use retry::{Retry, deliver};
 
-pub(crate) use lane::{Lane, Stored};
+pub(crate) use lane::Lane;
 pub(crate) use lanes::{LaneLimits, Lanes};
+pub(crate) use progress::Stored;
 pub(crate) use recorder::{Recorder, Upstream};
 pub(crate) use register::{Register, quarantine_forgotten};

@@ -4,14 +4,12 @@
 //! releases one removes it there in the same atomic step in which it is added. A document that is split takes no batches any
 //! more, and still takes what it holds: a read sums over all documents of a bucket.
 
-use countem_core::{
-    Batch, BatchId, BucketRange, CollectionName, Delta, MetricName, Quarantined, Table, Writer,
-};
+use countem_core::{Batch, BatchId, BucketRange, CollectionName, MetricName, Quarantined, Table, Writer};
 use countem_store::{ErrorKind, Held, Query, Release, Released, Select, StoreError};
 use mongodb::bson::{RawArrayBuf, RawDocument, RawDocumentBuf, raw::cstr, rawdoc};
 
 use crate::{
-    apply::{self, Context, Omitted},
+    apply::{self, Context},
     command::{self, Level, action},
     connection::Connection,
     document::{COUNTERS, DocumentId, HELD, id_bounds, number_in, value_of},
@@ -20,25 +18,6 @@ use crate::{
     partition::hash,
     read,
 };
-
-/// Returns the entries for those of `deltas` that are `omitted`, metric to reason.
-pub(crate) fn entries<'a>(
-    id: &BatchId,
-    omitted: &Omitted,
-    deltas: impl Iterator<Item = Delta<'a>>,
-) -> RawArrayBuf {
-    let entry = |delta: Delta<'_>| {
-        let reason = omitted.get(delta.metric)?;
-        Some(rawdoc! {
-            "batch": id.to_string(),
-            "metric": delta.metric,
-            "n": delta.n,
-            "increments": delta.increments.cast_signed(),
-            "reason": reason.as_str(),
-        })
-    };
-    deltas.filter_map(entry).collect()
-}
 
 /// Lists what the documents of a collection hold.
 pub(crate) async fn list(

@@ -17,7 +17,7 @@ pub enum StoreUriError {
     /// The text does not begin with `SCHEME://`.
     #[error("store URI does not begin with a scheme{hint}; allowed: {ALLOWED}")]
     NoScheme {
-        /// What was probably meant.
+        /// Text that names the address that was probably meant.
         hint: String,
     },
     /// There is no store of this scheme.

@@ -10,9 +10,9 @@ use serde::Serialize;
 
 use crate::{
     cli::bucket::BucketFlags,
-    exit::Exit,
+    exit::{Exit, say_unreadable},
     global::Global,
-    output::{Listing, say, say_unreadable},
+    output::{Listing, say},
     store::{Effective, Timeout},
 };
 

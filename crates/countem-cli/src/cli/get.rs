@@ -11,9 +11,9 @@ use serde::Serialize;
 
 use crate::{
     cli::bucket::BucketFlags,
-    exit::{Exit, NotFound},
+    exit::{Exit, NotFound, say_unreadable},
     global::Global,
-    output::{Format, JsonCounters, Listing, say, say_unreadable},
+    output::{Format, JsonCounters, Listing, say},
     store::{Effective, Timeout},
 };
 

@@ -202,7 +202,7 @@ fn retry(
     results.print(global)
 }
 
-/// What became of selected counts.
+/// Outcome for selected counts.
 struct Results {
     listing: Listing,
     is_partial: bool,

@@ -9,9 +9,9 @@ use serde::Serialize;
 
 use crate::{
     cli::{bucket::BucketFlags, get},
-    exit::Exit,
+    exit::{Exit, say_unreadable},
     global::Global,
-    output::{Listing, say, say_unreadable},
+    output::{Listing, say},
     store::{Effective, Timeout},
 };
 

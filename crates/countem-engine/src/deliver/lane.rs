@@ -6,7 +6,13 @@ use countem_core::{Batch, BatchId, Delta, Deltas, FoldError, Writer};
 use countem_store::{Applied, ErrorKind, Quarantined, StoreError};
 use tokio::sync::{RwLock, watch};
 
-use super::{journal_backlog::JournalBacklog, notes::Notes, outbox::Outbox, pending::Pending};
+use super::{
+    journal_backlog::JournalBacklog,
+    notes::Notes,
+    outbox::Outbox,
+    pending::Pending,
+    progress::{Progress, Stored},
+};
 use crate::sync::{Mutex, MutexGuard};
 
 /// The queue of one storage actor: everything pending of the collections that hash to it.
@@ -60,32 +66,7 @@ pub(crate) struct LaneTotals {
     pub(crate) consecutive_failures: u32,
 }
 
-/// How far a lane is, for those that wait. They leave nothing behind when they give up waiting.
-#[derive(Debug, Clone, Default)]
-struct Progress {
-    /// Number of freezes of which everything is stored.
-    stored: u64,
-    /// Nothing more is stored.
-    is_closed: bool,
-}
-
-/// A wait for the moment when everything that was pending in a lane is stored.
-#[derive(Debug)]
-pub(crate) struct Stored {
-    goal: u64,
-    progress: watch::Receiver<Progress>,
-}
-
-impl Stored {
-    /// Returns once it is stored, or false once it is clear that it will not be.
-    pub(crate) async fn wait(mut self) -> bool {
-        let is_over = |progress: &Progress| progress.stored >= self.goal || progress.is_closed;
-        let stored = self.progress.wait_for(is_over).await;
-        stored.is_ok_and(|progress| progress.stored >= self.goal)
-    }
-}
-
-/// What a journal has to do before it can record anything of a lane.
+/// Steps of a journal before it can record anything of a lane.
 #[derive(Debug)]
 pub(super) enum Save {
     /// Save these batches in place of what is pending.

@@ -1,8 +1,8 @@
-//! What there is to log of a lane. Logged once its lock is given back: a subscriber of the log may count through the same engine.
+//! Log messages of a lane, logged once its lock is given back: a subscriber of the log may count through the same engine.
 
 use countem_core::{Bucket, Quarantined};
 
-/// What there is to log of a lane.
+/// Log messages of a lane that were not logged yet.
 #[derive(Debug, Default)]
 pub(crate) struct Notes {
     /// The first delta that was quarantined, and how many there were.

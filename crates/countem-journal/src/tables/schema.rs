@@ -15,7 +15,7 @@ pub const SCHEMA_VERSION: i32 = 2;
 /// in the crate's documentation.
 const STEPS: [&str; SCHEMA_VERSION as usize] = [V1, V2];
 
-/// What makes an identity unique, and the numbers that each lane has used.
+/// The incarnation, which makes an identity unique, and the numbers that each lane has used.
 const V2: &str = "
 ALTER TABLE state ADD COLUMN incarnation INTEGER;
 ALTER TABLE state ADD COLUMN numbers TEXT;

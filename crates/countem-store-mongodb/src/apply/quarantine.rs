@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 
-use countem_core::BatchId;
+use countem_core::{BatchId, Delta};
 use countem_store::{ErrorKind, StoreError};
 use mongodb::bson::{RawArrayBuf, RawBsonRef, RawDocument, RawDocumentBuf, rawdoc};
 
@@ -30,6 +30,25 @@ pub(super) fn stamp(id: &BatchId, omitted: &Omitted) -> RawDocumentBuf {
         rawdoc! { "metric": metric.as_str(), "reason": reason.as_str() }
     };
     rawdoc! { "seq": watermark(id), "deltas": omitted.iter().map(delta).collect::<RawArrayBuf>() }
+}
+
+/// Returns the entries for those of `deltas` that are `omitted`, metric to reason.
+pub(super) fn held_entries<'a>(
+    id: &BatchId,
+    omitted: &Omitted,
+    deltas: impl Iterator<Item = Delta<'a>>,
+) -> RawArrayBuf {
+    let entry = |delta: Delta<'_>| {
+        let reason = omitted.get(delta.metric)?;
+        Some(rawdoc! {
+            "batch": id.to_string(),
+            "metric": delta.metric,
+            "n": delta.n,
+            "increments": delta.increments.cast_signed(),
+            "reason": reason.as_str(),
+        })
+    };
+    deltas.filter_map(entry).collect()
 }
 
 /// Reads the deltas omitted by the update that added the batch. A stamp of another batch says nothing about this one.

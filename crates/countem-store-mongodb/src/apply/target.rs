@@ -7,10 +7,9 @@ use mongodb::bson::{
     rawdoc,
 };
 
-use super::quarantine::{Omitted, stamp};
+use super::quarantine::{Omitted, held_entries, stamp};
 use crate::{
     document::{COUNTERS, DocumentId, HELD, QUARANTINED, SPLIT, WATERMARKS, watermark},
-    held,
     known_splits::BucketSplits,
     names::{encoded_len, path, write_counter_path},
     partition::{By, Partition, Split},
@@ -189,7 +188,7 @@ impl<'a> Target<'a> {
         }
         change.append(cstr!("$set"), set);
         if !is_journaled && !self.omitted.is_empty() {
-            let entries = held::entries(id, &self.omitted, self.deltas.iter().map(|hashed| hashed.delta));
+            let entries = held_entries(id, &self.omitted, self.deltas.iter().map(|hashed| hashed.delta));
             change.append(cstr!("$push"), rawdoc! { HELD: { "$each": entries } });
         }
         rawdoc! { "q": self.guard(id, limits), "u": change }
