@@ -1,5 +1,7 @@
 //! The command line with `--store mongodb://…`.
 
+use std::thread;
+
 use anyhow::Result;
 use countem_testkit::{Mongod, Options, Port, require_mongod, require_server};
 use mongodb::bson::doc;
@@ -143,6 +145,36 @@ async fn ingesting_once_is_refused_before_anything_is_counted() -> Result<()> {
     for times in 1..=2 {
         line.run(&INGEST).expect(0);
         assert_eq!(database.counters("web").await?["GET 200"], 2 * times);
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn concurrent_first_writers_agree_on_one_schedule() -> Result<()> {
+    if !require_server() {
+        return Ok(());
+    }
+    for round in 0..5 {
+        let (_server, database) = Database::shared().await?;
+        let zones = ["Europe/Berlin", "Asia/Tokyo", "Europe/Berlin"];
+        let codes = thread::scope(|scope| {
+            let run = |zone: &'static str| {
+                let line = CommandLine::new(database.uri());
+                let setting = format!("time.zone={zone}");
+                scope.spawn(move || {
+                    line.run(&["inc", "c", "m", "--date", DAY, "--set", &setting]).code.unwrap_or(-1)
+                })
+            };
+            zones.map(run).map(|running| running.join().expect("a command does not panic"))
+        });
+        assert!([[0, 2, 0], [2, 0, 2]].contains(&codes), "round {round}: {codes:?}");
+        let counted = codes.iter().filter(|code| **code == 0).count();
+        // Read without a setting: the zone is that of the store.
+        let read = CommandLine::new(database.uri()).run(&["get", "c", "m", "--date", DAY]).expect(0);
+        assert_eq!(read.out, format!("{counted}\n"));
+        let doctor = CommandLine::new(database.uri()).run(&["doctor"]).expect(0).out;
+        let zone = if codes[0] == 0 { zones[0] } else { zones[1] };
+        assert!(doctor.contains(&format!("since beginning {zone} day")), "{doctor}");
     }
     Ok(())
 }

@@ -100,9 +100,13 @@ impl Effective {
         Ok(Self { config, engine, schedules: Arc::new(schedules), timeout: None })
     }
 
-    /// Returns the zone of days and coarser periods in a store that has none recorded.
-    pub(crate) fn zone(&self) -> &TimeZone {
-        self.schedules.zone(Timestamp::now())
+    /// Returns the zone of days and coarser periods now, that of the store if it exists.
+    ///
+    /// # Errors
+    /// The store could not be read.
+    pub(crate) async fn zone(&self) -> Result<TimeZone> {
+        let recorded = if self.lacks_store() { None } else { self.open().await?.schedules().await? };
+        Ok(recorded.as_ref().unwrap_or(&self.schedules).zone(Timestamp::now()).clone())
     }
 
     /// Opens the store, creates it if need be, and checks that it can be written.

@@ -1,13 +1,15 @@
 //! Agreeing with the store on the schedules by which everything in it is counted.
 
-use std::{sync::Arc, time::Duration};
+use std::{num::NonZeroUsize, sync::Arc, time::Duration};
 
-use countem_core::{ScheduleConfig, ScheduleConflict, ScheduleError, Schedules};
-use countem_store::{ErrorKind, Store, StoreError};
+use countem_core::{
+    Bucket, BucketRange, CollectionName, Period, ScheduleConfig, ScheduleConflict, ScheduleError, Schedules,
+};
+use countem_store::{ErrorKind, Query, Select, Store, StoreError};
 use jiff::{SignedDuration, Timestamp};
 use tokio::{sync::Mutex, time::Instant};
 
-use crate::collect::Intake;
+use crate::{collect::Intake, deliver::KeptSchedules};
 
 /// A writer and its store do not agree on the schedules.
 #[derive(Debug, thiserror::Error)]
@@ -19,6 +21,19 @@ pub enum AgreementError {
     /// A configured set of periods is empty.
     #[error(transparent)]
     Schedule(#[from] ScheduleError),
+    /// The store holds counts with a time after the change, made by the schedule before it.
+    #[error(
+        "the schedule cannot change at {since}: `{collection}` holds counts of `{bucket}` already, which were counted by the \
+         present schedule"
+    )]
+    CountedAhead {
+        /// The beginning of the new schedule.
+        since: Timestamp,
+        /// The collection.
+        collection: CollectionName,
+        /// A bucket with counts.
+        bucket: Bucket,
+    },
     /// The record of the store could not be read or written.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -43,7 +58,10 @@ pub async fn agree_on_schedules(
             None => wanted.schedules()?,
             Some(recorded) => match wanted.reconcile(recorded, now, ahead)? {
                 None => return Ok(recorded.clone()),
-                Some(changed) => changed,
+                Some(changed) => {
+                    refuse_counts_ahead(store, recorded, &changed).await?;
+                    changed
+                }
             },
         };
         let found = store.record_schedules(&proposed).await?;
@@ -55,28 +73,53 @@ pub async fn agree_on_schedules(
     }
 }
 
+/// Checks that the store holds no counts of the time after a change: nothing could tell them from those made by the new schedule.
+async fn refuse_counts_ahead(
+    store: &dyn Store,
+    recorded: &Schedules,
+    changed: &Schedules,
+) -> Result<(), AgreementError> {
+    let Some(since) = changed.changed_at() else { return Ok(()) };
+    for collection in store.collections().await? {
+        let finest = recorded.of(collection.as_str()).periods(since).first().copied();
+        let Some(period) = finest.filter(|period| *period != Period::All) else { continue };
+        let first = Bucket::containing(period, since, recorded.zone(since));
+        let range = first.ok().and_then(|first| BucketRange::new(first, BucketRange::every(period).last()));
+        let Some(range) = range else { continue };
+        let select = Select::Page { after: None, limit: NonZeroUsize::MIN };
+        let query = Query { collection: collection.clone(), range, select };
+        if let Some(bucket) = store.read(&query, None).await?.into_keys().next() {
+            return Err(AgreementError::CountedAhead { since, collection, bucket });
+        }
+    }
+    Ok(())
+}
+
 /// Keeps a running engine in agreement with its store.
 #[derive(Debug)]
 pub(crate) struct Agreement {
     intake: Arc<Intake>,
     wanted: ScheduleConfig,
     ahead: SignedDuration,
+    /// Beside a journal.
+    kept: Option<KeptSchedules>,
     /// When the record of the store was read last; `None` before the first agreement.
     checked: Mutex<Option<Instant>>,
 }
 
 /// Maximum age of what is known of the record. A change is recorded at least five minutes before it takes effect.
-const MAX_AGE: Duration = Duration::from_secs(60);
+const MAX_AGE: Duration = if cfg!(test) { Duration::ZERO } else { Duration::from_secs(60) };
 
 impl Agreement {
     pub(crate) fn new(
         intake: Arc<Intake>,
         wanted: ScheduleConfig,
         ahead: SignedDuration,
+        kept: Option<KeptSchedules>,
         has_agreed: bool,
     ) -> Self {
         let checked = Mutex::new(has_agreed.then(Instant::now));
-        Self { intake, wanted, ahead, checked }
+        Self { intake, wanted, ahead, kept, checked }
     }
 
     /// Ensures that counts are made by the schedules of the store. Costs nothing if that was checked a moment ago.
@@ -104,8 +147,22 @@ impl Agreement {
                 })?
             }
         };
-        self.intake.adopt(recorded, self.ahead);
+        self.adopt(recorded)?;
         *checked = Some(began);
+        Ok(())
+    }
+
+    fn adopt(&self, recorded: Schedules) -> Result<(), StoreError> {
+        let counted = self.intake.calendar().schedules();
+        let latest = self.intake.latest_event(self.ahead);
+        // Where they differ already, the old ones stay beside the journal: a later process finds what is in it and was counted
+        // by them.
+        if let Some(kept) = self.kept.as_ref().filter(|_| recorded.agree_until(&counted, latest)) {
+            let unkept =
+                |error| StoreError::new(ErrorKind::NotApplied, "the schedule is not kept").with_source(error);
+            kept.write(&recorded).map_err(unkept)?;
+        }
+        self.intake.adopt(recorded, latest);
         Ok(())
     }
 }

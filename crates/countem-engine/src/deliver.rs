@@ -5,6 +5,7 @@
 
 mod cardinality;
 mod journal_backlog;
+mod kept_schedules;
 mod lane;
 mod lanes;
 mod notes;
@@ -20,6 +21,7 @@ pub use outbox::{Outbox, Resolved};
 pub use recorder::NotDurable;
 pub use retry::{Retry, deliver};
 
+pub(crate) use kept_schedules::KeptSchedules;
 pub(crate) use lane::Lane;
 pub(crate) use lanes::{LaneLimits, Lanes};
 pub(crate) use progress::Stored;

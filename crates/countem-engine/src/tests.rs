@@ -10,6 +10,7 @@ mod panic;
 mod read;
 mod refuse;
 mod register;
+mod schedule;
 mod time;
 
 use std::{sync::Arc, time::Duration};

@@ -54,9 +54,10 @@ struct Plan {
     otherwise: Fault,
     late: Vec<Arc<Batch>>,
     calls: u64,
+    hides_schedules: bool,
 }
 
-/// A store decorated with [`Faults`]. Reads have no faults.
+/// A store decorated with [`Faults`]. Reads of counters have no faults.
 #[derive(Debug)]
 pub struct FaultyStore<S> {
     inner: S,
@@ -65,7 +66,13 @@ pub struct FaultyStore<S> {
 
 impl Faults {
     fn new() -> Self {
-        let plan = Plan { next: VecDeque::new(), otherwise: Fault::None, late: Vec::new(), calls: 0 };
+        let plan = Plan {
+            next: VecDeque::new(),
+            otherwise: Fault::None,
+            late: Vec::new(),
+            calls: 0,
+            hides_schedules: false,
+        };
         let shared =
             Shared { plan: Mutex::new(plan), released: Semaphore::new(0), delayed: Semaphore::new(0) };
         Self { shared: Arc::new(shared) }
@@ -79,6 +86,18 @@ impl Faults {
     /// Sets the fault of every call for which none is planned.
     pub fn otherwise(&self, fault: Fault) {
         self.shared.plan.lock().otherwise = fault;
+    }
+
+    /// Lets the recorded schedules be unreachable, or be found again.
+    pub fn hide_schedules(&self, hides: bool) {
+        self.shared.plan.lock().hides_schedules = hides;
+    }
+
+    fn find_schedules(&self) -> Result<(), StoreError> {
+        match self.shared.plan.lock().hides_schedules {
+            true => Err(StoreError::new(ErrorKind::NotApplied, "the store is unreachable (injected)")),
+            false => Ok(()),
+        }
     }
 
     /// Releases one delayed call, the present or the next one.
@@ -196,10 +215,12 @@ impl<S: Store> Store for FaultyStore<S> {
     }
 
     async fn schedules(&self) -> Result<Option<Schedules>, StoreError> {
+        self.faults.find_schedules()?;
         self.inner.schedules().await
     }
 
     async fn record_schedules(&self, schedules: &Schedules) -> Result<Schedules, StoreError> {
+        self.faults.find_schedules()?;
         self.inner.record_schedules(schedules).await
     }
 

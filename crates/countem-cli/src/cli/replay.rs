@@ -63,10 +63,10 @@ Examples:
 impl Replay {
     pub(super) fn run(self, global: &Global) -> Result<Exit> {
         let effective = Effective::load(global)?;
-        let since = self.since(&effective)?;
         if self.dry_run && effective.lacks_store() {
             return Err(NotFound::new(format!("there is no store `{}`", effective.config.store_uri())).into());
         }
+        let since = self.since(&effective)?;
         // A dry run takes no lock and changes nothing.
         let journal = match self.dry_run {
             true => None,
@@ -90,8 +90,8 @@ impl Replay {
 
     fn since(&self, effective: &Effective) -> Result<SystemTime> {
         let Some(text) = &self.since else { return Ok(UNIX_EPOCH) };
-        let second = Times::new(TimeFormat::Auto, effective.zone().clone(), jiff::Timestamp::now())
-            .second(text.as_bytes());
+        let zone = block_on(async { effective.zone().await })?;
+        let second = Times::new(TimeFormat::Auto, zone, jiff::Timestamp::now()).second(text.as_bytes());
         let second = second.and_then(|second| u64::try_from(second).ok());
         let second = second.ok_or_else(|| UsageError::new(format!("`{text}` is not a time since 1970")))?;
         Ok(UNIX_EPOCH + Duration::from_secs(second))

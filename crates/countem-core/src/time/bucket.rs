@@ -159,8 +159,7 @@ impl Bucket {
     /// Returns the bucket of `period` that contains this whole bucket, `None` where the periods do not nest
     /// (a week may lie in two months or years; nothing lies in a finer period).
     ///
-    /// A UTC span counts to the civil day of `zone` in which it begins. That is exact only for spans that
-    /// [nest in civil days](Self::nests_in_civil_days).
+    /// A UTC span counts to the civil day of `zone` in which it begins. That is exact only for spans that lie in one day.
     pub fn rollup(self, period: Period, zone: &TimeZone) -> Option<Self> {
         let own = self.period();
         if period == own || period == Period::All {
@@ -175,17 +174,6 @@ impl Bucket {
             self.start()
         };
         Self::of_civil(period, civil)
-    }
-
-    /// Returns true for a UTC span within one civil day of `zone`, and for every civil bucket.
-    pub fn nests_in_civil_days(self, zone: &TimeZone) -> bool {
-        if self.period().is_civil() {
-            return true;
-        }
-        let Some(next) = self.next() else { return true };
-        let last = next.start_instant(zone).saturating_sub(jiff::SignedDuration::from_nanos(1));
-        let first_day = zone.to_datetime(self.start_instant(zone)).date();
-        last.is_ok_and(|last| zone.to_datetime(last).date() == first_day)
     }
 }
 
@@ -368,14 +356,6 @@ mod tests {
         let zone = TimeZone::get("America/Sao_Paulo").unwrap();
         let day: Bucket = "2018-11-04".parse().unwrap();
         assert_eq!(day.start_instant(&zone), at("2018-11-04T03:00:00Z"));
-    }
-
-    #[test]
-    fn hour_may_lie_in_two_days() {
-        let kolkata = TimeZone::get("Asia/Kolkata").unwrap();
-        let hour: Bucket = "2026-11-20T18".parse().unwrap();
-        assert!(!hour.nests_in_civil_days(&kolkata));
-        assert!(hour.nests_in_civil_days(&TimeZone::UTC));
     }
 
     #[test]

@@ -68,7 +68,8 @@ pub struct ScheduleTextError {
     reason: String,
 }
 
-/// Minimum time between the record of a change and its effect: every running writer asks for the record much more often.
+/// Minimum time between the record of a change and the first event time by which it has effect: every running writer asks for the
+/// record much more often.
 const MIN_NOTICE: SignedDuration = SignedDuration::from_mins(5);
 
 impl ScheduleConfig {
@@ -87,8 +88,8 @@ impl ScheduleConfig {
     }
 
     /// Compares the newest recorded schedule with this configuration. Returns the schedules to record instead when it differs and
-    /// the change is asked for. The change takes effect at the beginning of a day that is at least five minutes away and
-    /// further than `ahead`, the lead that event times may have.
+    /// the change is asked for. The change takes effect at the beginning of a day that is at least five minutes further away than
+    /// `ahead`, the lead that event times may have; of a week, month or year where nothing finer is stored.
     ///
     /// # Errors
     /// [`ScheduleConflict`]: it differs, and no change is asked for.
@@ -109,8 +110,9 @@ impl ScheduleConfig {
         }
         let mut own = last.own.clone();
         own.extend(self.own.iter().map(|(name, periods)| (name.clone(), sorted(periods))));
-        let notice = now.saturating_add(MIN_NOTICE.max(ahead)).unwrap_or(Timestamp::MAX);
-        let Some(since) = next_day(notice.max(last.since), &last.zone) else {
+        let notice = now.saturating_add(MIN_NOTICE).and_then(|at| at.saturating_add(ahead));
+        let notice = notice.unwrap_or(Timestamp::MAX);
+        let Some(since) = last.next_boundary(notice.max(last.since)) else {
             return conflict("no day is left for a change of the schedule".to_owned());
         };
         if self.zone.as_ref().is_some_and(|zone| zone_name(zone).is_none()) {
@@ -154,17 +156,25 @@ impl ScheduleConfig {
     }
 }
 
-/// Returns the first instant after `moment` at which a day of `zone` begins and no instant of an earlier day follows.
-fn next_day(moment: Timestamp, zone: &TimeZone) -> Option<Timestamp> {
-    let mut day = Bucket::containing(Period::Day, moment, zone).ok()?;
-    loop {
-        let next = day.next()?;
+impl Entry {
+    /// Returns the first instant after `moment` at which a day begins and no instant of an earlier day follows, and with it a
+    /// bucket of the finest stored period of every collection.
+    fn next_boundary(&self, moment: Timestamp) -> Option<Timestamp> {
+        let zone = &self.zone;
+        let finest = self.own.values().chain([&self.periods]).filter_map(|periods| periods.first());
+        // UTC spans begin often enough, and nothing contains the beginning of `all`.
+        let coarse: Vec<_> = finest.filter(|period| period.is_civil() && **period != Period::All).collect();
         let is_whole = |day| spans(BucketRange::one(day), zone).len() == 1;
-        let start = next.start_instant(zone);
-        if start > moment && is_whole(day) && is_whole(next) {
-            return Some(start);
+        let mut day = Bucket::containing(Period::Day, moment, zone).ok()?;
+        loop {
+            let next = day.next()?;
+            let start = next.start_instant(zone);
+            let begins = |period: &&Period| next.rollup(**period, zone) != day.rollup(**period, zone);
+            if start > moment && is_whole(day) && is_whole(next) && coarse.iter().all(begins) {
+                return Some(start);
+            }
+            day = next;
         }
-        day = next;
     }
 }
 
@@ -226,6 +236,11 @@ impl Schedules {
     /// Returns the zone of days and coarser periods at `moment`.
     pub fn zone(&self, moment: Timestamp) -> &TimeZone {
         &self.default.era_at(moment).zone
+    }
+
+    /// Returns the beginning of the newest era, `None` for schedules that never changed.
+    pub fn changed_at(&self) -> Option<Timestamp> {
+        (self.entries.len() > 1).then(|| self.last().since)
     }
 
     /// Returns the number of the newest era. It rises by one with every change, and is 1 for schedules that never changed.
@@ -336,3 +351,6 @@ fn parse_entry(line: &str, is_first: bool) -> Result<Entry, String> {
     });
     Ok(Entry { since, zone, periods, own: own.collect::<Result<_, String>>()? })
 }
+
+#[cfg(test)]
+mod tests;

@@ -9,27 +9,35 @@ use super::Intake;
 use crate::deliver::Upstream;
 
 impl Intake {
-    /// Counts by `recorded`, the schedules of the store, from now on. `ahead` is the maximum lead of event times.
+    /// Returns the latest time that an increment may have, where event times are at most `ahead` of the clock.
+    pub(crate) fn latest_event(&self, ahead: SignedDuration) -> Timestamp {
+        self.clock().now().saturating_add(ahead).unwrap_or(Timestamp::MAX)
+    }
+
+    /// Counts by `recorded`, the schedules of the store, from now on. No count so far is of a time after `latest`.
     ///
     /// A change that has not taken effect yet moves no count. Where the schedules differ already, what is pending and was counted
     /// otherwise is quarantined: it can be counted in no bucket of the store any more.
-    pub(crate) fn adopt(&self, recorded: Schedules, ahead: SignedDuration) {
+    pub(crate) fn adopt(&self, recorded: Schedules, latest: Timestamp) {
         let current = self.calendar().schedules();
         if *current == recorded {
             return;
         }
-        let now = self.clock().now();
-        let latest = now.saturating_add(ahead).unwrap_or(Timestamp::MAX);
         if !recorded.agree_until(&current, latest) {
             self.drain_all();
             self.quarantine_counted_otherwise(&current, &recorded, latest);
         }
         tracing::info!(schedules = %recorded, "the schedule of the store is adopted");
-        self.calendar().adopt(Arc::new(recorded), now);
+        self.calendar().adopt(Arc::new(recorded), self.clock().now());
     }
 
     /// Quarantines what the lanes have pending and counted by `counted`, where `recorded` would have counted otherwise.
-    fn quarantine_counted_otherwise(&self, counted: &Schedules, recorded: &Schedules, latest: Timestamp) {
+    pub(crate) fn quarantine_counted_otherwise(
+        &self,
+        counted: &Schedules,
+        recorded: &Schedules,
+        latest: Timestamp,
+    ) {
         // Held so that no delta moves meanwhile.
         let _still = self.moves.write();
         let is_stale = |delta: &Delta<'_>| {

@@ -13,7 +13,7 @@ use crate::{
     actors::{ActorSystem, Supervisor},
     agreement::{Agreement, AgreementError, agree_on_schedules},
     collect::{Calendar, Clock, Intake},
-    deliver::{Lanes, Recorder, Register, Retry},
+    deliver::{KeptSchedules, Lanes, Recorder, Register, Retry},
     read::EngineSource,
 };
 
@@ -70,7 +70,14 @@ impl Engine {
         let store = starting.runtime().spawn(open).await.map_err(io::Error::other)??;
         let agreed = starting.agree(&store, &config, clock.now()).await?;
         let has_agreed = agreed.is_some();
-        let calendar = Arc::new(Calendar::new(Arc::new(agreed.unwrap_or(configured)), clock.now()));
+        // Beside a journal, where the store is away, counting goes on as before.
+        let kept = match &config.durability {
+            Durability::Memory => None,
+            Durability::Journal { options, .. } => Some(KeptSchedules::beside_journal(&options.dir)),
+        };
+        let counted = kept.as_ref().map(KeptSchedules::read).transpose()?.flatten();
+        let schedules = agreed.or_else(|| counted.clone()).unwrap_or(configured);
+        let calendar = Arc::new(Calendar::new(Arc::new(schedules.clone()), clock.now()));
         clock.drive(&calendar);
         let (writer, journal) = match journal {
             Some((journal, recovered)) => {
@@ -89,8 +96,17 @@ impl Engine {
             recovered_increments = lanes.restore(recovered);
             Arc::new(Recorder::new(journal, Arc::clone(&lanes)))
         });
+        if let Some(kept) = &kept {
+            let (counted, latest) =
+                (counted.as_ref().unwrap_or(&schedules), intake.latest_event(config.ahead()));
+            if schedules.agree_until(counted, latest) || recovered_increments == 0 {
+                kept.write(&schedules)?;
+            } else {
+                intake.quarantine_counted_otherwise(counted, &schedules, latest);
+            }
+        }
         let agreement =
-            Agreement::new(Arc::clone(&intake), config.schedule.clone(), config.ahead(), has_agreed);
+            Agreement::new(Arc::clone(&intake), config.schedule.clone(), config.ahead(), kept, has_agreed);
         let supervisor = Arc::new(Supervisor::start(
             starting.finish(),
             Arc::clone(&intake),

@@ -99,3 +99,25 @@ fn check_days_around(change: i64, offsets: &[(i64, i64)], zone: &TimeZone, name:
     }
     refused
 }
+
+fn days_of(id: &str) -> (String, usize) {
+    let schedule = Schedule::new(&[Period::Day], TimeZone::UTC).unwrap();
+    let parts = schedule.parts(BucketRange::one(id.parse().unwrap())).unwrap();
+    let [part] = &parts[..] else { panic!("{parts:?}") };
+    (part.range().first().to_string(), part.range().iter().count())
+}
+
+#[test]
+fn weeks_and_months_are_made_of_days() {
+    assert_eq!(days_of("2026-W47"), ("2026-11-16".to_owned(), 7));
+    assert_eq!(days_of("2024-02"), ("2024-02-01".to_owned(), 29));
+    assert_eq!(days_of("2026"), ("2026-01-01".to_owned(), 365));
+}
+
+#[test]
+fn day_of_a_clock_change_has_23_hours() {
+    let schedule = Schedule::new(&[Period::Hour], TimeZone::get("Europe/Berlin").unwrap()).unwrap();
+    let parts = schedule.parts(BucketRange::one("2026-03-29".parse().unwrap())).unwrap();
+    assert_eq!(parts[0].range().first().to_string(), "2026-03-28T23");
+    assert_eq!(parts[0].range().iter().count(), 23);
+}
