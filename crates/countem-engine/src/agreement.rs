@@ -3,13 +3,17 @@
 use std::{num::NonZeroUsize, sync::Arc, time::Duration};
 
 use countem_core::{
-    Bucket, BucketRange, CollectionName, Period, ScheduleConfig, ScheduleConflict, ScheduleError, Schedules,
+    Batch, BatchId, Bucket, BucketRange, CollectionName, Delta, Period, Quarantined, ScheduleConfig,
+    ScheduleConflict, ScheduleError, Schedules,
 };
-use countem_store::{ErrorKind, Query, Select, Store, StoreError};
+use countem_store::{Applied, ErrorKind, Query, Select, Store, StoreError};
 use jiff::{SignedDuration, Timestamp};
 use tokio::{sync::Mutex, time::Instant};
 
-use crate::{collect::Intake, deliver::KeptSchedules};
+use crate::{
+    collect::{COUNTED_OTHERWISE, Intake},
+    deliver::KeptSchedules,
+};
 
 /// A writer and its store do not agree on the schedules.
 #[derive(Debug, thiserror::Error)]
@@ -95,6 +99,13 @@ async fn refuse_counts_ahead(
     Ok(())
 }
 
+/// Counts that an earlier process left in the journal, and never froze by the schedules of the store.
+#[derive(Debug)]
+pub(crate) struct RecoveredCounts {
+    pub(crate) counted_by: Schedules,
+    pub(crate) pending: Vec<BatchId>,
+}
+
 /// Keeps a running engine in agreement with its store.
 #[derive(Debug)]
 pub(crate) struct Agreement {
@@ -103,6 +114,7 @@ pub(crate) struct Agreement {
     ahead: SignedDuration,
     /// Beside a journal.
     kept: Option<KeptSchedules>,
+    recovered: Option<RecoveredCounts>,
     /// When the record of the store was read last; `None` before the first agreement.
     checked: Mutex<Option<Instant>>,
 }
@@ -116,10 +128,11 @@ impl Agreement {
         wanted: ScheduleConfig,
         ahead: SignedDuration,
         kept: Option<KeptSchedules>,
+        recovered: Option<RecoveredCounts>,
         has_agreed: bool,
     ) -> Self {
         let checked = Mutex::new(has_agreed.then(Instant::now));
-        Self { intake, wanted, ahead, kept, checked }
+        Self { intake, wanted, ahead, kept, recovered, checked }
     }
 
     /// Ensures that counts are made by the schedules of the store. Costs nothing if that was checked a moment ago.
@@ -150,6 +163,19 @@ impl Agreement {
         self.adopt(recorded)?;
         *checked = Some(began);
         Ok(())
+    }
+
+    /// Returns the whole of a recovered batch as quarantined if some of it was counted by another schedule than the store has.
+    pub(crate) fn quarantine_counted_otherwise(&self, batch: &Batch) -> Option<Applied> {
+        let recovered = self.recovered.as_ref().filter(|recovered| recovered.pending.contains(batch.id()))?;
+        let (schedules, latest) = (self.intake.calendar().schedules(), self.intake.latest_event(self.ahead));
+        let is_stale = |delta: Delta<'_>| {
+            let counted = recovered.counted_by.of(delta.collection);
+            !schedules.of(delta.collection).counts_like(counted, delta.bucket, latest)
+        };
+        let reason = format!("batch {} was {COUNTED_OTHERWISE}", batch.id());
+        let quarantined = batch.deltas().map(|delta| Quarantined::new(delta, reason.as_str()));
+        batch.deltas().any(is_stale).then(|| Applied { quarantined: quarantined.collect() })
     }
 
     fn adopt(&self, recorded: Schedules) -> Result<(), StoreError> {

@@ -19,6 +19,7 @@ pub use clock::{Clock, ManualClock};
 pub use counter::Counter;
 pub use refusal::Refusal;
 
+pub(crate) use adopt::COUNTED_OTHERWISE;
 pub(crate) use intake::{Intake, IntakeLimits};
 pub(crate) use router::Router;
 pub(crate) use snapshot::Copied;

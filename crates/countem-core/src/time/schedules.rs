@@ -164,13 +164,15 @@ impl Entry {
         let finest = self.own.values().chain([&self.periods]).filter_map(|periods| periods.first());
         // UTC spans begin often enough, and nothing contains the beginning of `all`.
         let coarse: Vec<_> = finest.filter(|period| period.is_civil() && **period != Period::All).collect();
-        let is_whole = |day| spans(BucketRange::one(day), zone).len() == 1;
+        let ends_by = |day, start: Timestamp| {
+            spans(BucketRange::one(day), zone).last().is_none_or(|span| span.end <= start.as_second())
+        };
         let mut day = Bucket::containing(Period::Day, moment, zone).ok()?;
         loop {
             let next = day.next()?;
             let start = next.start_instant(zone);
             let begins = |period: &&Period| next.rollup(**period, zone) != day.rollup(**period, zone);
-            if start > moment && is_whole(day) && is_whole(next) && coarse.iter().all(begins) {
+            if start > moment && ends_by(day, start) && coarse.iter().all(begins) {
                 return Some(start);
             }
             day = next;

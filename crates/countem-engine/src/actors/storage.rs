@@ -135,7 +135,11 @@ impl Sender {
     async fn attempt(&self, lane: usize) -> Result<Option<Applied>, StoreError> {
         self.agreement.ensure(&*self.store).await?;
         let Some(batch) = self.next_batch(lane).await? else { return Ok(None) };
-        let applied = match self.register.quarantine_forgotten(&*self.store, &batch).await? {
+        let quarantined = match self.agreement.quarantine_counted_otherwise(&batch) {
+            Some(quarantined) => Some(quarantined),
+            None => self.register.quarantine_forgotten(&*self.store, &batch).await?,
+        };
+        let applied = match quarantined {
             Some(quarantined) => quarantined,
             None => {
                 if !self.lanes.get(lane).lock().begin_attempt() {

@@ -8,6 +8,9 @@ use jiff::{SignedDuration, Timestamp};
 use super::Intake;
 use crate::deliver::Upstream;
 
+/// Reason of a quarantine.
+pub(crate) const COUNTED_OTHERWISE: &str = "counted by another schedule than the store has";
+
 impl Intake {
     /// Returns the latest time that an increment may have, where event times are at most `ahead` of the clock.
     pub(crate) fn latest_event(&self, ahead: SignedDuration) -> Timestamp {
@@ -32,12 +35,7 @@ impl Intake {
     }
 
     /// Quarantines what the lanes have pending and counted by `counted`, where `recorded` would have counted otherwise.
-    pub(crate) fn quarantine_counted_otherwise(
-        &self,
-        counted: &Schedules,
-        recorded: &Schedules,
-        latest: Timestamp,
-    ) {
+    fn quarantine_counted_otherwise(&self, counted: &Schedules, recorded: &Schedules, latest: Timestamp) {
         // Held so that no delta moves meanwhile.
         let _still = self.moves.write();
         let is_stale = |delta: &Delta<'_>| {
@@ -45,7 +43,7 @@ impl Intake {
             !recorded.counts_like(counted, delta.bucket, latest)
         };
         for lane in self.lanes.iter() {
-            lane.lock().quarantine_pending(is_stale, "counted by another schedule than the store has");
+            lane.lock().quarantine_pending(is_stale, COUNTED_OTHERWISE);
         }
         self.lanes.measure();
     }

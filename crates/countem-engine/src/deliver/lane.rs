@@ -212,7 +212,7 @@ impl LaneState {
     }
 
     /// Lists the queued batches that the journal does not have.
-    fn unsaved(&self) -> impl Iterator<Item = &Arc<Batch>> {
+    pub(crate) fn unsaved(&self) -> impl Iterator<Item = &Arc<Batch>> {
         let unsaved = self.backlog.as_ref().map_or(0, |backlog| backlog.unsaved);
         self.outbox.queued().skip(self.outbox.queued().len() - unsaved)
     }

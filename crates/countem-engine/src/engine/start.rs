@@ -11,7 +11,7 @@ use tokio::{runtime, sync::OnceCell};
 use super::{Durability, Engine, EngineConfig, EngineState, LastHandle, ticker};
 use crate::{
     actors::{ActorSystem, Supervisor},
-    agreement::{Agreement, AgreementError, agree_on_schedules},
+    agreement::{Agreement, AgreementError, RecoveredCounts, agree_on_schedules},
     collect::{Calendar, Clock, Intake},
     deliver::{KeptSchedules, Lanes, Recorder, Register, Retry},
     read::EngineSource,
@@ -96,17 +96,25 @@ impl Engine {
             recovered_increments = lanes.restore(recovered);
             Arc::new(Recorder::new(journal, Arc::clone(&lanes)))
         });
-        if let Some(kept) = &kept {
-            let (counted, latest) =
-                (counted.as_ref().unwrap_or(&schedules), intake.latest_event(config.ahead()));
-            if schedules.agree_until(counted, latest) || recovered_increments == 0 {
-                kept.write(&schedules)?;
-            } else {
-                intake.quarantine_counted_otherwise(counted, &schedules, latest);
-            }
+        let counted_by = counted.unwrap_or_else(|| schedules.clone());
+        if let Some(kept) = &kept
+            && (recovered_increments == 0
+                || schedules.agree_until(&counted_by, intake.latest_event(config.ahead())))
+        {
+            kept.write(&schedules)?;
         }
-        let agreement =
-            Agreement::new(Arc::clone(&intake), config.schedule.clone(), config.ahead(), kept, has_agreed);
+        let pending = lanes
+            .iter()
+            .flat_map(|lane| lane.lock().unsaved().map(|batch| batch.id().clone()).collect::<Vec<_>>());
+        let recovered = kept.is_some().then(|| RecoveredCounts { counted_by, pending: pending.collect() });
+        let agreement = Agreement::new(
+            Arc::clone(&intake),
+            config.schedule.clone(),
+            config.ahead(),
+            kept,
+            recovered,
+            has_agreed,
+        );
         let supervisor = Arc::new(Supervisor::start(
             starting.finish(),
             Arc::clone(&intake),
