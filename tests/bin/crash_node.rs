@@ -19,7 +19,7 @@ use countem::{
     CollectionName, Collector, Durability, Error, Period,
     engine::{Clock, EngineConfig, ManualClock, ScheduleConfig},
     journal::{Health, JournalConfig},
-    store::{Applied, Batch, Query, Registration, Rows, Store, StoreError, Writer, async_trait},
+    store::{Applied, Batch, Query, Registration, Rows, Schedules, Store, StoreError, Writer, async_trait},
 };
 use tokio::{sync::OnceCell, time::sleep};
 
@@ -245,6 +245,14 @@ impl Store for DeadlyStore {
 
     async fn register(&self, writer: &Writer) -> Result<Registration, StoreError> {
         self.inner().await?.register(writer).await
+    }
+
+    async fn schedules(&self) -> Result<Option<Schedules>, StoreError> {
+        self.inner().await?.schedules().await
+    }
+
+    async fn record_schedules(&self, schedules: &Schedules) -> Result<Schedules, StoreError> {
+        self.inner().await?.record_schedules(schedules).await
     }
 
     async fn remembers(&self, writer: &Writer) -> Result<bool, StoreError> {

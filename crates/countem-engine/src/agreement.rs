@@ -1,6 +1,6 @@
 //! Agreeing with the store on the schedules by which everything in it is counted.
 
-use std::{num::NonZeroUsize, sync::Arc, time::Duration};
+use std::{collections::HashSet, num::NonZeroUsize, sync::Arc, time::Duration};
 
 use countem_core::{
     Batch, BatchId, Bucket, BucketRange, CollectionName, Delta, Period, Quarantined, ScheduleConfig,
@@ -99,11 +99,11 @@ async fn refuse_counts_ahead(
     Ok(())
 }
 
-/// Counts that an earlier process left in the journal, and never froze by the schedules of the store.
+/// Counts that an earlier process left in the journal.
 #[derive(Debug)]
 pub(crate) struct RecoveredCounts {
     pub(crate) counted_by: Schedules,
-    pub(crate) pending: Vec<BatchId>,
+    pub(crate) batches: HashSet<BatchId>,
 }
 
 /// Keeps a running engine in agreement with its store.
@@ -167,7 +167,7 @@ impl Agreement {
 
     /// Returns the whole of a recovered batch as quarantined if some of it was counted by another schedule than the store has.
     pub(crate) fn quarantine_counted_otherwise(&self, batch: &Batch) -> Option<Applied> {
-        let recovered = self.recovered.as_ref().filter(|recovered| recovered.pending.contains(batch.id()))?;
+        let recovered = self.recovered.as_ref().filter(|recovered| recovered.batches.contains(batch.id()))?;
         let (schedules, latest) = (self.intake.calendar().schedules(), self.intake.latest_event(self.ahead));
         let is_stale = |delta: Delta<'_>| {
             let counted = recovered.counted_by.of(delta.collection);

@@ -35,7 +35,7 @@ impl Reader {
         collection: &CollectionName,
         bucket: Bucket,
     ) -> Result<Counters, ReadError> {
-        self.sum(collection, bucket, Select::All).await
+        self.sum(&*self.schedules().await?, collection, bucket, Select::All).await
     }
 
     /// Returns the next counters of one bucket: at most `limit`, whose metrics sort after `after` in byte order.
@@ -51,7 +51,8 @@ impl Reader {
         after: Option<&str>,
         limit: NonZeroUsize,
     ) -> Result<Counters, ReadError> {
-        self.sum(collection, bucket, Select::Page { after: after.map(str::to_owned), limit }).await
+        let select = Select::Page { after: after.map(str::to_owned), limit };
+        self.sum(&*self.schedules().await?, collection, bucket, select).await
     }
 
     /// Returns all counters of one bucket in every collection that has any.
@@ -63,7 +64,8 @@ impl Reader {
         bucket: Bucket,
     ) -> Result<BTreeMap<CollectionName, Counters>, ReadError> {
         let names = self.collections().await?;
-        let reads = names.iter().map(|name| self.get_counters(name, bucket));
+        let schedules = self.schedules().await?;
+        let reads = names.iter().map(|name| self.sum(&schedules, name, bucket, Select::All));
         let read = try_join_all(reads).await?;
         Ok(names.into_iter().zip(read).filter(|(_, counters)| !counters.is_empty()).collect())
     }
@@ -78,7 +80,8 @@ impl Reader {
         metric: &MetricName,
         bucket: Bucket,
     ) -> Result<Option<i64>, ReadError> {
-        let counters = self.sum(collection, bucket, Select::One(metric.clone())).await?;
+        let schedules = self.schedules().await?;
+        let counters = self.sum(&schedules, collection, bucket, Select::One(metric.clone())).await?;
         counters.get(metric.as_str()).map_err(|why| unreadable(metric, bucket, why))
     }
 
@@ -93,7 +96,7 @@ impl Reader {
         range: BucketRange,
     ) -> Result<BTreeMap<Bucket, i64>, ReadError> {
         let mut sums = BTreeMap::<Bucket, Counters>::new();
-        for part in self.parts(collection, range).await? {
+        for part in parts(&*self.schedules().await?, collection, range)? {
             let select = Select::One(metric.clone());
             let query = Query { collection: collection.clone(), range: part.range(), select };
             for (stored, counters) in self.source.rows(&query).await? {
@@ -135,19 +138,14 @@ impl Reader {
         Ok(when.bucket(now, self.schedules().await?.zone(now))?)
     }
 
-    /// Returns the stored buckets that hold the counts of the buckets of `range`.
-    async fn parts(&self, collection: &CollectionName, range: BucketRange) -> Result<Vec<Part>, ReadError> {
-        let parts = self.schedules().await?.of(collection.as_str()).parts(range);
-        parts.map_err(|(bucket, why)| ReadError::not_exact(collection, bucket, why))
-    }
-
     async fn sum(
         &self,
+        schedules: &Schedules,
         collection: &CollectionName,
         bucket: Bucket,
         select: Select,
     ) -> Result<Counters, ReadError> {
-        let parts = self.parts(collection, BucketRange::one(bucket)).await?;
+        let parts = parts(schedules, collection, BucketRange::one(bucket))?;
         let mut query = Query { collection: collection.clone(), range: BucketRange::one(bucket), select };
         let mut rows = Vec::new();
         for part in parts {
@@ -167,6 +165,16 @@ impl Reader {
 
 fn unreadable(metric: &MetricName, bucket: Bucket, why: &Unreadable) -> ReadError {
     ReadError::Unreadable { metric: metric.to_string(), bucket, why: why.clone() }
+}
+
+/// Returns the stored buckets that hold the counts of the buckets of `range`.
+fn parts(
+    schedules: &Schedules,
+    collection: &CollectionName,
+    range: BucketRange,
+) -> Result<Vec<Part>, ReadError> {
+    let parts = schedules.of(collection.as_str()).parts(range);
+    parts.map_err(|(bucket, why)| ReadError::not_exact(collection, bucket, why))
 }
 
 #[cfg(test)]

@@ -51,7 +51,7 @@ pub mod journal {
 
 /// Stores: their contract, for a store of your own, and those that are built in.
 pub mod store {
-    pub use countem_core::{Batch, BatchId, Delta, Mark, Schedule, Writer};
+    pub use countem_core::{Batch, BatchId, Delta, Mark, Schedule, Schedules, Writer};
     pub use countem_store::*;
     pub use countem_store_uri::{MongodbConfig, StoreUri, StoreUriError, open_store, open_store_with};
 }

@@ -1,4 +1,6 @@
 //! The schedule belongs to the store: writers with another one are refused, readers take it from there.
+//!
+//! Shows G19.
 
 use crate::harness::{Sandbox, finish};
 

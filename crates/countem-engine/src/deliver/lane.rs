@@ -212,7 +212,7 @@ impl LaneState {
     }
 
     /// Lists the queued batches that the journal does not have.
-    pub(crate) fn unsaved(&self) -> impl Iterator<Item = &Arc<Batch>> {
+    fn unsaved(&self) -> impl Iterator<Item = &Arc<Batch>> {
         let unsaved = self.backlog.as_ref().map_or(0, |backlog| backlog.unsaved);
         self.outbox.queued().skip(self.outbox.queued().len() - unsaved)
     }
@@ -454,6 +454,11 @@ impl LaneState {
     /// Returns the number of increments in the unresolved batch.
     pub(crate) fn in_flight_increments(&self) -> u64 {
         self.outbox.in_flight().map_or(0, |batch| batch.totals().increments)
+    }
+
+    /// Lists the batches that are not resolved.
+    pub(crate) fn batch_ids(&self) -> Vec<BatchId> {
+        self.outbox.batches().map(|batch| batch.id().clone()).collect()
     }
 
     /// Returns the number of counters that are pending, frozen ones included.

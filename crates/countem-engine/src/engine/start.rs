@@ -2,7 +2,7 @@
 
 use std::{future::Future, io, sync::Arc, time::Duration};
 
-use countem_core::{ScheduleConflict, ScheduleError, Schedules, Writer};
+use countem_core::{ScheduleError, Schedules, Writer};
 use countem_journal::{Journal, JournalConfig, JournalError, Recovered};
 use countem_store::{Registration, Store, StoreError};
 use jiff::Timestamp;
@@ -33,9 +33,9 @@ pub enum StartError {
     /// A collection stores no period.
     #[error(transparent)]
     Schedule(#[from] ScheduleError),
-    /// The store counts by another schedule than the configured one.
+    /// The store counts by another schedule than the configured one, or cannot change it.
     #[error(transparent)]
-    Conflict(#[from] ScheduleConflict),
+    Conflict(AgreementError),
 }
 
 /// Maximum time that a start waits for the store to register the identity of a journal, and to agree on schedules.
@@ -103,10 +103,10 @@ impl Engine {
         {
             kept.write(&schedules)?;
         }
-        let pending = lanes
-            .iter()
-            .flat_map(|lane| lane.lock().unsaved().map(|batch| batch.id().clone()).collect::<Vec<_>>());
-        let recovered = kept.is_some().then(|| RecoveredCounts { counted_by, pending: pending.collect() });
+        let recovered = kept.is_some().then(|| RecoveredCounts {
+            counted_by,
+            batches: lanes.iter().flat_map(|lane| lane.lock().batch_ids()).collect(),
+        });
         let agreement = Agreement::new(
             Arc::clone(&intake),
             config.schedule.clone(),
@@ -214,7 +214,9 @@ impl Starting {
         });
         match agree.await {
             Ok(Ok(Ok(Ok(agreed)))) => Ok(Some(agreed)),
-            Ok(Ok(Ok(Err(AgreementError::Conflict(conflict))))) => Err(conflict.into()),
+            Ok(Ok(Ok(Err(error)))) if !matches!(error, AgreementError::Store(_)) => {
+                Err(StartError::Conflict(error))
+            }
             unknown => {
                 tracing::warn!(?unknown, "store cannot say yet by which schedules it is counted");
                 Ok(None)

@@ -16,7 +16,7 @@ use super::{
     MaintenanceError,
     send::{answer, freeze, send_frozen},
 };
-use crate::{EngineConfig, lane_of};
+use crate::{EngineConfig, collect::COUNTED_OTHERWISE, lane_of};
 
 /// Result of a retry.
 #[derive(Debug)]
@@ -55,6 +55,9 @@ pub async fn retry_quarantined(
     store: &dyn Store,
     config: &EngineConfig,
 ) -> Result<RetryReport, MaintenanceError> {
+    // These can be stored in no bucket.
+    let (otherwise, entries): (Vec<_>, Vec<_>) =
+        entries.into_iter().partition(|entry| entry.quarantined.reason.contains(COUNTED_OTHERWISE));
     // An unreachable store is noticed before anything leaves the quarantine.
     store.collections().await?;
     let has_pending = !recovered.pending.is_empty();
@@ -101,7 +104,12 @@ pub async fn retry_quarantined(
         let reason = refused.get(&counter(&entry.quarantined)).cloned();
         reason.map_or(RetryOutcome::Stored, RetryOutcome::QuarantinedAgain)
     };
-    let results = entries.into_iter().map(|entry| (outcome(&entry), entry)).map(|(o, e)| (e, o)).collect();
+    let results = entries.into_iter().map(|entry| (outcome(&entry), entry)).map(|(o, e)| (e, o));
+    let otherwise = otherwise.into_iter().map(|entry| {
+        let reason = entry.quarantined.reason.clone();
+        (entry, RetryOutcome::QuarantinedAgain(reason))
+    });
+    let results = results.chain(otherwise).collect();
     Ok(RetryReport { results, quarantined_before })
 }
 

@@ -1,4 +1,6 @@
 //! The schedule belongs to the store.
+//!
+//! Shows G19.
 
 use std::{path::Path, sync::Arc, time::Duration};
 

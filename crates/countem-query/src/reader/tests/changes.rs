@@ -1,4 +1,6 @@
 //! Reads across changes of the schedule, against an oracle that knows every event.
+//!
+//! Shows G19.
 
 use countem_core::{Batch, BatchId, ScheduleConfig, Table, Writer};
 use countem_store::MemoryStore;
