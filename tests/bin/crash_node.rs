@@ -19,7 +19,10 @@ use countem::{
     CollectionName, Collector, Durability, Error, Period,
     engine::{Clock, EngineConfig, ManualClock, ScheduleConfig},
     journal::{Health, JournalConfig},
-    store::{Applied, Batch, Query, Registration, Rows, Schedules, Store, StoreError, Writer, async_trait},
+    store::{
+        Applied, Batch, Held, Query, Registration, Release, Released, Rows, Schedules, Store, StoreError,
+        Writer, async_trait,
+    },
 };
 use tokio::{sync::OnceCell, time::sleep};
 
@@ -269,6 +272,18 @@ impl Store for DeadlyStore {
 
     async fn collections(&self) -> Result<Vec<CollectionName>, StoreError> {
         self.inner().await?.collections().await
+    }
+
+    async fn quarantined(&self) -> Result<Vec<Held>, StoreError> {
+        self.inner().await?.quarantined().await
+    }
+
+    async fn release(&self, held: &Held, release: Release) -> Result<Released, StoreError> {
+        self.inner().await?.release(held, release).await
+    }
+
+    async fn verify(&self) -> Result<Vec<String>, StoreError> {
+        self.inner().await?.verify().await
     }
 
     async fn marks(&self, prefix: &str) -> Result<BTreeMap<String, String>, StoreError> {

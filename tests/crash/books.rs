@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use countem::{Collector, store::Counters};
+use countem::{Collector, Period, store::Counters};
 
 use super::node::Line;
 use crate::support::CounterFile;
@@ -134,5 +134,6 @@ pub(super) fn deliver(collector: &Collector) {
 /// Begins a collector that goes on where killed processes ended.
 pub(super) fn last(file: &CounterFile, journal: &std::path::Path) -> Collector {
     let builder = file.builder().journal(journal).shutdown_deadline(Duration::from_secs(60));
-    builder.start_blocking().unwrap()
+    // As the nodes, whichever comes first.
+    builder.periods([Period::Day, Period::All]).start_blocking().unwrap()
 }

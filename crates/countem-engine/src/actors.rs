@@ -12,5 +12,5 @@ mod storage;
 mod supervisor;
 mod system;
 
-pub(crate) use supervisor::Supervisor;
+pub(crate) use supervisor::{StoreAccess, Supervisor};
 pub(crate) use system::{ActorSystem, on_engine_thread};

@@ -148,11 +148,14 @@ impl<'a> Pending<'a> {
     }
 }
 
+/// A metric and its part of a sum.
+type Value = (String, Result<i64, Unreadable>);
+
 /// Sums over the documents read so far.
 struct Sums<'a> {
     query: &'a Query,
     pending: Option<&'a Pending<'a>>,
-    buckets: BTreeMap<Bucket, Vec<(String, Result<i64, Unreadable>)>>,
+    buckets: BTreeMap<Bucket, Vec<Value>>,
     /// Documents that have the batch.
     applied: BTreeMap<Bucket, Vec<Partition>>,
 }

@@ -184,7 +184,9 @@ fn more_formats_are_counted_end_to_end() {
     let line = "192.0.2.1 [17/May/2015:10:05:03 +0000] \"GET /a/b/c?x=1 HTTP/1.1\" 404\n";
     let old_mac = "a\t2015-05-17\rb\t2015-05-17\r";
     let objects = "{\"k\":\"x\",\"ts\":\"2015-05-17\"}{\"k\":\"y\",\"ts\":1431857103123456}\n";
-    let cases: [(&str, &[&str], &str, &[(&str, i64)], i32); 9] = [
+    /// Text, flags, counter, expected counters and exit code.
+    type Case<'a> = (&'a str, &'a [&'a str], &'a str, &'a [(&'a str, i64)], i32);
+    let cases: [Case<'_>; 9] = [
         (iis, &["-f", "w3c"], "x:{cs-method}", &[("GET", 1), ("PUT", 1)], 0),
         (
             csv,

@@ -43,6 +43,14 @@ pub(crate) struct Supervisor {
     restarts: AtomicU64,
 }
 
+/// The store, what has to be agreed with it before a batch is sent, and the pace of attempts.
+pub(crate) struct StoreAccess {
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) register: Register,
+    pub(crate) agreement: Agreement,
+    pub(crate) retry: Retry,
+}
+
 /// Maximum time that a stop waits for an attempt that the store does not answer.
 const STORE_RELEASE_TIMEOUT: Duration = Duration::from_millis(500);
 /// Interval at which a stop checks whether the store is released.
@@ -55,10 +63,7 @@ impl Supervisor {
         intake: Arc<Intake>,
         lanes: Arc<Lanes>,
         recorder: Option<Arc<Recorder>>,
-        store: Arc<dyn Store>,
-        register: Register,
-        agreement: Agreement,
-        retry: Retry,
+        StoreAccess { store, register, agreement, retry }: StoreAccess,
     ) -> Self {
         let supervisor = Self {
             system,

@@ -10,7 +10,7 @@ use tokio::{runtime, sync::OnceCell};
 
 use super::{Durability, Engine, EngineConfig, EngineState, LastHandle, ticker};
 use crate::{
-    actors::{ActorSystem, Supervisor},
+    actors::{ActorSystem, StoreAccess, Supervisor},
     agreement::{Agreement, AgreementError, RecoveredCounts, agree_on_schedules},
     collect::{Calendar, Clock, Intake},
     deliver::{KeptSchedules, Lanes, Recorder, Register, Retry},
@@ -120,10 +120,12 @@ impl Engine {
             Arc::clone(&intake),
             Arc::clone(&lanes),
             recorder.clone(),
-            store,
-            Register::new(recorder.as_ref().map(|_| writer.clone())),
-            agreement,
-            Retry::new(config.retry_first, config.retry_longest),
+            StoreAccess {
+                store,
+                register: Register::new(recorder.as_ref().map(|_| writer.clone())),
+                agreement,
+                retry: Retry::new(config.retry_first, config.retry_longest),
+            },
         ));
         let source = EngineSource::new(Arc::clone(&intake), Arc::clone(&lanes), Arc::clone(&supervisor));
         let state = Arc::new(EngineState {

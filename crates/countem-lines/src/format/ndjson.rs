@@ -48,7 +48,7 @@ impl Ndjson {
             None => Ok(Self { root, text: Vec::new() }),
             Some(field) => {
                 let name = &wanted.names()[field];
-                Err(DefinitionError::new(format!("`{{{name}}}` is used as a value and as an object")).into())
+                Err(DefinitionError::new(format!("`{{{name}}}` is used as a value and as an object")))
             }
         }
     }

@@ -30,7 +30,7 @@ impl Scene {
     }
 
     async fn count(&self, metric: &str) -> i64 {
-        day(&self.store, "web").await.get(metric).unwrap().unwrap_or_default()
+        day(&self.store, "web").await.get(metric).expect("the counter is readable").unwrap_or_default()
     }
 }
 

@@ -300,7 +300,9 @@ async fn random_lives(seed: u64, proxy: &Proxy) -> Result<()> {
         lives.iter().filter(|life| life.unresolved.is_some()).for_each(|life| life.add_to(&mut most));
         let day = read.get(&bucket(DAY)).cloned().unwrap_or_default();
         for metric in &all {
-            let of = |counters: &Counters| counters.get(metric).unwrap().unwrap_or_default();
+            let of = |counters: &Counters| {
+                counters.get(metric).expect("the counter is readable").unwrap_or_default()
+            };
             let (low, value, high) = (of(&least), of(&day), of(&most));
             assert!(low <= value && value <= high, "seed {seed} step {step} {metric}: {low} {value} {high}");
         }

@@ -95,7 +95,7 @@ pub(crate) async fn one(store: &MongoStore, name: &str, metric: &str) -> Option<
     let select = Select::One(metric.clone());
     let query = Query { collection: collection(name), range: BucketRange::one(bucket(DAY)), select };
     let rows = store.read(&query, None).await.expect("a read succeeds");
-    rows.get(&bucket(DAY))?.get(metric.as_str()).unwrap()
+    rows.get(&bucket(DAY))?.get(metric.as_str()).expect("the counter is readable")
 }
 
 /// Returns all documents of a MongoDB collection, by id.
