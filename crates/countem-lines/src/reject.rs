@@ -23,7 +23,7 @@ pub enum Reject {
     Time(usize),
     /// The field of this index is not a whole number.
     Amount(usize),
-    /// The line is longer than [`MAX_LINE`](super::lines::MAX_LINE).
+    /// The line is longer than the door takes.
     TooLong,
 }
 
