@@ -61,6 +61,7 @@ pub(super) struct Combined {
     /// The field of the format for each wanted field.
     plan: Vec<usize>,
     needs_request: bool,
+    needs_agent: bool,
 }
 
 impl Combined {
@@ -75,10 +76,15 @@ impl Combined {
             plan.push(field.ok_or_else(|| DefinitionError::unknown_field(name, flavor.fields))?);
         }
         let needs = |fields: &[usize]| plan.iter().any(|field| fields.contains(field));
-        Ok(Self { flavor, needs_request: needs(&[METHOD, TARGET, PATH, QUERY, PROTOCOL]), plan })
+        Ok(Self {
+            flavor,
+            needs_request: needs(&[METHOD, TARGET, PATH, QUERY, PROTOCOL]),
+            needs_agent: needs(&[AGENT]),
+            plan,
+        })
     }
 
-    /// Finds the wanted fields; the whole shape of the line is checked, whatever is wanted.
+    /// Finds the wanted fields; the shape of the line is checked up to the referer, whatever is wanted.
     ///
     /// # Errors
     /// The line has another shape.
@@ -94,9 +100,10 @@ impl Combined {
 
     #[inline]
     fn find(&self, line: &[u8], fields: &mut Found) -> Option<()> {
-        let time = find_time(line, memchr(b' ', line)?)?;
+        let first_space = memchr(b' ', line)?;
+        let time = find_time(line, first_space)?;
         fields[TIME] = Span::new(time, time + TIME_LEN);
-        let head = head::find(&line[..time - 2])?;
+        let head = head::find(&line[..time - 2], first_space)?;
         (fields[VHOST], fields[HOST], fields[IDENT], fields[USER]) =
             (head.vhost, head.host, head.ident, head.user);
 
@@ -119,33 +126,33 @@ impl Combined {
             return None;
         }
         fields[BYTES] = Span::new(bytes, bytes_end);
-        if self.flavor.quoted_tail { find_tail(line, bytes_end, fields) } else { Some(()) }
+        if self.flavor.quoted_tail { self.find_tail(line, bytes_end, fields) } else { Some(()) }
     }
-}
 
-/// Finds ` "referer" "agent"`, each of which may be an unquoted `-`; further fields that a server adds are ignored.
-#[inline]
-fn find_tail(line: &[u8], from: usize, fields: &mut Found) -> Option<()> {
-    let (referer, after) = match line.get(from..)? {
-        [b' ', b'-', b' ', ..] | [b' ', b'-'] => (Span::new(from + 1, from + 2), from + 2),
-        [b' ', b'"', ..] => {
-            let referer = from + 2;
-            let mut end = find_quote(line, referer);
-            while end < line.len() && !is_before_agent(&line[end + 1..]) {
-                end = find_quote(line, end + 1);
+    /// Finds ` "referer" "agent"`, each of which may be an unquoted `-`; further fields that a server adds are ignored.
+    #[inline]
+    fn find_tail(&self, line: &[u8], from: usize, fields: &mut Found) -> Option<()> {
+        let (referer, after) = match line.get(from..)? {
+            [b' ', b'-', b' ', ..] | [b' ', b'-'] => (Span::new(from + 1, from + 2), from + 2),
+            [b' ', b'"', ..] => {
+                let referer = from + 2;
+                let mut end = find_quote(line, referer);
+                while end < line.len() && !is_before_agent(&line[end + 1..]) {
+                    end = find_quote(line, end + 1);
+                }
+                (Span::new(referer, end), end + 1)
             }
-            (Span::new(referer, end), end + 1)
+            _ => return None,
+        };
+        fields[REFERER] = referer;
+        let agent = after + 2;
+        if line.get(after..).is_some_and(|rest| matches!(rest, [b' ', b'-'] | [b' ', b'-', b' ', ..])) {
+            fields[AGENT] = Span::new(after + 1, after + 2);
+        } else if self.needs_agent && agent <= line.len() {
+            fields[AGENT] = Span::new(agent, find_agent_end(line, agent)?);
         }
-        _ => return None,
-    };
-    fields[REFERER] = referer;
-    let agent = after + 2;
-    if line.get(after..).is_some_and(|rest| matches!(rest, [b' ', b'-'] | [b' ', b'-', b' ', ..])) {
-        fields[AGENT] = Span::new(after + 1, after + 2);
-    } else if agent <= line.len() {
-        fields[AGENT] = Span::new(agent, find_agent_end(line, agent)?);
+        Some(())
     }
-    Some(())
 }
 
 /// Tells whether an agent follows, or as much of one as the line has left.

@@ -24,13 +24,14 @@ pub(super) struct Head {
     pub(super) user: Span,
 }
 
-/// Finds the names in `head`, the bytes before ` [`, which begin the line; `None` where the host would be a guess.
+/// Finds the names in `head`, the bytes before ` [`, whose first space is known; `None` where the host would be a guess.
 #[inline]
-pub(super) fn find(head: &[u8]) -> Option<Head> {
-    let host = memchr(b' ', head).filter(|&end| end > 0)?;
-    let ident = host + 1 + memchr(b' ', &head[host + 1..])?;
-    let user = ident + 1;
-    if head[host + 1..ident] == *b"-" && head[0] != b'"' && memchr(b' ', &head[user..]).is_none() {
+pub(super) fn find(head: &[u8], host: usize) -> Option<Head> {
+    let (ident, user) = (host + 2, host + 3);
+    let names = head.get(host..).filter(|_| host > 0)?;
+    // Most users are a dash.
+    let is_usual = names == b" - -" || names.starts_with(b" - ") && memchr(b' ', &head[user..]).is_none();
+    if is_usual && user < head.len() && head[0] != b'"' {
         if is_broken_address(&head[..host]) {
             return None;
         }
@@ -157,20 +158,20 @@ fn is_address(text: &[u8]) -> bool {
     unscoped.parse::<IpAddr>().is_ok() || text.parse::<SocketAddr>().is_ok()
 }
 
-/// Tells whether `text` is digits and dots without being an address, such as two addresses without a newline between them.
+/// Tells whether `text` is digits and dots without being an address: a part of one before another, without a newline between them.
+/// Such a text has further dots, or a first number that is too large.
 #[inline]
 fn is_broken_address(text: &[u8]) -> bool {
-    let (mut parts, mut part) = (1, 0_u32);
-    let mut is_broken = false;
+    let (mut first, mut dots) = (0_u32, 0);
     for byte in text {
         match byte {
-            b'0'..=b'9' => part = part.saturating_mul(10) + u32::from(byte - b'0'),
-            b'.' => (parts, part) = (parts + 1, 0),
+            b'.' => dots += 1,
+            b'0'..=b'9' if dots == 0 => first = first.saturating_mul(10) + u32::from(byte - b'0'),
+            b'0'..=b'9' => {}
             _ => return false,
         }
-        is_broken |= part > 255;
     }
-    is_broken || parts != 4
+    dots != 3 || first > 255
 }
 
 #[cfg(test)]
@@ -179,7 +180,8 @@ mod tests {
 
     /// Returns vhost, host, ident and user, separated by bars.
     fn read(head: &str) -> Option<String> {
-        let Head { vhost, host, ident, user } = find(head.as_bytes())?;
+        let first_space = memchr(b' ', head.as_bytes())?;
+        let Head { vhost, host, ident, user } = find(head.as_bytes(), first_space)?;
         let text = |span: Span| span.of(head.as_bytes()).map_or("", |text| str::from_utf8(text).unwrap());
         Some([vhost, host, ident, user].map(text).join("|"))
     }
