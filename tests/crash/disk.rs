@@ -240,7 +240,9 @@ fn dropped_increments_never_come_back() {
     disk.fill();
     accepted += count_names(&collector, 3_000, 3_000);
     let report = collector.blocking().shutdown();
-    assert!(report.is_balanced() && report.dropped > 0 && report.journaled >= 3_000, "{report:?}");
+    assert!(report.is_balanced() && report.journaled >= 3_000, "{report:?}");
+    // In doubt, if the store was asked just before the deadline.
+    assert!(report.dropped + report.in_doubt > 0, "{report:?}");
     assert_eq!((report.accepted, report.applied), (accepted, 0), "{report:?}");
     drop(away);
     fs::remove_file(disk.ballast()).unwrap();
