@@ -80,7 +80,9 @@ fn counter_that_overflows_in_file_is_quarantined_alone() {
     }
     collector.increment("c", "new", -5);
     let expected = counters(&[("full", i64::MAX), ("new", -5), ("other", 31)]);
-    assert_eq!(collector.blocking().get_counters("c", None).unwrap(), expected);
+    // The sum is no counter before the store has quarantined what does not fit.
+    let pending = collector.blocking().get_counters("c", None).unwrap();
+    assert!(pending.get("full").is_err() && pending.get("other") == Ok(Some(31)), "{pending:?}");
     collector.blocking().flush().unwrap();
     assert_eq!(file.counters("c"), expected);
     let stats = collector.stats();

@@ -129,20 +129,19 @@ async fn every_command_reports_a_refusal_in_one_line() -> Result<()> {
 const REFUSED: i32 = 1;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn ingesting_once_is_refused_before_anything_is_counted() -> Result<()> {
+async fn ingesting_once_counts_a_file_once() -> Result<()> {
     if !require_server() {
         return Ok(());
     }
     let (_server, database) = Database::shared().await?;
     let line = CommandLine::new(database.uri());
     line.write("access.log", LOG);
-    let refused = line.run(&[&INGEST[..], &["--once"]].concat()).expect(2);
-    println!("{}", refused.err);
-    assert_eq!(refused.err.lines().count(), 1, "{refused:#?}");
-    assert!(refused.err.contains("MongoDB"), "{refused:#?}");
-    assert_eq!(database.collections().await?, [""; 0]);
+    for _ in 0..2 {
+        line.run(&[&INGEST[..], &["--once"]].concat()).expect(0);
+        assert_eq!(database.counters("web").await?["GET 200"], 2);
+    }
     // Without the flag, the same file is counted as often as it is given.
-    for times in 1..=2 {
+    for times in 2..=3 {
         line.run(&INGEST).expect(0);
         assert_eq!(database.counters("web").await?["GET 200"], 2 * times);
     }

@@ -143,6 +143,9 @@ impl Transaction<'_> {
         self.state.node = rand::random();
         // Raised, so that batches frozen before are still recognised as older.
         self.state.epoch += 1;
+        // What is recorded from now on has numbers of the new identity.
+        let pending = &self.state.pending;
+        self.state.numbers.0.retain(|lane, _| pending.contains_key(lane));
         self.state.writer()
     }
 
