@@ -138,6 +138,10 @@ impl Combined {
                 let referer = from + 2;
                 let mut end = find_quote(line, referer);
                 while end < line.len() && !is_before_agent(&line[end + 1..]) {
+                    if status_len(&line[end..]).is_some() {
+                        // The request may end here as well.
+                        return None;
+                    }
                     end = find_quote(line, end + 1);
                 }
                 (Span::new(referer, end), end + 1)
@@ -161,20 +165,19 @@ fn is_before_agent(rest: &[u8]) -> bool {
 }
 
 /// Returns the end of the agent: the quote behind which the line has ended, or has well-formed fields. Some servers do not
-/// escape quotes inside it. An agent without any quote behind it was cut off by the end of the line.
+/// escape quotes inside it; then there must be one such place only. An agent without any quote behind it was cut off by the
+/// end of the line.
 #[inline]
 fn find_agent_end(line: &[u8], from: usize) -> Option<usize> {
-    let mut end = find_quote(line, from);
-    if end == line.len() {
-        return Some(end);
+    let first = find_quote(line, from);
+    let is_end = |end: &usize| are_fields(&line[end + 1..]);
+    if first == line.len() || is_end(&first) {
+        return Some(first);
     }
-    while end < line.len() {
-        if are_fields(&line[end + 1..]) {
-            return Some(end);
-        }
-        end = find_quote(line, end + 1);
-    }
-    None
+    let next = |end: &usize| Some(find_quote(line, end + 1)).filter(|end| *end < line.len());
+    let mut ends = std::iter::successors(next(&first), next).take(MAX_INNER_QUOTES).filter(is_end);
+    let end = ends.next()?;
+    ends.next().is_none().then_some(end)
 }
 
 /// Tells whether `rest` is a sequence of fields, each after a space: words without quotes, or texts in quotes.
@@ -197,6 +200,9 @@ fn are_fields(mut rest: &[u8]) -> bool {
     true
 }
 
+/// Quotes inside an agent up to which its end is looked for.
+const MAX_INNER_QUOTES: usize = 32;
+
 /// Length of `17/May/2015:10:05:03 +0000`.
 const TIME_LEN: usize = 26;
 
@@ -218,14 +224,22 @@ fn find_time(line: &[u8], from: usize) -> Option<usize> {
 #[inline]
 fn find_request_end(line: &[u8], from: usize) -> Option<(usize, usize)> {
     let mut end = find_quote(line, from);
-    loop {
-        match line.get(end..end + 6)? {
-            [b'"', b' ', a, b, c, b' '] if [a, b, c].iter().all(|d| d.is_ascii_digit()) => {
-                return Some((end, end + 5));
-            }
-            [b'"', b' ', b'-', b' ', ..] => return Some((end, end + 3)),
-            _ => end = find_quote(line, end + 1),
+    while end < line.len() {
+        if let Some(len) = status_len(&line[end..]) {
+            return Some((end, end + 2 + len));
         }
+        end = find_quote(line, end + 1);
+    }
+    None
+}
+
+/// Returns the length of the status behind the quote that `text` begins with, `None` where there is none.
+#[inline]
+fn status_len(text: &[u8]) -> Option<usize> {
+    match text {
+        [b'"', b' ', a, b, c, b' ', ..] if [a, b, c].iter().all(|d| d.is_ascii_digit()) => Some(3),
+        [b'"', b' ', b'-', b' ', ..] => Some(1),
+        _ => None,
     }
 }
 
@@ -396,6 +410,16 @@ mod tests {
             assert_eq!(field(&line(tail), "agent").as_deref(), Some(agent), "{tail}");
         }
         assert_eq!(read(&COMBINED, &line(r#""-" "A"garbage"#)), None);
+    }
+
+    #[test]
+    fn quotes_with_two_meanings_are_refused() {
+        for tail in [r#""GET /a" 200 5 "x" HTTP/1.1" 404 7 "-" "A""#, r#""GET /" 200 1 "-" "A"x" "y""#] {
+            let tail = tail.replacen("\"GET", "h - - [17/May/2015:10:05:03 +0000] \"GET", 1);
+            assert_eq!(read(&COMBINED, &tail), None, "{tail}");
+        }
+        let line = line(r#"GET /a" 200 5 "b"#);
+        assert_eq!(read(&COMBINED, &line), None, "{line}");
     }
 
     #[test]
