@@ -10,6 +10,8 @@ use jiff::Timestamp;
 pub(crate) struct BucketCache {
     schedule: Schedule,
     entries: [Entry; 4],
+    /// Index of the entry of the current moment.
+    current: usize,
     /// Index of the entry to replace next.
     oldest: usize,
 }
@@ -26,7 +28,7 @@ impl BucketCache {
     /// Returns an empty cache for `schedule`.
     pub(crate) fn new(schedule: Schedule) -> Self {
         let empty = Entry { from: 0, until: 0, bucket: Bucket::ALL };
-        Self { schedule, entries: [empty; 4], oldest: 0 }
+        Self { schedule, entries: [empty; 4], current: 0, oldest: 0 }
     }
 
     /// Returns the schedule.
@@ -34,29 +36,41 @@ impl BucketCache {
         &self.schedule
     }
 
-    /// Returns the bucket in which `second` is counted, `None` outside the years 0001 to 9999.
+    /// Returns the bucket of the moment to which the cache was moved.
     #[inline]
-    pub(crate) fn bucket_at(&mut self, second: i64) -> Option<Bucket> {
-        let entry = self.entries.iter().find(|entry| entry.from <= second && second < entry.until);
-        match entry {
-            Some(entry) => Some(entry.bucket),
-            None => self.learn(second),
-        }
+    pub(crate) fn bucket(&self) -> Bucket {
+        self.entries[self.current].bucket
     }
 
+    /// Moves to the bucket in which `second` is counted; `None` outside the years 0001 to 9999.
+    #[inline]
+    pub(crate) fn move_to(&mut self, second: i64) -> Option<()> {
+        let holds = |entry: &Entry| entry.from <= second && second < entry.until;
+        if !holds(&self.entries[self.current]) {
+            self.current = match self.entries.iter().position(holds) {
+                Some(known) => known,
+                None => self.learn(second)?,
+            };
+        }
+        Some(())
+    }
+
+    /// Returns the index of the entry for a further moment.
     #[cold]
-    fn learn(&mut self, second: i64) -> Option<Bucket> {
+    fn learn(&mut self, second: i64) -> Option<usize> {
         let moment = Timestamp::from_second(second).ok()?;
         let bucket = self.schedule.bucket_at(moment).ok()?;
         let until = self.schedule.next_change(moment).as_second();
-        match self.entries.iter_mut().find(|entry| entry.bucket == bucket && entry.until == until) {
-            Some(entry) => entry.from = entry.from.min(second),
-            None => {
-                self.entries[self.oldest] = Entry { from: second, until, bucket };
-                self.oldest = (self.oldest + 1) % self.entries.len();
-            }
+        let known = self.entries.iter().position(|entry| entry.bucket == bucket && entry.until == until);
+        if let Some(known) = known {
+            let entry = &mut self.entries[known];
+            entry.from = entry.from.min(second);
+            return Some(known);
         }
-        Some(bucket)
+        let index = self.oldest;
+        self.entries[index] = Entry { from: second, until, bucket };
+        self.oldest = (index + 1) % self.entries.len();
+        Some(index)
     }
 }
 
@@ -78,7 +92,8 @@ mod tests {
             let mut buckets = BucketCache::new(schedule.clone());
             for step in steps {
                 let moment = Timestamp::from_second(start + step).unwrap();
-                prop_assert_eq!(buckets.bucket_at(start + step), schedule.bucket_at(moment).ok());
+                prop_assert_eq!(buckets.move_to(start + step), Some(()));
+                prop_assert_eq!(buckets.bucket(), schedule.bucket_at(moment).unwrap());
             }
         }
     }
@@ -86,8 +101,8 @@ mod tests {
     #[test]
     fn moment_outside_the_years_has_no_bucket() {
         let mut buckets = BucketCache::new(Schedule::new(&[Period::Day], TimeZone::UTC).unwrap());
-        assert_eq!(buckets.bucket_at(i64::MAX), None);
-        assert_eq!(buckets.bucket_at(-80_000_000_000), None);
-        assert!(buckets.bucket_at(0).is_some());
+        assert_eq!(buckets.move_to(i64::MAX), None);
+        assert_eq!(buckets.move_to(-80_000_000_000), None);
+        assert!(buckets.move_to(0).is_some());
     }
 }

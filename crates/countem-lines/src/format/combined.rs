@@ -60,7 +60,8 @@ pub(super) struct Combined {
     flavor: &'static Flavor,
     /// The field of the format for each wanted field.
     plan: Vec<usize>,
-    needs_request: bool,
+    needs_method: bool,
+    needs_target: bool,
     needs_agent: bool,
 }
 
@@ -78,7 +79,8 @@ impl Combined {
         let needs = |fields: &[usize]| plan.iter().any(|field| fields.contains(field));
         Ok(Self {
             flavor,
-            needs_request: needs(&[METHOD, TARGET, PATH, QUERY, PROTOCOL]),
+            needs_method: needs(&[METHOD]),
+            needs_target: needs(&[TARGET, PATH, QUERY, PROTOCOL]),
             needs_agent: needs(&[AGENT]),
             plan,
         })
@@ -103,19 +105,22 @@ impl Combined {
         let first_space = memchr(b' ', line)?;
         let time = find_time(line, first_space)?;
         fields[TIME] = Span::new(time, time + TIME_LEN);
-        let head = head::find(&line[..time - 2], first_space)?;
+        let head = head::find(line, time - 2, first_space)?;
         (fields[VHOST], fields[HOST], fields[IDENT], fields[USER]) =
             (head.vhost, head.host, head.ident, head.user);
 
         let request = time + TIME_LEN + 3;
-        if find_time(line, request).is_some() {
+        // Few lines have another bracket.
+        if memchr(b'[', line.get(request..)?).is_some() && find_time(line, request).is_some() {
             // A lost newline has joined two records, and it is not known where the first one ends.
             return None;
         }
         let (request_end, status_end) = find_request_end(line, request)?;
         fields[REQUEST] = Span::new(request, request_end);
-        if self.needs_request {
+        if self.needs_target {
             split_request(&line[..request_end], request, fields);
+        } else if self.needs_method {
+            fields[METHOD] = Span::new(request, find_method_end(line, request, request_end));
         }
         fields[STATUS] = Span::new(request_end + 2, status_end);
 
@@ -206,17 +211,30 @@ const MAX_INNER_QUOTES: usize = 32;
 /// Length of `17/May/2015:10:05:03 +0000`.
 const TIME_LEN: usize = 26;
 
-/// Returns the start of the time's text: after a bracket that follows a space, with `] "` after it.
+/// Returns the start of the time's text.
 #[inline]
 fn find_time(line: &[u8], from: usize) -> Option<usize> {
+    // Behind ` - - [` in most lines.
+    let usual = from + 6;
+    if is_time(line, usual) {
+        return Some(usual);
+    }
     let mut at = from;
     loop {
         at += memchr(b'[', line.get(at..)?)? + 1;
-        let text = line.get(at..at + TIME_LEN + 3)?;
-        if line[at - 2] == b' ' && text.ends_with(b"] \"") && text[2] == b'/' && text[11] == b':' {
+        if is_time(line, at) {
             return Some(at);
         }
     }
+}
+
+/// Tells whether a time begins at `at`, after a bracket that follows a space, with `] "` after it.
+#[inline]
+fn is_time(line: &[u8], at: usize) -> bool {
+    let text = at.checked_sub(2).and_then(|start| line.get(start..at + TIME_LEN + 3));
+    text.is_some_and(|text| {
+        text.starts_with(b" [") && text[4] == b'/' && text[13] == b':' && text.ends_with(b"] \"")
+    })
 }
 
 /// Returns the end of the request and of the status behind it. Only a quote that is followed by a status ends the
@@ -263,17 +281,22 @@ fn is_size(text: &[u8]) -> bool {
     text == b"-" || !text.is_empty() && text.iter().all(u8::is_ascii_digit)
 }
 
+/// Returns the end of the method: the first space in the request, or its end.
+#[inline]
+fn find_method_end(line: &[u8], request: usize, request_end: usize) -> usize {
+    line[request..request_end].iter().position(|&byte| byte == b' ').map_or(request_end, |at| request + at)
+}
+
 /// Splits `METHOD TARGET PROTOCOL`. A request without these parts is all method.
 #[inline]
 fn split_request(line: &[u8], request: usize, fields: &mut Found) {
     let text = &line[request..];
-    let method_end = memchr(b' ', text).unwrap_or(text.len());
+    let method_end = find_method_end(line, request, line.len()) - request;
     fields[METHOD] = Span::new(request, request + method_end);
 
     // The target may contain spaces; the protocol may be absent.
     let target = (method_end + 1).min(text.len());
-    let protocol = memrchr(b' ', &text[target..]).map(|at| target + at + 1);
-    let protocol = protocol.filter(|&at| text[at..].starts_with(b"HTTP/"));
+    let protocol = last_word(text, target).filter(|&at| text[at..].starts_with(b"HTTP/"));
     let target_end = protocol.map_or(text.len(), |at| at - 1);
     fields[PROTOCOL] = protocol.map_or(Span::MISSING, |at| Span::new(request + at, line.len()));
     if target == target_end {
@@ -284,6 +307,17 @@ fn split_request(line: &[u8], request: usize, fields: &mut Found) {
     fields[PATH] = Span::new(request + target, request + query.unwrap_or(target_end));
     if let Some(query) = query {
         fields[QUERY] = Span::new(request + query + 1, request + target_end);
+    }
+}
+
+/// Returns the start of the last word of `text`, if a space from `from` on precedes it.
+#[inline]
+fn last_word(text: &[u8], from: usize) -> Option<usize> {
+    // Nearly always `HTTP/1.1`, which is found faster than by a search.
+    let usual = text.len().checked_sub(8).filter(|&at| at > from && text[at - 1] == b' ');
+    match usual {
+        Some(at) if !text[at..].contains(&b' ') => Some(at),
+        _ => memrchr(b' ', &text[from..]).map(|at| from + at + 1),
     }
 }
 

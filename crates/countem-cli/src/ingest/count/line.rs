@@ -178,7 +178,7 @@ impl LineCounter {
         let Some(weight) = self.weight.checked_add(weight) else { return Ok(Outcome::Full) };
         for cache in &mut self.caches {
             // Before the first fold: a line without a bucket counts for no template.
-            cache.bucket_at(second).ok_or(no_time)?;
+            cache.move_to(second).ok_or(no_time)?;
         }
 
         let mut templates = 0;
@@ -188,7 +188,7 @@ impl LineCounter {
                 self.lacking.push((index, field));
                 continue;
             }
-            let bucket = self.caches[self.cache_of[index]].bucket_at(second).ok_or(no_time)?;
+            let bucket = self.caches[self.cache_of[index]].bucket();
             let mut fold = |metric: &str| self.table.fold(template.collection().as_str(), metric, bucket, n);
             // The table checks a name when it is new; a known one costs nothing.
             match str::from_utf8(&self.metric).map(&mut fold) {
