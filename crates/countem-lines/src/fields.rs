@@ -24,6 +24,11 @@ impl Span {
         Self { start: bound(start), end: bound(end) }
     }
 
+    /// Tells whether the field is there and has no bytes.
+    pub(crate) fn is_empty(self) -> bool {
+        self.start == self.end && self != Self::MISSING
+    }
+
     /// Returns the text of the field, `None` where it is missing.
     #[inline]
     pub fn of(self, text: &[u8]) -> Option<&[u8]> {

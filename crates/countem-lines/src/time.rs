@@ -16,7 +16,7 @@ use crate::{DefinitionError, number::Decimal};
 pub enum TimeFormat {
     /// `17/May/2015:10:05:03 +0000`
     Clf,
-    /// Any text that is clearly a time, `20150517`, `20150517100503`, or a number of seconds, milliseconds, microseconds or
+    /// Any text that is clearly a time, `20150517`, `201505171005`, `20150517100503`, or a number of seconds, milliseconds, microseconds or
     /// nanoseconds since 1970, told apart by magnitude: from 1e8, 1e11, 1e14 and 1e17.
     Auto,
     /// RFC 3339 or ISO 8601; without an offset in the zone of the lines.
@@ -158,12 +158,18 @@ fn strptime(pattern: &str, text: &str) -> Option<Written> {
     Some(Written::WithoutYear(parsed.to_date().ok()?.to_datetime(time)))
 }
 
-/// Reads a date, or a date and a time, in digits alone. As numbers they would be seconds before 1973, or milliseconds after
-/// 2286, which are unlikely in a log.
+/// Reads a date, or a date and a time, in digits alone. As numbers they would be seconds before 1973, milliseconds of 1976 or
+/// after 2286, or microseconds after 2570, which are unlikely in a log.
 fn compact(text: &str) -> Option<DateTime> {
-    let parsed = match text.len() {
-        8 => strtime::parse("%Y%m%d", text).ok()?,
-        14 => strtime::parse("%Y%m%d%H%M%S", text).ok()?,
+    let (whole, fraction) = text.split_once('.').unwrap_or((text, "0"));
+    if fraction.is_empty() || !whole.bytes().chain(fraction.bytes()).all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    let parsed = match (whole.len(), whole == text) {
+        (8, true) => strtime::parse("%Y%m%d", text).ok()?,
+        (12, true) => strtime::parse("%Y%m%d%H%M", text).ok()?,
+        // With milliseconds behind it, or a fraction.
+        (17, true) | (14, _) => strtime::parse("%Y%m%d%H%M%S", &whole[..14]).ok()?,
         _ => return None,
     };
     let date = parsed.to_date().ok()?;
@@ -210,6 +216,9 @@ mod tests {
             ("auto", "1431857103", "2015-05-17T10:05:03Z"),
             ("auto", "20150517", "2015-05-16T22:00:00Z"),
             ("auto", "20150517100503", "2015-05-17T08:05:03Z"),
+            ("auto", "201505171005", "2015-05-17T08:05:00Z"),
+            ("auto", "20150517100503.123", "2015-05-17T08:05:03Z"),
+            ("auto", "20150517100503123", "2015-05-17T08:05:03Z"),
             ("auto", "1431857103999999", "2015-05-17T10:05:03Z"),
             ("unix", "20151301", "1970-08-22T05:35:01Z"),
             ("unix", "1.431857103e9", "2015-05-17T10:05:03Z"),

@@ -11,6 +11,8 @@ pub(super) struct Columns {
     /// The column for each wanted field, counted from zero. Empty until the names are known.
     columns: Vec<usize>,
     names: Names,
+    /// Number of columns that have names, unlimited where they have numbers only.
+    named: usize,
     /// The unquoted columns of the current line.
     text: Vec<u8>,
     /// A quoted column of an earlier line is still open.
@@ -72,7 +74,7 @@ impl Columns {
     }
 
     fn new(layout: Layout, names: Names) -> Self {
-        Self { layout, columns: Vec::new(), names, text: Vec::new(), is_open: false }
+        Self { layout, columns: Vec::new(), names, named: usize::MAX, text: Vec::new(), is_open: false }
     }
 
     /// Tells whether the first line of every file names the columns.
@@ -96,14 +98,14 @@ impl Columns {
         let titles: Vec<_> =
             spans.iter().filter_map(|span| span.of(text)).map(String::from_utf8_lossy).collect();
         let titles: Vec<&str> = titles.iter().map(|title| title.trim()).collect();
-        self.columns = find(&titles, wanted)?;
+        (self.columns, self.named) = (find(&titles, wanted)?, titles.len());
         Ok(())
     }
 
     /// Finds the wanted columns and returns the bytes in which `spans` lie. Columns that a line lacks are missing.
     ///
     /// # Errors
-    /// The line is a directive, its columns have no names yet, or a quoted column does not end on it.
+    /// The line is a directive, its columns have no names yet, it has more of them, or a quoted column does not end on it.
     #[inline]
     pub(super) fn read<'a>(
         &'a mut self,
@@ -119,8 +121,10 @@ impl Columns {
         }
         spans.fill(Span::MISSING);
         // Borrowed apart from the rest.
-        let columns = std::mem::take(&mut self.columns);
+        let (columns, named) = (std::mem::take(&mut self.columns), self.named);
+        let mut has_more = false;
         let cut = self.cut(line, |column, found| {
+            has_more |= column >= named && !found.is_empty();
             for (span, wanted) in spans.iter_mut().zip(&columns) {
                 if *wanted == column {
                     *span = found;
@@ -130,6 +134,8 @@ impl Columns {
         let is_whole = cut.is_some();
         self.columns = columns;
         match (is_whole, self.layout) {
+            // A separator inside of a value moves those behind it.
+            (true, _) if has_more => Err(Reject::Shape("more columns than are named")),
             (false, _) => Err(Reject::Shape("a quoted column does not end on the line")),
             (true, Layout::Csv) => Ok(&self.text),
             (true, _) => Ok(line),
@@ -141,6 +147,7 @@ impl Columns {
             let names = String::from_utf8_lossy(names);
             let titles: Vec<_> = names.split_whitespace().collect();
             self.columns = find(&titles, wanted).unwrap_or_default();
+            self.named = titles.len();
         }
         Reject::Directive
     }
@@ -259,6 +266,9 @@ mod tests {
             let mut columns = Columns::with_header(layout);
             columns.read_header(header.as_bytes(), &wanted(&names)).unwrap();
             assert_eq!(read(&mut columns, &names, line).unwrap(), ["s", "p"]);
+            let separator = if layout == Layout::Csv { "," } else { "\t" };
+            assert!(read(&mut columns, &names, &format!("{line}{separator}")).is_ok());
+            assert!(read(&mut columns, &names, &format!("{line}{separator}x")).is_err());
             let error = columns.read_header(b"stat", &wanted(&names)).unwrap_err().to_string();
             assert!(error.contains("`{status}`") && error.contains("{stat}"), "{error}");
         }

@@ -11,7 +11,7 @@
 
 mod head;
 
-use memchr::{memchr, memchr2, memrchr};
+use memchr::{memchr, memchr_iter, memchr2, memrchr};
 
 use crate::{DefinitionError, Reject, Span, Wanted};
 
@@ -117,6 +117,9 @@ impl Combined {
         }
         let (request_end, status_end) = find_request_end(line, request)?;
         fields[REQUEST] = Span::new(request, request_end);
+        if !has_protocol(&line[request..request_end]) && ends_another_request(&line[request_end..]) {
+            return None;
+        }
         if self.needs_target {
             split_request(&line[..request_end], request, fields);
         } else if self.needs_method {
@@ -249,6 +252,21 @@ fn find_request_end(line: &[u8], from: usize) -> Option<(usize, usize)> {
         end = find_quote(line, end + 1);
     }
     None
+}
+
+/// Tells whether a request ends with a protocol, as `HTTP/1.1` and `HTTP/2` are.
+#[inline]
+fn has_protocol(request: &[u8]) -> bool {
+    let is_at =
+        |len: usize| request.len().checked_sub(len).is_some_and(|at| request[at..].starts_with(b" HTTP/"));
+    is_at(9) || is_at(7)
+}
+
+/// Tells whether ` HTTP/1.1" 200 ` comes in `rest`: then a request without a protocol may have quotes inside.
+#[cold]
+fn ends_another_request(rest: &[u8]) -> bool {
+    let mut quotes = memchr_iter(b'"', rest).skip(1);
+    quotes.any(|end| has_protocol(&rest[..end]) && status_len(&rest[end..]).is_some())
 }
 
 /// Returns the length of the status behind the quote that `text` begins with, `None` where there is none.
@@ -451,6 +469,9 @@ mod tests {
         for tail in [r#""GET /a" 200 5 "x" HTTP/1.1" 404 7 "-" "A""#, r#""GET /" 200 1 "-" "A"x" "y""#] {
             let tail = tail.replacen("\"GET", "h - - [17/May/2015:10:05:03 +0000] \"GET", 1);
             assert_eq!(read(&COMBINED, &tail), None, "{tail}");
+        }
+        for request in [r#"GET /a" 200 5 "-" "y HTTP/1.1"#, r#"GET /a" 200 5 "x" HTTP/2"#] {
+            assert_eq!(read(&COMBINED, &line(request)), None, "{request}");
         }
         let line = line(r#"GET /a" 200 5 "b"#);
         assert_eq!(read(&COMBINED, &line), None, "{line}");

@@ -72,6 +72,12 @@ impl Logfmt {
                     Some(b't') => self.text.push(b'\t'),
                     Some(b'r') => self.text.push(b'\r'),
                     Some(other @ (b'"' | b'\\')) => self.text.push(*other),
+                    Some(b'u') => {
+                        let (char, len) = escaped_char(&quoted[at..]).unwrap_or(('\\', 1));
+                        self.text.extend_from_slice(char.encode_utf8(&mut [0; 4]).as_bytes());
+                        self.text.extend_from_slice(if len == 1 { b"u" } else { b"" });
+                        bytes.by_ref().take(len.saturating_sub(2)).for_each(drop);
+                    }
                     Some(other) => self.text.extend_from_slice(&[b'\\', *other]),
                     None => break,
                 },
@@ -80,6 +86,20 @@ impl Logfmt {
         }
         Err(Reject::Cut)
     }
+}
+
+/// Returns the character of the escapes `\u00e4` or `\ud83e\udd80` at the beginning of `text`, and their length.
+fn escaped_char(text: &[u8]) -> Option<(char, usize)> {
+    let unit = |at: usize| -> Option<u16> {
+        let digits = text.get(at..at + 6)?.strip_prefix(b"\\u")?;
+        u16::from_str_radix(str::from_utf8(digits).ok()?, 16).ok()
+    };
+    let first = unit(0)?;
+    if let Some(char) = char::from_u32(first.into()) {
+        return Some((char, 6));
+    }
+    let char = char::decode_utf16([first, unit(6)?]).next()?.ok()?;
+    Some((char, 12))
 }
 
 #[cfg(test)]
@@ -100,6 +120,7 @@ mod tests {
     fn values_are_found_by_key() {
         for (line, expected) in [
             (r#"ts=1 level=info msg="it \"works\"" dur=1.5ms"#, ["info", "it \"works\"", "1.5ms"]),
+            (r#"level="\u00e4\ud83e\udd80b" msg="\u12" dur="\ud83e""#, ["ä🦀b", r"\u12", r"\ud83e"]),
             ("level=warn msg= flag", ["warn", "", "MISSING"]),
             ("dur level=x", ["x", "MISSING", ""]),
             (r#"  level="a\\b"  x=1 level="a\\b" "#, ["a\\b", "MISSING", "MISSING"]),

@@ -185,7 +185,14 @@ impl<'de> Visitor<'de> for Seed<'_, '_> {
     }
 
     fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<(), M::Error> {
+        let mut objects: Vec<&Node> = Vec::new();
         while let Some(node) = map.next_key_seed(Key(self.node))? {
+            if let Some(node) = node.filter(|node| !node.children.is_empty()) {
+                if objects.iter().any(|known| std::ptr::eq(*known, node)) {
+                    self.found.refusal = Some("an object with a wanted key is there twice");
+                }
+                objects.push(node);
+            }
             match node {
                 Some(node) => map.next_value_seed(Seed { node, found: &mut *self.found })?,
                 None => drop(map.next_value::<IgnoredAny>()?),
@@ -296,6 +303,7 @@ mod tests {
             (r#"{"k":NaN}"#, "NaN"),
             (r#"{"k":-Infinity}"#, "-Infinity"),
             (r#"{"k":"a\x22b"}"#, "a\"b"),
+            (r#"{"k":"\xC3\xA4\xe9"}"#, r"ä\xe9"),
             (r#"{"k":"a\ud83d"}"#, "a\u{fffd}"),
             (r#"{"k":"\ude00\ud83d\ude00"}"#, "\u{fffd}\u{1f600}"),
             ("{\"k\":\"a\tb\"}", "a\tb"),
@@ -315,6 +323,10 @@ mod tests {
             read(&["k"], r#"{"k":"x","k":"y"}"#),
             Err(Reject::Value("a wanted key is there twice, with different values"))
         );
+        for twice in ["null", r#"{"b":1}"#, r#"{"c":1}"#] {
+            let line = format!(r#"{{"a":{{"b":1}},"a":{twice}}}"#);
+            assert!(matches!(read(&["/a/b"], &line), Err(Reject::Value(_))), "{line}");
+        }
         assert_eq!(read(&["k"], r#"{"k":"x"}{"k":"y"}"#), Err(Reject::Joined(9)));
         assert_eq!(read(&["k"], r#"{"k":"x"} {"k":NaN}"#), Err(Reject::Joined(9)));
         assert_eq!(read(&["k"], r#"{"k":"x"#), Err(Reject::Cut));

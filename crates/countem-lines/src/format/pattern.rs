@@ -48,8 +48,7 @@ const APACHE_OTHERS: [(&str, &str); 8] = [
 ];
 
 /// The parts of a request. A request that is none, such as a TLS handshake, is all method.
-const REQUEST: &str = "(?<request>(?:(?<method>[A-Z]+) (?<target>(?<path>[^ \"?]*)(?:\\?(?<query>[^ \"]*))?) (?<protocol>HTTP/[^ \"]*))\
-                       |(?<raw>(?:[^\"\\\\]|\\\\.)*))";
+const REQUEST: &str = r#"(?<request>(?<method>(?:[^ "\\]|\\.)*)(?: (?<target>(?<path>(?:[^"\\?]|\\.)*?)(?:\?(?<query>(?:[^"\\]|\\.)*?))?))??(?: (?<protocol>HTTP/[^ "]*))?)"#;
 
 enum Token {
     Literal(String),
@@ -68,7 +67,8 @@ pub(super) fn pattern(text: &str) -> Result<String, DefinitionError> {
     if !tokens.iter().any(|token| matches!(token, Token::Field(_))) {
         return Err(refuse("it has no variable, such as `$status` of nginx or `%>s` of Apache"));
     }
-    let mut pattern = "^".to_owned();
+    // Values may hold bytes that are no UTF-8.
+    let mut pattern = "(?-u)^".to_owned();
     let mut seen = Vec::new();
     for (at, token) in tokens.iter().enumerate() {
         match token {
@@ -183,14 +183,17 @@ fn apache(text: &str) -> Result<Vec<Token>, String> {
 
 #[cfg(test)]
 mod tests {
-    use regex::Regex;
+    use regex::bytes::Regex;
 
     use super::*;
 
     fn fields(format: &str, line: &str, names: &[&str]) -> Vec<String> {
         let pattern = Regex::new(&pattern(format).unwrap()).unwrap();
-        let found = pattern.captures(line).unwrap_or_else(|| panic!("{pattern} does not match {line}"));
-        names.iter().map(|name| found.name(name).map_or("MISSING", |text| text.as_str()).to_owned()).collect()
+        let found =
+            pattern.captures(line.as_bytes()).unwrap_or_else(|| panic!("{pattern} does not match {line}"));
+        let text =
+            |name: &&str| found.name(name).map_or("MISSING", |text| str::from_utf8(text.as_bytes()).unwrap());
+        names.iter().map(|name| text(name).to_owned()).collect()
     }
 
     #[test]

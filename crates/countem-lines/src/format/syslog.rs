@@ -27,6 +27,8 @@ const FACILITIES: [&str; 24] = [
     "ntp", "audit", "alert", "clock", "local0", "local1", "local2", "local3", "local4", "local5", "local6",
     "local7",
 ];
+/// Words behind a time that are zones rather than hosts.
+const NO_HOSTS: [&[u8]; 6] = [b"UTC", b"GMT", b"Z", b"CET", b"CEST", b"EST"];
 /// Length of `Oct 11 22:14:15`.
 const BSD_TIME: usize = 15;
 
@@ -124,6 +126,8 @@ impl Cursor<'_> {
             }
         }
         self.structured_data()?;
+        // The standard marks texts in UTF-8 by it.
+        self.at += if self.rest().starts_with(b"\xef\xbb\xbf") { 3 } else { 0 };
         fields[MESSAGE] = Span::new(self.at, self.line.len());
         Some(())
     }
@@ -175,7 +179,13 @@ impl Cursor<'_> {
             (text.len() > 15 && text[..4].iter().all(u8::is_ascii_digit) && text[10] == b'T').then_some(())?;
             fields[TIME] = time;
         }
-        fields[HOST] = self.word()?;
+        let host = self.word()?;
+        let name = host.of(self.line)?;
+        if NO_HOSTS.contains(&name) || name.iter().any(|byte| b"<>".contains(byte)) {
+            // A zone of the time, or a lost newline has joined two records.
+            return None;
+        }
+        fields[HOST] = host;
         let tag_end = self.rest().iter().position(|byte| matches!(byte, b':' | b'[' | b' '))?;
         let tag = Span::new(self.at, self.at + tag_end);
         match self.rest().get(tag_end..)? {
@@ -221,6 +231,7 @@ mod tests {
                 r#"<165>1 2003-10-11T22:14:15.003Z host app 4711 ID47 [a@1 k="v]"][b@2] hi there"#,
                 "165|local4|notice|2003-10-11T22:14:15.003Z|host|app|4711|ID47|hi there",
             ),
+            ("<34>1 - - a - - - \u{feff}up", "34|auth|crit|∅|∅|a|∅|∅|up"),
             ("<34>1 - - - - - -", "34|auth|crit|∅|∅|∅|∅|∅|"),
             (
                 "<34>Oct 11 22:14:15 host su[12]: 'su root' failed",
@@ -244,6 +255,8 @@ mod tests {
             "<34>1 x",
             "<34>1 - - - - - [open",
             "Sep 28 01:34:02",
+            "Sep 28 01:34:02 UTC web1 sshd: x",
+            "Sep 28 01:34:02 web1.ex<34>Sep 28 01:34:02 web1 sshd: x",
             "Sep 28 01:34:02 h",
         ] {
             assert_eq!(read(line), None, "{line}");

@@ -23,6 +23,8 @@ pub(super) enum Written {
 const WITH_YEAR: [&str; 3] = ["%Y/%m/%d %H:%M:%S", "%Y-%m-%d-%H:%M:%S", "%Y-%m-%d_%H:%M:%S"];
 /// The same with the year at the end, as `ctime` writes it.
 const CTIME: [&str; 2] = ["%a %b %e %H:%M:%S %Y", "%b %e %H:%M:%S %Y"];
+/// Abbreviations of standard time that are also names of zones with summer time.
+const STANDARD: [&str; 4] = ["CET", "EET", "MET", "WET"];
 /// As the syslog of old writes it.
 const SYSLOG: &str = "%Y %b %e %H:%M:%S";
 /// A leap year, so that 29 February can be read.
@@ -74,17 +76,20 @@ fn with_zone_after_space(text: &str) -> Option<Written> {
     moment(text, name)
 }
 
-fn moment(text: &str, zone: &str) -> Option<Written> {
+fn moment(text: &str, zone_name: &str) -> Option<Written> {
     let civil: DateTime = match text.parse() {
         Ok(civil) => civil,
         Err(_) => WITH_YEAR.iter().find_map(|pattern| self::civil(pattern, text))?,
     };
-    let zone = match zone.as_bytes().first()? {
-        b'+' | b'-' => offset(zone)?,
-        _ if ["UTC", "GMT", "Z", "UT"].contains(&zone) => TimeZone::UTC,
-        _ => TimeZone::get(zone).ok().filter(|zone| !zone.is_unknown())?,
+    let zone = match zone_name.as_bytes().first()? {
+        b'+' | b'-' => offset(zone_name)?,
+        _ if ["UTC", "GMT", "Z", "UT"].contains(&zone_name) => TimeZone::UTC,
+        _ => TimeZone::get(zone_name).ok().filter(|zone| !zone.is_unknown())?,
     };
-    Some(Written::Moment(zone.to_ambiguous_zoned(civil).compatible().ok()?.timestamp()))
+    let zoned = zone.to_ambiguous_zoned(civil).compatible().ok()?;
+    // An abbreviation of winter in summer: it is not known which of both is wrong.
+    let is_winter = STANDARD.contains(&zone_name) && zone.to_offset_info(zoned.timestamp()).dst().is_dst();
+    (!is_winter).then(|| Written::Moment(zoned.timestamp()))
 }
 
 fn offset(text: &str) -> Option<TimeZone> {
@@ -150,6 +155,7 @@ mod tests {
             ("2022-09-27 23:34:02.5 +0000 UTC m=+0.1", "2022-09-27T23:34:02.5Z"),
             ("2022-09-28T01:34:02[Asia/Tokyo]", "2022-09-27T16:34:02Z"),
             ("2022-09-28 01:34:02 Europe/Berlin", "2022-09-27T23:34:02Z"),
+            ("2022-01-28 01:34:02 CET", "2022-01-28T00:34:02Z"),
             ("28/Sep/2022:01:34:02 +0200", "2022-09-27T23:34:02Z"),
             ("Wed, 28 Sep 2022 01:34:02 +0200", "2022-09-27T23:34:02Z"),
             ("2022-09-28 01:34:02", "civil 2022-09-28T01:34:02"),
@@ -177,6 +183,7 @@ mod tests {
             "Sep 31 01:34:02",
             "12:34:56",
             "2022-09-28 01:34:02 CEST",
+            "2022-09-28 01:34:02 CET",
         ] {
             assert_eq!(moment_of(text), "no time", "{text}");
         }

@@ -161,7 +161,9 @@ impl LineCounter {
                 } else {
                     self.time_text.clear();
                     for &index in &*fields {
-                        self.time_text.extend_from_slice(field(index)?);
+                        // A date alone is no time.
+                        let text = Some(field(index)?).filter(|text| !text.trim_ascii().is_empty());
+                        self.time_text.extend_from_slice(text.ok_or(Reject::Time(index))?);
                         self.time_text.push(b' ');
                     }
                     self.time_text.trim_ascii_end()

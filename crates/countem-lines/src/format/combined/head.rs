@@ -35,8 +35,8 @@ pub(super) fn find(line: &[u8], len: usize, host: usize) -> Option<Head> {
     let is_usual = has_no_user || names.starts_with(b" - ") && memchr(b' ', &head[user..]).is_none();
     if is_usual && user < head.len() && head[0] != b'"' {
         let is_address = has_no_user && host < 16 && begins_with_address(line);
-        if !is_address && is_broken_address(&head[..host]) {
-            return None;
+        if !is_address && is_odd_address(&head[..host]) {
+            return find_among_words(head);
         }
         return Some(Head {
             vhost: Span::MISSING,
@@ -65,7 +65,11 @@ fn find_among_words(head: &[u8]) -> Option<Head> {
         // The time of a record that was cut off.
         return None;
     }
-    let client = client(head, &words).filter(|&at| !is_broken_address(words[at].text(head)))?;
+    let client = client(head, &words).filter(|&at| !is_odd_address(words[at].text(head)))?;
+    if client > 0 && words[client - 1].is_listed {
+        // The client of the list is unknown.
+        return None;
+    }
     // The rest of a list of proxies.
     let mut ident = client;
     while words.get(ident)?.is_listed {
@@ -142,6 +146,11 @@ impl Word {
         if head[end - 1] == b'"' && end - start > 1 {
             end -= 1;
         }
+        let first = memchr(b',', &head[start..end]).map(|len| &head[start..start + len]);
+        if let Some(first) = first.filter(|first| is_address(first)) {
+            // A list without spaces.
+            end = start + first.len();
+        }
         Self { start, end, is_address: is_address(&head[start..end]), is_listed }
     }
 
@@ -161,31 +170,37 @@ fn is_address(text: &[u8]) -> bool {
     unscoped.parse::<IpAddr>().is_ok() || text.parse::<SocketAddr>().is_ok()
 }
 
-/// Tells quickly that the host of a line ` - - [` has three dots and a first number up to 255, like most hosts. No byte before the
-/// time is another dot. A fixed number of bytes and no branches make it a few instructions.
+/// Tells quickly that the host of a line ` - - [` has three dots, no colon and a first number up to 255, like most hosts. No byte
+/// before the time is another dot or colon. A fixed number of bytes and no branches make it a few instructions.
 #[inline]
 fn begins_with_address(line: &[u8]) -> bool {
     let Some(start) = line.first_chunk::<16>() else { return false };
     let dots: u8 = start.iter().map(|&byte| u8::from(byte == b'.')).sum();
+    let colons: u8 = start.iter().map(|&byte| u8::from(byte == b':')).sum();
     let [a, b, c, d, ..] = *start;
     let is_small = u32::from_be_bytes([0, a, b, c]) <= u32::from_be_bytes(*b"\x00255");
-    (dots == 3) & ((b == b'.') | (c == b'.') | (d == b'.') & is_small)
+    (dots == 3) & (colons == 0) & ((b == b'.') | (c == b'.') | (d == b'.') & is_small)
 }
 
-/// Tells whether `text` is digits and dots without being an address: a part of one before another, without a newline between them.
-/// Such a text has further dots, or a first number that is too large.
+/// Tells whether `text` looks like an address without being one: a part of one before another, without a newline between
+/// them, or a list. Such a text has further dots, a first number that is too large, colons or commas.
 #[inline]
-fn is_broken_address(text: &[u8]) -> bool {
-    let (mut first, mut dots) = (0_u32, 0);
+fn is_odd_address(text: &[u8]) -> bool {
+    let (mut first, mut dots, mut colons, mut is_name) = (0_u32, 0, 0, false);
     for byte in text {
         match byte {
             b'.' => dots += 1,
             b'0'..=b'9' if dots == 0 => first = first.saturating_mul(10) + u32::from(byte - b'0'),
             b'0'..=b'9' => {}
-            _ => return false,
+            b',' => return true,
+            _ => {
+                colons += usize::from(*byte == b':');
+                is_name = true;
+            }
         }
     }
-    dots != 3 || first > 255
+    // A name may have a port.
+    if is_name { colons > 1 && !is_address(text) } else { dots != 3 || first > 255 }
 }
 
 #[cfg(test)]
@@ -217,6 +232,10 @@ mod tests {
             ("\"192.0.2.1 - -", "|192.0.2.1|-|-"),
             ("203.0.113.7, 198.51.100.2 - -", "|203.0.113.7|-|-"),
             ("fe80::1%eth0 - jo doe", "|fe80::1%eth0|-|jo doe"),
+            ("203.0.113.7,198.51.100.2 - -", "|203.0.113.7|-|-"),
+            ("2001:db8::7,198.51.100.2, 192.0.2.1 - jo doe", "|2001:db8::7|-|jo doe"),
+            ("[2001:db8::7]:4711 - -", "|[2001:db8::7]:4711|-|-"),
+            ("client.example.net:4711 - -", "|client.example.net:4711|-|-"),
             ("192.0.2.1:4711 - jo doe", "|192.0.2.1:4711|-|jo doe"),
         ] {
             assert_eq!(read(head).as_deref(), Some(expected), "{head}");
@@ -234,6 +253,12 @@ mod tests {
             "example.org 192.0.2.10 -",
             "Feb  6 12:14:14 web1 nginx: client.example.net - -",
             "1192.0.2.1 - -",
+            "22001:db8::7 - -",
+            "192.0.2.::1 - -",
+            "2001:db8::1::2 - -",
+            "192.0.2001:db8::7 - -",
+            "unknown, 198.51.100.2 - -",
+            "unknown,198.51.100.2 - -",
             "192.0.2.1192.0.2.1 - -",
         ] {
             assert_eq!(read(head), None, "{head}");

@@ -5,7 +5,7 @@ const WORDS: [&[u8]; 4] = [b"NaN", b"Infinity", b"-Infinity", b"-NaN"];
 
 /// Returns `line` as the standard asks for, or `None` when nothing in it has a clear meaning beyond the standard.
 ///
-/// `NaN` and `Infinity` become texts. `\xNN` becomes the character that it means. A half of a surrogate pair becomes the
+/// `NaN` and `Infinity` become texts. `\xNN` becomes the byte that it means. A half of a surrogate pair becomes the
 /// replacement character. A control character is escaped. A byte that is no UTF-8 becomes the text `\xNN`.
 pub(super) fn repaired(line: &[u8]) -> Option<Vec<u8>> {
     let mut repair = Repair { rest: line, out: Vec::with_capacity(line.len() + 16), is_changed: false };
@@ -62,7 +62,10 @@ impl Repair<'_> {
                 }
                 [b'\\', b'x', high, low, ..] => {
                     let byte = hex(high)? << 4 | hex(low)?;
-                    self.replace(4, &format!("\\u{byte:04x}"));
+                    match byte < 0x80 {
+                        true => self.replace(4, &format!("\\u{byte:04x}")),
+                        false => self.escaped_bytes(),
+                    }
                 }
                 [b'\\', b'u', ..] => self.unicode_escape()?,
                 [b'\\', _, ..] => self.take(2),
@@ -75,6 +78,22 @@ impl Repair<'_> {
                 [] => return None,
             }
         }
+    }
+
+    /// Bytes beyond ASCII, each written as `\xNN`, which make characters of UTF-8.
+    fn escaped_bytes(&mut self) {
+        let pieces = self.rest.chunks_exact(4);
+        let byte = |piece: &[u8]| match *piece {
+            [b'\\', b'x', high, low] => Some(hex(high)? << 4 | hex(low)?).filter(|byte| *byte >= 0x80),
+            _ => None,
+        };
+        let bytes: Vec<u8> = pieces.map_while(byte).collect();
+        let mut text = String::new();
+        for chunk in bytes.utf8_chunks() {
+            text.push_str(chunk.valid());
+            text.extend(chunk.invalid().iter().map(|byte| format!("\\\\x{byte:02x}")));
+        }
+        self.replace(4 * bytes.len(), &text);
     }
 
     fn unicode_escape(&mut self) -> Option<()> {
