@@ -2,7 +2,8 @@
 
 use std::cmp::Ordering;
 
-/// Units of a number, told apart by its magnitude: each holds the years 1973 to 5138, so that no number has two meanings.
+/// Units of a number, told apart by its magnitude: each begins in the year 1973 and is taken up to 2286, so that no
+/// number has two meanings.
 const UNITS: [(i128, u32); 4] = [
     // Seconds, milliseconds, microseconds, nanoseconds: the first magnitude beyond, and the decimal digits of the unit.
     (100_000_000_000, 0),
@@ -13,6 +14,9 @@ const UNITS: [(i128, u32); 4] = [
 
 /// Smallest number that is taken for a time. A smaller one is rather a size or an id.
 const MIN: i128 = 100_000_000;
+
+/// First second that is beyond the times of logs, in the year 2286. A larger number is rather a date in digits, with a mistake.
+const MAX_SECOND: u64 = 10_000_000_000;
 
 /// Digits that an exact number may have. Further ones are below a nanosecond.
 const MAX_DIGITS: usize = 30;
@@ -103,7 +107,7 @@ impl Decimal {
         if size < MIN.unsigned_abs() {
             return None;
         }
-        i64::try_from(self.floor(*digits)?).ok()
+        i64::try_from(self.floor(*digits)?).ok().filter(|second| second.unsigned_abs() < MAX_SECOND)
     }
 
     /// Returns the number as a second since 1970; it counts units of `10^-digits` seconds.
@@ -151,7 +155,20 @@ mod tests {
     #[test]
     fn number_that_is_no_time_is_refused() {
         for text in [
-            "0", "42", "99999999", "1e99", "1e-99", "1e20", "", "-", ".", "1.2.3", "0x10", "1e", "NaN",
+            "20150230000000",
+            "0",
+            "42",
+            "99999999",
+            "1e99",
+            "1e-99",
+            "1e20",
+            "",
+            "-",
+            ".",
+            "1.2.3",
+            "0x10",
+            "1e",
+            "NaN",
             "1_000",
         ] {
             assert_eq!(second(text), None, "{text}");

@@ -185,13 +185,19 @@ impl Cursor<'_> {
             // A zone of the time, or a lost newline has joined two records.
             return None;
         }
-        fields[HOST] = host;
+        if name.ends_with(b":") {
+            // Local programs leave out the host: this is the tag.
+            self.at -= name.len() + 1;
+        } else {
+            fields[HOST] = host;
+        }
         let tag_end = self.rest().iter().position(|byte| matches!(byte, b':' | b'[' | b' '))?;
         let tag = Span::new(self.at, self.at + tag_end);
         match self.rest().get(tag_end..)? {
             [b':', ..] => self.at += tag_end + 1,
             [b'[', after @ ..] => {
-                let len = memchr(b']', after)?;
+                let len = memchr(b']', after)
+                    .filter(|len| !after[..*len].iter().any(|byte| b" [".contains(byte)))?;
                 fields[PID] = Span::new(self.at + tag_end + 1, self.at + tag_end + 1 + len);
                 self.at += tag_end + len + 2;
                 if self.rest().first() == Some(&b':') {
@@ -239,6 +245,7 @@ mod tests {
             ),
             ("Sep  8 01:34:02 web1 sshd: up", "∅|∅|∅|Sep  8 01:34:02|web1|sshd|∅|∅|up"),
             ("2022-09-28T01:34:02+02:00 web1 a/b[1] x", "∅|∅|∅|2022-09-28T01:34:02+02:00|web1|a/b|1|∅|x"),
+            ("Sep 28 01:34:02 su[1]: x", "∅|∅|∅|Sep 28 01:34:02|∅|su|1|∅|x"),
             ("Sep 28 01:34:02 web1 no tag here", "∅|∅|∅|Sep 28 01:34:02|web1|∅|∅|∅|no tag here"),
         ] {
             assert_eq!(read(line).as_deref(), Some(expected), "{line}");
@@ -255,6 +262,7 @@ mod tests {
             "<34>1 x",
             "<34>1 - - - - - [open",
             "Sep 28 01:34:02",
+            "Sep 28 01:34:02 web1 sshd[12 open [x] y",
             "Sep 28 01:34:02 UTC web1 sshd: x",
             "Sep 28 01:34:02 web1.ex<34>Sep 28 01:34:02 web1 sshd: x",
             "Sep 28 01:34:02 h",
