@@ -114,6 +114,56 @@ impl Reader {
         sums.iter().filter_map(|(bucket, sum)| value(*bucket, sum)).collect()
     }
 
+    /// Returns the first and the last stored bucket in which `collection` has a counter, `None` for a collection without any. They
+    /// are of the finest stored period, two if the schedule changed.
+    ///
+    /// # Errors
+    /// The source could not be read.
+    pub async fn extent(&self, collection: &CollectionName) -> Result<Option<(Bucket, Bucket)>, ReadError> {
+        let mut ends = None;
+        for (period, _) in self.schedules().await?.of(collection.as_str()).finest() {
+            let Some(found) = self.source.extent(collection, BucketRange::every(period)).await? else {
+                continue;
+            };
+            let (first, last) = ends.unwrap_or((found.first(), found.last()));
+            ends = Some((
+                std::cmp::min_by_key(first, found.first(), |bucket| bucket.start()),
+                std::cmp::max_by_key(last, found.last(), |bucket| bucket.start()),
+            ));
+        }
+        Ok(ends)
+    }
+
+    /// Returns the bucket nearest to `bucket`, of the same period, in which `collection` has a counter.
+    ///
+    /// # Errors
+    /// The source could not be read.
+    pub async fn nearest(
+        &self,
+        collection: &CollectionName,
+        bucket: Bucket,
+    ) -> Result<Option<Bucket>, ReadError> {
+        if bucket == Bucket::ALL {
+            return Ok(None);
+        }
+        let mut near = Vec::new();
+        for (period, zone) in self.schedules().await?.of(collection.as_str()).finest() {
+            let all = BucketRange::every(period);
+            // The first day of the first year begins a few hours before it, in some zones.
+            let start = Bucket::containing(period, bucket.start_instant(zone), zone).unwrap_or(all.first());
+            let before = BucketRange::new(all.first(), start);
+            let after = BucketRange::new(start, all.last());
+            for (range, is_before) in [(before, true), (after, false)] {
+                let Some(range) = range else { continue };
+                let Some(found) = self.source.extent(collection, range).await? else { continue };
+                let stored = if is_before { found.last() } else { found.first() };
+                near.extend(stored.rollup(bucket.period(), zone));
+            }
+        }
+        let distance = |other: &Bucket| other.start().duration_since(bucket.start()).abs();
+        Ok(near.into_iter().min_by_key(distance))
+    }
+
     /// Lists the collections that hold a counter, sorted.
     ///
     /// # Errors

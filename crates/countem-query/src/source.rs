@@ -1,9 +1,9 @@
 //! Sources of rows.
 
-use std::{fmt, sync::Arc};
+use std::{fmt, num::NonZeroUsize, sync::Arc};
 
-use countem_core::{CollectionName, Schedules};
-use countem_store::{Query, Rows, Store, async_trait};
+use countem_core::{BucketRange, CollectionName, Schedules};
+use countem_store::{Query, Rows, Select, Store, async_trait};
 
 use crate::ReadError;
 
@@ -15,6 +15,21 @@ pub trait Source: Send + Sync + fmt::Debug + 'static {
     /// # Errors
     /// [`ReadError`]: the source could not be read, or is closed.
     async fn rows(&self, query: &Query) -> Result<Rows, ReadError>;
+
+    /// Returns the first and the last bucket of `range` in which `collection` has a counter.
+    ///
+    /// # Errors
+    /// [`ReadError`]: the source could not be read, or is closed.
+    async fn extent(
+        &self,
+        collection: &CollectionName,
+        range: BucketRange,
+    ) -> Result<Option<BucketRange>, ReadError> {
+        let select = Select::Page { after: None, limit: NonZeroUsize::MIN };
+        let rows = self.rows(&Query { collection: collection.clone(), range, select }).await?;
+        let ends = rows.first_key_value().zip(rows.last_key_value());
+        Ok(ends.and_then(|((first, _), (last, _))| BucketRange::new(*first, *last)))
+    }
 
     /// Lists all collections that hold a counter, sorted.
     ///
@@ -42,6 +57,14 @@ pub struct StoreSource {
 impl Source for StoreSource {
     async fn rows(&self, query: &Query) -> Result<Rows, ReadError> {
         Ok(self.store.read(query, None).await?)
+    }
+
+    async fn extent(
+        &self,
+        collection: &CollectionName,
+        range: BucketRange,
+    ) -> Result<Option<BucketRange>, ReadError> {
+        Ok(self.store.extent(collection, range).await?)
     }
 
     async fn collections(&self) -> Result<Vec<CollectionName>, ReadError> {

@@ -10,7 +10,7 @@
 
 use std::{collections::BTreeMap, fmt::Display};
 
-use countem_core::{Batch, Bucket, Delta};
+use countem_core::{Batch, Bucket, BucketRange, Delta};
 use countem_store::{Counters, ErrorKind, Query, Rows, Select, StoreError, Unreadable, overlay};
 use mongodb::bson::{
     RawArrayBuf, RawDocument, RawDocumentBuf,
@@ -58,6 +58,37 @@ pub(crate) async fn read(
         }
     };
     Ok(sums.finish(query))
+}
+
+/// Returns the first and the last bucket of `range` in which the collection has a counter. Looks at the two ends only.
+pub(crate) async fn extent(
+    connection: &Connection,
+    collection: &str,
+    range: BucketRange,
+) -> Result<Option<BucketRange>, StoreError> {
+    let stored_in = mongo_collection(collection);
+    let (from, to) = id_bounds(range.first(), range.last());
+    let of_period = pattern(&format!("^.{{{}}}/", bucket_id_len(range.period())));
+    let end = async |direction: i32| {
+        let filter = rawdoc! {
+            "_id": { "$gte": from.as_str(), "$lt": to.as_str(), "$regex": of_period.clone() },
+            // Some documents hold watermarks alone.
+            COUNTERS: { "$gt": {} },
+        };
+        let mut find = command::find(connection, &stored_in, Level::Local, filter, rawdoc! { "_id": 1 });
+        find.append(cstr!("sort"), rawdoc! { "_id": direction });
+        find.append(cstr!("limit"), 1);
+        let mut bucket = None;
+        command::read(connection, &stored_in, find, |document| {
+            bucket = DocumentId::of(document).map(|id| id.bucket);
+            Ok(())
+        })
+        .await?;
+        Ok::<_, StoreError>(bucket)
+    };
+    let Some(first) = end(1).await? else { return Ok(None) };
+    let last = end(-1).await?.unwrap_or(first);
+    Ok(BucketRange::new(first, last))
 }
 
 fn find(

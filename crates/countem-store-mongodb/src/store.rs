@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use countem_core::{Batch, CollectionName, Delta, Schedules, Writer};
+use countem_core::{Batch, BucketRange, CollectionName, Delta, Schedules, Writer};
 use countem_store::{
     Applied, ErrorKind, Held, Query, Registration, Release, Released, Rows, Store, StoreError, async_trait,
 };
@@ -190,6 +190,14 @@ impl Store for MongoStore {
         let mut names = names?;
         names.sort_unstable();
         Ok(names)
+    }
+
+    async fn extent(
+        &self,
+        collection: &CollectionName,
+        range: BucketRange,
+    ) -> Result<Option<BucketRange>, StoreError> {
+        read::extent(&self.connection, collection.as_str(), range).await
     }
 
     async fn quarantined(&self) -> Result<Vec<Held>, StoreError> {

@@ -70,6 +70,7 @@ laws! { $
     read::one_metric_can_be_read_alone,
     read::pages_return_every_counter_once_in_order,
     read::a_page_counts_an_in_flight_batch_exactly_once,
+    read::an_extent_ends_at_buckets_with_counters,
     read::collections_are_listed_sorted,
     schedules::recorded_schedules_are_read_back,
     schedules::a_change_of_older_schedules_is_not_recorded,

@@ -6,7 +6,7 @@ use std::{
 };
 
 use async_trait::async_trait;
-use countem_core::{Batch, CollectionName, Schedules, Writer};
+use countem_core::{Batch, BucketRange, CollectionName, Schedules, Writer};
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
@@ -200,6 +200,14 @@ impl<S: Store> Store for FaultyStore<S> {
 
     async fn collections(&self) -> Result<Vec<CollectionName>, StoreError> {
         self.inner.collections().await
+    }
+
+    async fn extent(
+        &self,
+        collection: &CollectionName,
+        range: BucketRange,
+    ) -> Result<Option<BucketRange>, StoreError> {
+        self.inner.extent(collection, range).await
     }
 
     async fn quarantined(&self) -> Result<Vec<Held>, StoreError> {

@@ -1,11 +1,11 @@
 //! The contract of a store.
 
-use std::{collections::BTreeMap, fmt, sync::Arc};
+use std::{collections::BTreeMap, fmt, num::NonZeroUsize, sync::Arc};
 
 use async_trait::async_trait;
-use countem_core::{Batch, CollectionName, Quarantined, Schedules, Writer};
+use countem_core::{Batch, BucketRange, CollectionName, Quarantined, Schedules, Writer};
 
-use crate::{ErrorKind, Held, Query, Release, Released, Rows, StoreError};
+use crate::{ErrorKind, Held, Query, Release, Released, Rows, Select, StoreError};
 
 /// A place that keeps counters for ever and adds every batch exactly once.
 ///
@@ -107,6 +107,21 @@ pub trait Store: Send + Sync + fmt::Debug + 'static {
     /// # Errors
     /// The store could not be read.
     async fn collections(&self) -> Result<Vec<CollectionName>, StoreError>;
+
+    /// Returns the buckets from the first to the last of `range` in which `collection` has a counter; `None` where none has.
+    ///
+    /// # Errors
+    /// The store could not be read.
+    async fn extent(
+        &self,
+        collection: &CollectionName,
+        range: BucketRange,
+    ) -> Result<Option<BucketRange>, StoreError> {
+        let select = Select::Page { after: None, limit: NonZeroUsize::MIN };
+        let rows = self.read(&Query { collection: collection.clone(), range, select }, None).await?;
+        let ends = rows.first_key_value().zip(rows.last_key_value());
+        Ok(ends.and_then(|((first, _), (last, _))| BucketRange::new(*first, *last)))
+    }
 
     /// Lists the counts in the store's own quarantine.
     ///
@@ -216,6 +231,13 @@ impl<S: Store + ?Sized> Store for Arc<S> {
     }
     async fn collections(&self) -> Result<Vec<CollectionName>, StoreError> {
         (**self).collections().await
+    }
+    async fn extent(
+        &self,
+        collection: &CollectionName,
+        range: BucketRange,
+    ) -> Result<Option<BucketRange>, StoreError> {
+        (**self).extent(collection, range).await
     }
     async fn quarantined(&self) -> Result<Vec<Held>, StoreError> {
         (**self).quarantined().await

@@ -57,8 +57,8 @@ impl Get {
             let reader = effective.open_reader().await?;
             let bucket = self.bucket.of(&reader).await?;
             let counters = self.read(&reader, bucket).await?;
-            if counters.is_empty() && !global.quiet {
-                say(format_args!("nothing was counted in `{}` on {bucket}", self.collection));
+            if counters.is_empty() {
+                say_nearest(&reader, &self.collection, bucket, global).await?;
             }
             self.print(global.output, bucket, &counters)?;
             Ok(say_unreadable([(self.collection.as_str(), &counters)]))
@@ -105,6 +105,21 @@ impl Get {
         }
         listing.print(format, &Got { collection, bucket, counters: counters.into() })
     }
+}
+
+/// Says that `bucket` holds no counter, and which is the nearest one that does.
+pub(super) async fn say_nearest(
+    reader: &Reader,
+    collection: &CollectionName,
+    bucket: Bucket,
+    global: &Global,
+) -> Result<()> {
+    if !global.quiet {
+        let near = reader.nearest(collection, bucket).await?;
+        let near = near.map(|near| format!("; the nearest is {near}")).unwrap_or_default();
+        say(format_args!("nothing was counted in `{collection}` on {bucket}{near}"));
+    }
+    Ok(())
 }
 
 /// Checks that `collection` holds a counter.

@@ -25,7 +25,7 @@ use crate::{
         feed::{Feed, Once},
         input::Input,
         plan::{Moment, Plan},
-        progress::{self, Meters},
+        progress::{self, Goal, Meters},
         report::Report,
     },
     output::{Format, say},
@@ -182,7 +182,12 @@ impl Ingest {
                 store.marks("file/-").await?;
             }
             let shows = !global.quiet && io::stderr().is_terminal();
-            self.count(plan, inputs, &effective, store, shows.then_some(total)).await
+            let goal = match total {
+                _ if self.follow => Goal::Endless,
+                Some(total) => Goal::Bytes(total),
+                None => Goal::Unknown,
+            };
+            self.count(plan, inputs, &effective, store, shows.then_some(goal)).await
         })?;
         let mut written = Ok(());
         if output != Format::Table {
@@ -332,7 +337,7 @@ impl Ingest {
         inputs: Vec<Input>,
         effective: &Effective,
         store: Arc<dyn Store>,
-        shows: Option<Option<u64>>,
+        goal: Option<Goal>,
     ) -> Result<Report> {
         const BLOCKS: usize = 4;
         let began = Instant::now();
@@ -347,12 +352,11 @@ impl Ingest {
         let (events, fed) = mpsc::sync_channel(BLOCKS);
         let (used, spare) = mpsc::channel();
         let (requests, received) = tokio::sync::mpsc::channel(1);
-        let meter = Arc::clone(&meters.bytes);
         let feed = Feed {
             events,
             spare,
             stop: Arc::clone(&stop),
-            meter,
+            meters: Arc::clone(&meters),
             once,
             from_end: self.from_end,
             inputs: 0,
@@ -364,7 +368,7 @@ impl Ingest {
         // The reading thread is not joined: it may wait for input that never comes.
         spawn("countem-read", move || if follows { feed.follow(inputs) } else { feed.all(&inputs) })?;
         let counting = spawn("countem-count", move || counting.run(fed, used))?;
-        let bar = shows.map(|total| tokio::spawn(progress::show(meters, total)));
+        let bar = goal.map(|goal| tokio::spawn(progress::show(meters, goal)));
 
         let timeout = (!self.follow).then_some(STORE_OUTAGE_TIMEOUT);
         let delivery = Delivery::new(store, schedules, config, timeout);

@@ -11,7 +11,7 @@ use crate::{
     cli::{bucket::BucketFlags, get},
     exit::{Exit, say_unreadable},
     global::Global,
-    output::{Listing, say},
+    output::Listing,
     store::{Effective, Timeout},
 };
 
@@ -61,12 +61,10 @@ impl Top {
             let counters = reader.get_counters(&self.collection, bucket).await?;
             if counters.is_empty() {
                 get::require(&reader, &self.collection).await?;
+                get::say_nearest(&reader, &self.collection, bucket, global).await?;
             }
             Ok((bucket, counters))
         })?;
-        if counters.is_empty() && !global.quiet {
-            say(format_args!("nothing was counted in `{}` on {bucket}", self.collection));
-        }
         // Counters come sorted by metric, and the sort is stable: equal values stay so.
         let mut ranked: Vec<_> =
             counters.readable().map(|(metric, value)| Ranked { metric, value }).collect();

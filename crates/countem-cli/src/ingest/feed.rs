@@ -6,7 +6,6 @@ use std::{
     os::unix::fs::FileExt,
     sync::{
         Arc,
-        atomic::AtomicU64,
         mpsc::{self, Receiver, SyncSender},
     },
     time::Duration,
@@ -23,6 +22,7 @@ use crate::{
         input::{Input, Source},
         lines::{Block, Lines},
         marks::{FileId, StoredMark, prefixes},
+        progress::Meters,
     },
     stop::Stop,
 };
@@ -97,8 +97,7 @@ pub(crate) struct Feed {
     /// Memory of counted blocks, to be filled again.
     pub(crate) spare: Receiver<Vec<u8>>,
     pub(crate) stop: Arc<Stop>,
-    /// Bytes that were read from the disk, before decompression.
-    pub(crate) meter: Arc<AtomicU64>,
+    pub(crate) meters: Arc<Meters>,
     /// Lines that were counted before are skipped.
     pub(crate) once: Option<Once>,
     /// Lines that are there already are skipped, in files of which no mark is known.
@@ -133,7 +132,7 @@ impl Feed {
     pub(crate) fn one(&mut self, input: &Input) -> Result<(), Interrupt> {
         let name = input.name();
         let fed = (|| {
-            let mut source = input.open(&self.meter)?;
+            let mut source = input.open(&self.meters.bytes)?;
             let counts_rest = self.counts_rest(input, &source);
             let (number, mut lines) = match self.begin(input, &mut source, counts_rest)? {
                 Begun::Reading(number, lines) => (number, lines),
@@ -276,7 +275,7 @@ impl Feed {
     /// Returns whether a mark of the file is known.
     pub(crate) fn find_known(&self, input: &Input, metadata: &Metadata) -> Result<bool, Interrupt> {
         let Input::File(path) = input else { return Ok(false) };
-        let mut source = input.open(&self.meter)?;
+        let mut source = input.open(&self.meters.bytes)?;
         let head = read_head(&mut source)?;
         let marks = self.find_marks(prefixes(&head))?;
         let identity = Identity::find(&mut source, &FileId::new(path, metadata), &head, &marks, &self.named)?;

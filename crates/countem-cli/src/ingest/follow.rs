@@ -6,7 +6,7 @@ use std::{
     io,
     os::unix::fs::{FileExt, MetadataExt},
     path::{Path as FilePath, PathBuf},
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
 
@@ -206,7 +206,7 @@ impl Path {
 impl Tail {
     /// Opens a file. Nothing of it is read yet.
     fn open(input: Input, feed: &Feed) -> Result<Self, Interrupt> {
-        let source = input.open(&feed.meter)?;
+        let source = input.open(&feed.meters.bytes)?;
         let file = source.file().ok_or_else(|| UsageError::new("`--follow` needs a file, not a pipe"))?;
         let key = key(&file.metadata()?);
         let (lines, sample, grown) = (Lines::new(0), Vec::new(), Instant::now());
@@ -243,6 +243,14 @@ impl Tail {
                 feed.send(Event::End { input: number })?;
                 self.source.go_to(0, 0)?;
                 return self.begin(feed, false);
+            }
+            let len =
+                self.source.file().map_or(Ok(0), |file| file.metadata().map(|metadata| metadata.len()))?;
+            let behind = len.saturating_sub(self.lines.seen());
+            match block {
+                // The beginning of a line waits for its end.
+                None => feed.meters.behind.store(0, Ordering::Relaxed),
+                Some(_) => feed.meters.behind.store(behind, Ordering::Relaxed),
             }
             match block {
                 None => return Ok(()),
@@ -373,7 +381,7 @@ mod tests {
                 events,
                 spare,
                 stop,
-                meter: Arc::default(),
+                meters: Arc::default(),
                 once: None,
                 from_end: false,
                 inputs: 0,

@@ -79,7 +79,12 @@ fn missing_collection_differs_from_empty_bucket() {
     let ran = sandbox.run(&["get", "web", "--date", "2015-05-18", "-o", "json"]).expect(0);
     assert_eq!(ran.out, "{\"collection\":\"web\",\"bucket\":\"2015-05-18\",\"counters\":{}}\n");
     let ran = sandbox.run(&["get", "web", "--date", "2015-05-18"]).expect(0);
-    assert_eq!((ran.out.as_str(), ran.err.as_str()), ("", "nothing was counted in `web` on 2015-05-18\n"));
+    assert_eq!(
+        (ran.out.as_str(), ran.err.as_str()),
+        ("", "nothing was counted in `web` on 2015-05-18; the nearest is 2015-05-17\n")
+    );
+    let ran = sandbox.run(&["top", "web", "--bucket", "2016"]).expect(0);
+    assert!(ran.err.contains("on 2016; the nearest is 2015\n"), "{}", ran.err);
     let ran = sandbox.run(&["get", "web", "--bucket", "2015-05-17T10"]).expect(1);
     assert!(ran.err.contains("stores no hour buckets"), "{}", ran.err);
 
@@ -174,6 +179,32 @@ fn collections_lists_names() {
     assert_eq!(sandbox.run(&["collections"]).expect(0).out, "COLLECTION\napp-events\nweb\n");
     let json = sandbox.run(&["collections", "-o", "json"]).expect(0).out;
     assert_eq!(json, "{\"collections\":[\"app-events\",\"web\"]}\n");
+}
+
+#[test]
+fn long_list_has_ends_metrics_and_totals() {
+    let sandbox = filled();
+    let long = |format: &str| sandbox.run(&["collections", "-l", "-o", format]).expect(0).out;
+    assert_eq!(
+        long("table"),
+        "COLLECTION  FIRST       LAST        METRICS  TOTAL\n\
+         app-events  2015-05-17  2015-05-17        1     -5\n\
+         web         2015-05-17  2015-06-01        3   1249\n"
+    );
+    let json = |collection: &str| {
+        let all: serde_json::Value = serde_json::from_str(&long("json")).unwrap();
+        let all = all["collections"].as_array().unwrap().clone();
+        all.into_iter().find(|detail| detail["collection"] == collection).unwrap()
+    };
+    assert_eq!(
+        json("web"),
+        serde_json::json!({ "collection": "web", "first": "2015-05-17", "last": "2015-06-01", "metrics": 3, "total": 1249 })
+    );
+    let most = i64::MAX.to_string();
+    sandbox.run(&["inc", "app-events", "y", &most, "--date", DAY[1]]).expect(0);
+    sandbox.run(&["inc", "app-events", "z", &most, "--date", DAY[1]]).expect(0);
+    let ran = sandbox.run(&["collections", "--long"]).expect(6);
+    assert!(ran.out.contains("1249") && ran.out.contains("error: the sum"), "{}", ran.out);
 }
 
 #[test]

@@ -61,6 +61,11 @@ impl Schedule {
         &self.era_at(moment).periods
     }
 
+    /// Lists the finest stored period of every era, and the zone of its days. Every count is in a bucket of one of them.
+    pub fn finest(&self) -> impl Iterator<Item = (Period, &TimeZone)> {
+        self.eras.iter().map(|era| (era.finest(), &era.zone))
+    }
+
     /// Returns the counting bucket of an increment at `moment`.
     ///
     /// # Errors

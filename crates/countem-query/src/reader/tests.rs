@@ -126,5 +126,34 @@ async fn series_of_stored_hours_needs_no_whole_days() {
     assert_eq!(series, BTreeMap::from([(bucket("2026-11-20T18"), 3)]));
 }
 
+#[tokio::test]
+async fn nearest_bucket_is_of_the_asked_period() {
+    let counted = [("2026-11-10T22", "m", 1), ("2026-11-20T18", "m", 2), ("2026-11-20T19", "m", 3)];
+    // The evening of the 20th in UTC is the night of the 21st.
+    let reader = reader("Asia/Tokyo", &[Period::Hour], &counted).await;
+    assert_eq!(
+        reader.extent(&web()).await.unwrap(),
+        Some((bucket("2026-11-10T22"), bucket("2026-11-20T19")))
+    );
+    let other = CollectionName::new("other").unwrap();
+    assert_eq!(reader.extent(&other).await.unwrap(), None);
+    for (asked, nearest) in [
+        ("2026-11-12", "2026-11-11"),
+        ("2026-11-20", "2026-11-21"),
+        ("2026-11-25", "2026-11-21"),
+        ("2026-11-20T17", "2026-11-20T18"),
+        ("2026-11-20T20", "2026-11-20T19"),
+        ("2027-01", "2026-11"),
+        ("2026-W48", "2026-W47"),
+        ("0001-01-01", "2026-11-11"),
+        ("9999-12-31", "2026-11-21"),
+    ] {
+        let near = reader.nearest(&web(), bucket(asked)).await.unwrap();
+        assert_eq!(near, Some(bucket(nearest)), "next to {asked}");
+    }
+    assert_eq!(reader.nearest(&other, bucket("2026-11-12")).await.unwrap(), None);
+    assert_eq!(reader.nearest(&web(), Bucket::ALL).await.unwrap(), None);
+}
+
 mod changes;
 mod zones;

@@ -57,6 +57,41 @@ pub(super) async fn a_range_holds_its_own_buckets_only(store: &dyn Store, mut la
     assert_eq!(lane.read(store, BucketRange::one(bucket("2025-01-01")), None).await, Rows::new());
 }
 
+pub(super) async fn an_extent_ends_at_buckets_with_counters(store: &dyn Store, mut lane: Lane) {
+    let nothing = store.extent(&lane.collection, BucketRange::every(Period::Day)).await;
+    assert_eq!(nothing.expect("a read succeeds"), None);
+    let ids = [
+        "2026-11-19",
+        "2026-11-20",
+        "2026-11-30",
+        "2026-11-19T23",
+        "2026-11-30T01",
+        "2026-11",
+        "2026",
+        "all",
+    ];
+    let deltas: Vec<_> = ids.iter().map(|id| (*id, "m", 1)).collect();
+    apply(store, &lane.batch(&deltas)).await;
+    let ends = |first: &str, last: &str| Some((first.to_owned(), last.to_owned()));
+    let extent = async |first: &str, last: &str| {
+        let range = BucketRange::new(bucket(first), bucket(last)).expect("the buckets are in order");
+        let extent = store.extent(&lane.collection, range).await.expect("a read succeeds");
+        extent.map(|extent| (extent.first().to_string(), extent.last().to_string()))
+    };
+    for (first, last, expected) in [
+        ("0001-01-01", "9999-12-31", ends("2026-11-19", "2026-11-30")),
+        ("2026-11-20", "2026-11-29", ends("2026-11-20", "2026-11-20")),
+        ("2026-11-21", "2026-11-29", None),
+        ("2026-12-01", "2026-12-01", None),
+        ("2026-11-01T00", "2026-12-31T23", ends("2026-11-19T23", "2026-11-30T01")),
+        ("2025-01", "2027-01", ends("2026-11", "2026-11")),
+        ("2026-W01", "2026-W53", None),
+        ("all", "all", ends("all", "all")),
+    ] {
+        assert_eq!(extent(first, last).await, expected, "{first} to {last}");
+    }
+}
+
 pub(super) async fn one_metric_can_be_read_alone(store: &dyn Store, mut lane: Lane) {
     apply(store, &lane.batch(&[(DAY, "a", 1), (DAY, "a.b", 2), ("2026-11-21", "a.b", 3)])).await;
     let metric = MetricName::new("a.b").expect("`a.b` is a metric name");
