@@ -16,7 +16,7 @@ use countem_core::{
 use countem_engine::{AgreementError, EngineConfig, agree_on_schedules};
 use countem_query::Reader;
 use countem_store::{ErrorKind, Store, StoreError};
-use countem_store_uri::open_store_with;
+use countem_store_uri::{MongodbConfig, open_store_for_reading, open_store_with};
 
 use crate::{
     exit::{NotFound, UsageError},
@@ -105,7 +105,8 @@ impl Effective {
     /// # Errors
     /// The store could not be read.
     pub(crate) async fn zone(&self) -> Result<TimeZone> {
-        let recorded = if self.lacks_store() { None } else { self.open().await?.schedules().await? };
+        let recorded =
+            if self.lacks_store() { None } else { self.open_for_reading().await?.schedules().await? };
         Ok(recorded.as_ref().unwrap_or(&self.schedules).zone(Timestamp::now()).clone())
     }
 
@@ -114,12 +115,24 @@ impl Effective {
     /// # Errors
     /// The store cannot be used.
     pub(crate) async fn open(&self) -> Result<Arc<dyn Store>, StoreError> {
+        open_store_with(self.config.store_uri(), &self.mongodb()).await
+    }
+
+    /// Opens a store that exists, to read it; a SQLite file also without the right to write it.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub(crate) async fn open_for_reading(&self) -> Result<Arc<dyn Store>, StoreError> {
+        open_store_for_reading(self.config.store_uri(), &self.mongodb()).await
+    }
+
+    fn mongodb(&self) -> MongodbConfig {
         let mut mongodb = self.config.mongodb().clone();
         if let Some(limit) = self.timeout {
             // So that a failure is known for what it is before the command has to end.
             mongodb.deadline = mongodb.deadline.min(limit / 2);
         }
-        open_store_with(self.config.store_uri(), &mongodb).await
+        mongodb
     }
 
     /// Opens the store for counting, and returns the schedules by which it is counted.
@@ -148,7 +161,7 @@ impl Effective {
     /// [`NotFound`] when there is no such file; else the error of the store.
     pub(crate) async fn open_reader(&self) -> Result<Reader> {
         self.require_store()?;
-        Ok(Reader::of_store(self.open().await?, Arc::clone(&self.schedules)))
+        Ok(Reader::of_store(self.open_for_reading().await?, Arc::clone(&self.schedules)))
     }
 
     /// Checks that the store exists already, if it is a file.
@@ -167,7 +180,7 @@ impl Effective {
     /// Returns whether the store is a file that does not exist.
     pub(crate) fn lacks_store(&self) -> bool {
         let path = self.config.store_uri().expose().strip_prefix("sqlite://");
-        path.is_some_and(|path| !Path::new(path).exists())
+        path.is_some_and(|path| Path::new(path).try_exists().is_ok_and(|exists| !exists))
     }
 
     /// Returns the time since when the store is sure to remember every batch that it got. For an older one, neither reading

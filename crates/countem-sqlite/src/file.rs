@@ -1,9 +1,11 @@
 //! An open database file.
 
+#[cfg(unix)]
+use std::time::{Instant, SystemTime};
 use std::{
     cell::Cell,
     fs::{self, File, TryLockError},
-    io::{self, Read as _},
+    io::{self, Read as _, Seek as _},
     path::{Path, PathBuf},
     thread,
     time::Duration,
@@ -11,7 +13,18 @@ use std::{
 
 use rusqlite::{Connection, Error, OpenFlags, Result, config::DbConfig, ffi, wal::CheckpointMode};
 
-use crate::{cause::Cause, wait::wait_for_others};
+#[cfg(unix)]
+use crate::{
+    Header,
+    unwritable::{State, Way, immutable_uri},
+};
+use crate::{
+    cause::Cause,
+    descriptor::Descriptor,
+    place::{DiskHeader, Displaced, Place},
+    private::private_file,
+    wait::wait_for_others,
+};
 
 /// A connection and the file that it was opened on. Belongs to one thread at a time.
 #[derive(Debug)]
@@ -22,23 +35,33 @@ pub struct OpenFile {
     pub log: PathBuf,
     path: PathBuf,
     identity: Option<Place>,
+    /// `None` where the file may not be opened, which the first statement tells. Dropped after the connection.
+    descriptor: Option<Descriptor>,
     log_identity: Option<Place>,
     /// The newest header that was seen in the file; `None` once this connection may have changed it.
     seen: Cell<Option<DiskHeader>>,
+    /// What was opened without a lock.
+    #[cfg(unix)]
+    state: Option<State>,
     busy_timeout: Duration,
     /// Held while the connection closes; the last field, so that it is dropped after the connection.
     closing: Option<File>,
 }
 
 impl OpenFile {
-    /// Opens the file at the absolute `path` for writing, and creates it when it is missing. Writes nothing.
+    /// Opens the file at the absolute `path` for writing, and creates it for its owner alone when it is missing. Writes nothing.
     ///
     /// Calls on the connection wait for locks of others for up to `busy_timeout`.
     ///
     /// # Errors
-    /// The file cannot be opened. Most other problems, such as damage, are met by the first statement.
+    /// The file cannot be opened, or the path is a link. Most other problems, such as damage, are met by the first statement.
     pub fn for_writing(path: &Path, busy_timeout: Duration) -> Result<Self> {
-        Self::open(path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE, busy_timeout)
+        let created = Descriptor::open(path, private_file().read(true).write(true).create(true));
+        if created.is_err() && path.is_symlink() {
+            return Err(Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_CANTOPEN_SYMLINK), None));
+        }
+        let access = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE;
+        Self::open(path, access, busy_timeout, created.ok())
     }
 
     /// Opens the file at the absolute `path`, which exists, for reading.
@@ -46,19 +69,101 @@ impl OpenFile {
     /// # Errors
     /// As for [`for_writing`](Self::for_writing).
     pub fn for_reading(path: &Path, busy_timeout: Duration) -> Result<Self> {
-        Self::open(path, OpenFlags::SQLITE_OPEN_READ_ONLY, busy_timeout)
+        Self::open(path, OpenFlags::SQLITE_OPEN_READ_ONLY, busy_timeout, None)
     }
 
-    fn open(path: &Path, access: OpenFlags, busy_timeout: Duration) -> Result<Self> {
+    /// Opens the file at the absolute `path`, which exists, for reading, where this process may not write the file or its folder
+    /// ([`is_writable`](crate::is_writable)). Nothing is written, also not beside it.
+    ///
+    /// What is read counts only if [`is_unchanged`](Self::is_unchanged) says so afterwards.
+    ///
+    /// # Errors
+    /// As for [`for_writing`](Self::for_writing), and all that the first statement meets.
+    #[cfg(unix)]
+    pub fn for_reading_only(path: &Path, busy_timeout: Duration) -> Result<Self> {
+        let cannot_open = |error: io::Error| {
+            Error::SqliteFailure(ffi::Error::new(ffi::SQLITE_CANTOPEN), Some(error.to_string()))
+        };
+        let mut state = State::of(path).map_err(cannot_open)?;
+        let began = Instant::now();
+        while !state.is_settled(SystemTime::now()) && began.elapsed() < busy_timeout {
+            thread::sleep(HEADER_GAP);
+            state = State::of(path).map_err(cannot_open)?;
+        }
+        let descriptor = Descriptor::open(path, File::options().read(true)).map_err(cannot_open)?;
+        let has_log_format = descriptor.with(has_log_format).map_err(cannot_open)?;
+        drop(descriptor);
+        let mut opened = Err(Error::InvalidQuery);
+        for way in state.ways(path, has_log_format) {
+            let descriptor = Descriptor::open(path, File::options().read(true)).ok();
+            opened = connect_without_writing(path, way)
+                .and_then(|connection| Self::of(connection, path, busy_timeout, descriptor))
+                .and_then(|file| Header::read(&file.connection).map(|_| file));
+            if let Ok(file) = &mut opened {
+                file.state = (way != Way::Locks).then_some(state);
+                break;
+            }
+        }
+        opened
+    }
+
+    /// Opens the file at the absolute `path`, which exists, for reading.
+    ///
+    /// # Errors
+    /// As for [`for_writing`](Self::for_writing).
+    #[cfg(not(unix))]
+    pub fn for_reading_only(path: &Path, busy_timeout: Duration) -> Result<Self> {
+        Self::for_reading(path, busy_timeout)
+    }
+
+    /// Tells whether the content is still the one that was opened, for a connection that has to know because it could take no lock.
+    pub fn is_unchanged(&self) -> bool {
+        #[cfg(unix)]
+        return self
+            .state
+            .as_ref()
+            .is_none_or(|state| State::of(&self.path).is_ok_and(|found| found == *state));
+        #[cfg(not(unix))]
+        true
+    }
+
+    fn open(
+        path: &Path,
+        access: OpenFlags,
+        busy_timeout: Duration,
+        descriptor: Option<Descriptor>,
+    ) -> Result<Self> {
+        let descriptor = descriptor.or_else(|| Descriptor::open(path, File::options().read(true)).ok());
         // A connection stays on one thread at a time, so SQLite need not lock it.
-        let mut connection = Connection::open_with_flags(path, access | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+        let connection = Connection::open_with_flags(path, access | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+        Self::of(connection, path, busy_timeout, descriptor)
+    }
+
+    fn of(
+        mut connection: Connection,
+        path: &Path,
+        busy_timeout: Duration,
+        descriptor: Option<Descriptor>,
+    ) -> Result<Self> {
         connection.busy_handler(Some(wait_for_others(busy_timeout)))?;
         connection.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true)?;
         connection.pragma_update(None, "cell_size_check", true)?;
         let (log, identity) = (log_of(path), Place::of(path));
         let path = path.to_owned();
         let (log_identity, seen) = (None, Cell::new(None));
-        Ok(Self { connection, log, path, identity, log_identity, seen, busy_timeout, closing: None })
+        Ok(Self {
+            connection,
+            log,
+            path,
+            identity,
+            descriptor,
+            log_identity,
+            seen,
+            #[cfg(unix)]
+            state: None,
+            busy_timeout,
+            closing: None,
+        })
     }
 
     /// Makes every commit wait for one `fsync` of the write-ahead log, and reads wait for nothing.
@@ -99,7 +204,8 @@ impl OpenFile {
         }
         let follows =
             |this: &Self, found: &DiskHeader| this.seen.get().is_none_or(|seen| found.may_follow(&seen));
-        let read = || DiskHeader::read(&self.path).map_err(|_| Displaced::Overwritten);
+        let header = |descriptor: &Descriptor| descriptor.with(DiskHeader::read).ok();
+        let read = || self.descriptor.as_ref().and_then(header).ok_or(Displaced::Overwritten);
         let mut found = read();
         if !found.as_ref().is_ok_and(|found| follows(self, found)) {
             // Another process may be moving the log into the file at this moment.
@@ -187,6 +293,33 @@ impl OpenFile {
     }
 }
 
+/// Opens a connection that writes nothing.
+#[cfg(unix)]
+fn connect_without_writing(path: &Path, way: Way) -> Result<Connection> {
+    let access = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = match way {
+        Way::Locks => Connection::open_with_flags(path, access)?,
+        Way::Log => {
+            let connection = Connection::open_with_flags_and_vfs(path, access, c"unix-none")?;
+            // The index of the log is then in the memory of this process.
+            connection.pragma_update(None, "locking_mode", "EXCLUSIVE")?;
+            connection
+        }
+        Way::File => Connection::open_with_flags(immutable_uri(path), access | OpenFlags::SQLITE_OPEN_URI)?,
+    };
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
+    Ok(connection)
+}
+
+/// Tells whether transactions of the file are in a log before they are in the file.
+#[cfg(unix)]
+fn has_log_format(mut file: &File) -> io::Result<bool> {
+    let mut header = Vec::new();
+    file.rewind()?;
+    file.take(20).read_to_end(&mut header)?;
+    Ok(header.get(18) == Some(&2))
+}
+
 /// Time after which a header that looks wrong is read again.
 const HEADER_GAP: Duration = Duration::from_millis(20);
 
@@ -197,6 +330,10 @@ const MAX_CLOSING_WAIT: Duration = Duration::from_secs(1);
 /// other and would both leave the log behind, so a lock on the log lets one close at a time.
 impl Drop for OpenFile {
     fn drop(&mut self) {
+        #[cfg(unix)]
+        if self.state.is_some() {
+            return;
+        }
         if self.is_current() {
             self.closing = lock(&self.log, self.busy_timeout.min(MAX_CLOSING_WAIT));
         }
@@ -237,97 +374,6 @@ pub fn bytes_of(path: &Path) -> io::Result<u64> {
         Ok(found) => Ok(found.len()),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(0),
         Err(error) => Err(error),
-    }
-}
-
-/// The reason why an open file must not be written any more.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Displaced {
-    /// Nothing has its path.
-    Gone,
-    /// Another file has its path.
-    Replaced,
-    /// Its content was cut off or replaced.
-    Overwritten,
-}
-
-impl Displaced {
-    /// Returns the end of the sentence "cannot write to `path`: …".
-    pub fn why(self) -> &'static str {
-        match self {
-            Self::Gone => {
-                "the file was moved or deleted while this process had it open; move it back, or start this process again"
-            }
-            Self::Replaced => {
-                "another file has taken its place while this process had it open; move the first one back, or start this process again"
-            }
-            Self::Overwritten => {
-                "its content was cut off or replaced while this process had it open; start this process again with a sound file"
-            }
-        }
-    }
-}
-
-/// Fields of the header of a database file by which a replaced content is recognised.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct DiskHeader {
-    bytes: u64,
-    /// Zero for an empty file, whose first content is still in the log.
-    application_id: u32,
-    page_bytes: u16,
-    /// Rises with the transactions that are moved into the file.
-    changes: u32,
-}
-
-impl DiskHeader {
-    fn read(path: &Path) -> io::Result<Self> {
-        let mut file = File::open(path)?;
-        let bytes = file.metadata()?.len();
-        let mut header = [0; 100];
-        if bytes > 0 {
-            file.read_exact(&mut header)?;
-        }
-        let number =
-            |at: usize| u32::from_be_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]);
-        let is_database = header.starts_with(b"SQLite format 3\0");
-        Ok(Self {
-            bytes,
-            application_id: if is_database { number(68) } else { 0 },
-            page_bytes: u16::from_be_bytes([header[16], header[17]]),
-            changes: number(24),
-        })
-    }
-
-    /// Tells whether another process that moves the log into the file can have made this header of `before`. Only a vacuum makes
-    /// the file shorter.
-    fn may_follow(&self, before: &Self) -> bool {
-        let was_empty = before.application_id == 0;
-        let is_later = self.changes.wrapping_sub(before.changes) < u32::MAX / 2;
-        let keeps_length = self.bytes >= before.bytes;
-        was_empty
-            || (self.application_id == before.application_id
-                && self.page_bytes == before.page_bytes
-                && is_later
-                && keeps_length)
-    }
-}
-
-/// The file that a path leads to. Stays the same as long as it is the same file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Place(u64, u64);
-
-impl Place {
-    /// Returns the file at `path`, `None` where there is none.
-    #[cfg(unix)]
-    pub fn of(path: &Path) -> Option<Self> {
-        use std::os::unix::fs::MetadataExt as _;
-        path.metadata().ok().map(|found| Self(found.dev(), found.ino()))
-    }
-
-    /// Elsewhere an open file can be neither moved nor deleted.
-    #[cfg(not(unix))]
-    pub fn of(_: &Path) -> Option<Self> {
-        Some(Self(0, 0))
     }
 }
 
@@ -437,8 +483,27 @@ mod tests {
     #[test]
     fn log_lies_beside_the_file_behind_a_link() {
         let folder = tempfile::tempdir().unwrap();
-        std::os::unix::fs::symlink(folder.path().join("real.db"), path(&folder)).unwrap();
-        let file = with_table(&folder);
-        assert!(file.log.ends_with("real.db-wal") && file.log.exists(), "{}", file.log.display());
+        let link = folder.path().join("link.db");
+        std::os::unix::fs::symlink(path(&folder), &link).unwrap();
+        assert!(OpenFile::for_writing(&link, TIMEOUT).is_err(), "nothing is written through a link");
+        drop(with_table(&folder));
+        let log = log_of(&link);
+        assert!(log.ends_with("countem.db-wal"), "{}", log.display());
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn checks_of_the_place_keep_its_locks() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut file = with_table(&folder);
+        drop(open(&folder));
+        file.check_place().unwrap();
+        // To this process, its own locks are free.
+        let locks = fs::read_to_string("/proc/locks").unwrap();
+        use std::os::unix::fs::MetadataExt as _;
+        let (id, inode) = (std::process::id().to_string(), path(&folder).metadata().unwrap().ino());
+        let is_own = |line: &&str| line.contains("POSIX") && line.split_whitespace().any(|word| word == id);
+        let has_lock = locks.lines().filter(is_own).any(|line| line.contains(&format!(":{inode} ")));
+        assert!(has_lock, "{locks}");
     }
 }

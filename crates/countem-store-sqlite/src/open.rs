@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use countem_sqlite::{OpenFile, log_of, private_file};
+use countem_sqlite::{OpenFile, log_of};
 use countem_store::StoreError;
 
 use crate::{
@@ -35,7 +35,6 @@ pub(crate) fn for_writing(config: &SqliteConfig) -> Result<OpenFile, StoreError>
     let path = absolute(&config.path)?;
     check_path(&path)?;
     let had_log = log_of(&path).exists();
-    create_private(&path)?;
     let mut file = OpenFile::for_writing(&path, config.busy_timeout)
         .map_err(|error| store_error(&path, "open", error))?;
     match make_usable(&mut file, &path, config.synchronous) {
@@ -50,16 +49,6 @@ pub(crate) fn for_writing(config: &SqliteConfig) -> Result<OpenFile, StoreError>
     }
 }
 
-/// Creates the file for its owner alone if it is missing, and refuses a link in its place.
-fn create_private(path: &Path) -> Result<(), StoreError> {
-    match private_file().read(true).write(true).create(true).truncate(false).open(path) {
-        Ok(_) => Ok(()),
-        Err(_) if path.is_symlink() => Err(refused(path, "it is a link; give the path of the file itself")),
-        // SQLite says why.
-        Err(_) => Ok(()),
-    }
-}
-
 /// Opens the file, which exists and is ours, for reading.
 pub(crate) fn for_reading(config: &SqliteConfig) -> Result<OpenFile, StoreError> {
     let path = absolute(&config.path)?;
@@ -67,6 +56,28 @@ pub(crate) fn for_reading(config: &SqliteConfig) -> Result<OpenFile, StoreError>
     let file = OpenFile::for_reading(&path, config.busy_timeout).map_err(failed)?;
     file.connection.pragma_update(None, "cache_size", -READER_CACHE_KIB).map_err(failed)?;
     Ok(file)
+}
+
+/// Opens the file, which this process may not write or whose folder it may not, for reading.
+pub(crate) fn for_reading_only(config: &SqliteConfig) -> Result<OpenFile, StoreError> {
+    let path = absolute(&config.path)?;
+    check_path(&path)?;
+    let failed = |error| store_error(&path, "read", error);
+    let file = OpenFile::for_reading_only(&path, config.busy_timeout).map_err(failed)?;
+    file.connection.pragma_update(None, "cache_size", -READER_CACHE_KIB).map_err(failed)?;
+    let (found, known) = (version(&file.connection, &path, MIGRATIONS.len())?, MIGRATIONS.len());
+    if found < known {
+        let why = format_args!(
+            "it has the tables of an older countem (schema {found}, this one reads {known}); open it once with the right to write it"
+        );
+        return Err(refused(&path, why));
+    }
+    Ok(file)
+}
+
+/// Tells whether this process may write the file and what lies beside it.
+pub(crate) fn is_writable(config: &SqliteConfig) -> bool {
+    absolute(&config.path).is_ok_and(|path| countem_sqlite::is_writable(&path))
 }
 
 fn make_usable(file: &mut OpenFile, path: &Path, synchronous: Synchronous) -> Result<(), StoreError> {
@@ -108,6 +119,11 @@ fn check_path(path: &Path) -> Result<(), StoreError> {
         if found.len() == 1 {
             return Err(refused(path, "it is no SQLite database"));
         }
+    }
+    if path.is_symlink() {
+        // The log lies beside the file itself: a link that is moved would part the two.
+        let target = path.canonicalize().or_else(|_| path.read_link()).unwrap_or_default();
+        return Err(refused(path, format_args!("it is a link; point the store at `{}`", target.display())));
     }
     let Some(folder) = path.parent() else { return Ok(()) };
     match folder.metadata() {

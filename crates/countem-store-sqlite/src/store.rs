@@ -9,7 +9,7 @@ use countem_store::{
 };
 
 use crate::{
-    SqliteConfig, quarantine,
+    SqliteConfig, open, quarantine,
     read::{self, ReadThreads},
     register, schedule,
     write::WriteThread,
@@ -23,7 +23,8 @@ pub struct SqliteStore {
     location: String,
     // Dropped in this order: the connection that writes closes last, because it tidies up.
     readers: ReadThreads,
-    writer: WriteThread,
+    /// `None` where the file may only be read.
+    writer: Option<WriteThread>,
 }
 
 impl SqliteStore {
@@ -38,7 +39,26 @@ impl SqliteStore {
     pub fn open(config: SqliteConfig) -> Result<Self, StoreError> {
         let location = format!("sqlite://{}", config.path.display());
         let writer = WriteThread::start(config.clone())?;
-        Ok(Self { location, readers: ReadThreads::new(config), writer })
+        Ok(Self { location, readers: ReadThreads::new(config, open::for_reading), writer: Some(writer) })
+    }
+
+    /// Opens a file that exists, to read it: as [`open`](Self::open) does, unless this process may not write the file or its
+    /// folder. Then nothing is written, also not beside the file, and calls that write are [unsupported](ErrorKind::Unsupported).
+    ///
+    /// # Errors
+    /// As [`open`](Self::open); without the right to write, also when the tables are older.
+    pub fn open_for_reading(config: SqliteConfig) -> Result<Self, StoreError> {
+        if open::is_writable(&config) {
+            return Self::open(config);
+        }
+        open::for_reading_only(&config)?;
+        let location = format!("sqlite://{}", config.path.display());
+        Ok(Self { location, readers: ReadThreads::new(config, open::for_reading_only), writer: None })
+    }
+
+    fn writer(&self) -> Result<&WriteThread, StoreError> {
+        let why = || format!("cannot write to `{}`: this process may only read it", self.location);
+        self.writer.as_ref().ok_or_else(|| StoreError::new(ErrorKind::Unsupported, why()))
     }
 }
 
@@ -46,17 +66,17 @@ impl SqliteStore {
 impl Store for SqliteStore {
     async fn apply(&self, batch: &Arc<Batch>) -> Result<Applied, StoreError> {
         let batch = Arc::clone(batch);
-        self.writer.ask(move |connection| connection.apply(&batch)).await
+        self.writer()?.ask(move |connection| connection.apply(&batch)).await
     }
 
     async fn forget(&self, writer: &Writer) -> Result<(), StoreError> {
         let writer = writer.clone();
-        self.writer.ask(move |connection| connection.forget(&writer)).await
+        self.writer()?.ask(move |connection| connection.forget(&writer)).await
     }
 
     async fn register(&self, writer: &Writer) -> Result<Registration, StoreError> {
         let writer = writer.clone();
-        self.writer.ask(move |connection| connection.register(&writer)).await
+        self.writer()?.ask(move |connection| connection.register(&writer)).await
     }
 
     async fn remembers(&self, writer: &Writer) -> Result<bool, StoreError> {
@@ -85,15 +105,15 @@ impl Store for SqliteStore {
 
     async fn release(&self, held: &Held, release: Release) -> Result<Released, StoreError> {
         let held = held.clone();
-        self.writer.ask(move |connection| connection.release(&held, release)).await
+        self.writer()?.ask(move |connection| connection.release(&held, release)).await
     }
 
     async fn marks(&self, prefix: &str) -> Result<BTreeMap<String, String>, StoreError> {
         let prefix = prefix.to_owned();
         let found = self.readers.ask(move |connection| read::marks(connection, &prefix)).await?;
-        if !found.is_empty() {
+        if let Some(writer) = self.writer.as_ref().filter(|_| !found.is_empty()) {
             // The caller may delete next what a mark says is counted.
-            self.writer.ask(|connection| connection.sync_found()).await?;
+            writer.ask(|connection| connection.sync_found()).await?;
         }
         Ok(found)
     }
@@ -104,13 +124,13 @@ impl Store for SqliteStore {
 
     async fn record_schedules(&self, schedules: &Schedules) -> Result<Schedules, StoreError> {
         let schedules = schedules.clone();
-        let lines = self.writer.ask(move |connection| connection.record_schedules(&schedules)).await?;
+        let lines = self.writer()?.ask(move |connection| connection.record_schedules(&schedules)).await?;
         let missing = || StoreError::new(ErrorKind::Refused, "there are no schedules yet that could change");
         schedule::parse(&lines)?.ok_or_else(missing)
     }
 
     async fn check(&self) -> Result<(), StoreError> {
-        self.writer.ask(|connection| connection.check()).await
+        self.writer()?.ask(|connection| connection.check()).await
     }
 
     async fn verify(&self) -> Result<Vec<String>, StoreError> {

@@ -6,6 +6,6 @@ mod open;
 mod redact;
 mod uri;
 
-pub use open::{MongodbConfig, open_store, open_store_with};
+pub use open::{MongodbConfig, open_store, open_store_for_reading, open_store_with};
 pub use redact::{escaped, redact, shown};
 pub use uri::{StoreUri, StoreUriError};

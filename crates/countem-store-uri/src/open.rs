@@ -59,9 +59,32 @@ pub async fn open_store(uri: &str) -> Result<Arc<dyn Store>, StoreError> {
 /// # Errors
 /// As [`open_store`].
 pub async fn open_store_with(uri: &StoreUri, mongodb: &MongodbConfig) -> Result<Arc<dyn Store>, StoreError> {
+    open(uri, mongodb, Access::Write).await
+}
+
+/// Opens a store that exists, to read it. Of a SQLite file that this process may not write, or whose folder it may not, nothing
+/// but reading is supported then; other stores are opened as by [`open_store_with`].
+///
+/// # Errors
+/// As [`open_store`].
+pub async fn open_store_for_reading(
+    uri: &StoreUri,
+    mongodb: &MongodbConfig,
+) -> Result<Arc<dyn Store>, StoreError> {
+    open(uri, mongodb, Access::Read).await
+}
+
+/// Purpose for which a store is opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Access {
+    Read,
+    Write,
+}
+
+async fn open(uri: &StoreUri, mongodb: &MongodbConfig, access: Access) -> Result<Arc<dyn Store>, StoreError> {
     match uri.scheme() {
         "memory" => Ok(Arc::new(MemoryStore::new())),
-        "sqlite" => open_sqlite(&uri.expose()["sqlite://".len()..]),
+        "sqlite" => open_sqlite(&uri.expose()["sqlite://".len()..], access),
         #[cfg(not(feature = "srv"))]
         "mongodb+srv" => Err(missing("srv")),
         _ => open_mongodb(uri.expose(), mongodb),
@@ -69,13 +92,16 @@ pub async fn open_store_with(uri: &StoreUri, mongodb: &MongodbConfig) -> Result<
 }
 
 #[cfg(feature = "sqlite")]
-fn open_sqlite(path: &str) -> Result<Arc<dyn Store>, StoreError> {
+fn open_sqlite(path: &str, access: Access) -> Result<Arc<dyn Store>, StoreError> {
     let config = countem_store_sqlite::SqliteConfig::new(path);
-    Ok(Arc::new(countem_store_sqlite::SqliteStore::open(config)?))
+    Ok(Arc::new(match access {
+        Access::Read => countem_store_sqlite::SqliteStore::open_for_reading(config)?,
+        Access::Write => countem_store_sqlite::SqliteStore::open(config)?,
+    }))
 }
 
 #[cfg(not(feature = "sqlite"))]
-fn open_sqlite(_: &str) -> Result<Arc<dyn Store>, StoreError> {
+fn open_sqlite(_: &str, _: Access) -> Result<Arc<dyn Store>, StoreError> {
     Err(missing("sqlite"))
 }
 

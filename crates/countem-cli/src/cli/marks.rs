@@ -22,7 +22,7 @@ impl Marks {
         let effective = Effective::load(global)?;
         effective.require_store()?;
         let mut marks = block_on(async {
-            let store = effective.open().await?;
+            let store = effective.open_for_reading().await?;
             let retry = Retry::new(effective.engine.retry_first, effective.engine.retry_longest);
             Ok(marks::read(&store, &marks::all_prefixes(), retry, Some(effective.engine.shutdown_deadline))
                 .await?)

@@ -146,7 +146,7 @@ fn read_held(effective: &Effective) -> Result<Vec<(String, Held)>> {
     if effective.lacks_store() {
         return Ok(Vec::new());
     }
-    block_on(async { Ok(held_by_store(&*effective.open().await?).await?) })
+    block_on(async { Ok(held_by_store(&*effective.open_for_reading().await?).await?) })
 }
 
 impl Selected {

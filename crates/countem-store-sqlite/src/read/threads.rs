@@ -14,7 +14,7 @@ use parking_lot::Mutex;
 use rusqlite::Connection;
 use tokio::sync::{mpsc, oneshot};
 
-use super::connection::ReadConnection;
+use super::connection::{Open, ReadConnection};
 use crate::SqliteConfig;
 
 /// Maximum number of reads that wait for a thread; further ones wait for room (I8).
@@ -27,6 +27,7 @@ type Job = Box<dyn FnOnce(&mut ReadConnection) + Send>;
 #[derive(Debug)]
 pub(crate) struct ReadThreads {
     config: SqliteConfig,
+    open: Open,
     /// `None` while dropped.
     jobs: Option<mpsc::Sender<Job>>,
     queue: Arc<Queue>,
@@ -42,17 +43,17 @@ struct Queue {
 }
 
 impl ReadThreads {
-    /// Starts no thread yet.
-    pub(crate) fn new(config: SqliteConfig) -> Self {
+    /// Starts no thread yet; each one opens the file by `open`.
+    pub(crate) fn new(config: SqliteConfig, open: Open) -> Self {
         let (jobs, receiver) = mpsc::channel(QUEUE);
         let queue = Arc::new(Queue { jobs: Mutex::new(receiver), idle: AtomicUsize::new(0) });
-        Self { config, jobs: Some(jobs), queue, threads: Mutex::default() }
+        Self { config, open, jobs: Some(jobs), queue, threads: Mutex::default() }
     }
 
     /// Runs `work` on one of the threads, and returns its result.
     pub(crate) async fn ask<T: Send + 'static>(
         &self,
-        work: impl FnOnce(&mut Connection) -> rusqlite::Result<T> + Send + 'static,
+        work: impl Fn(&mut Connection) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T, StoreError> {
         self.start_thread_if_none_is_idle()?;
         let (reply, answer) = oneshot::channel();
@@ -76,7 +77,7 @@ impl ReadThreads {
         if threads.len() >= self.config.readers.get() {
             return Ok(());
         }
-        let mut connection = ReadConnection::new(self.config.clone());
+        let mut connection = ReadConnection::new(self.config.clone(), self.open);
         let queue = Arc::clone(&self.queue);
         let work = move || {
             while let Some(job) = queue.next() {
