@@ -1,5 +1,7 @@
 //! Assigning entries of a layer to a configuration.
 
+use std::path::Path;
+
 use config::ValueKind;
 use countem_core::CollectionName;
 use countem_store_uri::shown;
@@ -43,12 +45,20 @@ pub(crate) fn assign(config: &mut Config, entry: &Entry) -> Result<(), Problem> 
             return Err(refused(entry.value.refuse(&format!("a section with the keys {}", keys.join(", ")))));
         }
         _ => match keys::find(&path.join(".")) {
-            Some(known) => (known.set)(config, &entry.value).map_err(refused)?,
+            Some(known) => (known.set)(config, &entry.value, folder(&entry.origin)).map_err(refused)?,
             None => return Err(problem(unknown_key(&key, entry))),
         },
     }
     config.origins.insert(key, entry.origin.clone());
     Ok(())
+}
+
+/// Returns the folder in which relative paths of `origin` begin, `None` for the working directory.
+fn folder(origin: &Origin) -> Option<&Path> {
+    match origin {
+        Origin::File(file) => file.parent(),
+        _ => None,
+    }
 }
 
 /// Adds the problems of values that are each allowed but contradict each other.

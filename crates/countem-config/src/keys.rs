@@ -5,6 +5,7 @@
 use std::{
     num::{NonZeroU16, NonZeroUsize},
     ops::RangeInclusive,
+    path::Path,
     time::Duration,
 };
 
@@ -26,7 +27,8 @@ pub(crate) struct Key {
     pub(crate) name: &'static str,
     /// Comment in the configuration file, line by line.
     pub(crate) comment: &'static [&'static str],
-    pub(crate) set: fn(&mut Config, &RawValue) -> Result<(), Refusal>,
+    /// Sets the value, which comes from a file in the folder if there is one.
+    pub(crate) set: fn(&mut Config, &RawValue, Option<&Path>) -> Result<(), Refusal>,
     pub(crate) get: fn(&Config) -> Value,
 }
 
@@ -38,8 +40,12 @@ macro_rules! keys {
             key: stringify!($key),
             name: concat!(stringify!($section), ".", stringify!($key)),
             comment: &[$($comment),+],
-            set: |config, raw| {
-                config.$($field).+ = $kind.read(raw)?;
+            set: |config, raw, folder| {
+                let value = $kind.read(raw)?;
+                config.$($field).+ = match folder {
+                    Some(folder) => $kind.inside(value, folder)?,
+                    None => value,
+                };
                 Ok(())
             },
             get: |config| $kind.write(&config.$($field).+),

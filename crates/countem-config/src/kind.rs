@@ -2,7 +2,13 @@
 //!
 //! A kind also decides what is shown of a value: [`Address`] hides passwords.
 
-use std::{fmt::Display, ops::RangeInclusive, path::PathBuf, str::FromStr, time::Duration};
+use std::{
+    fmt::Display,
+    ops::RangeInclusive,
+    path::{Path, PathBuf},
+    str::FromStr,
+    time::Duration,
+};
 
 use config::ValueKind;
 use countem_core::{
@@ -27,6 +33,12 @@ pub(crate) trait Kind {
 
     fn read(&self, raw: &RawValue) -> Result<Self::Target, Refusal>;
 
+    /// Returns the value as it is meant in a file in `folder`: a relative path in it begins there.
+    fn inside(&self, value: Self::Target, folder: &Path) -> Result<Self::Target, Refusal> {
+        let _ = folder;
+        Ok(value)
+    }
+
     /// Returns the value as the configuration file has it, without passwords.
     fn write(&self, value: &Self::Target) -> Value;
 }
@@ -44,6 +56,14 @@ impl Kind for Address {
     fn read(&self, raw: &RawValue) -> Result<StoreUri, Refusal> {
         let text = raw.text().ok_or_else(|| raw.refuse(&self.allowed()))?;
         StoreUri::new(text).map_err(|error| format!("is refused: {error}"))
+    }
+
+    fn inside(&self, uri: StoreUri, folder: &Path) -> Result<StoreUri, Refusal> {
+        let Some(path) = uri.expose().strip_prefix("sqlite://") else { return Ok(uri) };
+        let path = folder.join(path);
+        let text =
+            path.to_str().ok_or("is in a folder whose name is not UTF-8; allowed: an absolute path")?;
+        StoreUri::new(&format!("sqlite://{text}")).map_err(|error| format!("is refused: {error}"))
     }
 
     fn write(&self, uri: &StoreUri) -> Value {
@@ -198,6 +218,10 @@ impl Kind for Directory {
     fn read(&self, raw: &RawValue) -> Result<PathBuf, Refusal> {
         let path = raw.text().filter(|path| !path.is_empty() && !path.chars().any(char::is_control));
         path.map(PathBuf::from).ok_or_else(|| raw.refuse(&self.allowed()))
+    }
+
+    fn inside(&self, path: PathBuf, folder: &Path) -> Result<PathBuf, Refusal> {
+        Ok(folder.join(path))
     }
 
     fn write(&self, path: &PathBuf) -> Value {

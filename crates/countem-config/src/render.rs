@@ -18,6 +18,7 @@ const DEFAULT_HEAD: &str = "\
 # the working directory (or the file that is named), environment (`COUNTEM__FLUSH__INTERVAL=5s`), command line.
 # Durations are text such as \"250ms\", \"10s\", \"1h 30m\" or \"7d\"; sizes are whole numbers; lists in the environment and
 # on the command line are separated by commas (`COUNTEM__TIME__PERIODS=hour,day`).
+# Relative paths begin in the folder of this file; in the environment and on the command line, in the working directory.
 ";
 
 const COLLECTION_EXAMPLE: &str = "
