@@ -16,6 +16,8 @@ mod quarantine;
 mod replay;
 mod top;
 
+use std::io::{self, Write as _};
+
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
@@ -23,7 +25,7 @@ use crate::{exit::Exit, global::Global};
 
 /// Count events, exactly once, and read the numbers back.
 #[derive(Debug, Parser)]
-#[command(name = "countem", version, arg_required_else_help = true, disable_help_subcommand = true, after_help = AFTER)]
+#[command(name = "countem", version, arg_required_else_help = true, after_help = AFTER)]
 pub(crate) struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -55,6 +57,8 @@ enum Command {
     Replay(replay::Replay),
     Config(config::Config),
     Completions(completions::Completions),
+    /// Print the version
+    Version,
 }
 
 impl Cli {
@@ -62,8 +66,9 @@ impl Cli {
     ///
     /// # Errors
     /// The failure of the command; [`exit::report`](crate::exit::report) chooses the exit code.
-    pub(crate) fn run(self) -> Result<Exit> {
+    pub(crate) fn run(mut self) -> Result<Exit> {
         self.global.start_log();
+        self.global.settle_format()?;
         match self.command {
             Command::Ingest(ingest) => ingest.run(&self.global),
             Command::Inc(inc) => inc.run(&self.global),
@@ -78,8 +83,17 @@ impl Cli {
             Command::Replay(replay) => replay.run(&self.global),
             Command::Config(config) => config.run(&self.global),
             Command::Completions(completions) => completions.run(),
+            Command::Version => {
+                writeln!(io::stdout(), "countem {}", env!("CARGO_PKG_VERSION"))?;
+                Ok(Exit::Ok)
+            }
         }
     }
+}
+
+/// Parses a whole number, and says which are allowed.
+fn whole_number(text: &str) -> Result<i64, String> {
+    text.parse().map_err(|_| format!("expected a whole number from {} to {}", i64::MIN, i64::MAX))
 }
 
 #[cfg(test)]

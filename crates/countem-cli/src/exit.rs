@@ -92,7 +92,11 @@ pub(crate) fn report(result: anyhow::Result<Exit>) -> ExitCode {
         Ok(exit) => exit.into(),
         Err(error) if is_broken_pipe(&error) => Exit::Ok.into(),
         Err(error) => {
-            say(format_args!("countem: {error:#}"));
+            match error.downcast_ref::<UsageError>() {
+                // The problems of a configuration, one on a line.
+                Some(error) => error.0.lines().for_each(|line| say(format_args!("countem: {line}"))),
+                None => say(format_args!("countem: {error:#}")),
+            }
             exit_of(&error).into()
         }
     }

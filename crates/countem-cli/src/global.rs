@@ -26,6 +26,9 @@ pub(crate) struct Global {
         hide_possible_values = true
     )]
     pub(crate) output: Format,
+    /// In CSV, begin text that a spreadsheet would take for a formula with `'`: text with `=`, `+`, `-`, `@`, a tab or CR in front
+    #[arg(long, global = true)]
+    csv_safe: bool,
     /// Read this configuration file instead of `countem.toml` in the working directory
     #[arg(long, global = true, value_name = "FILE")]
     config: Option<PathBuf>,
@@ -51,6 +54,19 @@ impl Global {
         };
         let colours = io::IsTerminal::is_terminal(&io::stderr()) && std::env::var_os("NO_COLOR").is_none();
         tracing_subscriber::fmt().with_max_level(level).with_ansi(colours).with_writer(io::stderr).init();
+    }
+
+    /// Chooses the variant of the format that `--csv-safe` asks for.
+    ///
+    /// # Errors
+    /// The format is another one.
+    pub(crate) fn settle_format(&mut self) -> Result<(), UsageError> {
+        match self.output {
+            Format::Csv if self.csv_safe => self.output = Format::CsvSafe,
+            _ if self.csv_safe => return Err(UsageError::new("`--csv-safe` is for CSV: add `-o csv`")),
+            _ => {}
+        }
+        Ok(())
     }
 
     /// Loads the configuration: defaults, file, environment, flags.

@@ -10,6 +10,7 @@ use std::{
 use anyhow::Result;
 use comfy_table::{CellAlignment, Table};
 use countem_query::{Counters, Unreadable};
+use countem_store_uri::escaped;
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -25,6 +26,9 @@ pub(crate) enum Format {
     Ndjson,
     /// Comma-separated values with a header
     Csv,
+    /// The same with `--csv-safe`: no text cell is a formula
+    #[value(skip)]
+    CsvSafe,
 }
 
 /// One value.
@@ -117,7 +121,8 @@ impl Listing {
                 writeln!(out)?;
             }
             Format::Ndjson => self.write_ndjson(&mut out)?,
-            Format::Csv => self.write_csv(&mut out)?,
+            Format::Csv => self.write_csv(&mut out, false)?,
+            Format::CsvSafe => self.write_csv(&mut out, true)?,
         }
         Ok(out.flush()?)
     }
@@ -132,6 +137,7 @@ impl Listing {
     }
 
     /// Writes columns under capital headers, numbers to the right; no lines and no colours, which depend on the terminal.
+    /// Names are escaped, also in a pipe: the other formats have them as they are.
     fn write_table(&self, out: &mut impl Write) -> io::Result<()> {
         if self.rows.is_empty() {
             return Ok(());
@@ -140,7 +146,7 @@ impl Listing {
         table.load_style(comfy_table::presets::NOTHING);
         table.set_header(self.columns[self.constant..].iter().map(|name| name.to_uppercase()));
         for row in &self.rows {
-            table.add_row(row[self.constant..].iter().map(Cell::text));
+            table.add_row(row[self.constant..].iter().map(|cell| shown(&cell.text())));
         }
         let is_number =
             |at: usize| self.rows.iter().any(|row| matches!(row[self.constant + at], Cell::Number(_)));
@@ -175,17 +181,21 @@ impl Listing {
         })
     }
 
-    /// Writes comma-separated values (RFC 4180), with `\n` at the end of a line.
+    /// Writes comma-separated values (RFC 4180), with `\n` at the end of a line. If `is_safe`, text that a spreadsheet would
+    /// take for a formula begins with `'`.
     ///
     /// # Errors
     /// The output cannot be written.
-    pub(crate) fn write_csv(&self, out: &mut impl Write) -> io::Result<()> {
+    pub(crate) fn write_csv(&self, out: &mut impl Write, is_safe: bool) -> io::Result<()> {
         writeln!(out, "{}", self.columns.join(","))?;
         for row in &self.rows {
             for (at, cell) in row.iter().enumerate() {
                 out.write_all(if at > 0 { b"," } else { b"" })?;
                 // No program reads the words of an error as a number.
-                let text = cell.text();
+                let mut text = cell.text();
+                if is_safe && matches!(cell, Cell::Text(_)) && text.starts_with(FORMULA) {
+                    text = format!("'{text}").into();
+                }
                 if text.contains(['"', ',', '\n', '\r']) {
                     write!(out, "\"{}\"", text.replace('"', "\"\""))?;
                 } else {
@@ -198,9 +208,17 @@ impl Listing {
     }
 }
 
-/// Writes a message beside the result to standard error, which may be closed.
+/// Characters with which a formula begins in a spreadsheet.
+const FORMULA: [char; 6] = ['=', '+', '-', '@', '\t', '\r'];
+
+/// Writes a message of one line beside the result to standard error, which may be closed.
 pub(crate) fn say(message: impl Display) {
-    writeln!(io::stderr(), "{message}").ok();
+    writeln!(io::stderr(), "{}", shown(&message.to_string())).ok();
+}
+
+/// Returns foreign text as people may read it, on one line.
+pub(crate) fn shown(text: &str) -> String {
+    escaped(text).collect()
 }
 
 /// Writes a number with commas between thousands.
@@ -235,7 +253,23 @@ mod tests {
     #[test]
     fn csv_quotes_separators_and_quotes() {
         let expected = "collection,metric,value\nweb,GET 200,1234\nweb,\"a \"\"b\"\", 🦀\",-5\n";
-        assert_eq!(written(|listing, out| listing.write_csv(out)), expected);
+        assert_eq!(written(|listing, out| listing.write_csv(out, false)), expected);
+    }
+
+    #[test]
+    fn safe_csv_has_no_formula() {
+        let mut listing = Listing::new(&["metric", "value"]);
+        for metric in ["=1+1", "+a", "-5", "@x", "\t=x", "\r=x", "a=b"] {
+            listing.push([metric.into(), Cell::Number(-5)]);
+        }
+        let written = |is_safe| {
+            let mut out = Vec::new();
+            listing.write_csv(&mut out, is_safe).unwrap();
+            String::from_utf8(out).unwrap()
+        };
+        let safe = "metric,value\n'=1+1,-5\n'+a,-5\n'-5,-5\n'@x,-5\n'\t=x,-5\n\"'\r=x\",-5\na=b,-5\n";
+        assert_eq!(written(true), safe);
+        assert_eq!(written(false), safe.replace('\'', ""));
     }
 
     #[test]

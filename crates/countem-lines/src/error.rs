@@ -31,3 +31,10 @@ impl DefinitionError {
         Self::UnknownField { field: field.to_owned(), available }
     }
 }
+
+/// Returns the reason of an error of a regular expression, which is the last line of its text.
+pub(crate) fn last_line(error: &regex::Error) -> String {
+    let text = error.to_string();
+    let last = text.lines().last().unwrap_or_default();
+    format!("regex: {}", last.trim().trim_start_matches("error: "))
+}

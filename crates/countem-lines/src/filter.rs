@@ -2,7 +2,7 @@
 
 use regex::bytes::Regex;
 
-use crate::{DefinitionError, Span, Wanted, number::Decimal};
+use crate::{DefinitionError, Span, Wanted, error::last_line, number::Decimal};
 
 /// A condition on the value of one field.
 #[derive(Debug, Clone)]
@@ -40,7 +40,7 @@ impl Filter {
         } else if let Some(value) = condition.strip_prefix('=') {
             Test::Equal(value.into())
         } else if let Some(pattern) = condition.strip_prefix('~') {
-            Test::Matches(Regex::new(pattern).map_err(|error| refuse(error.to_string()))?)
+            Test::Matches(Regex::new(pattern).map_err(|error| refuse(last_line(&error)))?)
         } else if let Some(value) = condition.strip_prefix('<') {
             Test::Less(number(value)?)
         } else if let Some(value) = condition.strip_prefix('>') {

@@ -106,8 +106,9 @@ const DEFAULT_DATABASE: &str = "countem";
 impl Location {
     /// Parses `uri` without contacting a server.
     pub(crate) fn parse(uri: &str) -> Result<Self, StoreError> {
+        // Only another address helps.
         let refused =
-            |why: &str| StoreError::new(ErrorKind::Refused, format!("cannot use the MongoDB URI: {why}"));
+            |why: &str| StoreError::new(ErrorKind::Unsupported, format!("cannot use the MongoDB URI: {why}"));
         if uri.starts_with("mongodb+srv:") && cfg!(not(feature = "srv")) {
             return Err(refused(
                 "`mongodb+srv` is not built in; build with the feature `srv`, or name the hosts",
@@ -178,7 +179,7 @@ mod tests {
 
     fn refusal(uri: &str) -> String {
         let error = Location::parse(uri).unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::Refused);
+        assert_eq!(error.kind(), ErrorKind::Unsupported);
         error.to_string()
     }
 

@@ -96,9 +96,10 @@ fn driver_error(error: &Error, attempt: Attempt<'_>) -> StoreError {
         Driver::ServerSelection { .. } => {
             failed(ErrorKind::NotApplied, &format!("no server can take it: {servers}"))
         }
-        Driver::DnsResolve { message, .. } => failed(
+        // The driver's words name types of its resolver.
+        Driver::DnsResolve { .. } => failed(
             ErrorKind::NotApplied,
-            &format!("the host name cannot be resolved ({})", one_line(message)),
+            "the host name of the URI cannot be resolved; `mongodb+srv://` needs an SRV record in the DNS",
         ),
         // A connection that was refused never carried a request.
         Driver::Io(cause) if cause.kind() == std::io::ErrorKind::ConnectionRefused => {

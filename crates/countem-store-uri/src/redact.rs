@@ -15,12 +15,19 @@ pub fn shown(text: &str) -> String {
     shown
 }
 
-/// Escapes characters that break a line or are invisible. Quotes and backslashes stay, for keys and Windows paths.
+/// Escapes the characters of foreign text that could act on a terminal or show another text than there is: control characters,
+/// line separators, those that turn the direction of writing, and invisible ones. Others stay, also joined and combined ones.
 pub fn escaped(text: &str) -> impl Iterator<Item = char> {
-    text.chars().flat_map(|c| match c {
-        '"' | '\'' | '\\' => vec![c],
-        _ => c.escape_debug().collect(),
+    text.chars().flat_map(|c| {
+        let plain = (!is_hidden(c)).then_some(c);
+        plain.into_iter().chain(plain.is_none().then(|| c.escape_default()).into_iter().flatten())
     })
+}
+
+fn is_hidden(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{61c}' | '\u{200b}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}')
+        || matches!(c, '\u{fff9}'..='\u{fffb}' | '\u{feff}' | '\u{e0000}'..='\u{e007f}')
 }
 
 /// Replaces passwords in an address, also in a malformed one. In doubt it hides too much.
@@ -70,6 +77,17 @@ pub(crate) fn split_scheme(text: &str) -> (&str, &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn text_that_acts_or_hides_is_escaped() {
+        for (text, shown) in [
+            ("a\u{1b}[2Jb\n\u{9b}", r"a\u{1b}[2Jb\n\u{9b}"),
+            ("a\u{202e}gpj.exe\u{2066}\u{200b}\u{2028}", r"a\u{202e}gpj.exe\u{2066}\u{200b}\u{2028}"),
+            ("e\u{301} 👩\u{200d}🚀 \"C:\\x\" 日本", "e\u{301} 👩\u{200d}🚀 \"C:\\x\" 日本"),
+        ] {
+            assert_eq!(escaped(text).collect::<String>(), shown);
+        }
+    }
 
     #[test]
     fn password_is_replaced_and_the_rest_shown() {

@@ -17,13 +17,13 @@ use countem_core::{
 };
 use countem_engine::maintenance::{self, AuditReport, MissingBatch, held_by_store};
 use countem_journal::JournalReader;
-use countem_store::{Store, StoreError};
+use countem_store::{ErrorKind, Store, StoreError};
 
 use crate::{
     cli::journal::{self, JournalFlag},
     exit::{Exit, exit_of},
     global::Global,
-    output::{Format, Listing, grouped},
+    output::{Format, Listing, grouped, shown},
     store::{Effective, MONGODB_MEMORY, block_on},
 };
 
@@ -194,16 +194,27 @@ async fn examine_store(effective: &Effective, findings: &mut Findings) -> Option
         findings.warn("store", format!("there is no `{}` yet", effective.config.store_uri()));
         return None;
     }
-    let store = match effective.open().await {
+    let store = match effective.open_for_reading().await {
         Ok(store) => store,
         Err(error) => {
             findings.error("store", &error.into());
             return None;
         }
     };
-    match store.check().await {
+    let checked = match store.check().await {
+        Err(error) if error.kind() == ErrorKind::Unsupported => {
+            findings
+                .ok("store", format!("`{}` can be read, and not be written by this user", store.location()));
+            Ok(())
+        }
         Ok(()) => {
             findings.ok("store", format!("`{}` can be reached and used", store.location()));
+            Ok(())
+        }
+        failed => failed,
+    };
+    match checked {
+        Ok(()) => {
             match held_by_store(&*store).await {
                 Ok(held) if held.is_empty() => {}
                 Ok(held) => {
@@ -385,7 +396,7 @@ impl Findings {
         if format == Format::Table {
             let mut out = io::stdout().lock();
             for Finding { state, about, text } in &self.findings {
-                writeln!(out, "{:<4}  {about}: {text}", state.word())?;
+                writeln!(out, "{:<4}  {about}: {}", state.word(), shown(text))?;
             }
             return Ok(());
         }

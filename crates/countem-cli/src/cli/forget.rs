@@ -22,6 +22,7 @@ use crate::{
         input::Input,
         marks::{self, FileId, StoredMark},
     },
+    output::say,
     store::{Effective, block_on},
 };
 
@@ -56,7 +57,7 @@ impl Forget {
             Ok(chosen.into_iter().map(name).collect::<BTreeSet<_>>())
         })?;
         if !global.quiet {
-            forgotten.iter().for_each(|name| eprintln!("forgot {name}"));
+            forgotten.iter().for_each(|name| say(format_args!("forgot {name}")));
         }
         Ok(Exit::Ok)
     }

@@ -10,6 +10,7 @@ use jiff::{Timestamp, tz::TimeZone};
 use tokio::time::{Instant, timeout_at};
 
 use crate::{
+    cli::whole_number,
     exit::{Exit, UsageError},
     global::Global,
     ingest::delivery::{Counts, Delivery},
@@ -26,7 +27,7 @@ pub(crate) struct Inc {
     /// The metric
     metric: MetricName,
     /// The amount to add, which may be negative
-    #[arg(default_value_t = 1, allow_negative_numbers = true)]
+    #[arg(default_value_t = 1, allow_negative_numbers = true, value_parser = whole_number)]
     n: i64,
     /// Count on this day instead of now, as in 2015-05-17, today, yesterday or -7d
     #[arg(long, value_name = "DAY", allow_hyphen_values = true)]
@@ -120,7 +121,7 @@ impl Inc {
         }
         let Some(text) = &self.time else { return Ok(now) };
         let second = Times::new(TimeFormat::Auto, zone.clone(), Timestamp::now()).second(text.as_bytes());
-        let second = second.ok_or_else(|| UsageError::new(format!("`{text}` is not a time")))?;
+        let second = second.ok_or_else(|| UsageError::new(format!("`--time {text}` is not a time: expected one such as 2015-05-17T10:05:03Z, or seconds since 1970")))?;
         Timestamp::from_second(second).context("time is out of range")
     }
 }

@@ -22,7 +22,7 @@ pub(crate) struct Top {
     /// The collection
     collection: CollectionName,
     /// Number of counters
-    #[arg(short = 'n', long, value_name = "COUNT", default_value_t = 10)]
+    #[arg(short = 'n', long, value_name = "COUNT", default_value_t = 10, value_parser = number)]
     number: usize,
     #[command(flatten)]
     bucket: BucketFlags,
@@ -50,6 +50,10 @@ struct Ranking<'a> {
 struct Ranked<'a> {
     metric: &'a str,
     value: i64,
+}
+
+fn number(text: &str) -> Result<usize, &'static str> {
+    text.parse().map_err(|_| "expected how many counters, as in 10")
 }
 
 impl Top {

@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 use crate::{
     exit::Exit,
     ingest::{count::Changes, delivery::Delivered},
-    output::{Format, Listing, grouped},
+    output::{Format, Listing, grouped, shown as escape},
 };
 
 /// Number of lines shown for each reason.
@@ -145,9 +145,9 @@ fn excerpt(line: &[u8]) -> String {
             shown.push('…');
             break;
         }
-        if c.is_control() { shown.extend(c.escape_default()) } else { shown.push(c) }
+        shown.push(c);
     }
-    shown
+    escape(&shown)
 }
 
 impl Report {
@@ -164,9 +164,9 @@ impl Report {
             && self.delivered.quarantined.is_empty()
             && !self.interrupted;
         if self.tally.lines == 0
-            && let Some((_, error)) = self.tally.failed.into_iter().next()
+            && let Some((input, error)) = self.tally.failed.into_iter().next()
         {
-            return Err(error);
+            return Err(error.context(format!("could not read all of `{input}`")));
         }
         Ok(if is_whole { Exit::Ok } else { Exit::Partly })
     }
@@ -179,7 +179,7 @@ impl Report {
         match format {
             Format::Table => write!(out, "{self}")?,
             Format::Json | Format::Ndjson => writeln!(out, "{}", self.to_json())?,
-            Format::Csv => self.to_listing().write_csv(out)?,
+            Format::Csv | Format::CsvSafe => self.to_listing().write_csv(out, false)?,
         }
         out.flush()
     }
@@ -309,7 +309,8 @@ impl fmt::Display for Report {
         }
         for ((template, field), lines) in &tally.changes.skipped {
             let (count, field) = (&self.counts[*template], &tally.wanted.names()[*field]);
-            writeln!(f, "skipped {} lines without `{{{field}}}` for `{count}`", grouped(*lines))?;
+            let text = format!("skipped {} lines without `{{{field}}}` for `{count}`", grouped(*lines));
+            writeln!(f, "{}", escape(&text))?;
         }
         let Changes { shortened, escaped, .. } = tally.changes;
         if shortened > 0 {
@@ -322,6 +323,7 @@ impl fmt::Display for Report {
             writeln!(f, "skipped {} NUL bytes before lines", grouped(tally.nuls))?;
         }
         for name in &tally.copies {
+            let name = escape(name);
             writeln!(f, "left out {name}: it is the beginning of the file that it is a rotated copy of")?;
         }
         if tally.rejected() > 0 {
@@ -329,17 +331,23 @@ impl fmt::Display for Report {
             writeln!(f, "rejected {} {lines}", grouped(tally.rejected()))?;
         }
         for (reject, rejected) in &tally.rejected {
-            writeln!(f, "  {:>9}  {}", grouped(rejected.lines), reject.reason(&tally.wanted))?;
+            writeln!(
+                f,
+                "  {:>9}  {}",
+                grouped(rejected.lines),
+                escape(&reject.reason(&tally.wanted).to_string())
+            )?;
             for Example { input, line, text } in &rejected.examples {
-                writeln!(f, "             {input}:{line}: {text}")?;
+                writeln!(f, "             {}:{line}: {text}", escape(input))?;
             }
         }
-        for (input, error) in &tally.failed {
-            writeln!(f, "could not read all of {input}: {error:#}")?;
+        for (input, error) in tally.failed.iter().skip(usize::from(tally.lines == 0)) {
+            writeln!(f, "{}", escape(&format!("could not read all of `{input}`: {error:#}")))?;
         }
         for counter in self.delivered.quarantined.iter().take(EXAMPLES) {
             let Quarantined { collection, metric, bucket, n, reason, .. } = counter;
-            writeln!(f, "could not add {n} to `{metric}` of `{collection}` on {bucket}: {reason}")?;
+            let text = format!("could not add {n} to `{metric}` of `{collection}` on {bucket}: {reason}");
+            writeln!(f, "{}", escape(&text))?;
         }
         if self.quarantined() > 0 {
             writeln!(f, "quarantined {} increments", grouped(self.quarantined()))?;

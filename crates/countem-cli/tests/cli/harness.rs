@@ -4,7 +4,7 @@ use std::{
     collections::BTreeMap,
     fs,
     io::Write,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{ChildStdin, Command, Output, Stdio},
     time::{Duration, Instant},
 };
@@ -95,6 +95,23 @@ impl Sandbox {
         self.set_up(Command::new(BINARY), args).output().unwrap().into()
     }
 
+    /// Runs `countem` to its end with a variable of the environment, in a folder of this one.
+    pub(crate) fn run_in(&self, folder: &str, variable: Option<(&str, &str)>, args: &[&str]) -> Ran {
+        let mut command = self.set_up(Command::new(BINARY), args);
+        command.current_dir(self.path(folder)).envs(variable).output().unwrap().into()
+    }
+
+    /// Runs `program`, a `countem`, to its end as `user`.
+    #[cfg(unix)]
+    pub(crate) fn run_as(&self, user: Option<u32>, program: &Path, args: &[&str]) -> Ran {
+        use std::os::unix::process::CommandExt as _;
+        let mut command = self.set_up(Command::new(program), args);
+        if let Some(user) = user {
+            command.uid(user).gid(user);
+        }
+        command.output().unwrap().into()
+    }
+
     /// Runs `countem` on `input`.
     pub(crate) fn run_on(&self, args: &[&str], input: &[u8]) -> Ran {
         let mut command = self.set_up(Command::new(BINARY), args);
@@ -158,7 +175,7 @@ impl Sandbox {
     }
 }
 
-const BINARY: &str = env!("CARGO_BIN_EXE_countem");
+pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_countem");
 
 /// Interrupts a process as Ctrl-C does, and returns its outcome.
 pub(crate) fn interrupt(child: Child) -> Ran {

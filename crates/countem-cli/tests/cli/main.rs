@@ -11,9 +11,12 @@ mod generator;
 mod harness;
 mod histories;
 mod ingest;
+mod manners;
 mod once;
 mod quarantine;
 mod reading;
 mod recorded;
 mod replay;
 mod schedule;
+#[cfg(unix)]
+mod unwritable;

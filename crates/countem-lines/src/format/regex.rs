@@ -2,7 +2,7 @@
 
 use regex::bytes::{CaptureLocations, Regex as Pattern};
 
-use crate::{DefinitionError, Reject, Span, Wanted};
+use crate::{DefinitionError, Reject, Span, Wanted, error::last_line};
 
 /// Finds the groups of a pattern.
 #[derive(Debug, Clone)]
@@ -19,8 +19,9 @@ impl Regex {
     /// # Errors
     /// A [`DefinitionError`] when the pattern is malformed or has no such group.
     pub(super) fn new(pattern: &str, wanted: &Wanted) -> Result<Self, DefinitionError> {
-        let compiled = Pattern::new(pattern)
-            .map_err(|error| DefinitionError::new(format!("cannot understand `--regex`: {error}")))?;
+        let compiled = Pattern::new(pattern).map_err(|error| {
+            DefinitionError::new(format!("cannot understand `--regex {pattern}`: {}", last_line(&error)))
+        })?;
         let names: Vec<&str> = compiled.capture_names().flatten().collect();
         let mut groups = Vec::new();
         for name in wanted.names() {
