@@ -21,7 +21,7 @@ use crate::{
 use crate::{
     cause::Cause,
     descriptor::Descriptor,
-    place::{DiskHeader, Displaced, Place},
+    place::{DiskHeader, Displaced, Place, bytes_of, log_of},
     private::private_file,
     wait::wait_for_others,
 };
@@ -40,7 +40,7 @@ pub struct OpenFile {
     log_identity: Option<Place>,
     /// The newest header that was seen in the file; `None` once this connection may have changed it.
     seen: Cell<Option<DiskHeader>>,
-    /// What was opened without a lock.
+    /// State of a file that was opened without a lock.
     #[cfg(unix)]
     state: Option<State>,
     busy_timeout: Duration,
@@ -356,25 +356,6 @@ fn lock(log: &Path, limit: Duration) -> Option<File> {
         }
     }
     None
-}
-
-/// Returns the path of the log of the file at `path`: beside the file itself, also when the path is a link to it.
-pub fn log_of(path: &Path) -> PathBuf {
-    let mut log = path.canonicalize().unwrap_or_else(|_| path.to_owned()).into_os_string();
-    log.push("-wal");
-    log.into()
-}
-
-/// Returns the length in bytes of the file at `path`, zero when there is none.
-///
-/// # Errors
-/// The file may not be looked at.
-pub fn bytes_of(path: &Path) -> io::Result<u64> {
-    match fs::metadata(path) {
-        Ok(found) => Ok(found.len()),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(0),
-        Err(error) => Err(error),
-    }
 }
 
 #[cfg(test)]

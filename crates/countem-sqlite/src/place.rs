@@ -3,7 +3,7 @@
 use std::{
     fs::{self, File},
     io::{self, Read as _, Seek as _},
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 /// The reason why an open file must not be written any more.
@@ -106,5 +106,24 @@ impl Place {
     #[cfg(not(unix))]
     pub fn of(_: &Path) -> Option<Self> {
         Some(Self(0, 0))
+    }
+}
+
+/// Returns the path of the log of the file at `path`: beside the file itself, also when the path is a link to it.
+pub fn log_of(path: &Path) -> PathBuf {
+    let mut log = path.canonicalize().unwrap_or_else(|_| path.to_owned()).into_os_string();
+    log.push("-wal");
+    log.into()
+}
+
+/// Returns the length in bytes of the file at `path`, zero when there is none.
+///
+/// # Errors
+/// The file may not be looked at.
+pub fn bytes_of(path: &Path) -> io::Result<u64> {
+    match fs::metadata(path) {
+        Ok(found) => Ok(found.len()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(0),
+        Err(error) => Err(error),
     }
 }

@@ -15,7 +15,7 @@ const DB: &str = "countem.db";
 const READS: [&[&str]; 6] =
     [&["get", "x"], &["all"], &["top", "x"], &["collections"], &["marks"], &["quarantine", "list"]];
 
-/// What a reader may not write.
+/// Rights that a reader lacks.
 #[derive(Debug, Clone, Copy)]
 enum Rights {
     NotFile,
