@@ -83,7 +83,7 @@ fn tsv_columns_are_numbered_or_named_by_header() {
     let by_name = ["--count", "sales:{shop}", "--time-field", "day", "--amount", "euros", "--header"];
     let args = [&["ingest", "b.tsv", "c.tsv", "d.tsv", "--format", "tsv"], &by_name[..]].concat();
     let ran = sandbox.run(&args).expect(6);
-    assert!(ran.err.contains("could not read all of d.tsv: there is no field `{shop}`"), "{}", ran.err);
+    assert!(ran.err.contains("could not read all of `d.tsv`: there is no field `{shop}`"), "{}", ran.err);
     assert_eq!(sandbox.counters("sales", DAY), counters(&[("bern", 5), ("ulm", 7)]));
 }
 

@@ -119,7 +119,7 @@ fn damaged_archive_is_counted_up_to_the_damage() {
     let archive = gzip(log.text.as_bytes());
     let sandbox = Sandbox::new();
     let ran = sandbox.run_on(&args(&["-"]), &archive[..archive.len() / 2]).expect(6);
-    assert!(ran.err.contains("could not read all of standard input"), "{}", ran.err);
+    assert!(ran.err.contains("could not read all of `standard input`"), "{}", ran.err);
     assert!(sandbox.total("web") > 0);
     assert!(!ran.err.contains("rejected"), "the line that was cut is not blamed: {}", ran.err);
     let ran = sandbox.run_on(&args(&["-"]), b"\x28\xb5\x2f\xfd....").expect(1);
