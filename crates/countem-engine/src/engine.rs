@@ -82,6 +82,11 @@ impl Engine {
         &self.last.state
     }
 
+    #[cfg(test)]
+    pub(crate) fn recorder(&self) -> Option<&Recorder> {
+        self.state().recorder.as_deref()
+    }
+
     /// Counts now, or returns the reason why not. Never blocks on the store.
     ///
     /// # Errors

@@ -113,7 +113,7 @@ impl Journal {
     /// Without anything quarantined this is lazy: it goes along with the next commit, at most a second later, and after a
     /// crash the batch is sent once more. With something quarantined it is executed at once; the next batch of the
     /// lane must not be sent before `done`, because the store reports quarantined deltas of the newest batch only. Either
-    /// way it is repeated until it succeeds, and an unknown or resolved batch is no error.
+    /// way it is repeated until it succeeds, however many requests wait, and an unknown or resolved batch is no error.
     pub fn resolve(
         &self,
         id: &BatchId,

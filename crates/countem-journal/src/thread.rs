@@ -11,7 +11,11 @@ mod space;
 mod transactions;
 
 use std::{
-    sync::mpsc::{SyncSender, TrySendError, sync_channel},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+        mpsc::{SendError, Sender, channel},
+    },
     thread::{self, JoinHandle},
 };
 
@@ -19,42 +23,49 @@ use crate::{
     error::{ErrorKind, JournalError},
     thread::{
         group_commit::{GroupCommit, Message},
-        request::Request,
+        request::{Request, Urgency},
         transactions::Transactions,
     },
 };
 
-/// Maximum number of queued requests; further ones are refused (I8).
+/// Maximum number of queued requests; further ones are refused (I8), but for those that are repeated until they succeed. Each of
+/// these resolves a frozen batch, so they are no more than there are lanes.
 const MAX_QUEUED: usize = 1024;
 
 /// Handle of the thread. Dropping it executes what is queued and closes the file.
 #[derive(Debug)]
 pub(crate) struct JournalThread {
-    queue: SyncSender<Message>,
+    queue: Sender<Message>,
+    /// Number of requests in the queue.
+    queued: Arc<AtomicUsize>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl JournalThread {
     pub(crate) fn start(transactions: Transactions) -> Result<Self, JournalError> {
-        let (queue, messages) = sync_channel(MAX_QUEUED);
+        let (queue, messages) = channel();
+        let queued = Arc::<AtomicUsize>::default();
         let path = transactions.path.clone();
-        let mut group_commit = GroupCommit::new(transactions);
+        let mut group_commit = GroupCommit::new(transactions, Arc::clone(&queued));
         let thread = thread::Builder::new()
             .name("countem-journal".to_owned())
             .spawn(move || group_commit.run(&messages))
             .map_err(|error| JournalError::io(&path, "start the thread that writes to", &error))?;
-        Ok(Self { queue, thread: Some(thread) })
+        Ok(Self { queue, queued, thread: Some(thread) })
     }
 
-    /// Queues `request`, without waiting. One that finds the queue full fails at once.
+    /// Queues `request`, without waiting. One that finds the queue full fails at once, unless it is to be repeated until it succeeds.
     pub(crate) fn send(&self, request: Box<dyn Request>) {
-        let (message, why) = match self.queue.try_send(Message::Request(request)) {
-            Ok(()) => return,
-            Err(TrySendError::Full(message)) => (message, "too many requests wait for the journal"),
-            Err(TrySendError::Disconnected(message)) => (message, "the journal is closed"),
-        };
-        if let Message::Request(request) = message {
+        let refuse = |request: Box<dyn Request>, why| {
             request.finish(Err(JournalError::new(ErrorKind::Unavailable, why)));
+        };
+        let queued = self.queued.fetch_add(1, Ordering::Relaxed);
+        if queued >= MAX_QUEUED && request.urgency() == Urgency::Now {
+            self.queued.fetch_sub(1, Ordering::Relaxed);
+            return refuse(request, "too many requests wait for the journal");
+        }
+        if let Err(SendError(Message::Request(request))) = self.queue.send(Message::Request(request)) {
+            refuse(request, "the journal is closed");
         }
     }
 }

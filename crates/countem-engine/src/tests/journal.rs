@@ -7,6 +7,7 @@ use std::{path::Path, time::Duration};
 use countem_core::Bucket;
 use countem_journal::{JournalConfig, JournalReader, fail_points};
 use countem_store::Fault;
+use futures_util::FutureExt;
 
 use super::{counters, quiet, start, start_on};
 use crate::{Durability, EngineConfig};
@@ -160,6 +161,39 @@ async fn acknowledged_quarantine_is_in_the_journal() {
     assert_eq!((&*entry.quarantined.metric, entry.quarantined.n, entry.quarantined.increments), ("m", 1, 1));
     let stats = setup.engine.stats();
     assert_eq!((stats.accepted, stats.pending, stats.journaled, stats.quarantined), (2, 1, 1, 1));
+}
+
+/// The store forgets the writer at the shutdown, so the journal must not have kept the batch.
+#[tokio::test]
+async fn batch_resolved_beside_a_full_queue_stays_resolved() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = JournalConfig { resolved_retention: Duration::ZERO, ..JournalConfig::new(dir.path()) };
+    let config = EngineConfig {
+        durability: Durability::Journal { options, tick: Duration::from_secs(3600) },
+        ..quiet()
+    };
+    let setup = start(config.clone()).await;
+    setup.faults.then([Fault::Delay]);
+    setup.engine.increment("c", "a", 1).unwrap();
+    let flush = tokio::spawn({
+        let engine = setup.engine.clone();
+        async move { engine.flush().await }
+    });
+    setup.faults.delayed().await;
+    fail_points::arm(dir.path(), "other.before=pause");
+    let recorder = setup.engine.recorder().unwrap();
+    let refused = (0..3000).filter_map(|_| recorder.sync().now_or_never()).filter(Result::is_err).count();
+    assert!(refused > 0, "the queue is full");
+    setup.faults.release();
+    assert!(flush.await.unwrap());
+    fail_points::disarm(dir.path());
+    while recorder.sync().await.is_err() {}
+    assert!(setup.engine.shutdown().await.is_complete());
+
+    let next = start_on(config, &setup).await;
+    assert_eq!(next.engine.stats().accepted, 0, "nothing was left in the journal");
+    next.engine.flush().await;
+    assert_eq!(next.stored(DAY).await, counters(&[("a", 1)]));
 }
 
 #[tokio::test]

@@ -3,7 +3,11 @@
 use std::{
     mem,
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::mpsc::{Receiver, RecvTimeoutError},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+        mpsc::{Receiver, RecvTimeoutError},
+    },
     time::{Duration, Instant},
 };
 
@@ -41,6 +45,8 @@ pub(super) enum Message {
 
 pub(super) struct GroupCommit {
     transactions: Transactions,
+    /// Number of requests that are not gathered yet.
+    queued: Arc<AtomicUsize>,
     /// Requests that are executed along with the next ones.
     lazy: Vec<Box<dyn Request>>,
     lazy_since: Instant,
@@ -56,8 +62,8 @@ struct Doubt {
 }
 
 impl GroupCommit {
-    pub(super) fn new(transactions: Transactions) -> Self {
-        Self { transactions, lazy: Vec::new(), lazy_since: Instant::now(), doubt: None }
+    pub(super) fn new(transactions: Transactions, queued: Arc<AtomicUsize>) -> Self {
+        Self { transactions, queued, lazy: Vec::new(), lazy_since: Instant::now(), doubt: None }
     }
 
     /// Serves requests until the journal is closed.
@@ -65,6 +71,7 @@ impl GroupCommit {
         loop {
             let mut requests = Vec::new();
             let is_closing = self.gather(messages, &mut requests);
+            self.queued.fetch_sub(requests.len(), Ordering::Relaxed);
             self.execute(requests);
             if is_closing {
                 break;

@@ -2,7 +2,7 @@
 
 use std::sync::mpsc;
 
-use countem_journal::Record;
+use countem_journal::{Quarantined, Record};
 
 use crate::support::*;
 
@@ -100,6 +100,37 @@ fn requests_beyond_the_queue_are_refused_without_loss() {
     drop(journal);
     let taken = i64::try_from(taken).unwrap();
     assert_eq!(recovered_counts(&open(dir.path()).1), counts([("a", taken, taken.unsigned_abs())]));
+}
+
+/// The writer of a batch may be forgotten once a later `sync` has succeeded.
+#[test]
+fn resolution_is_never_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let (journal, _) = open(dir.path());
+    let frozen = [1, 2].map(|seq| batch(&journal.writer(), 0, seq, deltas([("a", 1), ("bad", 1)])));
+    journal.freeze_blocking(0, &frozen).unwrap();
+    let (release, held) = mpsc::channel::<()>();
+    let (entered, inside) = mpsc::channel();
+    journal.sync(move |_| {
+        entered.send(()).unwrap();
+        held.recv().unwrap();
+    });
+    inside.recv().unwrap();
+    let (answers, answered) = mpsc::channel();
+    for _ in 0..1025 {
+        let answers = answers.clone();
+        journal.sync(move |outcome| answers.send(outcome).unwrap());
+    }
+    assert_eq!(answered.recv().unwrap().unwrap_err().kind(), countem_journal::ErrorKind::Unavailable);
+    let refused = deltas([("bad", 1)]);
+    let bad: Vec<_> = refused.iter().map(|delta| Quarantined::new(delta, "injected")).collect();
+    journal.resolve(frozen[0].id(), Vec::new(), |outcome| outcome.unwrap());
+    journal.resolve(frozen[1].id(), bad, |outcome| outcome.unwrap());
+    release.send(()).unwrap();
+    until(|| journal.sync_blocking().is_ok());
+    let reader = journal.reader().unwrap();
+    assert!(reader.frozen().unwrap().is_empty());
+    assert_eq!(reader.quarantined().unwrap().len(), 1);
 }
 
 #[test]
