@@ -173,6 +173,7 @@ impl LaneState {
         if let Some(backlog) = &mut self.backlog {
             backlog.keep(|delta| !is_stale(delta));
         }
+        let was_empty = self.pending.table.is_empty();
         for delta in self.pending.table.drain().iter() {
             let refused = match is_stale(&delta) {
                 true => Err(reason.to_owned()),
@@ -185,6 +186,18 @@ impl LaneState {
                 }
                 self.quarantine(quarantined);
             }
+        }
+        if !was_empty && self.pending.table.is_empty() {
+            // A wait for the next freeze has nothing left to wait for.
+            self.freezes += 1;
+            self.note_stored();
+        }
+    }
+
+    /// Ends the waits for everything frozen, if that is stored.
+    fn note_stored(&mut self) {
+        if self.outbox.is_empty() {
+            self.progress.send_modify(|progress| progress.stored = self.freezes);
         }
     }
 
@@ -261,9 +274,7 @@ impl LaneState {
             }
         }
         applied.quarantined.into_iter().for_each(|quarantined| self.quarantine(quarantined));
-        if self.outbox.is_empty() {
-            self.progress.send_modify(|progress| progress.stored = self.freezes);
-        }
+        self.note_stored();
     }
 
     /// Notes that the batch in flight is being sent. Returns false if it may not be any more, because a shutdown has reported
@@ -311,8 +322,7 @@ impl LaneState {
         self.progress.send_modify(|progress| progress.is_closed = true);
     }
 
-    /// Gives up the deltas that are certainly not in the store, and returns how many increments that were. Only a shutdown whose deadline has
-    /// passed does this.
+    /// Gives up the deltas that are certainly not in the store, after the deadline of a shutdown, and returns their number of increments.
     pub(crate) fn drop_unsent(&mut self) -> u64 {
         let refused = if self.is_attempted || self.is_in_doubt { 0 } else { self.outbox.drop_in_flight() };
         let dropped = self.pending.table.drain().totals().increments + self.outbox.drop_queued() + refused;

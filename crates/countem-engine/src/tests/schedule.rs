@@ -128,6 +128,20 @@ async fn counts_of_an_unknown_change_are_quarantined() {
 }
 
 #[tokio::test]
+async fn flush_ends_where_all_pending_is_quarantined() {
+    let setup = start(with(ScheduleConfig::of_periods([Period::Day]))).await;
+    setup.faults.hide_schedules(true);
+    let since = change(&setup, ScheduleConfig::of_periods([Period::Hour])).await;
+    setup.clock.set(since);
+    setup.engine.increment("c", "m", 1).unwrap();
+    setup.faults.hide_schedules(false);
+    let flush = tokio::time::timeout(Duration::from_secs(20), setup.engine.flush());
+    assert!(flush.await.unwrap());
+    let stats = setup.engine.stats();
+    assert_eq!((stats.quarantined, stats.pending), (1, 0));
+}
+
+#[tokio::test]
 async fn nothing_is_sent_before_the_schedules_agree() {
     let before = start(with(kolkata([Period::Day]))).await;
     before.faults.hide_schedules(true);
