@@ -130,15 +130,6 @@ impl Table {
     #[inline]
     pub fn merge_within(&mut self, delta: Delta<'_>, max: usize) -> Result<(), FoldError> {
         let hash = self.hasher.hash(delta.collection, delta.metric, delta.bucket);
-        self.merge_hashed(hash, delta, max)
-    }
-
-    /// Does what [`merge_within`](Self::merge_within) does, given the hash of the counter by the table's own hasher.
-    ///
-    /// # Errors
-    /// [`FoldError`]: nothing was added.
-    #[inline]
-    pub fn merge_hashed(&mut self, hash: u64, delta: Delta<'_>, max: usize) -> Result<(), FoldError> {
         let Deltas { entries, names } = &mut self.deltas;
         let found = self.index.find(hash, |&at| is_counter(&entries[at as usize], names, &delta));
         match found {

@@ -2,7 +2,8 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use countem_core::{MetricName, Writer};
+use countem_core::{MetricName, Period, ScheduleConfig, Writer};
+use jiff::SignedDuration;
 use shuttle::thread;
 
 use crate::{
@@ -184,6 +185,51 @@ fn increment_at_close_is_refused_or_drained() {
             let accepted: usize = counting.into_iter().map(|thread| thread.join().unwrap()).sum();
             assert_eq!(usize::try_from(at_close).unwrap(), accepted);
             assert!(intake.increment("c", "a", 1).is_err());
+        },
+        SCHEDULES,
+    );
+}
+
+/// The change took effect at midnight, and is known only afterwards.
+#[test]
+fn late_adoption_meets_every_count_made_before() {
+    shuttle::check_random(
+        || {
+            let clock = clock();
+            let (intake, lanes) = start(2, &clock);
+            let before = intake.calendar().schedules();
+            let wanted =
+                ScheduleConfig { change: true, ..ScheduleConfig::of_periods([Period::Hour, Period::Month]) };
+            let noon = "2026-11-20T12:00:00Z".parse().unwrap();
+            let recorded = wanted.reconcile(&before, noon, SignedDuration::ZERO).unwrap().unwrap();
+            clock.set(recorded.changed_at().unwrap());
+            let now = intake.clock().now();
+            let handle = intake.counter("c".parse().unwrap(), MetricName::new("a").unwrap());
+            intake.increment("c", "a", 1).unwrap();
+            let counting: Vec<_> = (0..2)
+                .map(|_| {
+                    let (intake, handle) = (Arc::clone(&intake), handle.clone());
+                    thread::spawn(move || {
+                        for _ in 0..2 {
+                            intake.increment("c", "a", 1).unwrap();
+                            intake.increment_at("c", "a", 1, now).unwrap();
+                            handle.try_increment(1).unwrap();
+                        }
+                    })
+                })
+                .collect();
+            intake.adopt(recorded, now);
+            for thread in counting {
+                thread.join().unwrap();
+            }
+            intake.drain_all();
+            let lane = lanes.of("c").lock();
+            let buckets: BTreeMap<_, _> =
+                lane.unsent().map(|delta| (delta.bucket.to_string(), delta.n)).collect();
+            let by_hours = buckets.get("2026-11-21T00").copied().unwrap_or_default();
+            let (quarantined, all) = (lane.totals.quarantined, lane.totals.merged);
+            assert_eq!((by_hours + i64::try_from(quarantined).unwrap(), all), (13, 13), "{buckets:?}");
+            assert!(buckets.keys().all(|id| id == "2026-11" || id == "2026-11-21T00"), "{buckets:?}");
         },
         SCHEDULES,
     );

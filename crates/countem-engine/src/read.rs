@@ -130,13 +130,13 @@ impl EngineSource {
         let wanted: HashSet<_> = observed.iter().map(|known| known.query.collection.as_str()).collect();
         let is_wanted = |collection: &str| wanted.contains(collection);
         let mut pending = Copied::default();
-        let (counted, in_flight) = self.intake.hold_still(|still| {
+        let (counted, schedules, in_flight) = self.intake.hold_still(|still| {
             let counted = still.copy(is_wanted);
             let lane = lane.lock();
             lane.unsent().filter(|delta| is_wanted(delta.collection)).for_each(|delta| pending.push(delta));
-            (counted, lane.in_flight())
+            (counted, self.intake.calendar().schedules(), lane.in_flight())
         });
-        counted.fan_out(&self.intake.calendar().schedules(), |delta| pending.push(delta));
+        counted.fan_out(&schedules, |delta| pending.push(delta));
         for Observed { query, unsent, .. } in &mut observed {
             overlay(unsent, query, pending.iter());
         }

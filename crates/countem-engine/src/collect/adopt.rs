@@ -5,8 +5,7 @@ use std::sync::Arc;
 use countem_core::{Delta, Schedules};
 use jiff::{SignedDuration, Timestamp};
 
-use super::Intake;
-use crate::deliver::Upstream;
+use super::{Intake, calendar::Advanced};
 
 /// Reason of a quarantine.
 pub(crate) const COUNTED_OTHERWISE: &str = "counted by another schedule than the store has";
@@ -26,18 +25,26 @@ impl Intake {
         if *current == recorded {
             return;
         }
-        if !recorded.agree_until(&current, latest) {
-            self.drain_all();
-            self.quarantine_counted_otherwise(&current, &recorded, latest);
-        }
+        let recorded = Arc::new(recorded);
         tracing::info!(schedules = %recorded, "the schedule of the store is adopted");
-        self.calendar().adopt(Arc::new(recorded), self.clock().now());
+        let advanced = if recorded.agree_until(&current, latest) {
+            self.calendar().adopt(recorded, self.clock().now())
+        } else {
+            self.adopt_late(&current, &recorded, latest)
+        };
+        advanced.log();
     }
 
-    /// Quarantines what the lanes have pending and counted by `counted`, where `recorded` would have counted otherwise.
-    fn quarantine_counted_otherwise(&self, counted: &Schedules, recorded: &Schedules, latest: Timestamp) {
+    /// Counts by `recorded` from now on, and quarantines what is pending and was counted by `counted`, where `recorded` would have
+    /// counted otherwise.
+    ///
+    /// A counter gets its bucket under the lock of the table or handle that counts it. So what a table holds when it is drained here was
+    /// counted by `counted`, or a moment ago by `recorded` and is judged alike; what it holds afterwards was counted by `recorded`.
+    fn adopt_late(&self, counted: &Schedules, recorded: &Arc<Schedules>, latest: Timestamp) -> Advanced {
         // Held so that no delta moves meanwhile.
         let _still = self.moves.write();
+        let advanced = self.calendar().adopt(Arc::clone(recorded), self.clock().now());
+        (0..self.router().max()).for_each(|index| self.drain_held(index, counted));
         let is_stale = |delta: &Delta<'_>| {
             let (counted, recorded) = (counted.of(delta.collection), recorded.of(delta.collection));
             !recorded.counts_like(counted, delta.bucket, latest)
@@ -46,5 +53,6 @@ impl Intake {
             lane.lock().quarantine_pending(is_stale, COUNTED_OTHERWISE);
         }
         self.lanes.measure();
+        advanced
     }
 }

@@ -28,19 +28,33 @@ impl BucketCache {
         Arc::new(Self(CachePadded::new(AtomicBucket::new(Bucket::ALL))))
     }
 
-    fn show(&self, bucket: Result<Bucket, BucketError>) {
-        match bucket {
-            Ok(bucket) => self.0.store(bucket),
-            Err(error) => {
-                tracing::error!(%error, "clock shows an impossible time, still counting at the time before")
-            }
-        }
+    fn show(&self, bucket: Result<Bucket, BucketError>) -> Result<(), BucketError> {
+        bucket.map(|bucket| self.0.store(bucket))
     }
 
     /// Returns the bucket in which an increment is counted now.
     #[inline]
     pub(crate) fn current(&self) -> Bucket {
         self.0.load()
+    }
+}
+
+/// The counting buckets after the calendar has been advanced.
+#[derive(Debug)]
+#[must_use = "an impossible time has to be logged"]
+pub(crate) struct Advanced {
+    valid: SignedDuration,
+    outcome: Result<(), BucketError>,
+}
+
+impl Advanced {
+    /// Logs an impossible time, and returns how long the buckets stay as they are. The caller holds no lock: a subscriber of the log may
+    /// count through the same engine.
+    pub(crate) fn log(self) -> SignedDuration {
+        if let Err(error) = self.outcome {
+            tracing::error!(%error, "clock shows an impossible time, still counting at the time before");
+        }
+        self.valid
     }
 }
 
@@ -52,7 +66,7 @@ impl Calendar {
     pub fn new(schedules: Arc<Schedules>, now: Timestamp) -> Self {
         let own = schedules.exceptions().map(|(name, _)| (name.clone(), BucketCache::new())).collect();
         let calendar = Self { schedules: RwLock::new(schedules), default: BucketCache::new(), own };
-        calendar.advance(now);
+        calendar.advance(now).log();
         calendar
     }
 
@@ -67,9 +81,9 @@ impl Calendar {
     }
 
     /// Replaces the schedules by those that became of them, and makes `now` the time at which increments are counted.
-    pub(crate) fn adopt(&self, schedules: Arc<Schedules>, now: Timestamp) {
+    pub(crate) fn adopt(&self, schedules: Arc<Schedules>, now: Timestamp) -> Advanced {
         *self.schedules.write() = schedules;
-        self.advance(now);
+        self.advance(now)
     }
 
     #[inline]
@@ -85,23 +99,23 @@ impl Calendar {
         self.own.is_empty().then(|| Arc::clone(&self.default))
     }
 
-    /// Makes `now` the time at which increments are counted, and returns how long that is valid.
-    pub(crate) fn advance(&self, now: Timestamp) -> SignedDuration {
+    /// Makes `now` the time at which increments are counted.
+    pub(crate) fn advance(&self, now: Timestamp) -> Advanced {
         let schedules = self.schedules();
         let zone = schedules.zone(now);
         let mut valid = MAX_VALIDITY;
+        let mut outcome = Ok(());
         let mut default = schedules.default_schedule().bucket_at(now);
         valid = valid.min(schedules.default_schedule().next_change(now).duration_since(now));
         for (name, schedule) in schedules.exceptions() {
             let bucket = schedule.bucket_at(now);
             valid = valid.min(schedule.next_change(now).duration_since(now));
             match self.own.get(name) {
-                Some(buckets) => buckets.show(bucket),
+                Some(buckets) => outcome = outcome.and(buckets.show(bucket)),
                 None => default = default.and_then(|default| finest(default, bucket?, zone)),
             }
         }
-        self.default.show(default);
-        valid
+        Advanced { valid, outcome: outcome.and(self.default.show(default)) }
     }
 }
 

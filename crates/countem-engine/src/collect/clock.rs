@@ -42,8 +42,11 @@ impl ManualClock {
         let mut shown = self.shared.lock();
         shown.now = now;
         shown.calendars.retain(|calendar| calendar.upgrade().is_some());
-        for calendar in shown.calendars.iter().filter_map(Weak::upgrade) {
-            calendar.advance(now);
+        let calendars = shown.calendars.iter().filter_map(Weak::upgrade);
+        let advanced: Vec<_> = calendars.map(|calendar| calendar.advance(now)).collect();
+        drop(shown);
+        for advanced in advanced {
+            advanced.log();
         }
     }
 }
@@ -64,11 +67,15 @@ impl Clock {
 
     /// Makes the time now the one at which increments are counted, and returns how long that is valid.
     pub(crate) fn advance(&self, calendar: &Calendar) -> SignedDuration {
-        match self {
+        let advanced = match self {
             Self::System => calendar.advance(Timestamp::now()),
             // Under the lock: a time that was read before a `set` must not be told after it.
-            Self::Manual(clock) => calendar.advance(clock.shared.lock().now),
-        }
+            Self::Manual(clock) => {
+                let shown = clock.shared.lock();
+                calendar.advance(shown.now)
+            }
+        };
+        advanced.log()
     }
 
     /// Lets a manual clock advance `calendar` whenever it is set; a thread does that for the system clock.

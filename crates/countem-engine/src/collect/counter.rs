@@ -134,7 +134,7 @@ impl Counter {
         }
         if cell.increments > 0 {
             // The lock of the cell is held meanwhile: a drain of the cell waits until the delta has arrived.
-            self.intake.merge_from_cell(&self.cells.delta(&cell));
+            self.intake.merge_from_cell(&self.cells.delta(&cell), &self.intake.calendar().schedules());
         }
         *cell = Cell { bucket: self.cells.buckets.current(), n, increments: 1, state: IntakeState::Open };
         Ok(())

@@ -2,7 +2,7 @@
 
 use std::ptr;
 
-use countem_core::{Bucket, Delta, Schedule};
+use countem_core::{Bucket, Delta, Schedule, Schedules};
 
 use super::{Intake, collector::Draining};
 use crate::sync::Ordering;
@@ -10,26 +10,31 @@ use crate::sync::Ordering;
 impl Intake {
     /// Moves everything that collector `index` holds to the lanes.
     pub(crate) fn drain(&self, index: usize) {
-        let collector = self.router().table(index);
-        // Both held until the deltas are in the lanes, so that a concurrent read or drain never misses them.
+        // Held until the deltas are in the lanes, so that a concurrent read never misses them.
         let _moving = self.moves.read();
+        self.drain_held(index, &self.calendar().schedules());
+    }
+
+    /// Does what [`drain`](Self::drain) does with what was counted by `schedules`. The caller holds `moves`.
+    pub(super) fn drain_held(&self, index: usize, schedules: &Schedules) {
+        let collector = self.router().table(index);
+        // Held until the deltas are in the lanes, so that a concurrent drain never misses them.
         let mut draining = collector.draining.lock();
-        self.merge_drained(&mut draining);
+        self.merge_drained(&mut draining, schedules);
         {
             let mut open = collector.lock();
             open.table.swap(&mut draining.table);
             open.counters_max = self.table_counters_max();
         }
-        let merge = |delta: &Delta<'_>| self.merge_from_cell(delta);
+        let merge = |delta: &Delta<'_>| self.merge_from_cell(delta, schedules);
         let moved = self.registry.drain(index, &mut draining.table, merge);
         self.accepted_by_cells.fetch_add(moved, Ordering::Relaxed);
-        self.merge_drained(&mut draining);
+        self.merge_drained(&mut draining, schedules);
     }
 
     /// Merges a drained table into the lanes, going on where an interrupted attempt ended.
-    fn merge_drained(&self, draining: &mut Draining) {
+    fn merge_drained(&self, draining: &mut Draining, schedules: &Schedules) {
         let Draining { table, merged } = draining;
-        let schedules = self.calendar().schedules();
         let mut fan_out = FanOut::default();
         let mut lane = None;
         for delta in table.iter().skip(*merged) {
@@ -57,8 +62,7 @@ impl Intake {
     }
 
     /// Moves the sum of a cell, whose lock the caller holds together with `moves`, to its lane. The caller empties the cell.
-    pub(super) fn merge_from_cell(&self, delta: &Delta<'_>) {
-        let schedules = self.calendar().schedules();
+    pub(super) fn merge_from_cell(&self, delta: &Delta<'_>, schedules: &Schedules) {
         let mut state = self.lanes.of(delta.collection).lock();
         delta.fan_out(schedules.of(delta.collection)).for_each(|delta| state.merge(delta));
         drop(state);

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use countem_core::{Bucket, CollectionName, Delta, FoldError, MetricName};
+use countem_core::{Bucket, BucketError, CollectionName, Delta, FoldError, MetricName};
 use jiff::{SignedDuration, Timestamp};
 
 use super::{
@@ -113,7 +113,8 @@ impl Intake {
     /// any other case; nothing was counted then.
     #[inline(always)]
     pub(crate) fn count_known(&self, collection: &str, metric: &str, n: i64) -> bool {
-        let bucket = self.current_bucket(collection);
+        let buckets = self.buckets(collection);
+        let bucket = buckets.current();
         // Hashed before the lock is taken: the processor does it while the lock before is still being given back.
         let hash = self.router.hash(collection, metric, bucket);
         let Some(mut open) = self.router.table(self.router.index()).try_lock() else { return false };
@@ -127,14 +128,15 @@ impl Intake {
     #[cold]
     #[inline(never)]
     pub(crate) fn count(&self, collection: &str, metric: &str, n: i64) -> Result<(), Refusal> {
-        self.fold(Delta { collection, metric, bucket: self.current_bucket(collection), n, increments: 1 })
+        let buckets = self.buckets(collection);
+        self.fold(collection, metric, n, || Ok(buckets.current()))
     }
 
     #[inline(always)]
-    fn current_bucket(&self, collection: &str) -> Bucket {
+    fn buckets(&self, collection: &str) -> &BucketCache {
         match &self.only_buckets {
-            Some(buckets) => buckets.current(),
-            None => self.calendar.buckets(collection).current(),
+            Some(buckets) => buckets,
+            None => self.calendar.buckets(collection),
         }
     }
 
@@ -150,22 +152,29 @@ impl Intake {
         if age > self.limits.past_window || -age > self.limits.future_window {
             return Err(Refusal::Window { timestamp });
         }
-        let bucket = self.calendar.bucket_at(collection, timestamp)?;
-        self.fold(Delta { collection, metric, bucket, n, increments: 1 })
+        self.fold(collection, metric, n, || self.calendar.bucket_at(collection, timestamp))
     }
 
-    fn fold(&self, delta: Delta<'_>) -> Result<(), Refusal> {
+    /// Counts in the bucket that `choose` returns. It is asked under the lock under which the increment is counted, so that an
+    /// adoption of other schedules knows by which ones that was done.
+    fn fold(
+        &self,
+        collection: &str,
+        metric: &str,
+        n: i64,
+        choose: impl Fn() -> Result<Bucket, BucketError>,
+    ) -> Result<(), Refusal> {
         if self.is_forked() {
             return Err(Refusal::Forked);
         }
-        let hash = self.router.hash(delta.collection, delta.metric, delta.bucket);
+        let delta = || Ok::<_, Refusal>(Delta { collection, metric, bucket: choose()?, n, increments: 1 });
         let index = self.router.index();
         let mut open = self.router.table(index).lock();
         if open.state != IntakeState::Open {
             return Err(open.state.refusal());
         }
         let counters_max = open.counters_max;
-        match open.table.merge_hashed(hash, delta, counters_max) {
+        match open.table.merge_within(delta()?, counters_max) {
             Ok(()) => {
                 open.accepted += 1;
                 Ok(())
@@ -181,7 +190,11 @@ impl Intake {
     /// The table is full: make room by draining it here and now, unless the lanes are full, too.
     #[cold]
     #[inline(never)]
-    fn fold_into_full(&self, index: usize, delta: Delta<'_>) -> Result<(), Refusal> {
+    fn fold_into_full<'a>(
+        &self,
+        index: usize,
+        delta: impl Fn() -> Result<Delta<'a>, Refusal>,
+    ) -> Result<(), Refusal> {
         if self.has_room() {
             self.drain(index);
         }
@@ -192,7 +205,7 @@ impl Intake {
         open.counters_max = self.table_counters_max();
         // Other threads may have filled the table again; one counter more than its share does no harm.
         let counters_max = if open.counters_max > 0 { usize::MAX } else { 0 };
-        match open.table.merge_within(delta, counters_max) {
+        match open.table.merge_within(delta()?, counters_max) {
             Ok(()) => {
                 open.accepted += 1;
                 return Ok(());
@@ -201,7 +214,9 @@ impl Intake {
             Err(error) => return Err(error.into()),
         }
         drop(open);
-        self.fold_into_lane(delta)
+        // Held so that the schedules stay those by which the bucket is chosen.
+        let _moving = self.moves.read();
+        self.fold_into_lane(delta()?)
     }
 
     /// No room for a new counter. One that is pending in its lane already needs none.
