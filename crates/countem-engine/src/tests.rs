@@ -5,6 +5,7 @@ mod flush;
 #[cfg(target_os = "linux")]
 mod fork;
 mod journal;
+mod logging;
 mod model;
 mod panic;
 mod read;
