@@ -190,7 +190,9 @@ fn is_odd_address(text: &[u8]) -> bool {
     for byte in text {
         match byte {
             b'.' => dots += 1,
-            b'0'..=b'9' if dots == 0 => first = first.saturating_mul(10) + u32::from(byte - b'0'),
+            b'0'..=b'9' if dots == 0 => {
+                first = first.saturating_mul(10).saturating_add(u32::from(byte - b'0'));
+            }
             b'0'..=b'9' => {}
             b',' => return true,
             _ => {
@@ -199,8 +201,15 @@ fn is_odd_address(text: &[u8]) -> bool {
             }
         }
     }
+    if let [b'-', _, ..] = text {
+        return true;
+    }
     // A name may have a port.
-    if is_name { colons > 1 && !is_address(text) } else { dots != 3 || first > 255 }
+    let has_port = || {
+        let port = text.rsplit(|byte| *byte == b':').next().unwrap_or_default();
+        colons == 1 && port.iter().all(u8::is_ascii_digit)
+    };
+    if is_name { colons > 0 && !has_port() && !is_address(text) } else { dots != 3 || first > 255 }
 }
 
 #[cfg(test)]
@@ -255,6 +264,9 @@ mod tests {
             "1192.0.2.1 - -",
             "22001:db8::7 - -",
             "192.0.2.::1 - -",
+            "429496729642949672965.0.2.1 - -",
+            "localhost -192.0.2.1 - -",
+            "2001:d198.51.100.77 - -",
             "2001:db8::1::2 - -",
             "192.0.2001:db8::7 - -",
             "unknown, 198.51.100.2 - -",
