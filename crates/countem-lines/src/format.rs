@@ -163,6 +163,18 @@ impl Format {
         matches!(self.0, Layout::Combined(_) | Layout::Pattern(_)).then_some("-")
     }
 
+    /// Returns whether a record may have several lines.
+    #[inline]
+    pub fn joins_lines(&self) -> bool {
+        matches!(&self.0, Layout::Columns(columns, _) if columns.joins_lines())
+    }
+
+    /// Returns the length of the record that `bytes` begins with, in a format that [`joins_lines`](Self::joins_lines), up to and with
+    /// its newline; `None` when its end is not among the bytes.
+    pub fn record_len(bytes: &[u8]) -> Option<usize> {
+        columns::record_len(bytes)
+    }
+
     /// Returns whether the first line of every file names the columns.
     pub fn has_header(&self) -> bool {
         matches!(&self.0, Layout::Columns(columns, _) if columns.has_header())

@@ -111,7 +111,8 @@ logfmt keys, of csv and tsv numbers from {1} or the names of the header, of w3c 
 A value becomes part of a name as it is; an empty one is `-`, control and other bytes
 that are no UTF-8 are \\xNN, and a name beyond 512 bytes is cut and ends in a hash. A
 --count that needs a field which a line lacks skips that line and is reported. Numbers
-as times are seconds from 1e8, ms from 1e11, µs from 1e14 and ns from 1e17.
+as times are seconds from 1e8, ms from 1e11, µs from 1e14 and ns from 1e17, up to 2286.
+A record of csv may have several lines, up to 1 MiB.
 
 A line that cannot be counted is left out, the report gives the reason, and the exit
 code is 6. NUL bytes before a line, which a truncation leaves, are skipped and
@@ -359,6 +360,7 @@ impl Ingest {
             meters: Arc::clone(&meters),
             once,
             from_end: self.from_end,
+            joins_lines: plan.format.joins_lines(),
             inputs: 0,
             named: Vec::new(),
         };

@@ -15,7 +15,7 @@ use std::{
 use countem_core::Mark;
 use countem_lines::{Format, Reject};
 use jiff::Timestamp;
-use memchr::memchr;
+use memchr::{memchr, memchr_iter};
 use tokio::sync::mpsc;
 
 pub(crate) use self::line::Changes;
@@ -301,7 +301,10 @@ impl InputState {
                 *rest = &rest[hole..];
                 continue;
             }
-            let newline = memchr(b'\n', rest);
+            let newline = match self.format.joins_lines() && !self.skips_rest {
+                true => Format::record_len(rest).map(|len| len - 1),
+                false => memchr(b'\n', rest),
+            };
             let (line, after) = match newline {
                 Some(end) => (&rest[..end], &rest[end + 1..]),
                 None => (*rest, &[][..]),
@@ -365,8 +368,11 @@ impl InputState {
     /// Moves past a line. Bytes that follow a line without a newline still belong to it.
     #[inline]
     fn advance<'a>(&mut self, rest: &mut &'a [u8], after: &'a [u8], is_open: bool) {
+        let taken = &rest[..rest.len() - after.len()];
+        let further =
+            if self.format.joins_lines() { memchr_iter(b'\n', taken).skip(1).count() as u64 } else { 0 };
         *rest = after;
-        self.position.line += 1;
+        self.position.line += 1 + further;
         self.skips_rest = is_open;
     }
 

@@ -102,6 +102,8 @@ pub(crate) struct Feed {
     pub(crate) once: Option<Once>,
     /// Lines that are there already are skipped, in files of which no mark is known.
     pub(crate) from_end: bool,
+    /// Records may have several lines.
+    pub(crate) joins_lines: bool,
     /// Number of inputs that were opened.
     pub(crate) inputs: usize,
     /// The files of this run.
@@ -191,12 +193,12 @@ impl Feed {
                 }
                 let Some(mut found) = self.claim(input, source, &head)? else { return Ok(Begun::Copy) };
                 if self.from_end && found.is_new() {
-                    found.skip_to(end_of_lines(source)?, source, &head, &once.counters)?;
+                    found.skip_to(self.end_of_lines(source)?, source, &head, &once.counters)?;
                 }
                 position = found.start(&once.counters);
                 claim = Some(Box::new(found));
             } else {
-                position.offset = end_of_lines(source)?;
+                position.offset = self.end_of_lines(source)?;
             }
             directive = (head.first() == Some(&b'#'))
                 .then(|| last_directive(source, position.offset))
@@ -210,7 +212,23 @@ impl Feed {
         self.inputs += 1;
         let start = Start { name: input.name(), position, first_line, directive, skips_rest };
         self.send(Event::Begin { input: number, start, claim })?;
-        Ok(Begun::Reading(number, Lines::new(position.offset)))
+        Ok(Begun::Reading(number, Lines::new(position.offset).joining(self.joins_lines)))
+    }
+
+    /// Returns the position behind the last whole record.
+    fn end_of_lines(&self, source: &mut Source) -> io::Result<u64> {
+        let end = end_of_lines(source)?;
+        if !self.joins_lines {
+            return Ok(end);
+        }
+        // Whether a newline is in quotes is known only from the beginning.
+        source.go_to(0, 0)?;
+        let (mut lines, mut end, mut spare) = (Lines::new(0).joining(true), 0, Vec::new());
+        while let Some(block) = lines.next(source, spare)? {
+            end = block.offset + block.bytes().len() as u64;
+            spare = block.memory;
+        }
+        Ok(end)
     }
 
     /// Feeds whole lines until there are no more for now.

@@ -384,6 +384,7 @@ mod tests {
                 meters: Arc::default(),
                 once: None,
                 from_end: false,
+                joins_lines: false,
                 inputs: 0,
                 named: Vec::new(),
             },

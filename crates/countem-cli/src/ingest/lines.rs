@@ -2,6 +2,7 @@
 
 use std::io::{self, Read};
 
+use countem_lines::Format;
 use memchr::memrchr;
 
 /// Maximum length of a line in bytes. A longer one is handed out in pieces, so that no input can fill the memory.
@@ -25,6 +26,8 @@ pub(crate) struct Lines {
     offset: u64,
     /// The last bytes before the buffer.
     recent: Vec<u8>,
+    /// Records end where their quotes allow it, and not at every newline.
+    joins: bool,
 }
 
 /// Consecutive bytes of a stream: whole lines, each with its newline; the last line, where it has none; or a piece of a
@@ -48,7 +51,12 @@ impl Block {
 impl Lines {
     /// Begins to cut a stream whose next byte is at position `offset`.
     pub(crate) fn new(offset: u64) -> Self {
-        Self { buffer: Vec::new(), filled: 0, searched: 0, offset, recent: Vec::new() }
+        Self { buffer: Vec::new(), filled: 0, searched: 0, offset, recent: Vec::new(), joins: false }
+    }
+
+    /// Cuts between records, which may have several lines, if it `joins` them.
+    pub(crate) fn joining(self, joins: bool) -> Self {
+        Self { joins, ..self }
     }
 
     /// Returns the position in the stream up to which it was read.
@@ -72,13 +80,22 @@ impl Lines {
     /// Reads until there is a block, `None` when the stream has no more for now. `spare` is memory to use again.
     ///
     /// # Errors
-    /// The stream cannot be read. Bytes read before are kept, and the next call continues.
+    /// The stream cannot be read, or joined lines make a record longer than [`MAX_LINE`]. Bytes read before are kept, and the next
+    /// call continues.
     pub(crate) fn next(&mut self, stream: &mut impl Read, spare: Vec<u8>) -> io::Result<Option<Block>> {
         loop {
-            if let Some(newline) = memrchr(b'\n', &self.buffer[self.searched..self.filled]) {
+            if self.joins {
+                let end = self.end_of_records();
+                if end > 0 {
+                    return Ok(Some(self.hand_out(end, spare)));
+                }
+                if self.filled > MAX_LINE {
+                    let why = "does not end within 1 MiB: is a quote not closed?";
+                    return Err(io::Error::other(format!("the record at byte {} {why}", self.offset)));
+                }
+            } else if let Some(newline) = memrchr(b'\n', &self.buffer[self.searched..self.filled]) {
                 return Ok(Some(self.hand_out(self.searched + newline + 1, spare)));
-            }
-            if self.filled > MAX_LINE {
+            } else if self.filled > MAX_LINE {
                 return Ok(Some(self.hand_out(self.filled, spare)));
             }
             self.searched = self.filled;
@@ -94,6 +111,15 @@ impl Lines {
     /// Returns the last line of an ended stream if it has no newline.
     pub(crate) fn finish(&mut self) -> Option<Block> {
         (self.filled > 0).then(|| self.hand_out(self.filled, Vec::new()))
+    }
+
+    /// Returns the end of the last record that is whole, and not too long.
+    fn end_of_records(&self) -> usize {
+        let (mut end, bytes) = (0, &self.buffer[..self.filled]);
+        while let Some(len) = Format::record_len(&bytes[end..]).filter(|len| *len <= MAX_LINE) {
+            end += len;
+        }
+        end
     }
 
     /// The free part of the buffer, at least one byte.
@@ -192,7 +218,37 @@ mod tests {
         assert_eq!(lines.finish(), None);
     }
 
+    #[test]
+    fn endless_record_is_an_error() {
+        let mut bytes = b"a\n\"open\n".to_vec();
+        bytes.resize(bytes.len() + 2 * MAX_LINE, b'\n');
+        let (mut lines, mut stream) = (Lines::new(0).joining(true), &bytes[..]);
+        assert_eq!(lines.next(&mut stream, Vec::new()).unwrap().unwrap().bytes(), b"a\n");
+        for _ in 0..2 {
+            let error = lines.next(&mut stream, Vec::new()).unwrap_err().to_string();
+            assert!(error.contains("byte 2"), "{error}");
+        }
+    }
+
     proptest! {
+        #[test]
+        fn records_are_cut_alike_in_any_steps(text in "[a,\"\n]{0,200}", step in 1..50_usize) {
+            let cut = |step| {
+                let mut stream = Trickle { bytes: text.as_bytes(), step };
+                let (mut lines, mut records) = (Lines::new(0).joining(true), Vec::new());
+                while let Some(block) = lines.next(&mut stream, Vec::new()).unwrap() {
+                    let mut rest = block.bytes();
+                    while let Some(len) = Format::record_len(rest) {
+                        records.push(rest[..len].to_vec());
+                        rest = &rest[len..];
+                    }
+                    assert!(rest.is_empty());
+                }
+                (records, lines.finish().map(|block| block.bytes().to_vec()))
+            };
+            prop_assert_eq!(cut(step), cut(usize::MAX));
+        }
+
         #[test]
         fn every_byte_comes_out_once_in_whole_lines(text in "[a\n]{0,300}", step in 1..50_usize) {
             let blocks = cut(text.as_bytes(), step);

@@ -192,8 +192,8 @@ fn more_formats_are_counted_end_to_end() {
             csv,
             &["-f", "csv", "--header", "--time-field", "when"],
             "x:{shop}",
-            &[("a, \"b\"", 1), ("c", 1)],
-            6,
+            &[("a, \"b\"", 1), (r"over\x0d\x0atwo lines", 1), ("c", 1)],
+            0,
         ),
         (
             "level=info ts=2015-05-17\n",
@@ -232,6 +232,47 @@ fn more_formats_are_counted_end_to_end() {
         sandbox.run_on(&[&["ingest", "-", "-c", count], flags].concat(), text.as_bytes()).expect(exit);
         assert_eq!(sandbox.counters("x", DAY), counters(expected), "{flags:?}");
     }
+}
+
+#[test]
+fn csv_records_count_once_however_they_are_cut() {
+    let record = |n: usize| match n % 3 {
+        0 => format!("a,\"{}\"\r\n", "x\n\"\",\r\n\n".repeat(n)),
+        1 => format!("\"b\n\",{n} \" inches\n"),
+        _ => "c,\n".to_owned(),
+    };
+    let text: String = (0..120).map(record).collect();
+    let expected = counters(&[("a", 40), (r"b\x0a", 40), ("c", 40)]);
+    let read = |sandbox: &Sandbox, args: &[&str], exit| {
+        sandbox
+            .run(&[&["ingest", "-f", "csv", "-c", "x:{1}", "--now", "-o", "json"], args].concat())
+            .expect(exit)
+            .json()
+    };
+    let total = |sandbox: &Sandbox| {
+        let ran = sandbox.run(&["get", "x", "--bucket", "all", "-o", "json"]).expect(0);
+        serde_json::from_value::<Counters>(ran.json()["counters"].clone()).unwrap()
+    };
+    let whole = Sandbox::new();
+    whole.write("log.gz", crate::ingest::gzip(text.as_bytes()));
+    assert_eq!(read(&whole, &["log.gz"], 0)["lines"], 120);
+    assert_eq!(total(&whole), expected);
+
+    // Cut anywhere, in quotes too: half a record waits.
+    let grown = Sandbox::new();
+    let follower = grown.start(&["ingest", "-f", "csv", "-c", "y:{1}", "--now", "--follow", "log"]);
+    for piece in text.as_bytes().chunks(text.len() / 40) {
+        grown.append("log", piece);
+        read(&grown, &["log", "--once"], 0);
+    }
+    assert_eq!(total(&grown), expected);
+    crate::harness::eventually(&120, || grown.total("y"));
+    crate::harness::interrupt(follower).expect(0);
+    // Its end would be a guess, and so would every later record.
+    grown.append("log", format!("d,\"open\n{}", "d,1\n".repeat(300_000)));
+    let report = read(&grown, &["log", "--once"], 1);
+    assert!(report["failed"][0]["error"].as_str().unwrap().contains("quote"), "{report}");
+    assert_eq!(total(&grown), expected);
 }
 
 #[test]

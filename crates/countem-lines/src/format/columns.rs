@@ -1,6 +1,6 @@
 //! Columns between tabs or commas, and the W3C extended format of IIS and CloudFront.
 
-use memchr::memchr_iter;
+use memchr::{memchr, memchr_iter, memchr2};
 
 use crate::{DefinitionError, Reject, Span, Wanted};
 
@@ -15,8 +15,6 @@ pub(super) struct Columns {
     named: usize,
     /// The unquoted columns of the current line.
     text: Vec<u8>,
-    /// A quoted column of an earlier line is still open.
-    is_open: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,7 +72,12 @@ impl Columns {
     }
 
     fn new(layout: Layout, names: Names) -> Self {
-        Self { layout, columns: Vec::new(), names, named: usize::MAX, text: Vec::new(), is_open: false }
+        Self { layout, columns: Vec::new(), names, named: usize::MAX, text: Vec::new() }
+    }
+
+    /// Tells whether a record may have several lines.
+    pub(super) fn joins_lines(&self) -> bool {
+        self.layout == Layout::Csv
     }
 
     /// Tells whether the first line of every file names the columns.
@@ -105,7 +108,7 @@ impl Columns {
     /// Finds the wanted columns and returns the bytes in which `spans` lie. Columns that a line lacks are missing.
     ///
     /// # Errors
-    /// The line is a directive, its columns have no names yet, it has more of them, or a quoted column does not end on it.
+    /// The line is a directive, its columns have no names yet, it has more of them, or a quoted column does not end.
     #[inline]
     pub(super) fn read<'a>(
         &'a mut self,
@@ -136,7 +139,7 @@ impl Columns {
         match (is_whole, self.layout) {
             // A separator inside of a value moves those behind it.
             (true, _) if has_more => Err(Reject::Shape("more columns than are named")),
-            (false, _) => Err(Reject::Shape("a quoted column does not end on the line")),
+            (false, _) => Err(Reject::Shape("a quoted column does not end")),
             (true, Layout::Csv) => Ok(&self.text),
             (true, _) => Ok(line),
         }
@@ -152,7 +155,7 @@ impl Columns {
         Reject::Directive
     }
 
-    /// Calls `found` with the number and the span of each column; `None` when a quoted column does not end on the line.
+    /// Calls `found` with the number and the span of each column; `None` when a quoted column does not end.
     #[inline]
     fn cut<'a>(&'a mut self, line: &'a [u8], mut found: impl FnMut(usize, Span)) -> Option<&'a [u8]> {
         let mut start = 0;
@@ -177,24 +180,16 @@ impl Columns {
         }
     }
 
-    /// Cuts a line of RFC 4180 and returns true, or false when a quoted column begins on an earlier line or ends on a later one.
-    fn cut_quoted(&mut self, line: &[u8], mut found: impl FnMut(usize, Span)) -> bool {
+    /// Cuts a record of RFC 4180 and returns true, or false when a quoted column does not end.
+    fn cut_quoted(&mut self, record: &[u8], mut found: impl FnMut(usize, Span)) -> bool {
         self.text.clear();
-        let began_open = self.is_open;
-        let (mut rest, mut column) = (line, 0);
+        let (mut rest, mut column) = (record, 0);
         loop {
             let start = self.text.len();
-            if std::mem::take(&mut self.is_open)
-                || rest.first() == Some(&b'"') && {
-                    rest = &rest[1..];
-                    true
-                }
-            {
+            if let Some(quoted) = rest.strip_prefix(b"\"") {
+                rest = quoted;
                 loop {
-                    let Some(quote) = memchr::memchr(b'"', rest) else {
-                        self.is_open = true;
-                        return false;
-                    };
+                    let Some(quote) = memchr(b'"', rest) else { return false };
                     self.text.extend_from_slice(&rest[..quote]);
                     rest = &rest[quote + 1..];
                     if rest.first() != Some(&b'"') {
@@ -204,12 +199,36 @@ impl Columns {
                     rest = &rest[1..];
                 }
             }
-            let comma = memchr::memchr(b',', rest);
+            let comma = memchr(b',', rest);
             self.text.extend_from_slice(&rest[..comma.unwrap_or(rest.len())]);
             found(column, Span::new(start, self.text.len()));
-            let Some(comma) = comma else { return !began_open };
+            let Some(comma) = comma else { return true };
             rest = &rest[comma + 1..];
             column += 1;
+        }
+    }
+}
+
+/// Returns the length of the record of RFC 4180 that `bytes` begins with, up to and with its newline; a newline in quotes does not
+/// end it. `None` when its end is not among the bytes.
+pub(super) fn record_len(bytes: &[u8]) -> Option<usize> {
+    // NUL bytes of a hole and a byte order mark are no part of the record.
+    let mut at = bytes.iter().position(|&byte| byte != 0)?;
+    at += if bytes[at..].starts_with(b"\xef\xbb\xbf") { 3 } else { 0 };
+    loop {
+        if bytes.get(at) == Some(&b'"') {
+            at += 1;
+            loop {
+                at += memchr(b'"', &bytes[at..])? + 1;
+                if bytes.get(at) != Some(&b'"') {
+                    break;
+                }
+                at += 1;
+            }
+        }
+        at += memchr2(b',', b'\n', &bytes[at..])? + 1;
+        if bytes[at - 1] == b'\n' {
+            return Some(at);
         }
     }
 }
@@ -290,12 +309,18 @@ mod tests {
     }
 
     #[test]
-    fn record_over_several_lines_is_refused_whole() {
+    fn record_may_have_several_lines() {
         let names = ["1", "2"];
         let mut csv = Columns::numbered(Layout::Csv, &wanted(&names)).unwrap();
-        let lines = ["a,\"first", "x,y", "\"\"last\",z", "b,c"];
-        let counted: Vec<_> = lines.iter().map(|line| read(&mut csv, &names, line).is_ok()).collect();
-        assert_eq!(counted, [false, false, false, true]);
+        let text = "\0\0\u{feff}\"a\n\nb\",c\nx\"y,\"say \"\"hi\"\"\n\"\n\na,\"open\n";
+        let (mut rest, mut records) = (text.as_bytes(), Vec::new());
+        while let Some(len) = record_len(rest) {
+            records.push(str::from_utf8(&rest[..len - 1]).unwrap());
+            rest = &rest[len..];
+        }
+        assert_eq!(records, ["\0\0\u{feff}\"a\n\nb\",c", "x\"y,\"say \"\"hi\"\"\n\"", ""]);
+        assert_eq!(read(&mut csv, &names, records[1]).unwrap(), ["x\"y", "say \"hi\"\n"]);
+        assert!(read(&mut csv, &names, "a,\"open\n").is_err());
     }
 
     #[test]

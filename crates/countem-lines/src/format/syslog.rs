@@ -105,7 +105,8 @@ impl Cursor<'_> {
             return Ok(None);
         }
         let end = memchr(b'>', &self.rest()[..self.rest().len().min(5)]);
-        let number = end.and_then(|end| str::from_utf8(&self.line[1..end]).ok()?.parse::<usize>().ok());
+        let digits = end.map(|end| &self.line[1..end]).filter(|digits| digits.iter().all(u8::is_ascii_digit));
+        let number = digits.and_then(|digits| str::from_utf8(digits).ok()?.parse::<usize>().ok());
         match (end, number) {
             (Some(end), Some(number)) if number < FACILITIES.len() * SEVERITIES.len() => {
                 fields[PRI] = Span::new(1, end);
@@ -121,6 +122,9 @@ impl Cursor<'_> {
         self.word()?;
         for field in [TIME, HOST, APP, PID, MSGID] {
             let word = self.word()?;
+            if has_priority(word.of(self.line)?) {
+                return None;
+            }
             if word.of(self.line)? != b"-" {
                 fields[field] = word;
             }
@@ -181,8 +185,7 @@ impl Cursor<'_> {
         }
         let host = self.word()?;
         let name = host.of(self.line)?;
-        if NO_HOSTS.contains(&name) || name.iter().any(|byte| b"<>".contains(byte)) {
-            // A zone of the time, or a lost newline has joined two records.
+        if NO_HOSTS.contains(&name) || has_priority(name) {
             return None;
         }
         if name.ends_with(b":") {
@@ -211,10 +214,18 @@ impl Cursor<'_> {
             }
         }
         fields[APP] = tag;
+        if matches!(self.rest(), [b'<', digit, ..] if digit.is_ascii_digit()) {
+            return None;
+        }
         let begin = self.at + usize::from(self.rest().first() == Some(&b' '));
         fields[MESSAGE] = Span::new(begin, self.line.len());
         Some(())
     }
+}
+
+/// Tells whether a name has a priority inside: a lost newline has joined two records.
+fn has_priority(name: &[u8]) -> bool {
+    name.windows(2).any(|pair| pair[0] == b'<' && pair[1].is_ascii_digit())
 }
 
 #[cfg(test)]
@@ -259,6 +270,9 @@ mod tests {
             "hello",
             "<999>Oct 11 22:14:15 h a: x",
             "<34",
+            "<+34>Oct 11 22:14:15 h a: x",
+            "<34>Oct 11 22:14:15 h a[1]:<34>Oct 11 22:14:15 h a: x",
+            "<34>1 2003-10-11T22:14:15Z ho<34>1 2003-10-11T22:14:15Z host app - - - x",
             "<34>1 x",
             "<34>1 - - - - - [open",
             "Sep 28 01:34:02",
