@@ -13,6 +13,7 @@ mod histories;
 mod ingest;
 mod manners;
 mod once;
+mod oracle;
 mod quarantine;
 mod reading;
 mod recorded;
