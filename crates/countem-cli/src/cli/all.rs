@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use anyhow::Result;
 use clap::Args;
-use countem_core::CollectionName;
+use countem_core::{Bucket, CollectionName};
 use countem_query::Counters;
 use serde::Serialize;
 
@@ -12,7 +12,7 @@ use crate::{
     cli::bucket::BucketFlags,
     exit::{Exit, say_unreadable},
     global::Global,
-    output::{Listing, say},
+    output::{Format, Listing, say},
     store::{Effective, Timeout},
 };
 
@@ -64,15 +64,27 @@ impl All {
         if all.is_empty() && !global.quiet {
             say(format_args!("nothing was counted on {bucket}"));
         }
-        let bucket = bucket.to_string();
-        let mut listing = Listing::new(&["bucket", "collection", "metric", "value"]).hide(1);
-        for (collection, counters) in &all {
-            for (metric, value) in counters {
-                let collection = collection.as_str().into();
-                listing.push([bucket.as_str().into(), collection, metric.into(), value.into()]);
-            }
-        }
-        listing.print(global.output, &Everything::new(bucket, &all))?;
-        Ok(say_unreadable(all.iter().map(|(name, counters)| (name.as_str(), counters))))
+        print(bucket, &all, global.output)
     }
+}
+
+/// Prints the counters of one bucket by collection.
+///
+/// # Errors
+/// The output cannot be written.
+pub(super) fn print(
+    bucket: Bucket,
+    all: &BTreeMap<CollectionName, Counters>,
+    output: Format,
+) -> Result<Exit> {
+    let bucket = bucket.to_string();
+    let mut listing = Listing::new(&["bucket", "collection", "metric", "value"]).hide(1);
+    for (collection, counters) in all {
+        for (metric, value) in counters {
+            let collection = collection.as_str().into();
+            listing.push([bucket.as_str().into(), collection, metric.into(), value.into()]);
+        }
+    }
+    listing.print(output, &Everything::new(bucket, all))?;
+    Ok(say_unreadable(all.iter().map(|(name, counters)| (name.as_str(), counters))))
 }

@@ -12,15 +12,18 @@ use clap::{
     Args,
     builder::{PossibleValue, PossibleValuesParser, TypedValueParser},
 };
+use countem_core::Bucket;
 use countem_lines::{Filter, Format as LineFormat, Kind, Template, TimeFormat, Wanted};
-use countem_store::Store;
+use countem_query::Reader;
+use countem_store::{MemoryStore, Store};
 use jiff::tz::TimeZone;
 
 use crate::{
+    cli::all,
     exit::{Exit, NotFound, UsageError},
     global::Global,
     ingest::{
-        count::Counting,
+        count::{Counting, Preview},
         delivery::Delivery,
         feed::{Feed, Once},
         input::Input,
@@ -89,6 +92,12 @@ pub(crate) struct Ingest {
     /// Count only what comes from now on in files that are new to the store
     #[arg(long)]
     from_end: bool,
+    /// Show the first ten lines: their fields, and the names and buckets that they count; store nothing
+    #[arg(long, conflicts_with_all = ["print", "follow", "once", "from_end"])]
+    dry_run: bool,
+    /// Print the counters at the end, as `countem all` does; store nothing
+    #[arg(long, conflicts_with_all = ["follow", "once"])]
+    print: bool,
     #[command(flatten)]
     change: ChangeSchedule,
 }
@@ -137,6 +146,7 @@ process has it open, and for five minutes. With --once, what was rotated while n
 followed is found under names such as log.1, log-20261120 and log.1.gz.
 
 Examples:
+  countem ingest access.log -f auto -c 'web:{method} {status}' --dry-run
   zcat access.log.gz | countem ingest - --format combined --count 'web:{method} {status}'
   countem ingest -f combined --follow --once access.log -c 'pages:{path}'
   countem ingest app.log -f ndjson --time-field ts -c 'app:{level}' -c 'users:{/user/id}'
@@ -174,8 +184,15 @@ impl Ingest {
         let mut plan = self.plan(kind, &effective)?;
         let total = total_size(&inputs, self.follow)?;
         let output = global.output;
-        let report = block_on(async {
-            let (store, schedules) = effective.open_writer(&self.change).await?;
+        if self.dry_run {
+            return Preview::read(&plan, &inputs[0])?.print(output);
+        }
+        let (report, all) = block_on(async {
+            let (store, schedules) = match self.print {
+                true => (Arc::new(MemoryStore::new()) as Arc<dyn Store>, Arc::clone(&effective.schedules)),
+                false => effective.open_writer(&self.change).await?,
+            };
+            let reader = self.print.then(|| Reader::of_store(Arc::clone(&store), Arc::clone(&schedules)));
             plan.schedules = schedules;
             store.check().await?;
             if self.once {
@@ -188,8 +205,20 @@ impl Ingest {
                 Some(total) => Goal::Bytes(total),
                 None => Goal::Unknown,
             };
-            self.count(plan, inputs, &effective, store, shows.then_some(goal)).await
+            let report = self.count(plan, inputs, &effective, store, shows.then_some(goal)).await?;
+            let all = match reader {
+                Some(reader) => Some(reader.get_all_counters(Bucket::ALL).await?),
+                None => None,
+            };
+            Ok((report, all))
         })?;
+        if let Some(all) = all {
+            if !global.quiet {
+                report.write(Format::Table, &mut io::stderr().lock()).ok();
+            }
+            let printed = all::print(Bucket::ALL, &all, output)?;
+            return Ok(if let Exit::Ok = report.exit()? { printed } else { Exit::Partly });
+        }
         let mut written = Ok(());
         if output != Format::Table {
             written = report.write(output, &mut io::stdout().lock());

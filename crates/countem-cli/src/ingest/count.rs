@@ -1,6 +1,7 @@
 //! The counting thread: turns lines into deltas.
 
 mod line;
+mod preview;
 
 use std::{
     collections::HashMap,
@@ -18,8 +19,8 @@ use jiff::Timestamp;
 use memchr::{memchr, memchr_iter};
 use tokio::sync::mpsc;
 
-pub(crate) use self::line::Changes;
 use self::line::{LineCounter, Outcome};
+pub(crate) use self::{line::Changes, preview::Preview};
 
 use crate::{
     exit::UsageError,
@@ -152,16 +153,12 @@ impl Counting {
         let counters = &self.plan.counters;
         let of = |counter: &String| claim.as_ref().map_or(0, |claim| claim.value.of(counter).offset);
         let mut state = InputState {
-            name: start.name,
-            format: self.plan.format.clone(),
             position: start.position,
             starts: counters.iter().map(of).collect(),
-            has_counted: vec![false; counters.len()],
             claim,
-            awaits_header: self.plan.format.has_header(),
             skips_rest: start.skips_rest,
             is_utc: start.directive.is_some(),
-            is_unusable: false,
+            ..InputState::new(start.name, &self.plan)
         };
         self.tally.inputs += 1;
         self.tally.skipped += start.position.offset;
@@ -261,6 +258,22 @@ fn without_byte_order_mark(line: &[u8]) -> &[u8] {
 }
 
 impl InputState {
+    /// Returns the state at the beginning of an input.
+    fn new(name: Arc<str>, plan: &Plan) -> Self {
+        Self {
+            name,
+            format: plan.format.clone(),
+            position: Position::default(),
+            claim: None,
+            starts: vec![0; plan.counters.len()],
+            has_counted: vec![false; plan.counters.len()],
+            awaits_header: plan.format.has_header(),
+            skips_rest: false,
+            is_utc: false,
+            is_unusable: false,
+        }
+    }
+
     /// Returns the mark for the position, `None` where it has not moved. A template that has counted no line of the input stays
     /// where it was, so that a mistake in it loses nothing.
     fn mark(&mut self, counters: &[String]) -> Option<FileMark> {

@@ -118,6 +118,16 @@ impl Tally {
         self.failed.push((Arc::clone(input), error));
     }
 
+    /// Returns the reason of the first rejected line.
+    pub(crate) fn reason(&self) -> Option<String> {
+        self.rejected.keys().next().map(|reject| reject.reason(&self.wanted).into_owned())
+    }
+
+    /// Returns the error of the first input that could not be read to its end.
+    pub(crate) fn take_failure(&mut self) -> Option<Error> {
+        self.failed.pop().map(|(_, error)| error)
+    }
+
     /// Returns the number of rejected lines.
     pub(crate) fn rejected(&self) -> u64 {
         self.rejected.values().map(|rejected| rejected.lines).sum()
@@ -137,7 +147,7 @@ fn day(bucket: Bucket, schedules: &Schedules) -> Option<Date> {
 }
 
 /// Returns the beginning of a line in printable characters.
-fn excerpt(line: &[u8]) -> String {
+pub(crate) fn excerpt(line: &[u8]) -> String {
     let text = String::from_utf8_lossy(&line[..line.len().min(4 * EXCERPT)]);
     let mut shown = String::new();
     for (at, c) in text.chars().enumerate() {

@@ -11,6 +11,7 @@ mod generator;
 mod harness;
 mod histories;
 mod ingest;
+mod look;
 mod manners;
 mod once;
 mod oracle;
