@@ -1,10 +1,10 @@
-//! Random actions on a journal and on a plain model of it, with crashes, failures and reopenings in between.
+//! Random actions on a journal and on a plain model of it, with crashes, failures, restored backups and copies in between.
 
 use std::{collections::BTreeMap, path::PathBuf};
 
 use countem_core::{Batch, BatchId, Delta, Table, Writer};
 use countem_journal::{
-    Journal, Quarantined, Record, Recovered, Selection,
+    Journal, Origin, Quarantined, Record, Recovered, Selection,
     fail_points::{arm, disarm},
 };
 use proptest::prelude::*;
@@ -14,14 +14,29 @@ use crate::support::*;
 
 #[derive(Debug, Clone)]
 enum Action {
-    Record { lane: u16, metrics: Vec<(u8, i64)> },
-    Freeze { lane: u16, parts: usize },
-    Resolve { nth: usize, quarantines: bool },
+    Record {
+        lane: u16,
+        metrics: Vec<(u8, i64)>,
+    },
+    Freeze {
+        lane: u16,
+        parts: usize,
+    },
+    Resolve {
+        nth: usize,
+        quarantines: bool,
+    },
     RetryAll,
     DropFirst,
     Fail(&'static str),
     Crash,
     Reopen,
+    /// Copy the files, as a backup does while nothing is written.
+    BackUp,
+    /// Put the files of the backup in place of the present ones.
+    Restore,
+    /// Open a copy beside this journal.
+    Copy,
 }
 
 fn action() -> impl Strategy<Value = Action> {
@@ -42,6 +57,9 @@ fn action() -> impl Strategy<Value = Action> {
         2 => prop::sample::select(fails).prop_map(Action::Fail),
         2 => Just(Action::Crash),
         1 => Just(Action::Reopen),
+        1 => Just(Action::BackUp),
+        1 => Just(Action::Restore),
+        1 => Just(Action::Copy),
     ]
 }
 
@@ -51,8 +69,19 @@ struct Model {
     pending: BTreeMap<u16, Table>,
     frozen: BTreeMap<BatchId, Vec<u8>>,
     quarantined: Vec<(i64, u64)>,
-    seqs: BTreeMap<u16, u64>,
-    writers: Vec<Writer>,
+}
+
+impl Clone for Model {
+    fn clone(&self) -> Self {
+        let pending = self.pending.iter().map(|(lane, table)| (*lane, copy(table))).collect();
+        Self { pending, frozen: self.frozen.clone(), quarantined: self.quarantined.clone() }
+    }
+}
+
+fn copy(table: &Table) -> Table {
+    let mut copy = Table::new();
+    table.iter().for_each(|delta| copy.merge(delta).unwrap());
+    copy
 }
 
 struct Rig {
@@ -60,12 +89,24 @@ struct Rig {
     dirs: usize,
     journal: Option<Journal>,
     model: Model,
+    backup: Option<(PathBuf, Model)>,
+    /// Numbers of the present writer, and all writers that there ever were.
+    seqs: BTreeMap<u16, u64>,
+    writers: Vec<Writer>,
 }
 
 impl Rig {
     fn new() -> Self {
         let root = tempfile::tempdir().unwrap();
-        let mut rig = Self { root, dirs: 0, journal: None, model: Model::default() };
+        let mut rig = Self {
+            root,
+            dirs: 0,
+            journal: None,
+            model: Model::default(),
+            backup: None,
+            seqs: BTreeMap::new(),
+            writers: Vec::new(),
+        };
         rig.open();
         rig
     }
@@ -80,11 +121,15 @@ impl Rig {
 
     fn open(&mut self) {
         let (journal, recovered) = Journal::open(as_original(&self.dir())).unwrap();
-        assert!(!self.model.writers.contains(&journal.writer()), "an identity was used twice");
-        self.model.writers.push(journal.writer());
-        self.model.seqs.clear();
+        self.enter_writer(&journal);
+        self.seqs.clear();
         self.journal = Some(journal);
         self.compare(&recovered);
+    }
+
+    fn enter_writer(&mut self, journal: &Journal) {
+        assert!(!self.writers.contains(&journal.writer()), "an identity was used twice");
+        self.writers.push(journal.writer());
     }
 
     fn compare(&self, recovered: &Recovered) {
@@ -132,7 +177,37 @@ impl Rig {
                 self.journal = None;
                 self.open();
             }
+            Action::BackUp => {
+                let to = self.root.path().join("backup");
+                std::fs::remove_dir_all(&to).ok();
+                crash_copy(&self.dir(), &to);
+                self.backup = Some((to, self.model.clone()));
+            }
+            Action::Restore => {
+                let Some((from, model)) = self.backup.clone() else { return };
+                disarm(&self.dir());
+                self.journal = None;
+                std::fs::remove_dir_all(self.dir()).unwrap();
+                crash_copy(&from, &self.dir());
+                self.model = model;
+                self.open();
+            }
+            Action::Copy => self.open_copy(),
         }
+    }
+
+    /// The copy sends what is frozen under the same identities, and leaves what is pending to its original.
+    fn open_copy(&mut self) {
+        let to = self.root.path().join("copy");
+        std::fs::remove_dir_all(&to).ok();
+        crash_copy(&self.dir(), &to);
+        let (journal, recovered) = Journal::open(config(&to)).unwrap();
+        self.enter_writer(&journal);
+        assert_eq!(recovered.origin, Origin::Copied, "this file system remembers when files were created");
+        assert!(recovered.pending.is_empty());
+        assert_eq!(recovered.quarantined.len(), self.model.quarantined.len() + recovered.quarantined_now);
+        let frozen = recovered.frozen.iter().map(|batch| (batch.id().clone(), batch.encode())).collect();
+        assert_eq!(self.model.frozen, frozen);
     }
 
     fn record(&mut self, lane: u16, metrics: &[(u8, i64)]) {
@@ -163,21 +238,17 @@ impl Rig {
     fn freeze(&mut self, lane: u16, parts: usize) {
         let writer = self.journal().writer();
         let mut pending = self.model.pending.remove(&lane).unwrap_or_default();
-        let before = {
-            let mut copy = Table::new();
-            pending.iter().for_each(|delta| copy.merge(delta).unwrap());
-            copy
-        };
+        let before = copy(&pending);
         let size = pending.len().div_ceil(parts).max(1);
         let mut batches = Vec::new();
-        let mut seq = self.model.seqs.get(&lane).copied().unwrap_or_default();
+        let mut seq = self.seqs.get(&lane).copied().unwrap_or_default();
         while !pending.is_empty() {
             seq += 1;
             let id = BatchId { writer: writer.clone(), lane, seq };
             batches.push(Batch::new(id, pending.take(size)));
         }
         if self.journal().freeze_blocking(lane, &batches).is_ok() {
-            self.model.seqs.insert(lane, seq);
+            self.seqs.insert(lane, seq);
             let frozen = batches.iter().map(|batch| (batch.id().clone(), batch.encode()));
             self.model.frozen.extend(frozen);
         } else {
