@@ -1,6 +1,7 @@
 //! `inc`, `config`, `completions`, and laws of every command.
 
 use std::{
+    fs,
     io::Read,
     process::{Command, Stdio},
     sync::atomic::{AtomicUsize, Ordering},
@@ -11,7 +12,8 @@ use crate::harness::{Sandbox, finish};
 #[test]
 fn concurrent_processes_count_exactly() {
     let sandbox = Sandbox::new();
-    let (started, calls) = (AtomicUsize::new(0), 64);
+    let calls = std::env::var("COUNTEM_CALLS").map_or(64, |calls| calls.parse().unwrap());
+    let started = AtomicUsize::new(0);
     std::thread::scope(|scope| {
         for _ in 0..8 {
             scope.spawn(|| {
@@ -23,6 +25,23 @@ fn concurrent_processes_count_exactly() {
     });
     assert_eq!(sandbox.counters("jobs", "2015-05-17")["done"], i64::try_from(calls).unwrap());
     assert_eq!(sandbox.writers(), 0, "a process that ends leaves no bookkeeping");
+    assert_eq!(fs::read_dir(sandbox.path("")).unwrap().count(), 1, "one file");
+}
+
+#[cfg(unix)]
+#[test]
+fn store_behind_a_link_is_refused() {
+    let sandbox = Sandbox::new();
+    sandbox.run(&["inc", "web", "visits"]).expect(0);
+    sandbox.rename("countem.db", "target.db");
+    std::os::unix::fs::symlink("target.db", sandbox.path("countem.db")).unwrap();
+    let before = fs::read(sandbox.path("target.db")).unwrap();
+    for args in [&["inc", "web", "visits"][..], &["get", "web"]] {
+        let ran = sandbox.run(args).expect(1);
+        assert!(ran.err.contains("it is a link; give the path of the file itself"), "{}", ran.err);
+    }
+    assert_eq!(fs::read(sandbox.path("target.db")).unwrap(), before);
+    sandbox.run(&["inc", "web", "visits", "--store", "sqlite://target.db"]).expect(0);
 }
 
 #[test]

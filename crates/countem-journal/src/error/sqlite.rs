@@ -17,15 +17,20 @@ impl JournalError {
     }
 
     pub(crate) fn io(path: &Path, attempt: &str, error: &io::Error) -> Self {
-        let kind = match error.kind() {
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => ErrorKind::Full,
+        let why = error.to_string();
+        let (kind, why) = match error.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => (ErrorKind::Full, why),
             io::ErrorKind::PermissionDenied
             | io::ErrorKind::NotADirectory
             | io::ErrorKind::AlreadyExists
-            | io::ErrorKind::ReadOnlyFilesystem => ErrorKind::Refused,
-            _ => ErrorKind::Unavailable,
+            | io::ErrorKind::ReadOnlyFilesystem => (ErrorKind::Refused, why),
+            // The files of a journal are opened without following links.
+            _ if path.is_symlink() => {
+                (ErrorKind::Refused, "it is a link; put the file itself in its place".to_owned())
+            }
+            _ => (ErrorKind::Unavailable, why),
         };
-        Self::new(kind, format!("cannot {attempt} `{}`: {error}", path.display()))
+        Self::new(kind, format!("cannot {attempt} `{}`: {why}", path.display()))
     }
 
     /// Describes a failure of SQLite while the journal is in use.

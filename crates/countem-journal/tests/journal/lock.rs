@@ -39,3 +39,18 @@ fn lock_of_a_killed_process_is_released() {
     child.0.wait().unwrap();
     drop(open(dir.path()));
 }
+
+#[cfg(unix)]
+#[test]
+fn linked_files_are_refused_and_stay_untouched() {
+    for name in ["journal.db", "journal.lock"] {
+        let dir = tempfile::tempdir().unwrap();
+        let target = dir.path().join("target");
+        std::fs::write(&target, "precious").unwrap();
+        std::os::unix::fs::symlink(&target, dir.path().join(name)).unwrap();
+        let error = Journal::open(config(dir.path())).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Refused, "{error}");
+        assert!(error.to_string().contains("link"), "{error}");
+        assert_eq!(std::fs::read_to_string(&target).unwrap(), "precious");
+    }
+}
