@@ -44,7 +44,7 @@ pub struct MongoConfig {
     pub retention: Option<Duration>,
     /// Maximum duration of one request, its wait for the majority included. Default: 10 seconds.
     pub deadline: Duration,
-    /// Maximum time to find a server that can take a request. The URI has precedence. Default: 4 seconds.
+    /// Maximum time to find a server that can take a request, within its deadline. The URI has precedence. Default: 4 seconds.
     pub server_selection: Duration,
     /// Maximum number of connections to each server. The URI has precedence. Default: 16.
     pub connections: NonZeroU32,
@@ -168,7 +168,8 @@ pub(crate) fn complete(client: &mut ClientOptions, config: &MongoConfig) {
     client.app_name.get_or_insert_with(|| "countem".to_owned());
     client.connect_timeout.get_or_insert(CONNECT_TIMEOUT);
     client.heartbeat_freq.get_or_insert(HEARTBEAT_INTERVAL);
-    client.server_selection_timeout.get_or_insert(config.server_selection);
+    let server_selection = client.server_selection_timeout.unwrap_or(config.server_selection);
+    client.server_selection_timeout = Some(server_selection.min(config.deadline));
     client.max_pool_size.get_or_insert(config.connections.get());
     client.max_idle_time.get_or_insert(MAX_IDLE_TIME);
 }
@@ -217,6 +218,23 @@ mod tests {
     #[test]
     fn srv_uri_names_the_feature_it_needs() {
         assert!(refusal("mongodb+srv://u:p@cluster.example").contains("feature `srv`"));
+    }
+
+    #[test]
+    fn server_selection_ends_within_the_deadline() {
+        let selection = |uri: &str, deadline| {
+            let parsed = ConnectionString::parse(uri).unwrap();
+            let mut options = ClientOptions::builder().build();
+            options.server_selection_timeout = parsed.server_selection_timeout;
+            let config = MongoConfig { deadline: Duration::from_secs(deadline), ..MongoConfig::new(uri) };
+            complete(&mut options, &config);
+            options.server_selection_timeout
+        };
+        let secs = |secs| Some(Duration::from_secs(secs));
+        assert_eq!(selection("mongodb://a", 10), secs(4));
+        assert_eq!(selection("mongodb://a", 2), secs(2));
+        assert_eq!(selection("mongodb://a/?serverSelectionTimeoutMS=7000", 10), secs(7));
+        assert_eq!(selection("mongodb://a/?serverSelectionTimeoutMS=30000", 10), secs(10));
     }
 
     #[test]

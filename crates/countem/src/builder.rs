@@ -198,6 +198,11 @@ impl Builder {
         changes.0.iter().for_each(|change| change(&mut engine));
         let store = store.unwrap_or(StoreSource::Uri(Ok(configured.store)));
         let mongodb = mongodb.unwrap_or(configured.mongodb);
+        if let StoreSource::Uri(Ok(uri)) = &store
+            && let Some(warning) = short_shutdown(uri, engine.shutdown_deadline, mongodb.deadline)
+        {
+            tracing::warn!("{warning}");
+        }
         let open = async move {
             match store {
                 StoreSource::Uri(Ok(uri)) => open_store_with(&uri, &mongodb).await,
@@ -217,5 +222,38 @@ impl Builder {
     /// When called from async code, which must not be blocked.
     pub fn start_blocking(self) -> Result<Collector, StartError> {
         block_on(self.start())
+    }
+}
+
+/// Returns a warning if a shutdown ends before a request to MongoDB has to.
+fn short_shutdown(uri: &StoreUri, shutdown: Duration, request: Duration) -> Option<String> {
+    (uri.scheme().starts_with("mongodb") && shutdown < request).then(|| {
+        format!(
+            "`shutdown.deadline` is {shutdown:?}, shorter than `mongodb.deadline`, {request:?}: a shutdown may end before a \
+             server is found or has answered, and leave counts in doubt"
+        )
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shutdown_shorter_than_a_request_is_named() {
+        let warning = |uri: &str, shutdown| {
+            short_shutdown(
+                &StoreUri::new(uri).unwrap(),
+                Duration::from_secs(shutdown),
+                Duration::from_secs(10),
+            )
+        };
+        let warned = warning("mongodb://localhost", 2).unwrap();
+        assert!(
+            warned.starts_with("`shutdown.deadline` is 2s, shorter than `mongodb.deadline`, 10s"),
+            "{warned}"
+        );
+        assert_eq!(warning("mongodb://localhost", 10), None);
+        assert_eq!(warning("memory://", 2), None);
     }
 }
