@@ -15,6 +15,7 @@
 //! | is split | its children are responsible, see [`partition`](crate::partition) |
 //! | is missing | create it, with a filter that is equality on `_id` only, then send again |
 //! | is full | split it, then its children are responsible |
+//! | has expired | quarantine the deltas, see [`expiry`](crate::expiry) |
 //! | is none of these | another writer was in the way, send again |
 //!
 //! A duplicate key at a creation means that another writer created the document, and says nothing about this batch.
@@ -27,12 +28,12 @@
 //! sends deltas to the children only after a write that asked for this very split was answered. The answer waits until the
 //! majority has the state that the write met, or on a standalone its journal; a read never waits.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
-use countem_core::{Batch, BatchId, Delta};
+use countem_core::{Batch, BatchId, Bucket, Delta};
 use countem_store::{ErrorKind, Quarantined, StoreError};
 use futures_util::future;
-use mongodb::bson::RawDocumentBuf;
+use mongodb::bson::{DateTime, RawDocumentBuf};
 
 use crate::{
     command::{self, Reply, action},
@@ -87,6 +88,8 @@ pub(crate) async fn apply(
         stored_in: mongo_collection(collection).into_owned(),
         writer: hash(id.writer.as_str()),
         targets: Vec::new(),
+        expiries: HashMap::new(),
+        removed: BTreeSet::new(),
         stored: false,
         quarantined: Vec::new(),
     };
@@ -108,6 +111,10 @@ struct Run<'a> {
     writer: u64,
     /// The documents that may not have the batch yet.
     targets: Vec<Target<'a>>,
+    /// When the documents of a bucket are removed, as its root says.
+    expiries: HashMap<Bucket, Option<DateTime>>,
+    /// Buckets of which a child is missing, and no root tells of it.
+    removed: BTreeSet<Bucket>,
     stored: bool,
     quarantined: Vec<Quarantined>,
 }

@@ -24,6 +24,11 @@ pub(crate) const SPLIT: &CStr = cstr!("split");
 /// Moment at which the TTL index removes the document.
 pub(crate) const EXPIRES_AT: &CStr = cstr!("expires_at");
 
+/// True in the root of a bucket that may have expired and been removed before: it takes no count, and stays.
+pub(crate) const EXPIRED: &CStr = cstr!("expired");
+
+/// MongoDB collection with one document for each collection that has a retention: `{_id, shortest: milliseconds}`.
+pub(crate) const RETENTION: &str = "_countem_retention";
 /// MongoDB collection with one document for each node. No collection has a name that begins like this.
 pub(crate) const WRITERS: &str = "_countem_writers";
 /// MongoDB collection with one document for each mark.
@@ -43,6 +48,11 @@ pub(crate) struct DocumentId {
 }
 
 impl DocumentId {
+    /// Returns the id of the root of `bucket`.
+    pub(crate) fn root(bucket: Bucket) -> Self {
+        Self { bucket, partition: Partition::ROOT }
+    }
+
     /// Reads the id of `document`, `None` for a document that is not countem's.
     pub(crate) fn of(document: &RawDocument) -> Option<Self> {
         document.get_str("_id").ok().and_then(Self::parse)

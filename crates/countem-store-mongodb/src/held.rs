@@ -14,6 +14,7 @@ use crate::{
     connection::Connection,
     document::{COUNTERS, DocumentId, HELD, id_bounds, number_in, value_of},
     error::WriteError,
+    expiry::{has_expired, is_live},
     names::{counter_path, mongo_collection},
     partition::hash,
     read,
@@ -129,6 +130,7 @@ async fn release_there(
         // The server would add to a float or a decimal, too, and not exactly.
         let is_addable =
             [rawdoc! { &counter: { "$exists": false } }, rawdoc! { &counter: { "$type": ["int", "long"] } }];
+        condition.append(cstr!("$expr"), is_live());
         condition.append(cstr!("$or"), is_addable.into_iter().collect::<RawArrayBuf>());
         change.append(cstr!("$inc"), rawdoc! { &counter: *n });
     }
@@ -160,7 +162,8 @@ async fn reason(
 ) -> Result<Option<String>, StoreError> {
     let counter = counter_path(metric);
     // What was released by a write that may still be rolled back is not gone.
-    let find = command::find(connection, stored_in, Level::Majority, holds.clone(), rawdoc! { &counter: 1 });
+    let projection = rawdoc! { &counter: 1, "has_expired": has_expired() };
+    let find = command::find(connection, stored_in, Level::Majority, holds.clone(), projection);
     let mut reason = None;
     command::read(connection, stored_in, find, |document| {
         let stored = document.get_document(COUNTERS).ok().and_then(|counters| {
@@ -168,6 +171,7 @@ async fn reason(
             Some(value_of(value))
         });
         reason = Some(match stored {
+            _ if document.get_bool("has_expired").unwrap_or(false) => "the bucket has expired".to_owned(),
             Some(Err(why)) => why.to_string(),
             Some(Ok(value)) => format!("{value} plus {n} exceeds the range of a 64-bit integer"),
             None => "the document changed meanwhile".to_owned(),

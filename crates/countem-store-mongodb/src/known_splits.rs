@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 
 use crate::partition::{Partition, Split};
 
-/// Known splits of one bucket. Some may be missing; none is wrong, because a split is for ever.
+/// Known splits of one bucket. Some may be missing; none is wrong, because a split stays as long as its bucket.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct BucketSplits {
     splits: HashMap<Partition, Split>,
@@ -45,6 +45,11 @@ impl KnownSplits {
             return None;
         }
         buckets.get(&(collection.to_owned(), bucket)).cloned()
+    }
+
+    /// Forgets the splits of a bucket whose documents were removed.
+    pub(crate) fn forget(&self, collection: &str, bucket: Bucket) {
+        self.buckets.lock().remove(&(collection.to_owned(), bucket));
     }
 
     pub(crate) fn learn(&self, collection: &str, bucket: Bucket, partition: Partition, split: Split) {

@@ -8,7 +8,10 @@
 //! only if one of the documents that *cover* its metric showed the watermark: each document is read once, counters and
 //! watermark together, and the delta ends up in exactly one of them.
 
-use std::{collections::BTreeMap, fmt::Display};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Display,
+};
 
 use countem_core::{Batch, Bucket, BucketRange, Delta};
 use countem_store::{Counters, ErrorKind, Query, Rows, Select, StoreError, Unreadable, overlay};
@@ -22,9 +25,11 @@ use crate::{
     command::{self, Level, action},
     connection::Connection,
     document::{
-        COUNTERS, DocumentId, WATERMARKS, bucket_id_len, counters_of, has_batch, id_bounds, pattern, value_of,
+        COUNTERS, DocumentId, SPLIT, WATERMARKS, bucket_id_len, counters_of, has_batch, id_bounds, pattern,
+        value_of,
     },
     error::without_effect,
+    expiry::is_live,
     names::{counter_path, decode_metric, mongo_collection, path},
     partition::{Partition, hash},
 };
@@ -50,6 +55,8 @@ pub(crate) async fn read(
     let sums = loop {
         let mut sums = Sums::new(query, pending.as_ref());
         match command::try_read(connection, find.clone(), |document| sums.add(document)).await {
+            // A root that was created meanwhile is found by the next attempt.
+            Ok(Ok(())) if attempt < MAX_ATTEMPTS && sums.orphan().is_some() => attempt += 1,
             Ok(result) => break result.map(|()| sums)?,
             Err(failure) if attempt < MAX_ATTEMPTS && failure.is_transient() => attempt += 1,
             Err(failure) => {
@@ -57,7 +64,15 @@ pub(crate) async fn read(
             }
         }
     };
-    Ok(sums.finish(query))
+    match sums.orphan() {
+        Some(bucket) => Err(StoreError::new(
+            ErrorKind::Refused,
+            format!(
+                "cannot read `{stored_in}`: the documents of `{bucket}` are not complete, `{bucket}/1` is gone"
+            ),
+        )),
+        None => Ok(sums.finish(query)),
+    }
 }
 
 /// Returns the first and the last bucket of `range` in which the collection has a counter. Looks at the two ends only.
@@ -97,7 +112,7 @@ fn find(
     query: &Query,
     pending: Option<&Pending<'_>>,
 ) -> RawDocumentBuf {
-    let mut filter = rawdoc! { "_id": ids(query) };
+    let mut filter = rawdoc! { "_id": ids(query), "$expr": is_live() };
     let mut projection = RawDocumentBuf::new();
     let watermark = pending.map(|pending| path(WATERMARKS, pending.batch.id().writer.as_str()));
     match &query.select {
@@ -114,6 +129,8 @@ fn find(
                 rawdoc! { COUNTERS: { "$not": { "$type": "object" } } },
                 // An array of objects is of both types.
                 rawdoc! { COUNTERS: { "$type": "array" } },
+                // The root of every child.
+                rawdoc! { SPLIT: { "$exists": true } },
             ];
             filter.append(cstr!("$or"), fields.map(exists).chain(damaged).collect::<RawArrayBuf>());
         }
@@ -189,11 +206,26 @@ struct Sums<'a> {
     buckets: BTreeMap<Bucket, Vec<Value>>,
     /// Documents that have the batch.
     applied: BTreeMap<Bucket, Vec<Partition>>,
+    /// Buckets of which a root, and of which a child was read.
+    roots: BTreeSet<Bucket>,
+    children: BTreeSet<Bucket>,
 }
 
 impl<'a> Sums<'a> {
     fn new(query: &'a Query, pending: Option<&'a Pending<'a>>) -> Self {
-        Self { query, pending, buckets: BTreeMap::new(), applied: BTreeMap::new() }
+        Self {
+            query,
+            pending,
+            buckets: BTreeMap::new(),
+            applied: BTreeMap::new(),
+            roots: BTreeSet::new(),
+            children: BTreeSet::new(),
+        }
+    }
+
+    /// Returns a bucket that has children and no root.
+    fn orphan(&self) -> Option<Bucket> {
+        self.children.difference(&self.roots).next().copied()
     }
 
     fn add(&mut self, document: &RawDocument) -> Result<(), StoreError> {
@@ -201,6 +233,8 @@ impl<'a> Sums<'a> {
         if !self.query.range.contains(bucket) {
             return Ok(());
         }
+        let is_root = partition == Partition::ROOT;
+        if is_root { &mut self.roots } else { &mut self.children }.insert(bucket);
         if self.pending.is_some_and(|pending| has_batch(document, pending.batch.id())) {
             self.applied.entry(bucket).or_default().push(partition);
         }

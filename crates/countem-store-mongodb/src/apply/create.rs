@@ -1,17 +1,20 @@
 //! Creation of documents, and the split of full ones.
 
+use std::collections::HashSet;
+
+use countem_core::Bucket;
 use countem_store::StoreError;
 use mongodb::bson::{RawDocumentBuf, rawdoc};
 
 use super::{
-    Run,
+    Context, Run,
     target::{Step, Target},
 };
 use crate::{
-    document::{COUNTERS, EXPIRES_AT, SPLIT, WATERMARKS},
+    document::{COUNTERS, DocumentId, EXPIRED, EXPIRES_AT, SPLIT, WATERMARKS},
     error::{WriteError, without_effect},
-    expiry::Expiry,
-    partition::{By, Split},
+    expiry::expired_before,
+    partition::{By, Partition, Split},
 };
 
 impl Run<'_> {
@@ -44,9 +47,19 @@ impl Run<'_> {
         let Some(_) = self.at_step(|step| matches!(step, Step::Create(_) | Step::Split(_))).next() else {
             return Ok(());
         };
-        let expiry = self.context.expiry;
-        expiry.prepare(self.context.connection, &self.stored_in).await;
-        let updates: Vec<_> = self.targets.iter().filter_map(|target| creation(target, expiry)).collect();
+        let Context { connection, expiry, .. } = self.context;
+        expiry.prepare(connection, &self.stored_in).await.map_err(without_effect)?;
+        let new_roots =
+            self.targets.iter().filter(|target| target.creates_root()).map(|target| target.id.bucket);
+        let expired = expired_before(connection, &self.stored_in, new_roots.collect()).await?;
+        for target in &mut self.targets {
+            if target.creates_root() && expired.contains(&target.id.bucket) {
+                target.omit_expired();
+                target.step = Step::Create(None);
+            }
+        }
+        let updates: Vec<_> =
+            self.targets.iter().filter_map(|target| self.creation(target, &expired)).collect();
         let reply = self.write(updates).await.map_err(without_effect)?;
         for (_, error) in reply.errors {
             if let WriteError::Other(kind, words) = error {
@@ -66,6 +79,36 @@ impl Run<'_> {
         }
         Ok(())
     }
+
+    /// Returns the update that creates or splits the document of `target`, `expired` if its bucket was.
+    fn creation(&self, target: &Target<'_>, expired: &HashSet<Bucket>) -> Option<RawDocumentBuf> {
+        let DocumentId { bucket, partition } = target.id;
+        let id = target.id.to_string();
+        let split = match target.step {
+            Step::Create(split) => split,
+            Step::Split(split) => {
+                return Some(rawdoc! {
+                    "q": { "_id": id, SPLIT: { "$exists": false } },
+                    "u": { "$set": { SPLIT: stored(split) } },
+                });
+            }
+            _ => return None,
+        };
+        let mut fields = rawdoc! { COUNTERS: {}, WATERMARKS: {} };
+        if let Some(split) = split {
+            fields.append(SPLIT, stored(split));
+        }
+        let expires_at = match partition {
+            Partition::ROOT => self.context.expiry.of(bucket),
+            _ => self.expiries.get(&bucket).copied().flatten(),
+        };
+        if expired.contains(&bucket) {
+            fields.append(EXPIRED, true);
+        } else if let Some(at) = expires_at {
+            fields.append(EXPIRES_AT, at);
+        }
+        Some(rawdoc! { "q": { "_id": id }, "u": { "$setOnInsert": fields }, "upsert": true })
+    }
 }
 
 /// Returns an update that meets only a split as it was read, and changes nothing.
@@ -84,26 +127,4 @@ fn stored(split: Split) -> RawDocumentBuf {
         By::Metrics => rawdoc! { "metrics": parts },
         By::Writers => rawdoc! { "writers": parts },
     }
-}
-
-fn creation(target: &Target<'_>, expiry: &Expiry) -> Option<RawDocumentBuf> {
-    let id = target.id.to_string();
-    let split = match target.step {
-        Step::Create(split) => split,
-        Step::Split(split) => {
-            return Some(rawdoc! {
-                "q": { "_id": id, SPLIT: { "$exists": false } },
-                "u": { "$set": { SPLIT: stored(split) } },
-            });
-        }
-        _ => return None,
-    };
-    let mut fields = rawdoc! { COUNTERS: {}, WATERMARKS: {} };
-    if let Some(split) = split {
-        fields.append(SPLIT, stored(split));
-    }
-    if let Some(at) = expiry.of(target.id.bucket) {
-        fields.append(EXPIRES_AT, at);
-    }
-    Some(rawdoc! { "q": { "_id": id }, "u": { "$setOnInsert": fields }, "upsert": true })
 }

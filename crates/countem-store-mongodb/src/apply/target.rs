@@ -2,7 +2,7 @@
 
 use countem_core::{BatchId, Delta};
 use mongodb::bson::{
-    RawDocumentBuf,
+    RawArrayBuf, RawDocumentBuf,
     raw::{CStr, cstr},
     rawdoc,
 };
@@ -10,6 +10,7 @@ use mongodb::bson::{
 use super::quarantine::{Omitted, held_entries, stamp};
 use crate::{
     document::{COUNTERS, DocumentId, HELD, QUARANTINED, SPLIT, WATERMARKS, watermark},
+    expiry::is_live,
     known_splits::BucketSplits,
     names::{encoded_len, path, write_counter_path},
     partition::{By, Partition, Split},
@@ -117,6 +118,11 @@ impl<'a> Target<'a> {
         target
     }
 
+    /// Returns a target whose document has to be read first.
+    pub(crate) fn probing(id: DocumentId, deltas: Vec<Hashed<'a>>, limits: Limits) -> Self {
+        Self { step: Step::Probe, ..Self::new(id, deltas, limits) }
+    }
+
     /// Divides the deltas of one bucket among the documents that are known to be responsible.
     pub(crate) fn of_bucket(
         deltas: Vec<Hashed<'a>>,
@@ -127,7 +133,7 @@ impl<'a> Target<'a> {
     ) {
         let Some(bucket) = deltas.first().map(|hashed| hashed.delta.bucket) else { return };
         let Some(splits) = splits else {
-            return out.push(Self::new(DocumentId { bucket, partition: Partition::ROOT }, deltas, limits));
+            return out.push(Self::new(DocumentId::root(bucket), deltas, limits));
         };
         group(
             deltas,
@@ -169,9 +175,21 @@ impl<'a> Target<'a> {
         })
     }
 
+    /// Tells whether the document is a root that has to be created.
+    pub(crate) fn creates_root(&self) -> bool {
+        self.id.partition == Partition::ROOT && matches!(self.step, Step::Create(_))
+    }
+
+    /// Omits all deltas, because the bucket has expired.
+    pub(crate) fn omit_expired(&mut self) {
+        let reason = format!("the bucket {} has expired", self.id.bucket);
+        self.omitted =
+            self.deltas.iter().map(|hashed| (hashed.delta.metric.to_owned(), reason.clone())).collect();
+    }
+
     /// Returns the approximate number of bytes of the update in a command.
     pub(crate) fn update_bytes(&self) -> usize {
-        const REST: usize = 320;
+        const REST: usize = 640;
         self.bytes + self.deltas.len() * 4 + REST
     }
 
@@ -194,14 +212,19 @@ impl<'a> Target<'a> {
         rawdoc! { "q": self.guard(id, limits), "u": change }
     }
 
-    /// Returns the condition under which the batch is added: the document does not have it yet, is not split and not full.
-    /// This is the whole protection against adding twice.
+    /// Returns the condition under which the batch is added: the document does not have it yet, is not split, not full and not
+    /// expired. This is the whole protection against adding twice.
     fn guard(&self, id: &BatchId, limits: Limits) -> RawDocumentBuf {
         let mut guard = rawdoc! {
             "_id": self.id.to_string(),
             (path(WATERMARKS, id.writer.as_str())): { "$not": { "$gte": watermark(id) } },
             SPLIT: { "$exists": false },
         };
+        let mut conditions = RawArrayBuf::new();
+        // Where nothing is counted, only the watermark and the quarantine are written.
+        if self.deltas.len() > self.omitted.len() {
+            conditions.push(is_live());
+        }
         let can_be_split = Split::into_parts(By::Metrics, MIN_PARTS)
             .is_some_and(|split| self.id.partition.allowed(split).is_some());
         // A damaged document takes all that it can, however full: its counters may be no object, and then have no size.
@@ -209,11 +232,11 @@ impl<'a> Target<'a> {
             let full = i32::try_from(limits.full(self)).unwrap_or(i32::MAX);
             let counters = rawdoc! { "$bsonSize": format!("${COUNTERS}") };
             let document = rawdoc! { "$bsonSize": "$$ROOT" };
-            let is_small = [rawdoc! { "$lt": [counters, full] }, rawdoc! { "$lt": [document, MAX_DOCUMENT] }];
-            guard.append(
-                cstr!("$expr"),
-                rawdoc! { "$and": is_small.into_iter().collect::<mongodb::bson::RawArrayBuf>() },
-            );
+            conditions.push(rawdoc! { "$lt": [counters, full] });
+            conditions.push(rawdoc! { "$lt": [document, MAX_DOCUMENT] });
+        }
+        if !conditions.is_empty() {
+            guard.append(cstr!("$expr"), rawdoc! { "$and": conditions });
         }
         guard
     }
@@ -356,7 +379,7 @@ mod tests {
         let id = BatchId { writer: Writer::new(255, 12), lane: 0, seq: 88 };
         let update = |target: &Target<'_>| {
             let raw = target.update(&id, true, LIMITS);
-            assert!(raw.as_bytes().len() <= target.update_bytes() + 100);
+            assert!(raw.as_bytes().len() <= target.update_bytes());
             Document::try_from(&raw).unwrap().get_document("u").unwrap().clone()
         };
         let watermark = doc! { "w.00000000000000ff-12": 88_i64 };

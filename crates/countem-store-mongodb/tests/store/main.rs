@@ -2,6 +2,7 @@
 
 mod conformance;
 mod creation;
+mod expiry;
 mod faults;
 mod marks;
 mod partitions;
