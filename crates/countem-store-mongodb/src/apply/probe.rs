@@ -14,7 +14,8 @@ use super::{
 use crate::{
     command::{self, Level},
     document::{
-        COUNTERS, DocumentId, EXPIRES_AT, QUARANTINED, SPLIT, WATERMARKS, has_batch, number_in, split_of,
+        COUNTERS, DocumentId, EXPIRED, EXPIRES_AT, QUARANTINED, SPLIT, WATERMARKS, has_batch, number_in,
+        split_of,
     },
     expiry::has_expired,
     names::path,
@@ -33,6 +34,8 @@ struct State {
     omitted: Omitted,
     has_expired: bool,
     expires_at: Option<DateTime>,
+    /// A root in which nothing was ever counted, because its bucket had expired.
+    is_marked_expired: bool,
 }
 
 impl State {
@@ -56,6 +59,7 @@ impl State {
             omitted: read_stamp(document, id),
             has_expired: document.get_bool("has_expired").unwrap_or(false),
             expires_at: document.get_datetime(EXPIRES_AT).ok(),
+            is_marked_expired: document.get_bool(EXPIRED).unwrap_or(false),
         })
     }
 }
@@ -108,6 +112,11 @@ impl<'a> Run<'a> {
             None => Step::Create(target.split_when_missing(limits)),
             // Before the watermark is believed an update has to be refused: see the head of `apply`.
             Some(state) if state.has_batch && target.refused => {
+                if state.is_marked_expired {
+                    target.omit_expired();
+                    let omitted = std::mem::take(&mut target.omitted);
+                    return self.report(&target, &omitted);
+                }
                 return self.report(&target, &state.omitted);
             }
             Some(state) if state.has_batch => Step::Send,
@@ -135,6 +144,7 @@ impl<'a> Run<'a> {
                 (path(QUARANTINED, writer)): 1,
                 SPLIT: 1,
                 EXPIRES_AT: 1,
+                EXPIRED: 1,
                 "has_expired": has_expired(),
                 "size": size_of_counters(),
                 "document": { "$bsonSize": "$$ROOT" },

@@ -33,7 +33,7 @@ fn open_small(uri: &str, retention: Option<Duration>) -> MongoStore {
 /// The day three days ago.
 fn day() -> Bucket {
     let then = Timestamp::now() - SignedDuration::from_hours(72);
-    Bucket::containing(Period::Day, then, &TimeZone::UTC)
+    Bucket::containing(Period::Day, then, &TimeZone::UTC).expect("it is a day of this era")
 }
 
 /// Returns the retention after which the documents of `bucket` expire in `wait`.
