@@ -74,6 +74,7 @@ pub(crate) async fn try_read(
     find: RawDocumentBuf,
     mut each: impl FnMut(&RawDocument) -> Result<(), StoreError>,
 ) -> Result<Result<(), StoreError>, Failure> {
+    let term = connection.direct_term().await?;
     let open = |database: Database| async move { database.run_raw_cursor_command(find).batch().await };
     let mut cursor = connection.request(open).await?;
     loop {
@@ -83,7 +84,13 @@ pub(crate) async fn try_read(
             Ok((cursor, batch))
         });
         let (rest, batch) = next.await?;
-        let Some(batch) = batch else { return Ok(Ok(())) };
+        let Some(batch) = batch else {
+            return if connection.direct_term().await? == term {
+                Ok(Ok(()))
+            } else {
+                Err(Failure::NotPrimary)
+            };
+        };
         for document in batch.doc_slices().map_err(Failure::Driver)? {
             let document = document.ok().and_then(|document| document.as_document());
             if let Err(error) = document.map_or(Ok(()), &mut each) {

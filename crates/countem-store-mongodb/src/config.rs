@@ -98,6 +98,8 @@ pub(crate) struct Location {
     hosts: Vec<String>,
     pub(crate) database: String,
     pub(crate) user: Option<String>,
+    /// The server of the URI is used whatever its role is.
+    pub(crate) is_direct: bool,
 }
 
 /// Database of a URI that names none.
@@ -134,7 +136,8 @@ impl Location {
             return Err(refused(&format!("the database `{database}` belongs to MongoDB itself")));
         }
         let user = parsed.credential.and_then(|credential| credential.username);
-        Ok(Self { scheme, hosts, database, user })
+        let is_direct = parsed.direct_connection == Some(true);
+        Ok(Self { scheme, hosts, database, user, is_direct })
     }
 }
 

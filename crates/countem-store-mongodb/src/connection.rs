@@ -13,7 +13,7 @@ use std::{
 use countem_store::{ErrorKind, StoreError};
 use mongodb::{
     Client, Database,
-    bson::Document,
+    bson::{Document, doc, oid::ObjectId},
     error::Error,
     event::{EventHandler, sdam::SdamEvent},
     options::{ClientOptions, ServerAddress},
@@ -84,6 +84,24 @@ impl Connection {
                 self.count_unanswered(&unanswered).await;
                 Err(Failure::TimedOut(self.config.deadline))
             }
+        }
+    }
+
+    /// Returns the term of the primary to which the connection is bound, `None` for a connection that finds the primary itself.
+    /// A direct connection lets a secondary answer reads, with numbers of the past: its term is compared before and after.
+    ///
+    /// # Errors
+    /// The server is not the primary.
+    pub(crate) async fn direct_term(&self) -> Result<Option<ObjectId>, Failure> {
+        if !self.location.is_direct {
+            return Ok(None);
+        }
+        let hello =
+            self.request(|database| async move { database.run_command(doc! { "hello": 1 }).await }).await?;
+        if hello.get_bool("isWritablePrimary").unwrap_or(true) {
+            Ok(hello.get_object_id("electionId").ok())
+        } else {
+            Err(Failure::NotPrimary)
         }
     }
 

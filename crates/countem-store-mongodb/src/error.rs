@@ -10,6 +10,8 @@ use mongodb::error::{Error, ErrorKind as Driver};
 pub(crate) enum Failure {
     /// Reported by the driver or the server.
     Driver(Error),
+    /// The server of a direct connection is not the primary, or was not for a while.
+    NotPrimary,
     /// No answer came within the deadline. The request may still be carried out at any later time.
     TimedOut(Duration),
     /// There is no client yet, and making one failed.
@@ -49,6 +51,13 @@ impl Failure {
                 ErrorKind::InDoubt,
                 format!("cannot {action} at `{at}`: no answer within {deadline:?}"),
             ),
+            Self::NotPrimary => StoreError::new(
+                ErrorKind::NotApplied,
+                format!(
+                    "cannot {action} at `{at}`: the server is not the primary; name all members and `replicaSet` in the URI, \
+                     and no `directConnection`"
+                ),
+            ),
             Self::NoClient(error) => error,
             Self::TaskEnded { panicked } => {
                 let why =
@@ -65,7 +74,7 @@ impl Failure {
                 matches!(*error.kind, Driver::Io(_) | Driver::ConnectionPoolCleared { .. })
                     || command_code(error).is_some_and(is_transient)
             }
-            Self::TimedOut(_) | Self::NoClient(_) | Self::TaskEnded { .. } => false,
+            Self::NotPrimary | Self::TimedOut(_) | Self::NoClient(_) | Self::TaskEnded { .. } => false,
         }
     }
 }

@@ -1,7 +1,11 @@
 //! Register of writers: one document for each node. It notices a copied data directory, and lists retired writers, whose
 //! watermarks are removed later.
 //!
-//! `_countem_writers`: `{_id: "<node>", epoch, writer, retired: {"<epoch>-<incarnation>": Date}, forgotten: <epoch>}`
+//! `_countem_writers`: `{_id: "<node>", epoch, writer, replaced: {"<epoch>-<incarnation>": true},
+//! retired: {"<epoch>-<incarnation>": Date}, forgotten: <epoch>}`
+//!
+//! `replaced` are earlier writers of the node that are not known to have no unresolved batch. A writer that starts is entered there
+//! by its successor, and retired once the successor has resolved all that the journal had.
 //!
 //! `forgotten` stays for ever: batches of this and of earlier epochs of the node are not recognised any more.
 
@@ -10,7 +14,7 @@ use std::time::Duration;
 use countem_core::{Bucket, CollectionName, Writer};
 use countem_store::{ErrorKind, Registration, StoreError};
 use mongodb::bson::{
-    DateTime, RawArrayBuf, RawDocument, RawDocumentBuf, doc,
+    DateTime, RawArrayBuf, RawBsonRef, RawDocument, RawDocumentBuf, doc,
     raw::{CStr, CString, cstr},
     rawdoc,
 };
@@ -24,6 +28,7 @@ use crate::{
 
 const EPOCH: &CStr = cstr!("epoch");
 const WRITER: &CStr = cstr!("writer");
+const REPLACED: &CStr = cstr!("replaced");
 const RETIRED: &CStr = cstr!("retired");
 const FORGOTTEN: &CStr = cstr!("forgotten");
 
@@ -49,15 +54,18 @@ pub(crate) async fn register(connection: &Connection, writer: &Writer) -> Result
                 return Ok(Registration::Fresh);
             }
             Some(found) if found.epoch >= Some(epoch) => return Ok(Registration::Cloned),
-            Some(_) => {
+            Some(found) => {
                 // Compare and swap: only an older epoch gives way.
-                let registered = update(
-                    connection,
-                    rawdoc! {
-                        "q": { "_id": node.as_str(), EPOCH: { "$not": { "$gte": epoch } } },
-                        "u": { "$set": { EPOCH: epoch, WRITER: writer.as_str() } },
-                    },
-                );
+                let mut query = rawdoc! { "_id": node.as_str(), EPOCH: { "$not": { "$gte": epoch } } };
+                let mut set = rawdoc! { EPOCH: epoch, WRITER: writer.as_str() };
+                match found.writer.and_then(|replaced| replaced.parse::<Writer>().ok()) {
+                    Some(replaced) => {
+                        query.append(WRITER, replaced.as_str());
+                        set.append(field_of(REPLACED, &replaced), true);
+                    }
+                    None => query.append(WRITER, rawdoc! { "$exists": false }),
+                }
+                let registered = update(connection, rawdoc! { "q": query, "u": { "$set": set } });
                 if registered.await? == 1 {
                     return Ok(Registration::Fresh);
                 }
@@ -105,14 +113,32 @@ pub(crate) async fn mark_forgotten(connection: &Connection, writer: &Writer) -> 
 pub(crate) async fn retire(connection: &Connection, writer: &Writer) -> Result<(), StoreError> {
     let node = node(writer);
     create(connection, &node).await?;
-    update(
-        connection,
-        rawdoc! {
-            "q": { "_id": node },
-            "u": { "$currentDate": { (retired_field(writer)): true } },
-        },
-    )
+    let at = latest(server_time(connection).await?);
+    let change = rawdoc! {
+        "$set": { (field_of(RETIRED, writer)): at },
+        "$unset": { (field_of(REPLACED, writer)): true },
+    };
+    update(connection, rawdoc! { "q": { "_id": node }, "u": change }).await?;
+    Ok(())
+}
+
+/// Retires all earlier writers of the node of `writer`: it has resolved what they left.
+///
+/// # Errors
+/// Harmless: the watermarks stay for longer.
+pub(crate) async fn retire_predecessors(connection: &Connection, writer: &Writer) -> Result<(), StoreError> {
+    let filter = rawdoc! { "_id": node(writer) };
+    let find = command::find(connection, WRITERS, Level::Majority, filter, rawdoc! { REPLACED: 1 });
+    let mut replaced = Vec::new();
+    command::read(connection, WRITERS, find, |document| {
+        replaced = writers_in(document, REPLACED, |_| true);
+        Ok(())
+    })
     .await?;
+    replaced.retain(|earlier| earlier.epoch() < writer.epoch());
+    for earlier in replaced {
+        retire(connection, &earlier).await?;
+    }
     Ok(())
 }
 
@@ -151,7 +177,7 @@ pub(crate) async fn prune(
                 connection,
                 rawdoc! {
                     "q": { "_id": node(writer) },
-                    "u": { "$unset": { (retired_field(writer)): true } },
+                    "u": { "$unset": { (field_of(RETIRED, writer)): true } },
                 },
             )
             .await?;
@@ -183,12 +209,14 @@ pub(crate) async fn forget(
     Ok(())
 }
 
-/// Returns the writers that retired at least `age` ago by the server's clock.
+/// Returns the writers that retired at least `age` ago. That a new primary has another clock is no danger: a writer retires at the
+/// later of the moments that server and process tell, and is as old as the earlier of the two makes it. So both clocks have to be
+/// wrong, in one direction, before watermarks go too early.
 pub(crate) async fn retired_before(
     connection: &Connection,
     age: Duration,
 ) -> Result<Vec<Writer>, StoreError> {
-    let now = server_time(connection).await?;
+    let now = earliest(server_time(connection).await?);
     let find =
         command::find(connection, WRITERS, Level::Majority, RawDocumentBuf::new(), rawdoc! { RETIRED: 1 });
     let mut writers = Vec::new();
@@ -198,6 +226,14 @@ pub(crate) async fn retired_before(
     })
     .await?;
     Ok(writers)
+}
+
+fn latest(server: DateTime) -> DateTime {
+    server.max(DateTime::now())
+}
+
+fn earliest(server: DateTime) -> DateTime {
+    server.min(DateTime::now())
 }
 
 async fn server_time(connection: &Connection) -> Result<DateTime, StoreError> {
@@ -260,20 +296,32 @@ fn epoch(writer: &Writer) -> Result<i64, StoreError> {
     i64::try_from(writer.epoch()).map_err(refused)
 }
 
-fn retired_field(writer: &Writer) -> CString {
+fn field_of(list: &CStr, writer: &Writer) -> CString {
     // The node is the document.
-    path(RETIRED, &writer.as_str()[17..])
+    path(list, &writer.as_str()[17..])
 }
 
 /// Returns the writers in a document of the register that retired at least `age` before `now`.
 fn retired(document: &RawDocument, now: DateTime, age: Duration) -> Vec<Writer> {
+    let is_old = |at: RawBsonRef<'_>| {
+        let at = at.as_datetime().map_or(i64::MAX, |at| at.timestamp_millis());
+        let since = u64::try_from(now.timestamp_millis().saturating_sub(at));
+        since.is_ok_and(|since| Duration::from_millis(since) >= age)
+    };
+    writers_in(document, RETIRED, is_old)
+}
+
+/// Returns the writers of one of the lists in a document of the register, as far as their values are asked for.
+fn writers_in(
+    document: &RawDocument,
+    list: &CStr,
+    is_asked_for: impl Fn(RawBsonRef<'_>) -> bool,
+) -> Vec<Writer> {
     let read = || {
         let node = document.get_str("_id").ok()?;
-        let writers = document.get_document(RETIRED).ok()?.into_iter().filter_map(|field| {
-            let (start, at) = field.ok()?;
-            let since = now.timestamp_millis().saturating_sub(at.as_datetime()?.timestamp_millis());
-            let is_old = Duration::from_millis(u64::try_from(since).ok()?) >= age;
-            format!("{node}-{}", start.as_str()).parse().ok().filter(|_| is_old)
+        let writers = document.get_document(list).ok()?.into_iter().filter_map(|field| {
+            let (start, value) = field.ok()?;
+            format!("{node}-{}", start.as_str()).parse().ok().filter(|_| is_asked_for(value))
         });
         Some(writers.collect())
     };
@@ -292,6 +340,17 @@ mod tests {
     use mongodb::bson::rawdoc;
 
     use super::*;
+
+    #[test]
+    fn two_clocks_have_to_agree_that_a_writer_is_old() {
+        let hours = |n: i64| DateTime::from_millis(DateTime::now().timestamp_millis() + n * 3_600_000);
+        let age = |retired_by: DateTime, pruned_by: DateTime| {
+            earliest(pruned_by).timestamp_millis() - latest(retired_by).timestamp_millis()
+        };
+        for (retired_by, pruned_by) in [(0, 60), (-60, 0), (60, 0), (0, -60)] {
+            assert!(age(hours(retired_by), hours(pruned_by)) < 3_600_000, "{retired_by} {pruned_by}");
+        }
+    }
 
     #[test]
     fn only_long_retired_writers_are_pruned() {

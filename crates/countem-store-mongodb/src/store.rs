@@ -60,7 +60,7 @@ impl MongoStore {
     }
 
     /// Removes from long-lived documents (weeks, months, years and `all`) the watermarks of writers that were
-    /// [retired](Store::retire) at least `age` ago by the server's clock, and returns how many documents had some.
+    /// [retired](Store::retire) at least `age` ago, and returns how many documents had some.
     /// Documents of days and finer periods keep theirs.
     ///
     /// `age` has to be longer than any request or unresolved batch can live; 48 hours are meant.
@@ -165,6 +165,11 @@ impl Store for MongoStore {
     async fn retire(&self, writer: &Writer) -> Result<(), StoreError> {
         registry::retire(&self.connection, writer).await?;
         // Pruning with every retirement keeps long-lived documents small without a background task.
+        self.prune(WATERMARK_RETENTION).await.map(drop)
+    }
+
+    async fn retire_predecessors(&self, writer: &Writer) -> Result<(), StoreError> {
+        registry::retire_predecessors(&self.connection, writer).await?;
         self.prune(WATERMARK_RETENTION).await.map(drop)
     }
 

@@ -194,6 +194,10 @@ impl<S: Store> Store for FaultyStore<S> {
         self.inner.retire(writer).await
     }
 
+    async fn retire_predecessors(&self, writer: &Writer) -> Result<(), StoreError> {
+        self.inner.retire_predecessors(writer).await
+    }
+
     async fn read(&self, query: &Query, in_flight: Option<&Batch>) -> Result<Rows, StoreError> {
         self.inner.read(query, in_flight).await
     }

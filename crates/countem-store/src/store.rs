@@ -96,6 +96,16 @@ pub trait Store: Send + Sync + fmt::Debug + 'static {
         Ok(())
     }
 
+    /// Retires the earlier writers of the node of `writer`, which were killed and could not do it themselves: all their batches are
+    /// resolved, by `writer` or before. The default keeps their bookkeeping.
+    ///
+    /// # Errors
+    /// The bookkeeping stays, which is harmless.
+    async fn retire_predecessors(&self, writer: &Writer) -> Result<(), StoreError> {
+        let _ = writer;
+        Ok(())
+    }
+
     /// Returns the counters that `query` selects, as if `in_flight` had been applied exactly once.
     ///
     /// # Errors
@@ -225,6 +235,9 @@ impl<S: Store + ?Sized> Store for Arc<S> {
     }
     async fn retire(&self, writer: &Writer) -> Result<(), StoreError> {
         (**self).retire(writer).await
+    }
+    async fn retire_predecessors(&self, writer: &Writer) -> Result<(), StoreError> {
+        (**self).retire_predecessors(writer).await
     }
     async fn read(&self, query: &Query, in_flight: Option<&Batch>) -> Result<Rows, StoreError> {
         (**self).read(query, in_flight).await

@@ -163,6 +163,9 @@ impl Sender {
             return Ok(in_flight);
         }
         self.register.ensure(&*self.store).await?;
+        if let Some(recorder) = &self.recorder {
+            self.register.retire_predecessors(&*self.store, &self.lanes, recorder).await;
+        }
         match &self.recorder {
             Some(recorder) => {
                 if let Err(error) = recorder.freeze(index).await {

@@ -1,7 +1,11 @@
 //! The identity of a writer and the store that knows it.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use countem_core::{Batch, Quarantined, Writer};
 use countem_store::{Applied, ErrorKind, Registration, Store, StoreError};
+
+use super::{Lane, Lanes, Recorder};
 
 /// Ensures that no other process uses the identity of this writer: two processes that go on from one journal would count what
 /// is pending in it twice.
@@ -9,11 +13,13 @@ use countem_store::{Applied, ErrorKind, Registration, Store, StoreError};
 pub(crate) struct Register {
     /// `None` for a writer without a journal: its identity lies on no disk, so no other process has it.
     writer: Option<Writer>,
+    /// The earlier writers of the node are retired.
+    has_succeeded: AtomicBool,
 }
 
 impl Register {
     pub(crate) fn new(writer: Option<Writer>) -> Self {
-        Self { writer }
+        Self { writer, has_succeeded: AtomicBool::new(false) }
     }
 
     /// Registers the writer unless it is registered already. Asked before every batch is frozen: a copy of the journal that
@@ -29,6 +35,26 @@ impl Register {
                 ErrorKind::NotApplied,
                 "another process counts under the identity of this journal: start this process again, it will take a new one",
             )),
+        }
+    }
+
+    /// Retires the earlier writers of the node, once the lanes have resolved what those left. A failure is tried again.
+    pub(crate) async fn retire_predecessors(&self, store: &dyn Store, lanes: &Lanes, recorder: &Recorder) {
+        let Some(writer) = self.writer.as_ref().filter(|_| !self.has_succeeded.load(Ordering::Relaxed))
+        else {
+            return;
+        };
+        let has_left = |lane: &Lane| {
+            let lane = lane.lock();
+            lane.is_stale() || lane.batch_ids().iter().any(|id| id.writer != *writer)
+        };
+        // Unless the journal has it durably, batches would be sent again after the next start.
+        if lanes.iter().any(has_left) || recorder.sync().await.is_err() {
+            return;
+        }
+        match store.retire_predecessors(writer).await {
+            Ok(()) => self.has_succeeded.store(true, Ordering::Relaxed),
+            Err(error) => tracing::debug!(%error, "bookkeeping of earlier writers stays in the store"),
         }
     }
 

@@ -2,6 +2,7 @@
 
 mod conformance;
 mod creation;
+mod direct;
 mod expiry;
 mod faults;
 mod marks;

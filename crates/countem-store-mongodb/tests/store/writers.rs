@@ -6,6 +6,7 @@ use anyhow::{Context, Result};
 use countem_core::Writer;
 use countem_store::{ErrorKind, Registration, Store};
 use countem_testkit::{Server, in_own_database, require_server};
+use mongodb::bson::Document;
 use tokio::task::JoinSet;
 
 use crate::support::{DAY, Lane, database, day, deliver, documents, open, watermarks};
@@ -172,5 +173,42 @@ async fn watermarks_of_retired_writers_are_pruned() -> Result<()> {
     let again = lanes[1].batch_at(1, buckets.map(|bucket| ("web", bucket, "m", 1)));
     store.apply(&again).await?;
     assert_eq!(day(&store, "web").await["m"], 2);
+    Ok(())
+}
+
+#[tokio::test]
+async fn killed_writers_are_retired_by_their_successor() -> Result<()> {
+    if !require_server() {
+        return Ok(());
+    }
+    let server = Server::any().await?;
+    let uri = in_own_database(&server.uri());
+    let (store, database) = (open(&uri), database(&uri).await?);
+    let killed: Vec<_> = (1..=20).map(|epoch| Writer::incarnation(7, epoch, epoch)).collect();
+    for writer in &killed {
+        assert_eq!(store.register(writer).await?, Registration::Fresh);
+        let mut lane = Lane { writer: writer.clone(), number: 0, seq: 0 };
+        deliver(&store, &lane.batch([("web", "all", "m", 1), ("web", "2026", "m", 1)])).await;
+    }
+    let other = Writer::incarnation(8, 1, 1);
+    store.register(&other).await?;
+    let (last, earlier) = killed.split_last().context("some were killed")?;
+    store.retire_predecessors(&other).await?;
+    assert_eq!(store.prune(Duration::ZERO).await?, 0, "no successor has told");
+    store.retire_predecessors(last).await?;
+    let late = Lane { writer: earlier[0].clone(), number: 0, seq: 0 };
+    store.apply(&late.batch_at(1, [("web", "all", "m", 1), ("web", "2026", "m", 1)])).await?;
+    assert_eq!(watermarks(&database, "web").await?, 40, "late copies are recognised for two days");
+    store.prune(Duration::ZERO).await?;
+    assert_eq!(watermarks(&database, "web").await?, 2);
+    for document in documents(&database, "web").await? {
+        assert_eq!(document.get_document("c")?.get_i64("m")?, 20);
+    }
+    assert!(!store.remembers(&earlier[18]).await? && store.remembers(last).await?);
+    for node in documents(&database, "_countem_writers").await? {
+        for list in ["replaced", "retired"] {
+            assert!(node.get_document(list).map_or(true, Document::is_empty), "{node}");
+        }
+    }
     Ok(())
 }
