@@ -40,7 +40,8 @@ pub struct MongoConfig {
     pub writer_shards: NonZeroU16,
     /// Minimum time for which a bucket is kept after its end; `None` keeps it for ever. Default: `None`.
     ///
-    /// Applies to documents that are created from now on. The bucket `all` has no end and is always kept.
+    /// Applies to buckets that are begun from now on; all documents of a bucket expire together. What is counted in a bucket that
+    /// has expired is quarantined, also after the retention was made longer. The bucket `all` has no end and is always kept.
     pub retention: Option<Duration>,
     /// Maximum duration of one request, its wait for the majority included. Default: 10 seconds.
     pub deadline: Duration,
