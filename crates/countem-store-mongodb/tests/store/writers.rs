@@ -184,7 +184,7 @@ async fn killed_writers_are_retired_by_their_successor() -> Result<()> {
     let server = Server::any().await?;
     let uri = in_own_database(&server.uri());
     let (store, database) = (open(&uri), database(&uri).await?);
-    let killed: Vec<_> = (1..=20).map(|epoch| Writer::incarnation(7, epoch, epoch)).collect();
+    let killed: Vec<_> = (1..=20).map(|epoch| Writer::incarnation(7, epoch.into(), epoch)).collect();
     for writer in &killed {
         assert_eq!(store.register(writer).await?, Registration::Fresh);
         let mut lane = Lane { writer: writer.clone(), number: 0, seq: 0 };
