@@ -7,7 +7,6 @@ from times import clf
 
 ACCESS = "vhost host user method path query protocol status bytes".split()
 V4, V6, NAMES = (b"192.0.2.1", b"198.51.100.77", b"203.0.113.9"), (b"2001:db8::7", b"::1"), (b"crawler.example.org", b"localhost")
-NO_REQUESTS = (b"-", b"", rb"\x16\x03\x01\x02", b"\x16\x03\x01\xa2", b"SSH-2.0-Go", rb"\x22quoted\x22", b"GET")
 GARBAGE = (b"garbage", b"- - -", b"  ", b'"', b"[17/May/2015:10:05:03 +0000]", b"{}", b"\xff\xfe\xfd", b'x [y] "GET /" 200 5 "-" "-"',
            b"Sep 28 01:34:02 web1 sshd[1]: up", b'{"k":"x","ts":1431857103}', b"level=info ts=1431857103 k=x", b"<34>1 - - - - - -")  # fmt: skip
 
@@ -70,9 +69,49 @@ def is_host(text):
         return b":" not in text and any(chr(byte).isalpha() for byte in text)
 
 
+# Values of a field with which a line is no record.
+BAD = {
+    "host": (b"1192.0.2.1", b"192.0.2.1192.0.2.1", b"192.0.2", b"192.0.2.1.7", b"22001:db8::7", b"2001:db8::1::2", b"999.0.2.1"),
+    "status": (b"2x0", b"20", b"2000", b"", b"200.0", b"+20"),
+    "bytes": (b"1x", b"-5", b"1.5", b"1e3", b"x", b"", b"1_000"),
+    "time": (b"31/Feb/2015:10:05:03 +0000", b"17/May/2015:24:05:03 +0000", b"17/May/2015:10:05:03", b"17/Mai/2015:10:05:03 +0000", b"-",
+             b"17/May/2015:10:05:03 00000", b"17/May/2015 10:05:03 +0000", b"2015-05-17T10:05:03+00:00", b"17/May/2015:10:60:03 +0000"),
+}  # fmt: skip
+# Values with which it is one: of the fields of both formats, and of those that only the combined one has.
+ODD_HEAD = {
+    "host": (b"fe80::1%eth0", b"192.0.2.1:4711", b"[2001:db8::7]:4711"),
+    "user": (b"jo doe", b"jo [a] doe", b"jo 10.0.0.1 x", b"10.0.0.1", b"caf\xe9", b"\x01"),
+    "request": (b"-", b"", rb"\x16\x03\x01\x02", b"\x16\x03\x01\xa2", b"SSH-2.0-Go", rb"\x22quoted\x22", b"GET"),
+    "path": (b"/%s b c", b'/%s/"q"', rb"/%s/\"q\"", rb"/%s/\x22", b"/%s/[a] ", *(b"/%s" + odd for odd in ODD)),
+    "protocol": (b"",),
+}
+ODD_TAIL = {
+    "agent": (b"", rb"c \"d\" \\\" %s", *(b"%s" + odd for odd in ODD)),
+    "referer": (b"", rb"a \"b\" \\"),
+    "extra": (b' 0.003 "203.0.113.1, 10.0.0.1" -', b' "-"', b" 12 0.1 . TLSv1.3", b' "x y" "z"'),
+}
+# Values with quotes that the server did not escape.
+UNSURE_TAIL = {
+    "agent": (b'%s "Foo" bar', b'%s"', b'%s "x" "y', b"%s\"q\", z"),
+    "referer": (b'a"b" c', b'a?q="x"', b'a"'),
+    "path": (b'/%s" 200 5 "x"', b'/%s" 404 -', b'/%s" 200 5 "-" "y'),
+}
+
+
+def alter(r, a, token, values):
+    """Gives a field one of its values. The token stays in the line."""
+    field = r.choice(list(values))
+    value = r.choice(values[field])
+    setattr(a, field, value.replace(b"%s", token))
+    if field == "path":
+        a.query = b""
+    elif field == "request":
+        a.user = token
+
+
 def access(r, log, token, has_tail):
     a = Access(r, token, has_tail)
-    kind = r.randrange(40 if has_tail else 28)
+    kind = r.randrange(30 if has_tail else 24)
     if kind == 0:  # a virtual host comes first
         a.host, a.vhost = r.choice(V4 + V6), r.choice((b"shop.example.org:443", b"www.example.org", b"localhost:80", b"-"))
         log.add(a.line(a.vhost + b" " + a.head()), [a.outcome()])
@@ -93,91 +132,52 @@ def access(r, log, token, has_tail):
         log.add(a.line(begin + a.head()), may=[a.outcome(), a.outcome(vhost=begin[:-1])])
     elif kind == 5:  # a quote before the address or around it
         log.add(a.line(r.choice((b'"%s - %s', b'"%s" - %s')) % (a.host, a.user)), [a.outcome()])
-    elif kind in (6, 7):  # no HTTP request
-        a.request, a.user = r.choice(NO_REQUESTS), token
-        log.add(a.line(), [a.outcome()])
-    elif kind == 8:  # HTTP/0.9
-        a.protocol = b""
-        log.add(a.line(), [a.outcome()])
-    elif kind == 9:  # spaces, quotes and odd bytes in the path
-        a.query, a.path = b"", a.path + r.choice((b" b c", b'/"q"', rb"/\"q\"", rb"/\x22", b"/[a] ", *ODD))
-        log.add(a.line(), [a.outcome()])
-    elif kind == 10:  # users with spaces, brackets and addresses
-        a.host, a.user = r.choice(V4 + V6), r.choice((b"jo doe", b"jo [a] doe", b"jo 10.0.0.1 x", b"10.0.0.1", b"caf\xe9", b"\x01"))
-        log.add(a.line(), [a.outcome()])
-    elif kind == 11:  # the address is broken
-        a.host = r.choice((b"1192.0.2.1", b"192.0.2.1192.0.2.1", b"192.0.2", b"192.0.2.1.7", b"22001:db8::7", b"2001:db8::1::2", b"999.0.2.1"))
+    elif kind in (6, 7):
+        alter(r, a, token, BAD)
         log.add(a.line())
-    elif kind == 12:  # the address has more to it, which is as good
-        a.host = r.choice((b"fe80::1%eth0", b"192.0.2.1:4711", b"[2001:db8::7]:4711"))
+    elif kind in (8, 9, 10):
+        alter(r, a, token, ODD_HEAD)
         log.add(a.line(), [a.outcome()])
-    elif kind == 13:  # status
-        a.status = r.choice((b"2x0", b"20", b"2000", b"", b"200.0", b"+20"))
-        log.add(a.line())
-    elif kind == 14:  # bytes
-        a.bytes = r.choice((b"1x", b"-5", b"1.5", b"1e3", b"x", b"", b"1_000"))
-        log.add(a.line())
-    elif kind == 15:  # times
-        a.time = r.choice((b"31/Feb/2015:10:05:03 +0000", b"17/May/2015:24:05:03 +0000", b"17/May/2015:10:05:03", b"17/Mai/2015:10:05:03 +0000",
-                           b"17/May/2015:10:05:03 00000", b"17/May/2015 10:05:03 +0000", b"-", b"2015-05-17T10:05:03+00:00", b"17/May/2015:10:60:03 +0000"))  # fmt: skip
-        log.add(a.line())
-    elif kind == 16:  # a leap second is in the day that it ends
+    elif kind == 11:  # a leap second is in the day that it ends
         a.at = a.at.replace(second=59)
         a.time = clf(a.at).replace(":59 ", ":60 ").encode()
         log.add(a.line(), may=[a.outcome()])
-    elif kind == 17:  # spaces where there should be one, or none
+    elif kind == 12:  # spaces where there should be one, or none, and tabs
         line, at = a.line(), r.choice((0, len(a.host), len(a.host) + 2))
-        log.add(line[:at] + b" " + line[at:] if r.random() < 0.7 else b" " + line + b" ", may=[a.outcome()])
-    elif kind == 18:  # tabs for spaces
-        log.add(a.line(a.host + b"\t-\t" + a.user), may=[a.outcome()])
-    elif kind == 19:  # names are missing, or too many
+        odd = (line[:at] + b" " + line[at:], b" " + line + b" ", a.line(a.host + b"\t-\t" + a.user))
+        log.add(r.choice(odd), may=[a.outcome()])
+    elif kind == 13:  # names are missing, or too many
         log.add(a.line(r.choice((a.host + b" -", a.host, b"- " + a.user, b"", a.head() + b" -", a.host + b" - - 0.003"))))
-    elif kind == 20:
+    elif kind == 14:
         log.add(r.choice(GARBAGE))
-    elif kind == 21:
+    elif kind == 15:
         log.no_record()
-    elif kind == 22:  # CR before the newline, NULs before the line
+    elif kind == 16:  # CR before the newline, NULs before the line
         log.add(b"\0" * r.choice((0, 0, 7)) + a.line(), [a.outcome()], end=b"\r\n")
-    elif kind in (23, 24):  # torn
+    elif kind == 17:  # torn
         length = r.randrange(1, len(a.line()))
         log.add(a.line()[:length], may=a.torn(length))
-    elif kind in (25, 26):  # torn, and joined to the next record
+    elif kind in (18, 19):  # torn, and joined to the next record
         b, length = Access(r, token + b"b", has_tail), r.randrange(1, len(a.line()))
         rest = a.line()[:length]
         glued = rest + b.host
         may = [b.outcome(), b.outcome(vhost=rest.strip())] if b" " in rest else [b.outcome(host=glued)] if is_host(glued) else []
         log.add(rest + b.line(), may=may)
-    elif kind == 27:  # joined whole, or by a CR
+    elif kind == 20:  # joined whole, or by a CR
         b = Access(r, token + b"b", has_tail)
         log.add(a.line() + r.choice((b"", b" ", b"\r")) + b.line(), may=[a.outcome(), b.outcome()], records=(1, 2))
-    elif kind == 28:  # unquoted dashes
-        a.referer, a.agent, a.path = b"-", r.choice((b"-", token)), a.path
-        line = a.line().replace(b' "-"', b" -")
-        log.add(line, [a.outcome()])
-    elif kind == 29:  # nothing between quotes
-        a.referer, a.agent = r.choice(((b"", a.agent), (b"-", b""), (b"", b"")))
+    elif kind == 24:  # unquoted dashes
+        a.referer, a.agent = b"-", r.choice((b"-", token))
+        log.add(a.line().replace(b' "-"', b" -"), [a.outcome()])
+    elif kind in (25, 26):
+        alter(r, a, token, ODD_TAIL)
         log.add(a.line(), [a.outcome()])
-    elif kind == 30:  # quotes that the server did not escape
-        a.agent += r.choice((b' "Foo" bar', b'"', b' "x" "y', b"\"q\", z"))
+    elif kind in (27, 28):
+        alter(r, a, token, UNSURE_TAIL)
         log.add(a.line(), may=[a.outcome()])
-    elif kind == 31:
-        a.referer += r.choice((b'"b" c', b'?q="x"', b'"'))
-        log.add(a.line(), may=[a.outcome()])
-    elif kind == 32:  # quotes that it did escape
-        a.referer, a.agent = rb"a \"b\" \\", rb"c \"d\" \\\" " + token
-        log.add(a.line(), [a.outcome()])
-    elif kind == 33:  # fields behind the agent
-        a.extra = r.choice((b' 0.003 "203.0.113.1, 10.0.0.1" -', b' "-"', b" 12 0.1 . TLSv1.3", b' "x y" "z"'))
-        log.add(a.line(), [a.outcome()])
-    elif kind in (34, 35):
-        a.agent += r.choice(ODD)
-        log.add(a.line(), [a.outcome()])
-    elif kind == 36:  # garbage behind the agent
+    elif kind == 29:  # garbage behind the agent
         a.extra = r.choice((b"garbage", b'x"', b'"'))
         log.add(a.line(), may=[a.outcome(), a.outcome(agent=a.agent + b'"'), a.outcome(agent=a.agent + b'"x')])
-    elif kind == 37:  # a request that looks like the end of another one
-        a.query, a.path = b"", a.path + r.choice((b'" 200 5 "x"', b'" 404 -', b'" 200 5 "-" "y'))
-        log.add(a.line(), may=[a.outcome()])
     else:
         log.add(a.line(), [a.outcome()])
 

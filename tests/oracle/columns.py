@@ -3,7 +3,7 @@
 from datetime import timedelta
 from zoneinfo import ZoneInfo
 
-from access import Access
+from access import BAD, Access, alter
 from log import ODD, metric, moment
 from times import number
 
@@ -70,6 +70,11 @@ def quote(text):
     return b'"' + text.replace(b'"', b'""') + b'"'
 
 
+# Notes in quotes, and notes without quotes around them with their values.
+QUOTED = (b"a,b", b'"', b'say "hi"', b'""', b",", b'a,"b",c', b" a, b ", b"a\nb", b"a\r\n\r\nb", b'a "\n" b', b"\n")
+BARE = [(note, note) for note in (b"", b" ", b"-", b"a'b", b'b"c', b' "a"', b'12" x', *ODD)] + [(b'"a"b', b"ab")]
+
+
 def csv(r, log, token):
     at = moment(r)
     here = at.astimezone(log.zone)
@@ -83,24 +88,19 @@ def csv(r, log, token):
         log.data.append(b'day,"time",shop,note,n\n')
         log.state = True
     kind, outcome, plain = r.randrange(16), (at, metric(token, b"x")), b",".join((day, time, token, b"xyz", b"5"))
-    if kind < 3:  # what has to be quoted
-        note = r.choice((b"a,b", b'"', b'say "hi"', b'""', b",", b'a,"b",c', b" a, b "))
+    if kind < 4:
+        note = r.choice(QUOTED)
         log.add(row(quote(note)), [(at, metric(token, note))])
-    elif kind == 3:
-        note = r.choice((b"", b" ", b"-", b"a'b", *ODD))
-        log.add(row(note), [(at, metric(token, note))])
-    elif kind == 4:  # quotes that are not at the ends
-        note, value = r.choice(((b'b"c', b'b"c'), (b'"a"b', b"ab"), (b' "a"', b' "a"'), (b'12" x', b'12" x')))
-        log.add(row(note), may=[(at, metric(token, value))])
+    elif kind == 4:
+        note, value = r.choice(BARE)
+        log.judge(row(note), at, note == value, metric(token, value))
     elif kind == 5:  # a separator that is not quoted
         log.add(row(r.choice((b"a,b", b' "a, b"'))))
     elif kind == 6:
         log.add(row(b"x", b""), may=[outcome])
-    elif kind == 7:  # a record on several lines, one of which looks like a record
-        note = r.choice((b"a\nb", b"a\r\n\r\n" + plain + b"\nb", b'a "\n" b', b"\n"))
-        log.add(row(quote(note)), [(at, metric(token, note))])
-    elif kind == 8:  # a quote that is closed far behind hides a line
-        log.add(row(b'"torn\n' + plain + b'\nx"'), [(at, metric(token, b"torn\n" + plain + b"\nx"))])
+    elif kind == 7:  # a quote that is closed far behind, with a record in it
+        note = b"torn\n" + plain + b"\nx"
+        log.add(row(b'"' + note + b'"'), [(at, metric(token, note))])
     elif kind in (9, 10):  # torn
         length, begin = r.randrange(1, len(plain)), len(day + time + token) + 3
         log.add(plain[:length], may=[(at, metric(token, plain[begin:length][:3]))] if length >= begin else [], counted=(0, 1))
@@ -139,6 +139,14 @@ def tsv(r, log, token):
         log.add(line + r.choice((b"", b"\r")), [outcome])
 
 
+ODD_REQUEST = {
+    "request": (b"-", b"", rb"\x16\x03\x01\x02", b"SSH-2.0-Go", rb"\x22q\x22", b"GET", rb"\"b\""),
+    "agent": (rb"c \"d\" \\", rb"\x22q\x22", b"", b"caf\xe9", b"~" * 600),
+    "method": (b"get", b"M-SEARCH"),
+    "protocol": (b"HTTP/2.0", b"HTTP/3", b""),
+}
+
+
 def server(r, log, token, make, last):
     """Lines of a server with the format string that `make` stands for, whose last field is `last`."""
     a, kind = Access(r, token, True), r.randrange(14)
@@ -148,14 +156,8 @@ def server(r, log, token, make, last):
         method = (a.request, b"", b"", b"") if a.request is not None else (a.method, a.path, a.query, a.protocol)
         return (a.at, metric(a.host, a.user, *method, a.status, a.bytes, a.referer, a.agent, last))
 
-    if kind == 0:
-        a.request, a.user = r.choice((b"-", b"", rb"\x16\x03\x01\x02", b"SSH-2.0-Go", rb"\x22q\x22", b"GET", rb"\"b\"")), token
-        log.add(make(a), [outcome(a)])
-    elif kind == 1:
-        a.agent = r.choice((rb"c \"d\" \\", rb"\x22q\x22", b"", b"caf\xe9", b"~" * 600))
-        log.add(make(a), [outcome(a)])
-    elif kind == 2:
-        a.method, a.protocol = r.choice((b"get", b"M-SEARCH")), r.choice((b"HTTP/2.0", b"HTTP/3", b""))
+    if kind < 3:
+        alter(r, a, token, ODD_REQUEST)
         log.add(make(a), [outcome(a)])
     elif kind == 3:
         log.add(make(a) + r.choice((b" x", b'"', b" 1 2 3", b"x y")), may=[outcome(a, last + b'"')])
@@ -169,16 +171,13 @@ def server(r, log, token, make, last):
         b.host = rest + b.host if b" " not in rest and first == b.host else b.host
         log.add(rest + whole, may=[outcome(b)])
     elif kind == 6:
-        a.user = b"jo doe"
+        alter(r, a, token, {"user": (b"jo doe",), "agent": (b'Mozilla "Foo" bar %s',)})
         log.add(make(a), may=[outcome(a)])
     elif kind == 7:
-        a.time = r.choice((b"31/Feb/2015:10:05:03 +0000", b"-", b"17/Mai/2015:10:05:03 +0000", b""))
+        alter(r, a, token, {"time": [time for time in BAD["time"] if b"T" not in time]})
         log.add(make(a))
     elif kind == 8:
         log.add(r.choice((b"garbage", b"- -", b"{}", b"\xff", b'x - - [17/May/2015:10:05:03 +0000] "GET / HTTP/1.1"')))
-    elif kind == 9:
-        a.agent = b'Mozilla "Foo" bar ' + token
-        log.add(make(a), may=[outcome(a)])
     else:
         log.add(make(a), [outcome(a)])
 

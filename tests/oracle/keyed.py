@@ -14,7 +14,11 @@ TEXTS = [(text.encode(), value.encode()) for text, value in (
     (r"\u0000", "\0"), (r"\\x16", r"\x16"), (" x ", " x "), ("ä🦀|", "ä🦀|"), ("~" * 600, "~" * 600), ("NaN,", "NaN,"), ("{}[]:", "{}[]:"),
     ("a\tb", "a\tb"), ("\x1b", "\x1b"), ("\x7f", "\x7f"), (r"\x22q\x22", '"q"'), (r"\x5C", "\\"), (r"\xC3\xA4", "ä"), (r"\u00E4\xc3\xa4", "ää"),
 )] + [(b"caf\xe9", b"caf\xe9"), (b"\xff", b"\xff"), (rb"\xe9", b"\xe9")]  # fmt: skip
-HALVES = ((rb"\ud83d", "\ufffd"), (rb"\ude00x", "\ufffdx"), (rb"\ud83dx\ude00", "\ufffdx\ufffd"), (rb"\ude00\ud83d\ude00", "\ufffd😀"))
+HALVES = [(text, value.encode()) for text, value in (
+    (rb"\ud83d", "\ufffd"), (rb"\ude00x", "\ufffdx"), (rb"\ud83dx\ude00", "\ufffdx\ufffd"), (rb"\ude00\ud83d\ude00", "\ufffd😀"))]  # fmt: skip
+# Pairs beside the wanted ones that change nothing, and those that take the meaning from them.
+GOOD_PAIRS = [(pair,) for pair in (b'"f":NaN', b'"f":-Infinity', b'"f":"a\tb"', b'"f":"\xe9"', rb'"f":"\x22"', rb'"f":"\ud83d"', b'"\xe9":1')] + [(b'"a":1', b'"a":2')]
+TWICE = (b'"k":"x"', b'"k":null', b'"k":{"a":1}', rb'"\u006b":"x"', b'"user":{"id":8}', b'"user":{"n":8}', b'"user":null', b'"user":"x"', b'"ts":"2015-05-01T12:00:00Z"')
 PLAIN = (b"true", b"false", b"null", b"1.0", b"2.50", b"-0", b"1E5", b"123456789012345678901234567890", b"1e400")
 NO_VALUES = (b"{}", b"[]", b'{"a":1}', b"[1]", b"True", b"undefined", b"x", b"'x'", b"01", b"+1", b".5", b"1.", b"0x10", b"", rb'"\q"', rb'"\u12"', rb'"\x2"', b"NaNcy", b"nan")
 BAD_JSON = (b'{"a":1,}', b"{'a':1}", b"{a:1}", b'[{"k":"x"}]', b'"k"', b"null", b'{"k":"x"', b"{", b"}", b'{"k" "x"}', b'{"k":"x" "a":1}', b"k: x", b"  ",
@@ -42,73 +46,51 @@ def ndjson(r, log, token):
     ts, k, user, name = b'"ts":' + value_of(r, text), b'"k":"%s"' % token, b'"user":{"n":[1],"id":7}', metric(token, b"7")
     line = obj(r, ts, k, user)
     outcome = [(at, name)] if at else []
-    kind = r.randrange(30)
-    if kind < 5:
-        extra, value = r.choice(TEXTS)
-        log.judge(obj(r, ts, k[:-1] + extra + b'"', user), at, is_sure, metric(token + value, b"7"))
-    elif kind == 5:
-        extra, value = r.choice(HALVES)
-        log.judge(obj(r, ts, k[:-1] + extra + b'"', user), at, False, metric(token + value.encode(), b"7"))
-    elif kind == 6:  # values that are no texts, as they are written
-        plain = r.choice(PLAIN)
-        log.judge(obj(r, ts, b'"k":' + plain, b'"user":{"id":"%s"}' % token), at, is_sure, metric(plain, token))
-    elif kind == 7:  # numbers that JSON does not have
-        word = r.choice((b"NaN", b"Infinity", b"-Infinity"))
-        if r.random() < 0.5:
-            log.judge(obj(r, ts, k, user, b'"f":' + word), at, is_sure, name)
-        else:
-            log.judge(obj(r, ts, b'"k":' + word, b'"user":{"id":"%s"}' % token), at, False, metric(word, token))
-    elif kind == 8:
+    kind = r.randrange(24)
+    if kind < 5:  # values of texts; a half of a surrogate pair has none for sure
+        (extra, value), is_clear = (r.choice(TEXTS), True) if kind else (r.choice(HALVES), False)
+        log.judge(obj(r, ts, k[:-1] + extra + b'"', user), at, is_sure and is_clear, metric(token + value, b"7"))
+    elif kind == 5:  # values that are no texts, as they are written
+        plain, is_clear = r.choice([(plain, True) for plain in PLAIN] + [(b"NaN", False), (b"-Infinity", False)])
+        log.judge(obj(r, ts, b'"k":' + plain, b'"user":{"id":"%s"}' % token), at, is_sure and is_clear, metric(plain, token))
+    elif kind == 6:
         log.add(obj(r, ts, b'"k":' + r.choice(NO_VALUES), b'"user":{"id":"%s"}' % token))
-    elif kind == 9:  # the same in a value that is not wanted
-        log.add(obj(r, ts, k, user, b'"f":' + r.choice(NO_VALUES)), may=outcome)
-    elif kind == 10:  # the same key twice, with one value
-        log.add(obj(r, ts, k, k, user), may=outcome)
-    elif kind == 11:  # with two
-        twice = r.choice((b'"k":"x"', b'"k":null', b'"k":{"a":1}', rb'"\u006b":"x"', b'"user":{"id":8}', b'"user":{"n":8}', b'"user":null', b'"user":"x"'))
-        log.add(obj(r, ts, k, user, twice))
-    elif kind == 12:
-        log.add(obj(r, ts, k, user, b'"ts":"2015-05-01T12:00:00Z"'))
-    elif kind == 13:
-        log.judge(obj(r, ts, k, user, b'"a":1', b'"a":2'), at, is_sure, name)
-    elif kind in (14, 15):  # objects that share a line
-        sure = f'"ts":"{moment(r):%Y-%m-%d}T12:00:00Z"'.encode()
-        objects = [obj(r, sure, b'"k":"%s.%d"' % (token, n), user) for n in range(r.randrange(2, 4))]
-        outcomes = [(datetime.fromisoformat(sure[6:16].decode()).replace(tzinfo=UTC, hour=12), metric(b"%s.%d" % (token, n), b"7")) for n in range(len(objects))]
-        separator = r.choice((b"", b" ", b"\t", b",", b", "))
-        line = separator.join(objects)
+    elif kind in (7, 8):
+        log.judge(obj(r, ts, k, user, *r.choice(GOOD_PAIRS)), at, is_sure, name)
+    elif kind == 9:
+        log.add(obj(r, ts, k, user, r.choice((k, b'"d":' + b"[" * 300 + b"]" * 300, b'"f":' + r.choice(NO_VALUES)))), may=outcome)
+    elif kind in (10, 11):  # a wanted key twice, with two values
+        log.add(obj(r, ts, k, user, r.choice(TWICE)))
+    elif kind in (12, 13):  # objects that share a line
+        noon = moment(r).replace(hour=12, minute=0, second=0)
+        names = [b"%s.%d" % (token, n) for n in range(r.randrange(2, 4))]
+        objects = [obj(r, f'"ts":"{noon:%Y-%m-%dT%H:%M:%SZ}"'.encode(), b'"k":"%s"' % name, user) for name in names]
+        outcomes, separator = [(noon, metric(name, b"7")) for name in names], r.choice((b"", b" ", b"\t", b",", b", "))
         if b"," in separator:
-            log.add(line, may=outcomes, records=(1, len(objects)))
+            log.add(separator.join(objects), may=outcomes, records=(1, len(names)))
         else:
-            log.add(line, outcomes, records=(len(objects), len(objects)))
-    elif kind == 16:  # something else before or behind
+            log.add(separator.join(objects), outcomes, records=(len(names), len(names)))
+    elif kind == 14:  # something else before or behind
         line = r.choice((b"%s garbage", b"%s]", b"%s}", b"%s,", b"web_1  | %s", b"2015-05-16T10:00:00Z stdout F %s", b"\x1e%s", b"\xef\xbb\xbf%s", b"%s {")) % line
         log.add(line, may=outcome, records=(1, 2))
-    elif kind in (17, 18):
+    elif kind == 15:
         log.add(line[: r.randrange(1, len(line))])
-    elif kind == 19:  # torn, and joined to the next object
+    elif kind == 16:  # torn, and joined to the next object
         other = obj(r, ts, b'"k":"%sb"' % token, user)
-        may = [(at, metric(token + b"b", b"7"))] if at else []
-        log.add(line[: r.randrange(1, len(line))] + other, may=may, records=(1, 2))
-    elif kind == 20:
+        log.add(line[: r.randrange(1, len(line))] + other, may=[(at, metric(token + b"b", b"7"))] if at else [], records=(1, 2))
+    elif kind == 17:
         log.add(r.choice(BAD_JSON))
-    elif kind == 21:
+    elif kind == 18:
         log.no_record()
-    elif kind == 22:  # a wanted key is missing, which costs its own template
-        line = obj(r, ts, *r.choice(((k,), (user,), (k, b'"user":{}'), (k, b'"user":7'), (k, b'"user":[7]'))))
-        log.add(line, counted=(int(is_sure and at is not None), int(at is not None)))
-    elif kind == 23:
+    elif kind == 19:  # a wanted key is missing
+        pairs = r.choice(((ts, k), (ts, user), (ts, k, b'"user":{}'), (ts, k, b'"user":7'), (ts, k, b'"user":[7]')))
+        log.add(obj(r, *pairs))
+    elif kind == 20:
         log.add(obj(r, *r.choice(((k, user), (k, user, b'"ts":null'), (k, user, b'"ts":true'), (k, user, b'"ts":{}'), (k, user, b'"ts":""'), ()))))
-    elif kind == 24:
-        log.judge(r.choice((b" ", b"\t", b"")) + line + r.choice((b" ", b"\t")), at, is_sure, name)
-    elif kind == 25:
-        log.add(obj(r, ts, k, user, b'"d":' + b"[" * 300 + b"]" * 300), may=outcome)
-    elif kind == 26:
-        log.add(obj(r, ts, k, user, r.choice((b'"f":"a\tb"', b'"f":"\xe9"', rb'"f":"\x22"', rb'"f":"\ud83d"', b'"\xe9":1'))), *((outcome, ()) if is_sure else ((), outcome)))
-    elif kind == 27 and r.random() < 0.01:
+    elif kind == 21 and r.random() < 0.01:
         log.add(obj(r, ts, k[:-1] + TOO_LONG + b'"', user))
     else:
-        log.judge(line + r.choice((b"", b"\r")), at, is_sure, name)
+        log.judge(r.choice((b"%s", b" %s", b"\t%s ", b"%s\r")) % line, at, is_sure, name)
 
 
 AMOUNTS = ((b"1024", 1024), (b"1024.0", 1024), (b"1e3", 1000), (b"1E3", 1000), (b"10e-1", 1), (b"-5", -5), (b"0", 0), (b"-0", 0), (b"2.50e1", 25), (b'"7"', 7),
@@ -156,60 +138,57 @@ def journald(r, log, token):
         log.add(line, [(at, name)])
 
 
+# Lines of logfmt with a time, a level and a token: right ones, doubtful ones and wrong ones.
+GOOD_LOGFMT = (b" %s level=%s k=%s", b"\t%s level=%s k=%s ", b"flag %s level=%s k=%s", b"%s level=%s z=1 k=%s z=2", b"%s level=%s k=%s\r",
+               b"%s level=%s k=%s", b'%s level="%s" k="%s"')  # fmt: skip
+UNSURE_LOGFMT = (b"%s level = %s k=%s", b"%s level =%s k=%s", b"%s level=%s k=%s k=same")
+BAD_LOGFMT = (b'%s level=%s k="%s', b'%s level=%s k="%sx"y', b'%s level=%s k="%s\\"', b'%s level=%s k="%s"z=1', b'%s level=%s k="%s" "', b"%s level=%s k=%s =x",
+              b'%s level=%s k=%s "a b"=1', b"%s level=%s k=%s level=x", b'%s level=%s k=%s k=""', b"%s level=%s k=%s k", b"%s level=%s k=%s ts=2015-05-01",
+              b"%s level=%s x=%s")  # fmt: skip
+NO_LOGFMT = (b"plain text", b"{}", b'{"k":"x","ts":1431857103}', b"=", b"a", b'"', b"\xff", b"k=x level=info", b'k="x')
+# Texts without quotes, and escapes of which programs differ in their opinion.
+BARE = [(text, True) for text in (b",x", b"/a?b", "ä🦀".encode(), b"(x)", b"\xe9", b"{}")] + [(text, False) for text in (b"=b", b'"s', b"'s", b"\\n", b"?a=b&c")]
+QUOTED = [pair for pair in TEXTS if not re.search(rb"\\[x/b]", pair[0])] + [(b"a=b c", b"a=b c"), (rb"\u0007", b"\7")]
+UNSURE_QUOTED = ((rb"\d", rb"\d"), (rb"\u12", rb"\u12"), (rb"\ud83d", "\ufffd".encode()), (rb"\x22", rb"\x22"), (rb"\/", b"/"))
+
+
 def logfmt(r, log, token):
     text, at, is_sure = time_of(r, log.zone)
     if r.random() < 0.6:
         at = moment(r)
         text, is_sure = f"{at:%Y-%m-%dT%H:%M:%SZ}", True
     ts = b"ts=" + (b'"%s"' if re.search(r"[ =]|^$", text) or r.random() < 0.3 else b"%s") % text.encode()
-    level = r.choice((b"info", b"warn"))
-    outcome = [(at, metric(token, level))] if at else []
+    level, kind = r.choice((b"info", b"warn")), r.randrange(20)
     line = b"%s level=%s k=%s" % (ts, level, token)
-    kind = r.randrange(20)
-    if kind < 4:  # quoted values
-        quoted = [pair for pair in TEXTS if b"\\x" not in pair[0] and b"\\/" not in pair[0] and b"\\b" not in pair[0]] + [(b"a=b c", b"a=b c"), (rb"\u0007", b"\7")]
-        extra, value = r.choice(quoted)
+    if kind < 4:
+        extra, value = r.choice(QUOTED)
         log.judge(b'%s level=%s k="%s%s" x=1' % (ts, level, token, extra), at, is_sure, metric(token + value, level))
     elif kind == 4:
-        extra, value = r.choice(((rb"\d", rb"\d"), (rb"\u12", rb"\u12"), (rb"\ud83d", "\ufffd".encode()), (rb"\x22", rb"\x22"), (rb"\/", b"/")))
+        extra, value = r.choice(UNSURE_QUOTED)
         names = {metric(token + value, level), metric(token + extra, level)}
         log.add(b'%s level=%s k="%s%s"' % (ts, level, token, extra), may=[(at, name) for name in names if at], counted=(0, int(at is not None)))
-    elif kind == 5:
-        extra = r.choice((b",x", b"/a?b", "ä🦀".encode(), b"(x)", b"\xe9", b"{}"))
-        log.judge(line + extra, at, is_sure, metric(token + extra, level))
-    elif kind == 6:
-        extra = r.choice((b"=b", b'"s', b"'s", b"\\n", b"?a=b&c"))
-        log.judge(line + extra, at, False, metric(token + extra, level))
+    elif kind in (5, 6):
+        extra, is_clear = r.choice(BARE)
+        log.judge(line + extra, at, is_sure and is_clear, metric(token + extra, level))
     elif kind == 7:  # values that are empty or missing
         log.judge(b"%s k=%s flag %s" % (ts, token, r.choice((b"level=", b'level=""', b"level", b"level= x"))), at, is_sure, metric(token, b"-"))
     elif kind == 8:
-        log.add(line + r.choice((b" level=x", b' k=""', b" k", b" ts=2015-05-01", b" k=x k=y")))
-    elif kind == 9:
-        log.add(line + r.choice((b" level=" + level, b" k=" + token)), may=outcome)
-    elif kind == 10:
-        log.judge(r.choice((b" %s", b"\t%s", b"%s ", b"flag %s", b"%s z=1 z=2", b"%s\r")) % line, at, is_sure, metric(token, level))
-    elif kind == 11:  # quotes that are not closed, or not followed by a space
-        log.add(b"%s level=%s k=%s" % (ts, level, r.choice((b'"%s', b'"%sx"y', b'"%s\\"', b'"%s"z=1', b'"%s" "', b"%s =x", b'%s "a b"=1')) % token))
-    elif kind == 12:  # spaces around the equals sign
-        log.add(r.choice((b"%s level = %s k=%s", b"%s level =%s k=%s")) % (ts, level, token), may=outcome)
-    elif kind == 13:
-        log.add(r.choice((b"plain text", b"{}", b'{"k":"x","ts":1431857103}', b"=", b"a", b'"', b"\xff", b"k=x level=info", b'k="x')))
-    elif kind == 14:
+        log.judge(r.choice(UNSURE_LOGFMT).replace(b"same", token) % (ts, level, token), at, False, metric(token, level))
+    elif kind in (9, 10):
+        log.add(r.choice(BAD_LOGFMT) % (ts, level, token))
+    elif kind == 11:
+        log.add(r.choice(NO_LOGFMT))
+    elif kind == 12:
         log.no_record()
-    elif kind in (15, 16):
-        length = r.randrange(1, len(line))
-        name_at = len(line) - len(token)
+    elif kind in (13, 14):
+        length, name_at = r.randrange(1, len(line)), len(line) - len(token)
         # A key without `=` has an empty value.
-        may = [(at, metric(line[name_at:length], level))] if at and length >= name_at - 1 else []
-        log.add(line[:length], may=may, counted=(0, 1))
-    elif kind == 17:  # torn, and joined to the next line; a cut in a key leaves a key
-        length = r.randrange(1, len(line))
+        log.add(line[:length], may=[(at, metric(line[name_at:length], level))] if at and length >= name_at - 1 else [], counted=(0, 1))
+    elif kind == 15:  # torn, and joined to the next line; a cut in a key leaves a key
         other = b"%s level=%s k=%sb" % (ts, level, token)
-        log.add(line[:length] + other, may=[(at, metric(token + b"b", level))] if at else [])
-    elif kind == 18:
-        log.add(b"%s level=%s x=%s" % (ts, level, token), counted=(int(is_sure and at is not None), int(at is not None)))
+        log.judge(line[: r.randrange(1, len(line))] + other, at, False, metric(token + b"b", level))
     else:
-        log.judge(line, at, is_sure, metric(token, level))
+        log.judge(r.choice(GOOD_LOGFMT) % (ts, level, token), at, is_sure, metric(token, level))
 
 
 FACILITIES = b"kern user mail daemon auth syslog lpr news uucp cron authpriv ftp ntp audit alert clock local0 local1 local2 local3 local4 local5 local6 local7".split()

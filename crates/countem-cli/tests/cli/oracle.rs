@@ -63,7 +63,7 @@ fn faults(suite: &str, lines: u64, seed: u64) -> Vec<String> {
     // Faults are rarer in the mixed log.
     let lines = if suite == "mixed" { 2 * lines } else { lines };
     let mut python = Command::new("python3");
-    python.args([SCRIPT, suite, &lines.to_string(), &seed.to_string()]).arg(&folder);
+    python.args(["-B", SCRIPT, suite, &lines.to_string(), &seed.to_string()]).arg(&folder);
     let output = python.output().unwrap();
     assert!(output.status.success(), "{suite}: {}", String::from_utf8_lossy(&output.stderr));
     let expected: Expected = serde_json::from_slice(&output.stdout).unwrap();
