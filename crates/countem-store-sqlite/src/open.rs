@@ -1,6 +1,7 @@
 //! Opening the file, for writing or for reading only.
 
 use std::{
+    fs::File,
     io,
     path::{Path, PathBuf},
 };
@@ -63,6 +64,11 @@ pub(crate) fn for_reading_only(config: &SqliteConfig) -> Result<OpenFile, StoreE
     let path = absolute(&config.path)?;
     check_path(&path)?;
     let failed = |error| store_error(&path, "read", error);
+    let log = log_of(&path);
+    if log.exists() && File::open(&log).is_err() {
+        let why = "may not be read by this user, and the newest counts are in it";
+        return Err(refused(&path, format_args!("its log `{}` {why}", log.display())));
+    }
     let file = OpenFile::for_reading_only(&path, config.busy_timeout).map_err(failed)?;
     file.connection.pragma_update(None, "cache_size", -READER_CACHE_KIB).map_err(failed)?;
     let (found, known) = (version(&file.connection, &path, MIGRATIONS.len())?, MIGRATIONS.len());

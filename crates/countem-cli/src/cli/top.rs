@@ -1,6 +1,6 @@
 //! `countem top`
 
-use std::{cmp::Reverse, collections::BTreeMap};
+use std::{cmp::Reverse, collections::BTreeMap, num::NonZeroUsize};
 
 use anyhow::Result;
 use clap::Args;
@@ -22,8 +22,8 @@ pub(crate) struct Top {
     /// The collection
     collection: CollectionName,
     /// Number of counters
-    #[arg(short = 'n', long, value_name = "COUNT", default_value_t = 10, value_parser = number)]
-    number: usize,
+    #[arg(short = 'n', long, value_name = "COUNT", default_value = "10", value_parser = number)]
+    number: NonZeroUsize,
     #[command(flatten)]
     bucket: BucketFlags,
     #[command(flatten)]
@@ -52,8 +52,8 @@ struct Ranked<'a> {
     value: i64,
 }
 
-fn number(text: &str) -> Result<usize, &'static str> {
-    text.parse().map_err(|_| "expected how many counters, as in 10")
+fn number(text: &str) -> Result<NonZeroUsize, &'static str> {
+    text.parse().map_err(|_| "expected how many counters, 1 or more")
 }
 
 impl Top {
@@ -73,7 +73,7 @@ impl Top {
         let mut ranked: Vec<_> =
             counters.readable().map(|(metric, value)| Ranked { metric, value }).collect();
         ranked.sort_by_key(|counter| Reverse(counter.value));
-        ranked.truncate(self.number);
+        ranked.truncate(self.number.get());
 
         let (collection, bucket) = (self.collection.as_str(), bucket.to_string());
         let mut listing = Listing::new(&["collection", "bucket", "metric", "value"]).hide(2);

@@ -160,3 +160,23 @@ fn unreadable_store_is_no_missing_store() {
     assert!(refused.contains(DB) && refused.contains("check their rights"), "{refused}");
     assert_eq!(names(&sandbox), [DB]);
 }
+
+#[test]
+fn log_that_may_not_be_read_is_named() {
+    let (stranger, sandbox) = (Stranger::new(), Sandbox::new());
+    let (child, stdin) = live(&sandbox);
+    // The file was given more rights while a process has it open.
+    let log = format!("{DB}-wal");
+    for (name, mode) in [(DB, 0o644), (&log, 0o000)] {
+        set_mode(&sandbox.path(name), mode);
+    }
+    if stranger.user.is_none() {
+        set_mode(&sandbox.path("."), 0o555);
+    }
+    let refused = stranger.run(&sandbox, &["get", "x"]).expect(1).err;
+    assert!(refused.contains(&log) && refused.contains("may not be read by this user"), "{refused}");
+    set_mode(&sandbox.path("."), 0o755);
+    set_mode(&sandbox.path(&log), 0o600);
+    drop(stdin);
+    finish(child).expect(0);
+}

@@ -63,3 +63,40 @@ impl ReadConnection {
         self.file = None;
     }
 }
+
+#[cfg(all(test, unix))]
+mod tests {
+    use std::{cell::Cell, time::Duration};
+
+    use super::*;
+    use crate::open;
+
+    #[test]
+    fn read_without_locks_repeats_until_nothing_changes() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = SqliteConfig::new(folder.path().join("x.db"));
+        let writer = open::for_writing(&config).unwrap();
+        let add =
+            "INSERT INTO counter VALUES ('c', 'all', 'm', 1) ON CONFLICT DO UPDATE SET value = value + 1";
+        writer.connection.execute(add, []).unwrap();
+        let attempts = Cell::new(0);
+        let read = |changes: i64, busy_timeout| {
+            attempts.set(0);
+            let config = SqliteConfig { busy_timeout, ..config.clone() };
+            ReadConnection::new(config, open::for_reading_only).read(|connection| {
+                let value = connection.query_row("SELECT value FROM counter", [], |row| row.get::<_, i64>(0));
+                attempts.set(attempts.get() + 1);
+                if attempts.get() <= changes {
+                    writer.connection.execute(add, [])?;
+                }
+                value
+            })
+        };
+        assert_eq!(read(0, Duration::MAX).unwrap(), 1);
+        assert_eq!(read(2, Duration::MAX).unwrap(), 3, "the state of the last attempt");
+        assert_eq!(attempts.get(), 3);
+        let error = read(i64::MAX, Duration::from_millis(50)).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::NotApplied);
+        assert!(error.to_string().contains("it changed during every attempt"), "{error}");
+    }
+}
