@@ -4,6 +4,7 @@ use std::{
     collections::{BTreeMap, btree_map},
     fmt,
     ops::Index,
+    sync::Arc,
 };
 
 /// Counters of one bucket: a map from metric to value, sorted by metric.
@@ -11,13 +12,17 @@ use std::{
 /// A metric that was counted and has no exact value, because its sum exceeds 64 bits or the store holds no whole number for it,
 /// has an [`Unreadable`] in place of the value. So every way to a value returns a `Result`: one bad counter spoils no other, and
 /// is never taken for a counter that is missing.
+///
+/// A clone shares its counters with the original until one of them is changed.
 #[derive(Clone, Default, PartialEq, Eq)]
-pub struct Counters(BTreeMap<String, Result<i64, Unreadable>>);
+pub struct Counters(Arc<Map>);
+
+type Map = BTreeMap<String, Result<i64, Unreadable>>;
 
 impl Counters {
     /// Returns an empty map.
-    pub const fn new() -> Self {
-        Self(BTreeMap::new())
+    pub fn new() -> Self {
+        Self::default()
     }
 
     /// Adds up the parts of each metric, exactly: a sum is unreadable if one of its parts is no number or if it exceeds 64 bits
@@ -32,7 +37,11 @@ impl Counters {
             }
             is_same
         });
-        Self(parts.into_iter().collect())
+        Self(Arc::new(parts.into_iter().collect()))
+    }
+
+    fn changed(&mut self) -> &mut Map {
+        Arc::make_mut(&mut self.0)
     }
 
     /// Returns the value of `metric`, `None` when it was never counted.
@@ -101,27 +110,28 @@ impl Counters {
 
     /// Adds `part` to the value of `metric`, exactly, as [`sum`](Self::sum) does.
     pub fn merge(&mut self, metric: &str, part: Result<i64, Unreadable>) {
-        match self.0.get_mut(metric) {
+        let counters = self.changed();
+        match counters.get_mut(metric) {
             Some(value) => *value = add(std::mem::replace(value, Ok(0)), part),
-            None => drop(self.0.insert(metric.to_owned(), part)),
+            None => drop(counters.insert(metric.to_owned(), part)),
         }
     }
 
     /// Sets the value of `metric`.
     pub fn insert(&mut self, metric: impl Into<String>, value: i64) {
-        self.0.insert(metric.into(), Ok(value));
+        self.changed().insert(metric.into(), Ok(value));
     }
 
     /// Removes `metric` and returns its value.
     pub fn remove(&mut self, metric: &str) -> Option<Result<i64, Unreadable>> {
-        self.0.remove(metric)
+        self.changed().remove(metric)
     }
 
     /// Keeps the first `len` counters.
     pub fn truncate(&mut self, len: usize) {
         if len < self.len() {
             let first_cut = self.0.keys().nth(len).cloned().expect("a longer map has a key at `len`");
-            self.0.split_off(&first_cut);
+            self.changed().split_off(&first_cut);
         }
     }
 
@@ -130,7 +140,7 @@ impl Counters {
     /// # Errors
     /// The first [`Unreadable`].
     pub fn into_map(self) -> Result<BTreeMap<String, i64>, Unreadable> {
-        self.0.into_iter().map(|(metric, value)| Ok((metric, value?))).collect()
+        self.into_iter().map(|(metric, value)| Ok((metric, value?))).collect()
     }
 }
 
@@ -186,25 +196,25 @@ impl Index<&str> for Counters {
 
 impl<M: Into<String>> FromIterator<(M, i64)> for Counters {
     fn from_iter<I: IntoIterator<Item = (M, i64)>>(counters: I) -> Self {
-        Self(counters.into_iter().map(|(metric, value)| (metric.into(), Ok(value))).collect())
+        counters.into_iter().map(|(metric, value)| (metric, Ok(value))).collect()
     }
 }
 
 impl<M: Into<String>> FromIterator<(M, Result<i64, Unreadable>)> for Counters {
     fn from_iter<I: IntoIterator<Item = (M, Result<i64, Unreadable>)>>(counters: I) -> Self {
-        Self(counters.into_iter().map(|(metric, value)| (metric.into(), value)).collect())
+        Self(Arc::new(counters.into_iter().map(|(metric, value)| (metric.into(), value)).collect()))
     }
 }
 
 impl<M: Into<String>> Extend<(M, i64)> for Counters {
     fn extend<I: IntoIterator<Item = (M, i64)>>(&mut self, counters: I) {
-        self.0.extend(counters.into_iter().map(|(metric, value)| (metric.into(), Ok(value))));
+        self.changed().extend(counters.into_iter().map(|(metric, value)| (metric.into(), Ok(value))));
     }
 }
 
 impl<M: Into<String>> Extend<(M, Result<i64, Unreadable>)> for Counters {
     fn extend<I: IntoIterator<Item = (M, Result<i64, Unreadable>)>>(&mut self, counters: I) {
-        self.0.extend(counters.into_iter().map(|(metric, value)| (metric.into(), value)));
+        self.changed().extend(counters.into_iter().map(|(metric, value)| (metric.into(), value)));
     }
 }
 
@@ -232,7 +242,7 @@ impl IntoIterator for Counters {
     type IntoIter = btree_map::IntoIter<String, Result<i64, Unreadable>>;
 
     fn into_iter(self) -> Self::IntoIter {
-        self.0.into_iter()
+        Arc::unwrap_or_clone(self.0).into_iter()
     }
 }
 
