@@ -5,7 +5,7 @@
 use std::{env, process::ExitCode, thread, time::Duration};
 
 use anyhow::{Context, Result, bail};
-use countem::{Builder, Collector, ShutdownReport, count};
+use countem::{Builder, Collector, ShutdownReport, count, engine::EngineConfig};
 
 fn main() -> Result<ExitCode> {
     let arguments: Vec<String> = env::args().skip(1).collect();
@@ -19,6 +19,7 @@ fn main() -> Result<ExitCode> {
             count_durably(builder.start_blocking()?, prefix, threads.parse()?)?
         }
         ["global", uri] => count_globally(uri)?,
+        ["refused", warn] => count_refused(warn.parse()?)?,
         _ => bail!("unknown command `{}`", arguments.join(" ")),
     };
     println!("accepted {} applied {}", report.accepted, report.applied);
@@ -89,6 +90,14 @@ fn count_globally(uri: &str) -> Result<ShutdownReport> {
     one_call_site(1000);
     println!("refused after shutdown: {}", collector.stats().refused["closed"]);
     Ok(report)
+}
+
+/// Counts under invalid names, without a subscriber of traces.
+fn count_refused(warn: bool) -> Result<ShutdownReport> {
+    let config = EngineConfig { warn_on_stderr: warn, ..EngineConfig::default() };
+    let collector = Collector::builder().engine_config(config).store("memory://").start_blocking()?;
+    (0..3).for_each(|_| collector.increment("global", "no\nname", 1));
+    Ok(collector.blocking().shutdown())
 }
 
 fn one_call_site(n: i64) {

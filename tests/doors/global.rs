@@ -27,3 +27,14 @@ fn count_macro_counts_from_install_to_shutdown() {
     assert_eq!(told("counted before a collector was installed"), 1, "once per call site:\n{log}");
     assert_eq!(told("reason=\"name\""), 2, "the first of three, and every power of two:\n{log}");
 }
+
+#[test]
+fn first_refusal_is_written_without_a_subscriber() {
+    for (warn, expected) in [("true", 1), ("false", 0)] {
+        let mut command = countem_testkit::command(env!("CARGO_BIN_EXE_node"));
+        let ran = command.args(["refused", warn]).output().unwrap();
+        let written = String::from_utf8(ran.stderr).unwrap();
+        assert_eq!(written.lines().count(), expected, "{written}");
+        assert_eq!(written.matches("an increment was refused: ").count(), expected, "{written}");
+    }
+}

@@ -104,6 +104,8 @@ keys! {
     limits.metrics_per_bucket => engine.metrics_per_bucket: Whole(1..=MAX_COUNTERS);
     /// Maximum number of counters pending on this node; further ones are refused. About 160 bytes of memory each.
     limits.pending_counters => engine.pending_counters: Whole(1..=MAX_COUNTERS);
+    /// true: write the first refused increment to standard error, in a process without a subscriber of `tracing`.
+    limits.warn_on_stderr => engine.warn_on_stderr: Switch;
 
     /// Loss when the process is killed. "memory": what is not flushed. "journal": nothing acknowledged, else one tick.
     durability.level => durability.level: Level;

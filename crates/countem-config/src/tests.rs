@@ -115,6 +115,7 @@ fn every_key_reaches_its_field() {
         ("time.future_window", "16s", "future_window: 16s,"),
         ("limits.metrics_per_bucket", "17", "metrics_per_bucket: 17,"),
         ("limits.pending_counters", "18", "pending_counters: 18,"),
+        ("limits.warn_on_stderr", "false", "warn_on_stderr: false,"),
         ("shutdown.deadline", "19s", "shutdown_deadline: 19s"),
         ("durability.level", "journal", "durability: Journal {"),
         ("collections.a.b.periods", "all", "own: {\"a.b\": [All]},"),

@@ -17,7 +17,7 @@ mod snapshot;
 pub use calendar::Calendar;
 pub use clock::{Clock, ManualClock};
 pub use counter::Counter;
-pub use refusal::Refusal;
+pub use refusal::{Refusal, warn_on_stderr};
 
 pub(crate) use adopt::COUNTED_OTHERWISE;
 pub(crate) use intake::{Intake, IntakeLimits};

@@ -18,6 +18,6 @@ mod interleavings;
 mod tests;
 
 pub use agreement::{AgreementError, agree_on_schedules};
-pub use collect::{Calendar, Clock, Counter, ManualClock, Refusal};
+pub use collect::{Calendar, Clock, Counter, ManualClock, Refusal, warn_on_stderr};
 pub use deliver::{NotDurable, Outbox, Resolved, Retry, deliver, lane_of};
 pub use engine::{Durability, Engine, EngineConfig, LaneStats, ShutdownReport, StartError, Stats};

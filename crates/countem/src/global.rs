@@ -5,7 +5,7 @@ use std::sync::{
     atomic::{AtomicBool, Ordering},
 };
 
-use countem_engine::Counter;
+use countem_engine::{Counter, warn_on_stderr};
 
 use crate::{Collector, Guard, ShutdownReport};
 
@@ -140,7 +140,9 @@ impl CallSite {
     #[cold]
     fn warn_once(&self, collection: &str, metric: &str) {
         if !self.warned.swap(true, Ordering::Relaxed) {
-            tracing::warn!(collection, metric, "counted before a collector was installed: not counted");
+            const WARNING: &str = "counted before a collector was installed: not counted";
+            tracing::warn!(collection, metric, "{WARNING}");
+            warn_on_stderr(format_args!("`{metric}` of `{collection}` was {WARNING}"));
         }
     }
 }

@@ -6,8 +6,12 @@ use countem_core::{Bucket, BucketError, CollectionName, Delta, FoldError, Metric
 use jiff::{SignedDuration, Timestamp};
 
 use super::{
-    Calendar, Clock, Counter, Refusal, Router, calendar::BucketCache, collector::IntakeState,
-    counter::Registry, process::Process, refusal::REASONS,
+    Calendar, Clock, Counter, Refusal, Router,
+    calendar::BucketCache,
+    collector::IntakeState,
+    counter::Registry,
+    process::Process,
+    refusal::{REASONS, warn_on_stderr},
 };
 use crate::{
     deliver::{Lanes, Upstream},
@@ -46,6 +50,7 @@ pub(crate) struct IntakeLimits {
     pub(crate) handles_max: usize,
     pub(crate) past_window: SignedDuration,
     pub(crate) future_window: SignedDuration,
+    pub(crate) warn_on_stderr: bool,
 }
 
 impl Intake {
@@ -254,6 +259,9 @@ impl Intake {
         // The first of a kind, then every power of two: enough to notice, too little to flood a log.
         if (before + 1).is_power_of_two() {
             tracing::warn!(reason = refusal.reason(), refused = before + 1, error = %refusal, "increment was refused");
+        }
+        if before == 0 && self.limits.warn_on_stderr {
+            warn_on_stderr(format_args!("an increment was refused: {refusal}"));
         }
     }
 

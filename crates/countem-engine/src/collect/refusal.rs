@@ -1,5 +1,11 @@
 //! Refused increments.
 
+use std::{
+    fmt,
+    io::{self, Write},
+    sync::Once,
+};
+
 use countem_core::{BucketError, FoldError, NameError};
 
 /// An increment was not accepted. It was not counted at all.
@@ -34,6 +40,18 @@ pub enum Refusal {
     /// the fork.
     #[error("collector was started before this process was forked")]
     Forked,
+}
+
+/// Writes the first warning of the process to the standard error stream, if no subscriber of `tracing` would show it.
+pub fn warn_on_stderr(warning: impl fmt::Display) {
+    static FIRST: Once = Once::new();
+    if !tracing::dispatcher::has_been_set() {
+        FIRST.call_once(|| {
+            let more = "the stats count further ones, and a subscriber of `tracing` shows them";
+            // Where the stream is closed, the warning is lost.
+            writeln!(io::stderr(), "countem: {warning} ({more})").ok();
+        });
+    }
 }
 
 /// The words under which refused increments are counted, in the order of [`Refusal::index`].

@@ -34,6 +34,8 @@ pub struct EngineConfig {
     /// Maximum number of distinct counters pending in this process; beyond it increments of new counters are refused. Up to half
     /// of it is set aside for the collectors' tables, so that refusals may begin when half as many wait for the store.
     pub pending_counters: usize,
+    /// Write the first refused increment to the standard error stream, in a process without a subscriber of `tracing`.
+    pub warn_on_stderr: bool,
     /// Maximum age of the time of an increment.
     pub past_window: Duration,
     /// Maximum distance of the time of an increment into the future.
@@ -94,6 +96,7 @@ impl EngineConfig {
             handles_max: self.pending_counters,
             past_window: signed(self.past_window),
             future_window: signed(self.future_window),
+            warn_on_stderr: self.warn_on_stderr,
         };
         let lanes = LaneLimits {
             lanes: self.lanes,
@@ -120,6 +123,7 @@ impl Default for EngineConfig {
             collectors_max: None,
             metrics_per_bucket: 1_000_000,
             pending_counters: 4_000_000,
+            warn_on_stderr: true,
             past_window: Duration::from_secs(366 * 24 * 3600),
             future_window: Duration::from_secs(3600),
             retry_first: Duration::from_millis(100),
