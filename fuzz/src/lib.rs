@@ -91,9 +91,11 @@ pub fn config(data: &[u8]) {
 {rendered}"
         )
     });
-    // The rendering names the origin of each value, and every value of the second one is from the file.
-    let origin = format!(" # {}", path.display());
-    assert_eq!(again.to_toml().replace(&origin, ""), rendered.replace(&origin, ""));
+    // The rendering names the origin of each value, and every value of the second one is from the file, where paths begin in its
+    // folder.
+    let (origin, beside) = (format!(" # {}", path.display()), format!("{}/", folder.path().display()));
+    let values = |rendered: &str| rendered.replace(&origin, "").replace(&beside, "");
+    assert_eq!(values(&again.to_toml()), values(&rendered));
 }
 
 /// Reads a line in every format and makes a name of its fields. What is found lies in the text, and every name is a valid one.

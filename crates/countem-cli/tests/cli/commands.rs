@@ -38,7 +38,7 @@ fn store_behind_a_link_is_refused() {
     let before = fs::read(sandbox.path("target.db")).unwrap();
     for args in [&["inc", "web", "visits"][..], &["get", "web"]] {
         let ran = sandbox.run(args).expect(1);
-        assert!(ran.err.contains("it is a link; give the path of the file itself"), "{}", ran.err);
+        assert!(ran.err.contains("it is a link; point the store at `"), "{}", ran.err);
     }
     assert_eq!(fs::read(sandbox.path("target.db")).unwrap(), before);
     sandbox.run(&["inc", "web", "visits", "--store", "sqlite://target.db"]).expect(0);
