@@ -1,5 +1,20 @@
 //! Fields of a line: those that are wanted, and the bytes in which they are found.
 
+use std::borrow::Cow;
+
+/// Returns `bytes` as text, with `\xNN` for those that are no UTF-8, as names have them.
+pub(crate) fn as_text(bytes: &[u8]) -> Cow<'_, str> {
+    if let Ok(text) = str::from_utf8(bytes) {
+        return text.into();
+    }
+    let mut text = String::with_capacity(bytes.len() + 16);
+    for chunk in bytes.utf8_chunks() {
+        text.push_str(chunk.valid());
+        text.extend(chunk.invalid().iter().map(|byte| format!("\\x{byte:02x}")));
+    }
+    text.into()
+}
+
 /// Position of a field's text in the bytes that [`Format::read`](super::format::Format::read) returns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Span {

@@ -1,8 +1,8 @@
 //! Filters of lines: `status=500`, `path~^/api/`, `bytes>1000`.
 
-use regex::bytes::Regex;
+use regex::Regex;
 
-use crate::{DefinitionError, Span, Wanted, error::last_line, number::Decimal};
+use crate::{DefinitionError, Span, Wanted, error::last_line, fields::as_text, number::Decimal};
 
 /// A condition on the value of one field.
 #[derive(Debug, Clone)]
@@ -23,7 +23,8 @@ enum Test {
 const SHAPE: &str = "a field and a value with `=`, `!=`, `~`, `<` or `>` between them, as in `status=500`";
 
 impl Filter {
-    /// Reads `field=value`, `field!=value`, `field~regex`, `field<number` or `field>number`, and adds the field to `wanted`.
+    /// Reads `field=value`, `field!=value`, `field~regex`, `field<number` or `field>number`, and adds the field to `wanted`. Spaces
+    /// around the value, and quotes around that, are no part of it.
     ///
     /// # Errors
     /// A [`DefinitionError`] with the reason.
@@ -36,11 +37,11 @@ impl Filter {
                 .ok_or_else(|| refuse(format!("`{text}` is no number, which `<` and `>` compare")))
         };
         let test = if let Some(value) = condition.strip_prefix("!=") {
-            Test::NotEqual(value.into())
-        } else if let Some(value) = condition.strip_prefix('=') {
-            Test::Equal(value.into())
-        } else if let Some(pattern) = condition.strip_prefix('~') {
-            Test::Matches(Regex::new(pattern).map_err(|error| refuse(last_line(&error)))?)
+            Test::NotEqual(unquoted(value).into())
+        } else if let Some(pattern) = condition.strip_prefix("=~").or_else(|| condition.strip_prefix('~')) {
+            Test::Matches(Regex::new(unquoted(pattern)).map_err(|error| refuse(last_line(&error)))?)
+        } else if let Some(value) = condition.strip_prefix("==").or_else(|| condition.strip_prefix('=')) {
+            Test::Equal(unquoted(value).into())
         } else if let Some(value) = condition.strip_prefix('<') {
             Test::Less(number(value)?)
         } else if let Some(value) = condition.strip_prefix('>') {
@@ -58,11 +59,17 @@ impl Filter {
         match &self.test {
             Test::Equal(other) => value.is_some_and(|value| value == *other),
             Test::NotEqual(other) => value.is_none_or(|value| value != *other),
-            Test::Matches(pattern) => value.is_some_and(|value| pattern.is_match(value)),
+            Test::Matches(pattern) => value.is_some_and(|value| pattern.is_match(&as_text(value))),
             Test::Less(limit) => number().is_some_and(|number| number.compare(*limit).is_lt()),
             Test::Greater(limit) => number().is_some_and(|number| number.compare(*limit).is_gt()),
         }
     }
+}
+
+fn unquoted(value: &str) -> &str {
+    let value = value.trim();
+    let inner = |quote: char| value.strip_prefix(quote)?.strip_suffix(quote);
+    inner('"').or_else(|| inner('\'')).unwrap_or(value)
 }
 
 #[cfg(test)]
@@ -95,9 +102,22 @@ mod tests {
             ("1<10", "9", true),
             ("1<10", "x", false),
             ("1=a=b", "a=b", true),
+            ("1 == 500", "500", true),
+            ("1 != '500'", "500", false),
+            ("1=\" 500\"", " 500", true),
+            ("1 =~ ^5", "500", true),
+            ("1 = '", "'", true),
         ] {
             assert_eq!(admits(filter, line), expected, "{filter} on {line}");
         }
+    }
+
+    #[test]
+    fn pattern_meets_bytes_without_meaning() {
+        let mut wanted = Wanted::default();
+        let filter = Filter::parse("1~^/[^/]+/x$", &mut wanted).unwrap();
+        let line = b"/caf\xe9/x";
+        assert!(filter.admits(line, &[Span::new(0, line.len())]));
     }
 
     #[test]

@@ -144,7 +144,13 @@ impl Format {
     /// # Errors
     /// A [`DefinitionError`] when the text is no format string, or has no such field.
     pub fn server(text: &str, wanted: &Wanted) -> Result<Self, DefinitionError> {
-        Ok(Self(Layout::Pattern(Regex::new(&pattern::pattern(text)?, wanted)?)))
+        let pattern = pattern::pattern(text)?;
+        if let Some(name) = wanted.names().iter().find(|name| pattern.doubled.contains(name)) {
+            let why = format!("two of its variables are `{name}`: take one of them out, or use `--regex`");
+            return Err(DefinitionError::new(format!("cannot understand `--log-format {text}`: {why}")));
+        }
+        let regex = Regex::new(&pattern.regex, wanted)?;
+        Ok(Self(Layout::Pattern(regex.refusing("not in the format of `--log-format`"))))
     }
 
     /// Returns whether `pattern` has a group called `name`.
@@ -152,9 +158,11 @@ impl Format {
         regex::has_group(pattern, name)
     }
 
-    /// Returns whether the format string `text` has a variable with the time.
-    pub fn server_has_time(text: &str) -> bool {
-        pattern::pattern(text).is_ok_and(|pattern| regex::has_group(&pattern, "time"))
+    /// Returns the notation of the time in lines that are written with the format string `text`, `None` where it has no time.
+    pub fn server_time(text: &str) -> Option<TimeFormat> {
+        let pattern = pattern::pattern(text).ok()?;
+        regex::has_group(&pattern.regex, "time")
+            .then(|| pattern::time_format(text).unwrap_or(TimeFormat::Auto))
     }
 
     /// Returns the text that stands for a field which a line lacks, `None` where a template that needs it is skipped.
@@ -220,7 +228,8 @@ impl Format {
             Layout::Logfmt(logfmt, wanted) => logfmt.read(line, wanted, spans),
             Layout::Syslog(syslog) => syslog.read(line, spans),
             Layout::Columns(columns, wanted) => columns.read(line, wanted, spans),
-            Layout::Regex(regex) | Layout::Pattern(regex) => regex.read(line, spans).map(|()| line),
+            Layout::Regex(regex) => regex.read_text(line, spans),
+            Layout::Pattern(regex) => regex.read(line, spans).map(|()| line),
         }
     }
 }

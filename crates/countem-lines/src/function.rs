@@ -70,7 +70,7 @@ fn path_prefix(path: &[u8], segments: usize) -> &[u8] {
 }
 
 fn ip_prefix(text: &str) -> Option<String> {
-    Some(match text.parse().ok()? {
+    Some(match text.parse::<IpAddr>().ok()?.to_canonical() {
         IpAddr::V4(address) => {
             let network = Ipv4Addr::from_bits(address.to_bits() & (u32::MAX << (u32::BITS - V4_BITS)));
             format!("{network}/{V4_BITS}")
@@ -106,6 +106,7 @@ mod tests {
             ("status_class", "999", "999"),
             ("ip_prefix", "192.0.2.77", "192.0.2.0/24"),
             ("ip_prefix", "2001:db8:1:2::7", "2001:db8:1::/48"),
+            ("ip_prefix", "::ffff:192.0.2.77", "192.0.2.0/24"),
             ("ip_prefix", "host", "host"),
         ] {
             assert_eq!(apply(function, value), expected, "{function} of {value}");

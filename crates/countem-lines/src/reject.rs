@@ -21,6 +21,8 @@ pub enum Reject {
     Missing(usize),
     /// The field of this index is not a time.
     Time(usize),
+    /// The clocks showed the time in the field of this index twice, in different buckets.
+    Repeated(usize),
     /// The field of this index is not a whole number.
     Amount(usize),
     /// The line is longer than the door takes.
@@ -38,6 +40,10 @@ impl Reject {
             Self::Joined(_) => "another record follows on the line".into(),
             Self::Missing(index) => format!("field `{{{}}}` is missing", name(index)).into(),
             Self::Time(index) => format!("field `{{{}}}` is not a time", name(index)).into(),
+            Self::Repeated(index) => {
+                format!("the clocks showed the time in `{{{}}}` twice, and it has no offset", name(index))
+                    .into()
+            }
             Self::Amount(index) => format!("field `{{{}}}` is not a whole number", name(index)).into(),
             Self::TooLong => "line is longer than 1 MiB".into(),
         }

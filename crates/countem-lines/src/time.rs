@@ -3,7 +3,12 @@
 mod clf;
 mod text;
 
-use jiff::{Timestamp, civil::DateTime, fmt::strtime, tz::TimeZone};
+use jiff::{
+    Timestamp,
+    civil::DateTime,
+    fmt::strtime,
+    tz::{AmbiguousOffset, TimeZone},
+};
 
 use self::{
     clf::Clf,
@@ -41,7 +46,15 @@ pub struct Times {
     year: Option<i16>,
     clf: Clf,
     last_text: Vec<u8>,
-    last: Option<i64>,
+    last: Option<Read>,
+}
+
+/// A time that was read.
+#[derive(Debug, Clone, Copy)]
+struct Read {
+    second: i64,
+    /// The clocks showed the time twice, and this is the second one.
+    repeated: Option<i64>,
 }
 
 /// Notations with a name, as `--time-format` has them.
@@ -93,7 +106,8 @@ impl Times {
         Self { year, ..self }
     }
 
-    /// Returns the second since 1970 that `text` lies in, `None` when it is no time.
+    /// Returns the second since 1970 that `text` lies in, `None` when it is no time. Of a time that the clocks showed twice it is the
+    /// first; a time that they skipped is none.
     #[inline]
     pub fn second(&mut self, text: &[u8]) -> Option<i64> {
         if self.format == TimeFormat::Clf {
@@ -104,33 +118,49 @@ impl Times {
             self.last_text.clear();
             self.last_text.extend_from_slice(text);
         }
-        self.last
+        self.last.map(|read| read.second)
+    }
+
+    /// Returns the other second that the last text stands for, if the clocks showed it twice.
+    #[inline]
+    pub fn repeated(&self) -> Option<i64> {
+        self.last.and_then(|read| read.repeated)
     }
 
     #[inline(never)]
-    fn parse(&self, text: &str) -> Option<i64> {
+    fn parse(&self, text: &str) -> Option<Read> {
+        let once = |second| Read { second, repeated: None };
         let written = match &self.format {
             TimeFormat::Clf => return None,
             TimeFormat::Unix { digits } => {
-                return Decimal::parse(text)?.second_of(*digits).filter(is_storable);
+                return Decimal::parse(text)?.second_of(*digits).filter(is_storable).map(once);
             }
             TimeFormat::Auto => match (compact(text), Decimal::parse(text)) {
                 (Some(civil), _) => Written::Civil(civil),
-                (None, Some(number)) => return number.second().filter(is_storable),
+                (None, Some(number)) => return number.second().filter(is_storable).map(once),
                 (None, None) => text::read(text)?,
             },
             TimeFormat::Rfc3339 => text::iso(text)?,
             TimeFormat::Strptime(pattern) => strptime(pattern, text)?,
         };
-        let civil = match written {
-            Written::Moment(moment) => return Some(floor(moment)),
-            Written::Civil(civil) => civil,
+        let (civil, zone) = match written {
+            Written::Moment(moment) => return Some(once(floor(moment))),
+            Written::Civil(civil) => (civil, &self.zone),
+            Written::InZone(civil, ref zone) => (civil, zone),
             Written::WithoutYear(civil) => match self.year {
-                Some(year) => in_year(civil, year)?,
-                None => nearest(civil, self.now)?,
+                Some(year) => (in_year(civil, year)?, &self.zone),
+                None => (nearest(civil, self.now)?, &self.zone),
             },
         };
-        Some(floor(self.zone.to_ambiguous_zoned(civil).compatible().ok()?.timestamp()))
+        let found = zone.to_ambiguous_timestamp(civil);
+        match found.offset() {
+            AmbiguousOffset::Unambiguous { .. } => Some(once(floor(found.unambiguous().ok()?))),
+            AmbiguousOffset::Gap { .. } => None,
+            AmbiguousOffset::Fold { .. } => {
+                let repeated = Some(floor(found.clone().later().ok()?));
+                Some(Read { second: floor(found.earlier().ok()?), repeated })
+            }
+        }
     }
 }
 
@@ -268,6 +298,25 @@ mod tests {
         for bad in ["", "iso", "%H:%M", "%Y-%Q", "%"] {
             assert!(TimeFormat::parse(bad).is_err(), "{bad:?} was accepted");
         }
+    }
+
+    #[test]
+    fn times_around_clock_changes_are_told_apart() {
+        let zone = TimeZone::get("Europe/Berlin").unwrap();
+        let mut times = Times::new(TimeFormat::Auto, zone, Timestamp::UNIX_EPOCH);
+        let mut read = |text: &str| {
+            let moment = |second: i64| Timestamp::from_second(second).unwrap().to_string();
+            let second = times.second(text.as_bytes());
+            (second.map(moment), times.repeated().map(moment))
+        };
+        let first = Some("2017-10-29T00:30:00Z".to_owned());
+        let again = Some("2017-10-29T01:30:00Z".to_owned());
+        assert_eq!(read("2017-10-29T02:30:00"), (first.clone(), again.clone()));
+        assert_eq!(read("2017-10-29 02:30:00 Europe/Berlin"), (first.clone(), again.clone()));
+        assert_eq!(read("2017-10-29T02:30:00+02:00"), (first, None));
+        assert_eq!(read("2017-10-29T03:30:00").1, None);
+        assert_eq!(read("2017-03-26T02:59:33"), (None, None), "the clocks skipped it");
+        assert_eq!(read("2011-12-30 12:00:00 Pacific/Apia"), (None, None), "a day that never was");
     }
 
     #[test]

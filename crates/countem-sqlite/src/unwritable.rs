@@ -48,8 +48,8 @@ pub(crate) struct State {
 struct Stamp {
     place: Place,
     bytes: u64,
+    /// Not the time of the last change of the inode: SQLite sets the owner of a log that it opens for root.
     modified: (i64, i64),
-    changed: (i64, i64),
 }
 
 #[cfg(unix)]
@@ -67,7 +67,7 @@ impl State {
     pub(crate) fn is_settled(&self, now: std::time::SystemTime) -> bool {
         let now = now.duration_since(std::time::UNIX_EPOCH).unwrap_or_default().as_nanos().cast_signed();
         [Some(&self.file), self.log.as_ref()].into_iter().flatten().all(|stamp| {
-            let (seconds, nanos) = stamp.modified.max(stamp.changed);
+            let (seconds, nanos) = stamp.modified;
             let age = now - (i128::from(seconds) * 1_000_000_000 + i128::from(nanos));
             // A clock that was set back says nothing.
             age < 0 || age > TICK_NANOS
@@ -102,7 +102,6 @@ impl Stamp {
             place: Place::of_metadata(found),
             bytes: found.len(),
             modified: (found.mtime(), found.mtime_nsec()),
-            changed: (found.ctime(), found.ctime_nsec()),
         }
     }
 }

@@ -342,7 +342,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn two_clocks_have_to_agree_that_a_writer_is_old() {
+    fn a_writer_is_old_by_both_clocks() {
         let hours = |n: i64| DateTime::from_millis(DateTime::now().timestamp_millis() + n * 3_600_000);
         let age = |retired_by: DateTime, pruned_by: DateTime| {
             earliest(pruned_by).timestamp_millis() - latest(retired_by).timestamp_millis()

@@ -317,10 +317,9 @@ impl Ingest {
         if self.now {
             return Ok(Moment::Now);
         }
-        let usual = kind.and_then(Kind::time);
+        let written = self.log_format.as_ref().and_then(|text| LineFormat::server_time(text));
+        let usual = kind.and_then(Kind::time).or(written.map(|format| ("time", format)));
         let has_time = self.regex.as_ref().is_some_and(|regex| LineFormat::regex_has_group(regex, "time"));
-        let has_time =
-            has_time || self.log_format.as_ref().is_some_and(|text| LineFormat::server_has_time(text));
         let field = match (&self.time_field, &usual) {
             (Some(field), _) => field.as_str(),
             (None, Some((field, _))) => *field,

@@ -13,8 +13,12 @@ pub(super) struct Columns {
     names: Names,
     /// Number of columns that have names, unlimited where they have numbers only.
     named: usize,
+    /// The first line, which files that were put behind each other have again.
+    header: Vec<u8>,
     /// The unquoted columns of the current line.
     text: Vec<u8>,
+    /// They are in `text`.
+    is_unquoted: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,7 +76,8 @@ impl Columns {
     }
 
     fn new(layout: Layout, names: Names) -> Self {
-        Self { layout, columns: Vec::new(), names, named: usize::MAX, text: Vec::new() }
+        let (columns, header, text) = (Vec::new(), Vec::new(), Vec::new());
+        Self { layout, columns, names, named: usize::MAX, header, text, is_unquoted: false }
     }
 
     /// Tells whether a record may have several lines.
@@ -102,6 +107,7 @@ impl Columns {
             spans.iter().filter_map(|span| span.of(text)).map(String::from_utf8_lossy).collect();
         let titles: Vec<&str> = titles.iter().map(|title| title.trim()).collect();
         (self.columns, self.named) = (find(&titles, wanted)?, titles.len());
+        self.header = line.to_vec();
         Ok(())
     }
 
@@ -119,15 +125,20 @@ impl Columns {
         if self.names == Names::Directive && line.first() == Some(&b'#') {
             return Err(self.directive(line, wanted));
         }
+        if self.names == Names::Header && line == self.header {
+            return Err(Reject::Directive);
+        }
         if self.columns.len() < spans.len() {
-            return Err(Reject::Shape("no `#Fields:` line comes before it, or it lacks a wanted field"));
+            let why = "no `#Fields:` line comes before it, or it lacks a wanted field or has it twice";
+            return Err(Reject::Shape(why));
         }
         spans.fill(Span::MISSING);
         // Borrowed apart from the rest.
         let (columns, named) = (std::mem::take(&mut self.columns), self.named);
-        let mut has_more = false;
+        let (mut has_more, mut last) = (false, 0);
         let cut = self.cut(line, |column, found| {
             has_more |= column >= named && !found.is_empty();
+            last = column;
             for (span, wanted) in spans.iter_mut().zip(&columns) {
                 if *wanted == column {
                     *span = found;
@@ -136,12 +147,16 @@ impl Columns {
         });
         let is_whole = cut.is_some();
         self.columns = columns;
-        match (is_whole, self.layout) {
+        match is_whole {
+            false => Err(Reject::Shape("a quoted column does not end")),
             // A separator inside of a value moves those behind it.
-            (true, _) if has_more => Err(Reject::Shape("more columns than are named")),
-            (false, _) => Err(Reject::Shape("a quoted column does not end")),
-            (true, Layout::Csv) => Ok(&self.text),
-            (true, _) => Ok(line),
+            true if has_more => Err(Reject::Shape("more columns than are named")),
+            // A line that was cut off, maybe inside of its last value.
+            true if named != usize::MAX && last + 1 < named => {
+                Err(Reject::Shape("fewer columns than are named"))
+            }
+            true if self.is_unquoted => Ok(&self.text),
+            true => Ok(line),
         }
     }
 
@@ -159,6 +174,7 @@ impl Columns {
     #[inline]
     fn cut<'a>(&'a mut self, line: &'a [u8], mut found: impl FnMut(usize, Span)) -> Option<&'a [u8]> {
         let mut start = 0;
+        self.is_unquoted = false;
         match self.layout {
             Layout::Tsv => {
                 for (column, end) in memchr_iter(b'\t', line).chain([line.len()]).enumerate() {
@@ -170,26 +186,35 @@ impl Columns {
             Layout::W3c => {
                 // CloudFront writes tabs, and spaces only escaped.
                 let separator = if line.contains(&b'\t') { b'\t' } else { b' ' };
+                if memchr(b'"', line).is_some() {
+                    return self.cut_quoted(line, separator, found);
+                }
                 for (column, end) in memchr_iter(separator, line).chain([line.len()]).enumerate() {
                     found(column, Span::new(start, end));
                     start = end + 1;
                 }
                 Some(line)
             }
-            Layout::Csv => self.cut_quoted(line, found).then_some(&self.text),
+            Layout::Csv => self.cut_quoted(line, b',', found),
         }
     }
 
-    /// Cuts a record of RFC 4180 and returns true, or false when a quoted column does not end.
-    fn cut_quoted(&mut self, record: &[u8], mut found: impl FnMut(usize, Span)) -> bool {
+    /// Cuts a record of RFC 4180, or one like it; `None` when a quoted column does not end.
+    fn cut_quoted(
+        &mut self,
+        record: &[u8],
+        separator: u8,
+        mut found: impl FnMut(usize, Span),
+    ) -> Option<&[u8]> {
         self.text.clear();
+        self.is_unquoted = true;
         let (mut rest, mut column) = (record, 0);
         loop {
             let start = self.text.len();
             if let Some(quoted) = rest.strip_prefix(b"\"") {
                 rest = quoted;
                 loop {
-                    let Some(quote) = memchr(b'"', rest) else { return false };
+                    let quote = memchr(b'"', rest)?;
                     self.text.extend_from_slice(&rest[..quote]);
                     rest = &rest[quote + 1..];
                     if rest.first() != Some(&b'"') {
@@ -199,11 +224,11 @@ impl Columns {
                     rest = &rest[1..];
                 }
             }
-            let comma = memchr(b',', rest);
-            self.text.extend_from_slice(&rest[..comma.unwrap_or(rest.len())]);
+            let end = memchr(separator, rest);
+            self.text.extend_from_slice(&rest[..end.unwrap_or(rest.len())]);
             found(column, Span::new(start, self.text.len()));
-            let Some(comma) = comma else { return true };
-            rest = &rest[comma + 1..];
+            let Some(end) = end else { return Some(&self.text) };
+            rest = &rest[end + 1..];
             column += 1;
         }
     }
@@ -236,6 +261,11 @@ pub(super) fn record_len(bytes: &[u8]) -> Option<usize> {
 /// Returns the column of each wanted field.
 fn find(titles: &[&str], wanted: &Wanted) -> Result<Vec<usize>, DefinitionError> {
     let column = |name: &String| {
+        if titles.iter().filter(|title| *title == name).count() > 1 {
+            return Err(DefinitionError::new(format!(
+                "two columns are called `{name}`: name it by its number"
+            )));
+        }
         let named = titles.iter().position(|title| title == name);
         let numbered = || column_number(name).filter(|&number| number < titles.len());
         named.or_else(numbered).ok_or_else(|| DefinitionError::unknown_field(name, titles))
@@ -324,6 +354,20 @@ mod tests {
     }
 
     #[test]
+    fn cut_off_line_is_refused_where_columns_have_names() {
+        let names = ["shop"];
+        let mut csv = Columns::with_header(Layout::Csv);
+        csv.read_header(b"shop,n", &wanted(&names)).unwrap();
+        assert_eq!(read(&mut csv, &names, "a,1").unwrap(), ["a"]);
+        assert_eq!(read(&mut csv, &names, "a,").unwrap(), ["a"]);
+        assert!(matches!(read(&mut csv, &names, "ab"), Err(Reject::Shape(_))));
+        assert_eq!(read(&mut csv, &names, "shop,n"), Err(Reject::Directive), "the header again");
+        let error = csv.read_header(b"shop,n,shop", &wanted(&names)).unwrap_err().to_string();
+        assert!(error.contains("two columns are called `shop`"), "{error}");
+        csv.read_header(b"shop,n,shop", &wanted(&["3"])).unwrap();
+    }
+
+    #[test]
     fn header_may_be_a_directive() {
         let names = ["cs-method"];
         let mut tsv = Columns::with_header(Layout::Tsv);
@@ -341,6 +385,11 @@ mod tests {
         assert_eq!(read(&mut w3c, &names, "#Fields: date time cs-method"), Err(Reject::Directive));
         assert_eq!(read(&mut w3c, &names, "2015-08-23 10:00:00 GET").unwrap(), ["GET", "2015-08-23"]);
         assert_eq!(read(&mut w3c, &names, "2015-08-23\t10:00:00\tGET").unwrap(), ["GET", "2015-08-23"]);
+        assert_eq!(
+            read(&mut w3c, &names, "2015-08-23 \"10 \"\"h\"\"\" \"A B\"").unwrap(),
+            ["A B", "2015-08-23"]
+        );
+        assert!(matches!(read(&mut w3c, &names, "2015-08-23 10:00:00"), Err(Reject::Shape(_))));
         assert_eq!(read(&mut w3c, &names, "#Fields: cs-method date"), Err(Reject::Directive));
         assert_eq!(read(&mut w3c, &names, "PUT 2015-08-24").unwrap(), ["PUT", "2015-08-24"]);
         assert_eq!(read(&mut w3c, &names, "#Fields: date"), Err(Reject::Directive));

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use crate::DefinitionError;
+use crate::{DefinitionError, TimeFormat};
 
 /// Names of variables, and of the field that each is in every access log format.
 const NGINX: [(&str, &str); 9] = [
@@ -54,55 +54,87 @@ enum Token {
     Literal(String),
     /// A field, by name.
     Field(String),
+    /// The time of Apache, in brackets that it writes itself.
+    BracketedTime,
 }
 
-/// Returns the regular expression of a line in the format `text`, whose groups are the fields.
+/// A regular expression that is made of a format string.
+pub(super) struct Pattern {
+    /// Its groups are the fields.
+    pub(super) regex: String,
+    /// Fields that two variables fill, maybe with different values. The first of them is the group.
+    pub(super) doubled: Vec<String>,
+}
+
+/// Returns the notation of the time in lines of Apache's format `text`, where its argument names one.
+pub(super) fn time_format(text: &str) -> Option<TimeFormat> {
+    let (before, _) = text.split_once("}t")?;
+    let (_, argument) = before.rsplit_once("%{")?;
+    Some(match argument.strip_prefix("begin:").unwrap_or(argument) {
+        "sec" => TimeFormat::Unix { digits: 0 },
+        "msec" => TimeFormat::Unix { digits: 3 },
+        "usec" => TimeFormat::Unix { digits: 6 },
+        format => TimeFormat::Strptime(format.to_owned()),
+    })
+}
+
+/// Returns the regular expression of a line in the format `text`.
 ///
 /// # Errors
 /// A [`DefinitionError`] when the text has no variable, or two that nothing separates.
-pub(super) fn pattern(text: &str) -> Result<String, DefinitionError> {
+pub(super) fn pattern(text: &str) -> Result<Pattern, DefinitionError> {
     let refuse = |why: &str| DefinitionError::new(format!("cannot understand `--log-format {text}`: {why}"));
     let is_apache = text.contains('%') && !text.contains('$');
     let tokens = if is_apache { apache(text).map_err(|why| refuse(&why))? } else { nginx(text) };
-    if !tokens.iter().any(|token| matches!(token, Token::Field(_))) {
+    if tokens.iter().all(|token| matches!(token, Token::Literal(_))) {
         return Err(refuse("it has no variable, such as `$status` of nginx or `%>s` of Apache"));
     }
     // Values may hold bytes that are no UTF-8.
     let mut pattern = "(?-u)^".to_owned();
-    let mut seen = Vec::new();
+    let (mut seen, mut doubled) = (Vec::new(), Vec::new());
     for (at, token) in tokens.iter().enumerate() {
         match token {
             Token::Literal(literal) => pattern.push_str(&regex::escape(literal)),
+            Token::BracketedTime => {
+                let is_new = !seen.contains(&"time");
+                seen.push("time");
+                pattern.push_str(if is_new { r"\[(?<time>[^\]]*)\]" } else { r"\[[^\]]*\]" });
+            }
             Token::Field(name) => {
                 let before = at.checked_sub(1).map_or("", |at| literal(&tokens[at]));
                 let after = match tokens.get(at + 1) {
                     None => None,
                     Some(Token::Literal(literal)) => literal.chars().next(),
+                    Some(Token::BracketedTime) => Some('['),
                     Some(Token::Field(_)) => return Err(refuse("nothing separates two of its variables")),
                 };
-                let is_new = !seen.contains(&name);
+                let is_new = !seen.contains(&name.as_str());
+                // Two notations of the time are one time.
+                if !is_new && name != "time" {
+                    doubled.push(name.clone());
+                }
                 seen.push(name);
                 // Writing to a string never fails.
                 match name.as_str() {
                     "request" if is_new => pattern.push_str(REQUEST),
-                    // Apache writes the brackets itself.
-                    "time" if is_new && is_apache => pattern.push_str(r"\[(?<time>[^\]]*)\]"),
                     _ => {
+                        let is_spaced = name == "time" && is_apache;
                         let group = if is_new { format!("?<{name}>") } else { "?:".to_owned() };
-                        write!(pattern, "({group}{})", value(name, before, after)).ok();
+                        let value = if is_spaced { time(after) } else { value(name, before, after) };
+                        write!(pattern, "({group}{value})").ok();
                     }
                 }
             }
         }
     }
     pattern.push('$');
-    Ok(pattern)
+    Ok(Pattern { regex: pattern, doubled })
 }
 
 fn literal(token: &Token) -> &str {
     match token {
         Token::Literal(literal) => literal,
-        Token::Field(_) => "",
+        Token::Field(_) | Token::BracketedTime => "",
     }
 }
 
@@ -114,6 +146,14 @@ fn value(name: &str, before: &str, after: Option<char>) -> String {
         (_, Some(' ') | None) if name.contains("forwarded_for") => "[^ ,]+(?:, [^ ,]+)*".to_owned(),
         (_, None) => r"\S*".to_owned(),
         (_, Some(end)) => format!("[^{}]*", regex::escape(&end.to_string())),
+    }
+}
+
+/// Returns the pattern of a time in a format of its own, which may have spaces.
+fn time(after: Option<char>) -> String {
+    match after {
+        Some(end) if end != ' ' => format!("[^{}]*", regex::escape(&end.to_string())),
+        _ => ".*?".to_owned(),
     }
 }
 
@@ -143,7 +183,7 @@ fn nginx(text: &str) -> Vec<Token> {
 }
 
 fn apache(text: &str) -> Result<Vec<Token>, String> {
-    let text = text.replace("\\\"", "\"");
+    let text = text.replace("\\\"", "\"").replace("\\t", "\t");
     let mut tokens = Vec::new();
     let mut rest = text.as_str();
     while let Some(at) = rest.find('%') {
@@ -156,29 +196,37 @@ fn apache(text: &str) -> Result<Vec<Token>, String> {
         let letter = directive.get(..1).ok_or("a `%` without a letter")?;
         let known = || APACHE.iter().chain(&APACHE_OTHERS).find(|(known, _)| *known == letter);
         let field = match (argument, letter) {
+            (None, "t") => None,
             (Some(header), "i" | "o" | "e" | "n" | "C") => match header.to_ascii_lowercase().as_str() {
-                "user-agent" => "agent".to_owned(),
-                other => other.replace('-', "_"),
+                "user-agent" => Some("agent".to_owned()),
+                other => Some(other.replace('-', "_")),
             },
             (_, "%") => {
                 tokens.push(Token::Literal(format!("{}%", &rest[..at])));
                 rest = &directive[1..];
                 continue;
             }
-            _ => known()
-                .map(|(_, field)| (*field).to_owned())
-                .ok_or_else(|| format!("`%{letter}` is unknown"))?,
+            _ => match known() {
+                Some((_, field)) => Some((*field).to_owned()),
+                None => return Err(format!("`%{letter}` is unknown; known are {}", letters())),
+            },
         };
         if at > 0 {
             tokens.push(Token::Literal(rest[..at].to_owned()));
         }
-        tokens.push(Token::Field(field));
+        tokens.push(field.map_or(Token::BracketedTime, Token::Field));
         rest = &directive[1..];
     }
     if !rest.is_empty() {
         tokens.push(Token::Literal(rest.to_owned()));
     }
     Ok(tokens)
+}
+
+/// Lists the letters of Apache.
+fn letters() -> String {
+    let letters = APACHE.iter().chain(&APACHE_OTHERS).map(|(letter, _)| format!("%{letter}"));
+    letters.chain(["%{NAME}i".to_owned(), "%{NAME}o".to_owned()]).collect::<Vec<_>>().join(" ")
 }
 
 #[cfg(test)]
@@ -188,7 +236,7 @@ mod tests {
     use super::*;
 
     fn fields(format: &str, line: &str, names: &[&str]) -> Vec<String> {
-        let pattern = Regex::new(&pattern(format).unwrap()).unwrap();
+        let pattern = Regex::new(&pattern(format).unwrap().regex).unwrap();
         let found =
             pattern.captures(line.as_bytes()).unwrap_or_else(|| panic!("{pattern} does not match {line}"));
         let text =
@@ -259,6 +307,28 @@ mod tests {
     }
 
     #[test]
+    fn times_of_apache_may_have_a_format() {
+        let names = ["host", "time", "status"];
+        for (format, line, time, expected) in [
+            ("%h %t %>s", "a [17/May/2015:10:05:03 +0000] 200", "17/May/2015:10:05:03 +0000", None),
+            (
+                "%h %{%d-%m-%Y %T}t %>s",
+                "a 01-04-2016 10:00:00 200",
+                "01-04-2016 10:00:00",
+                Some("%d-%m-%Y %T"),
+            ),
+            ("%h [%{%Y-%m-%d}t] %>s", "a [2016-04-01] 200", "2016-04-01", Some("%Y-%m-%d")),
+            ("%h\\t%{begin:%F}t\\t%s", "a\t2016-04-01\t200", "2016-04-01", Some("%F")),
+        ] {
+            assert_eq!(fields(format, line, &names), ["a", time, "200"]);
+            assert_eq!(time_format(format), expected.map(|format| TimeFormat::Strptime(format.to_owned())));
+        }
+        assert_eq!(fields("%h %{msec}t", "a 1431857103999", &names[..2]), ["a", "1431857103999"]);
+        assert_eq!(time_format("%h %{msec}t"), Some(TimeFormat::Unix { digits: 3 }));
+        assert_eq!(pattern("%h %s %>s %t %{sec}t").unwrap().doubled, ["status"]);
+    }
+
+    #[test]
     fn unusable_format_is_refused_with_the_reason() {
         for (bad, why) in [
             ("", "no variable"),
@@ -267,7 +337,7 @@ mod tests {
             ("%h %", "without a letter"),
             ("%h %Z", "`%Z` is unknown"),
         ] {
-            let error = pattern(bad).unwrap_err().to_string();
+            let error = pattern(bad).err().map(|error| error.to_string()).unwrap_or_default();
             assert!(error.contains(why), "{bad}: {error}");
         }
     }

@@ -1,8 +1,10 @@
 //! Lines described by a regular expression of the user.
 
+use std::borrow::Cow;
+
 use regex::bytes::{CaptureLocations, Regex as Pattern};
 
-use crate::{DefinitionError, Reject, Span, Wanted, error::last_line};
+use crate::{DefinitionError, Reject, Span, Wanted, error::last_line, fields::as_text};
 
 /// Finds the groups of a pattern.
 #[derive(Debug, Clone)]
@@ -11,6 +13,9 @@ pub(super) struct Regex {
     /// The group for each wanted field.
     groups: Vec<usize>,
     found: CaptureLocations,
+    /// The current line, if it is no UTF-8: a pattern of Unicode text would end a value at such a byte.
+    text: String,
+    refusal: &'static str,
 }
 
 impl Regex {
@@ -29,21 +34,53 @@ impl Regex {
             let numbered = || name.parse().ok().filter(|&number: &usize| number < compiled.captures_len());
             groups.push(named.or_else(numbered).ok_or_else(|| DefinitionError::unknown_field(name, &names))?);
         }
-        Ok(Self { groups, found: compiled.capture_locations(), pattern: compiled })
+        Ok(Self {
+            groups,
+            found: compiled.capture_locations(),
+            pattern: compiled,
+            text: String::new(),
+            refusal: "no match of the regular expression",
+        })
     }
 
-    /// Finds the wanted groups. A group that takes no part in the match is missing.
+    /// Finds the wanted groups and returns the bytes in which `spans` lie: the line as text. A group that takes no part in the match
+    /// is missing.
+    ///
+    /// # Errors
+    /// The pattern matches nowhere in the line.
+    pub(super) fn read_text<'a>(
+        &'a mut self,
+        line: &'a [u8],
+        spans: &mut [Span],
+    ) -> Result<&'a [u8], Reject> {
+        match as_text(line) {
+            Cow::Borrowed(_) => self.read(line, spans).map(|()| line),
+            Cow::Owned(text) => {
+                self.read(text.as_bytes(), spans)?;
+                self.text = text;
+                Ok(self.text.as_bytes())
+            }
+        }
+    }
+
+    /// Finds the wanted groups in the bytes of the line. A group that takes no part in the match is missing.
     ///
     /// # Errors
     /// The pattern matches nowhere in the line.
     pub(super) fn read(&mut self, line: &[u8], spans: &mut [Span]) -> Result<(), Reject> {
         if self.pattern.captures_read(&mut self.found, line).is_none() {
-            return Err(Reject::Shape("no match of the regular expression"));
+            return Err(Reject::Shape(self.refusal));
         }
         for (span, group) in spans.iter_mut().zip(&self.groups) {
             *span = self.found.get(*group).map_or(Span::MISSING, |(start, end)| Span::new(start, end));
         }
         Ok(())
+    }
+
+    /// Names the reason for which a line is refused.
+    #[must_use]
+    pub(super) fn refusing(self, refusal: &'static str) -> Self {
+        Self { refusal, ..self }
     }
 }
 
@@ -70,6 +107,17 @@ mod tests {
         assert_eq!(spans.map(|span| span.of(line)), [Some(&b"42"[..]), Some(b"warn"), None]);
         assert!(regex.read(b"nothing", &mut spans).is_err());
         regex.read(b"a: 1 \xff", &mut spans).unwrap();
+    }
+
+    #[test]
+    fn value_does_not_end_at_a_byte_without_meaning() {
+        let mut regex = Regex::new("user=(?<u>[^ ]+) ", &wanted(&["u"])).unwrap();
+        let mut spans = [Span::MISSING];
+        for (line, value) in [(&b"user=Ren\xe9e ip"[..], r"Ren\xe9e"), ("user=Renée ip".as_bytes(), "Renée")]
+        {
+            let text = regex.read_text(line, &mut spans).unwrap().to_vec();
+            assert_eq!(spans[0].of(&text), Some(value.as_bytes()));
+        }
     }
 
     #[test]

@@ -10,11 +10,13 @@ use jiff::{
 use super::clf::Clf;
 
 /// A moment, or a time of a wall clock that needs a zone or a year to be one.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub(super) enum Written {
     Moment(Timestamp),
     /// A date and a time without an offset.
     Civil(DateTime),
+    /// A date and a time with the name of a zone.
+    InZone(DateTime, TimeZone),
     /// Month, day and time without a year. The year of the value means nothing.
     WithoutYear(DateTime),
 }
@@ -86,10 +88,14 @@ fn moment(text: &str, zone_name: &str) -> Option<Written> {
         _ if ["UTC", "GMT", "Z", "UT"].contains(&zone_name) => TimeZone::UTC,
         _ => TimeZone::get(zone_name).ok().filter(|zone| !zone.is_unknown())?,
     };
-    let zoned = zone.to_ambiguous_zoned(civil).compatible().ok()?;
-    // An abbreviation of winter in summer: it is not known which of both is wrong.
-    let is_winter = STANDARD.contains(&zone_name) && zone.to_offset_info(zoned.timestamp()).dst().is_dst();
-    (!is_winter).then(|| Written::Moment(zoned.timestamp()))
+    if STANDARD.contains(&zone_name) {
+        // The abbreviation tells the two times of a repeated hour apart.
+        let moment = zone.to_ambiguous_timestamp(civil).later().ok()?;
+        // One of winter in summer: it is not known which of both is wrong.
+        let is_summer = zone.to_offset_info(moment).dst().is_dst();
+        return (!is_summer).then_some(Written::Moment(moment));
+    }
+    Some(Written::InZone(civil, zone))
 }
 
 fn offset(text: &str) -> Option<TimeZone> {
@@ -138,6 +144,7 @@ mod tests {
         match read(text) {
             Some(Written::Moment(moment)) => moment.to_string(),
             Some(Written::Civil(civil)) => format!("civil {civil}"),
+            Some(Written::InZone(civil, zone)) => zone.to_timestamp(civil).unwrap().to_string(),
             Some(Written::WithoutYear(civil)) => format!("yearless {}", civil.strftime("%m-%dT%H:%M:%S")),
             None => "no time".to_owned(),
         }
@@ -156,6 +163,7 @@ mod tests {
             ("2022-09-28T01:34:02[Asia/Tokyo]", "2022-09-27T16:34:02Z"),
             ("2022-09-28 01:34:02 Europe/Berlin", "2022-09-27T23:34:02Z"),
             ("2022-01-28 01:34:02 CET", "2022-01-28T00:34:02Z"),
+            ("2017-10-29 02:30:00 CET", "2017-10-29T01:30:00Z"),
             ("28/Sep/2022:01:34:02 +0200", "2022-09-27T23:34:02Z"),
             ("Wed, 28 Sep 2022 01:34:02 +0200", "2022-09-27T23:34:02Z"),
             ("2022-09-28 01:34:02", "civil 2022-09-28T01:34:02"),

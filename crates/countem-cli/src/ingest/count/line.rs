@@ -151,8 +151,8 @@ impl LineCounter {
             return Ok(Outcome::Filtered);
         }
         let field = |index: usize| self.spans[index].of(text).ok_or(Reject::Missing(index));
-        let (second, no_time) = match &mut self.times {
-            None => (read_at.as_second(), Reject::Shape("clock of this machine is wrong")),
+        let (second, again, no_time) = match &mut self.times {
+            None => (read_at.as_second(), None, Reject::Shape("clock of this machine is wrong")),
             Some((fields, times)) => {
                 let times = self.utc_times.as_mut().filter(|_| self.is_utc).unwrap_or(times);
                 let no_time = Reject::Time(fields[0]);
@@ -168,7 +168,7 @@ impl LineCounter {
                     }
                     self.time_text.trim_ascii_end()
                 };
-                (times.second(text).ok_or(no_time)?, no_time)
+                (times.second(text).ok_or(no_time)?, times.repeated(), no_time)
             }
         };
         let (mut n, mut weight) = (1, 0);
@@ -181,6 +181,9 @@ impl LineCounter {
         for cache in &mut self.caches {
             // Before the first fold: a line without a bucket counts for no template.
             cache.move_to(second).ok_or(no_time)?;
+        }
+        if let Some(again) = again {
+            self.check_repeated(second, again, no_time)?;
         }
 
         let mut templates = 0;
@@ -212,6 +215,26 @@ impl LineCounter {
         }
         self.weight = weight;
         Ok(Outcome::Counted(templates))
+    }
+
+    /// Checks that a time which the clocks showed twice, at `second` and `again`, is in the same buckets both times.
+    ///
+    /// # Errors
+    /// It is not.
+    #[cold]
+    fn check_repeated(&mut self, second: i64, again: i64, no_time: Reject) -> Result<(), Reject> {
+        for cache in &mut self.caches {
+            let first = cache.bucket();
+            cache.move_to(again).ok_or(no_time)?;
+            let schedule = cache.schedule();
+            let is_same = schedule.fan_out(first).eq(schedule.fan_out(cache.bucket()));
+            cache.move_to(second).ok_or(no_time)?;
+            match no_time {
+                Reject::Time(field) if !is_same => return Err(Reject::Repeated(field)),
+                _ => {}
+            }
+        }
+        Ok(())
     }
 
     /// Notes the templates that did not count the line.
