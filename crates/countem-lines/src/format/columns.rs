@@ -354,7 +354,7 @@ mod tests {
     }
 
     #[test]
-    fn cut_off_line_is_refused_where_columns_have_names() {
+    fn line_with_fewer_columns_than_names_is_refused() {
         let names = ["shop"];
         let mut csv = Columns::with_header(Layout::Csv);
         csv.read_header(b"shop,n", &wanted(&names)).unwrap();

@@ -110,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn value_does_not_end_at_a_byte_without_meaning() {
+    fn value_continues_behind_a_byte_without_meaning() {
         let mut regex = Regex::new("user=(?<u>[^ ]+) ", &wanted(&["u"])).unwrap();
         let mut spans = [Span::MISSING];
         for (line, value) in [(&b"user=Ren\xe9e ip"[..], r"Ren\xe9e"), ("user=Renée ip".as_bytes(), "Renée")]
