@@ -404,7 +404,8 @@ impl Ingest {
         let delivery = Delivery::new(store, schedules, config, timeout);
         let delivered = delivery.run(received, &stop).await;
         let interrupted = stop.is_set() && !self.follow;
-        // The counting thread ends once its requests are refused.
+        // Nothing is stored any more. The counting thread may wait for input that never comes.
+        stop.set();
         let tally = counting.join().map_err(|_| anyhow!("the counting thread panicked"))?;
         if let Some(bar) = bar {
             bar.abort();

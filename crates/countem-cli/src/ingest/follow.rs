@@ -118,16 +118,31 @@ impl Path {
                 missed = at;
             }
         }
-        for path in &rotated[missed..] {
+        self.open_missed(&rotated[missed..], feed)
+    }
+
+    /// Opens files that were rotated away before they were read.
+    fn open_missed(&mut self, missed: &[PathBuf], feed: &mut Feed) -> Result<(), Interrupt> {
+        for path in missed {
             let input = Input::File(path.clone());
             let tail = Tail::open(input.clone(), feed)?;
             if tail.source.is_compressed() {
                 feed.one(&input)?;
-            } else {
+            } else if self.leaving.iter().all(|leaving| leaving.key != tail.key) {
                 self.leaving.push(tail);
             }
         }
         Ok(())
+    }
+
+    /// Returns the files that came after the one of `key` and were rotated away, too, since the last look.
+    fn missed_after(&self, key: (u64, u64)) -> Vec<PathBuf> {
+        let mut rotated = rotated(&self.path);
+        let key_of = |path: &PathBuf| path.metadata().ok().map(|found| self::key(&found));
+        match rotated.iter().position(|path| key_of(path) == Some(key)) {
+            Some(at) => rotated.split_off(at + 1),
+            None => Vec::new(),
+        }
     }
 
     /// Reads on in all files and follows the path to a new one. A file that cannot be read for now stays open for the next
@@ -162,8 +177,8 @@ impl Path {
         if tail.was_emptied()?
             && let Some(mut tail) = self.current.take()
         {
-            // The old content is fed to its end. If the rest fails, the new content is opened from its beginning.
-            tail.end(feed)?;
+            // If this fails, the new content is opened from its beginning.
+            tail.drop_rest(feed)?;
             tail.source.go_to(0, 0)?;
             tail.begin(feed, false)?;
             self.current = Some(tail);
@@ -183,8 +198,10 @@ impl Path {
             return Ok(());
         }
         if let Some(mut moved) = self.current.take() {
+            let missed = self.missed_after(moved.key);
             moved.grown = Instant::now();
             self.leaving.push(moved);
+            self.open_missed(&missed, feed)?;
         }
         let mut tail = Tail::open(Input::File(self.path.clone()), feed)?;
         if tail.source.is_compressed() {
@@ -263,6 +280,14 @@ impl Tail {
     /// Feeds the rest of a file that is not read any more.
     fn end(&mut self, feed: &mut Feed) -> Result<(), Interrupt> {
         self.finish_line(feed)?;
+        self.number.map_or(Ok(()), |number| feed.send(Event::End { input: number }))
+    }
+
+    /// Leaves the content of a file that was emptied. Half a line at its end is none: the rest is in a copy, or lost.
+    fn drop_rest(&mut self, feed: &mut Feed) -> Result<(), Interrupt> {
+        if self.lines.has_rest() {
+            tracing::warn!(input = &*self.input.name(), "half a line was cut off when the file was emptied");
+        }
         self.number.map_or(Ok(()), |number| feed.send(Event::End { input: number }))
     }
 

@@ -291,7 +291,18 @@ pub(crate) fn rotated(path: &Path) -> Vec<PathBuf> {
         .collect();
     // Of files of the same moment, `log.2` is older than `log.1`.
     found.sort_by(|(a, a_path), (b, b_path)| a.cmp(b).then_with(|| b_path.cmp(a_path)));
-    found.into_iter().map(|(_, path)| path).collect()
+    let mut found: Vec<_> = found.into_iter().map(|(_, path)| path).collect();
+    // Numbers tell more than times, which compression may set.
+    if found.iter().all(|path| number_of(path).is_some()) {
+        found.sort_by_key(|path| std::cmp::Reverse(number_of(path)));
+    }
+    found
+}
+
+/// Returns the number at the end of the name of a rotated file: 2 of `log.2.gz`. A date is none.
+fn number_of(path: &Path) -> Option<u16> {
+    let name = path.file_name()?.to_str()?;
+    name.strip_suffix(".gz").unwrap_or(name).rsplit_once('.')?.1.parse().ok()
 }
 
 /// Returns whether a rotation made `path` of a file that is there.

@@ -2,7 +2,7 @@
 
 use crate::{
     generator::Log,
-    harness::{Sandbox, eventually, interrupt},
+    harness::{Sandbox, eventually, finish, interrupt},
     ingest::{args, assert_counted},
 };
 
@@ -177,6 +177,59 @@ fn late_writer_to_a_moved_file_is_counted() {
         interrupt(follower).expect(0);
         assert_counted(&sandbox, &log, 1);
     }
+}
+
+#[test]
+fn half_a_line_is_none_when_the_file_is_emptied() {
+    for once in [&[][..], &["--once"]] {
+        let sandbox = Sandbox::new();
+        let follow = ["ingest", "log", "--follow", "-f", "tsv", "--now", "-c", "t:{1}"];
+        sandbox.write("log", "whole\nhal");
+        let follower = sandbox.start(&[&follow[..], once].concat());
+        eventually(&1, || sandbox.total("t"));
+        sandbox.write("log", "new\n");
+        eventually(&2, || sandbox.total("t"));
+        let ran = interrupt(follower).expect(0);
+        assert!(ran.err.contains("half a line was cut off"), "{}", ran.err);
+        let all = sandbox.run(&["get", "t", "-o", "json"]).expect(0).json();
+        assert_eq!(all["counters"], serde_json::json!({ "new": 1, "whole": 1 }));
+    }
+}
+
+#[test]
+fn files_rotated_between_two_looks_are_counted() {
+    for once in [&[][..], &["--once"]] {
+        let logs: Vec<Log> = (70..74).map(|seed| Log::new(seed, 50, 10)).collect();
+        let sandbox = Sandbox::new();
+        sandbox.write("log", &logs[0].text);
+        let follower = sandbox.start(&[args(&["log", "--follow"]), once.to_vec()].concat());
+        eventually(&50, || sandbox.total("web"));
+        for log in &logs[1..] {
+            for (from, to) in [("log.2", "log.3"), ("log.1", "log.2"), ("log", "log.1")] {
+                if sandbox.path(from).exists() {
+                    sandbox.rename(from, to);
+                }
+            }
+            sandbox.write("log", &log.text);
+        }
+        eventually(&200, || sandbox.total("web"));
+        interrupt(follower).expect(0);
+        assert_eq!(sandbox.total("web"), 200);
+    }
+}
+
+#[test]
+fn follower_without_its_mark_ends_with_a_word() {
+    let sandbox = Sandbox::new();
+    let log = Log::new(75, 50, 10);
+    sandbox.write("log", &log.text);
+    let follower = sandbox.start(&args(&["log", "--follow", "--once"]));
+    eventually(&50, || sandbox.total("web"));
+    sandbox.run(&["forget", "log"]).expect(0);
+    sandbox.append("log", &log.text);
+    let ran = finish(follower).expect(1);
+    assert!(ran.err.contains("log"), "{}", ran.err);
+    assert_eq!(sandbox.total("web"), 50);
 }
 
 #[test]
