@@ -16,7 +16,10 @@ mod quarantine;
 mod replay;
 mod top;
 
-use std::io::{self, Write as _};
+use std::{
+    io::{self, Write as _},
+    num::{IntErrorKind, ParseIntError},
+};
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
@@ -93,7 +96,14 @@ impl Cli {
 
 /// Parses a whole number, and says which are allowed.
 fn whole_number(text: &str) -> Result<i64, String> {
-    text.parse().map_err(|_| format!("expected a whole number from {} to {}", i64::MIN, i64::MAX))
+    text.parse().map_err(|error: ParseIntError| {
+        let why = match error.kind() {
+            IntErrorKind::PosOverflow => "too large: ",
+            IntErrorKind::NegOverflow => "too small: ",
+            _ => "",
+        };
+        format!("{why}expected a whole number from {} to {}", i64::MIN, i64::MAX)
+    })
 }
 
 #[cfg(test)]

@@ -2,13 +2,14 @@
 
 use std::{fmt, io, process::ExitCode};
 
+use clap::error::ContextValue;
 use countem_config::similar;
 use countem_engine::maintenance::MaintenanceError;
 use countem_lines::DefinitionError;
 use countem_query::{Counters, ReadError};
 use countem_store::{ErrorKind, StoreError};
 
-use crate::output::say;
+use crate::output::{say, shown, without_codes};
 
 /// Exit code of a command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -94,12 +95,26 @@ pub(crate) fn report(result: anyhow::Result<Exit>) -> ExitCode {
         Err(error) => {
             match error.downcast_ref::<UsageError>() {
                 // The problems of a configuration, one on a line.
-                Some(error) => error.0.lines().for_each(|line| say(format_args!("countem: {line}"))),
-                None => say(format_args!("countem: {error:#}")),
+                Some(error) => {
+                    without_codes(&error.0).lines().for_each(|line| say(format_args!("countem: {line}")))
+                }
+                None => say(format_args!("countem: {}", without_codes(&format!("{error:#}")))),
             }
             exit_of(&error).into()
         }
     }
+}
+
+/// Prints the error of the command line, or the help that was asked for, and ends the process. Arguments are shown escaped.
+pub(crate) fn refuse(mut error: clap::Error) -> ! {
+    let escaped = error.context().filter_map(|(kind, value)| match value {
+        ContextValue::String(text) => Some((kind, ContextValue::String(shown(text)))),
+        _ => None,
+    });
+    for (kind, value) in escaped.collect::<Vec<_>>() {
+        error.insert(kind, value);
+    }
+    error.exit()
 }
 
 fn is_broken_pipe(error: &anyhow::Error) -> bool {

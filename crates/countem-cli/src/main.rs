@@ -13,5 +13,6 @@ use std::process::ExitCode;
 use clap::Parser;
 
 fn main() -> ExitCode {
-    exit::report(cli::Cli::parse().run())
+    let cli = cli::Cli::try_parse().unwrap_or_else(|error| exit::refuse(error));
+    exit::report(cli.run())
 }

@@ -221,9 +221,28 @@ pub(crate) fn shown(text: &str) -> String {
     escaped(text).collect()
 }
 
+/// Returns the text of an error without the numbers that the system gives its errors, which the words before them explain.
+pub(crate) fn without_codes(text: &str) -> String {
+    const CODE: &str = " (os error ";
+    let mut parts = text.split(CODE);
+    let mut out = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        match part.split_once(')') {
+            Some((code, rest)) if code.parse::<i32>().is_ok() => out += rest,
+            _ => out.extend([CODE, part]),
+        }
+    }
+    out
+}
+
 /// Writes a number with commas between thousands.
 pub(crate) fn grouped(n: u64) -> String {
     indicatif::HumanCount(n).to_string()
+}
+
+/// Writes a number and what it counts: `1 line`, `2,000 lines`.
+pub(crate) fn plural(n: u64, noun: &str) -> String {
+    format!("{} {noun}{}", grouped(n), if n == 1 { "" } else { "s" })
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use anyhow::{Context, Result};
 use clap::Args;
 use countem_config::Config;
 use countem_core::{
-    Schedules,
+    Period, Schedules,
     jiff::{SignedDuration, Timestamp, tz::TimeZone},
 };
 use countem_engine::{AgreementError, EngineConfig, agree_on_schedules};
@@ -21,6 +21,7 @@ use countem_store_uri::{MongodbConfig, open_store_for_reading, open_store_with};
 use crate::{
     exit::{NotFound, UsageError},
     global::Global,
+    output::say,
 };
 
 /// Time for which MongoDB is sure to remember a stored batch. Watermarks leave long-lived documents 48 hours after their writer
@@ -115,7 +116,7 @@ impl Effective {
     /// # Errors
     /// The store cannot be used.
     pub(crate) async fn open(&self) -> Result<Arc<dyn Store>, StoreError> {
-        open_store_with(self.config.store_uri(), &self.mongodb()).await
+        open_store_with(self.config.store_uri(), &self.mongodb(), self.busy_timeout()).await
     }
 
     /// Opens a store that exists, to read it; a SQLite file also without the right to write it.
@@ -123,7 +124,7 @@ impl Effective {
     /// # Errors
     /// The store cannot be read.
     pub(crate) async fn open_for_reading(&self) -> Result<Arc<dyn Store>, StoreError> {
-        open_store_for_reading(self.config.store_uri(), &self.mongodb()).await
+        open_store_for_reading(self.config.store_uri(), &self.mongodb(), self.busy_timeout()).await
     }
 
     fn mongodb(&self) -> MongodbConfig {
@@ -133,6 +134,12 @@ impl Effective {
             mongodb.deadline = mongodb.deadline.min(limit / 2);
         }
         mongodb
+    }
+
+    /// Returns the maximum wait for other processes that write to a SQLite file: with a tenth of the command's limit left, in which
+    /// the command can still tell that nothing was stored.
+    fn busy_timeout(&self) -> Option<Duration> {
+        self.timeout.map(|limit| limit * 9 / 10)
     }
 
     /// Opens the store for counting, and returns the schedules by which it is counted.
@@ -155,13 +162,46 @@ impl Effective {
         }
     }
 
-    /// Opens a store that exists already, for reading.
+    /// Opens a store that exists already, for reading. Unless `quiet`, says what is configured otherwise than the store is counted.
     ///
     /// # Errors
     /// [`NotFound`] when there is no such file; else the error of the store.
-    pub(crate) async fn open_reader(&self) -> Result<Reader> {
+    pub(crate) async fn open_reader(&self, quiet: bool) -> Result<Reader> {
         self.require_store()?;
-        Ok(Reader::of_store(self.open_for_reading().await?, Arc::clone(&self.schedules)))
+        let store = self.open_for_reading().await?;
+        let wanted = &self.engine.schedule;
+        if !quiet
+            && (wanted.zone.is_some() || wanted.periods.is_some())
+            && let Some(recorded) = store.schedules().await?
+        {
+            self.say_differences(&recorded);
+        }
+        Ok(Reader::of_store(store, Arc::clone(&self.schedules)))
+    }
+
+    /// Says which configured zone or periods are not those of the store, by which it is read.
+    fn say_differences(&self, recorded: &Schedules) {
+        let now = Timestamp::now();
+        let list =
+            |periods: &[Period]| periods.iter().map(|period| period.name()).collect::<Vec<_>>().join(",");
+        let zone = |zone: &TimeZone| zone.iana_name().unwrap_or("unknown").to_owned();
+        let wanted = &self.engine.schedule;
+        let pairs = [
+            ("time.zone", wanted.zone.as_ref().map(zone), zone(recorded.zone(now))),
+            (
+                "time.periods",
+                wanted.periods.as_deref().map(list),
+                list(recorded.default_schedule().periods(now)),
+            ),
+        ];
+        for (key, wanted, stored) in pairs {
+            if let Some(wanted) = wanted.filter(|wanted| *wanted != stored) {
+                let origin = self.config.origin(key);
+                say(format_args!(
+                    "countem: `{key}` is {wanted} ({origin}), but the store is counted by {stored}, and read by it"
+                ));
+            }
+        }
     }
 
     /// Checks that the store exists already, if it is a file.

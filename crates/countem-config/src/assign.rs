@@ -89,13 +89,11 @@ fn unknown_key(key: &str, entry: &Entry) -> String {
     let candidates = candidates(entry);
     let dotted = candidates.iter().map(|path| path.join("."));
     let near = nearest(&entry.path.join("."), dotted, '.', 1).concat();
-    let path = candidates.into_iter().find(|path| path.join(".") == near).unwrap_or_default();
-    let mut text = format!(
-        "unknown key `{}` in {}; did you mean `{}`",
-        shown(key),
-        entry.origin,
-        shown(&key_text(&path))
-    );
+    let unknown = format!("unknown key `{}` in {}", shown(key), entry.origin);
+    let Some(path) = candidates.into_iter().find(|path| path.join(".") == near) else {
+        return unknown + "; `countem config --default` shows all keys";
+    };
+    let mut text = format!("{unknown}; did you mean `{}`", shown(&key_text(&path)));
     if matches!(entry.origin, Origin::Variable(_)) {
         text += &format!(", set by `{}`", shown(&variable(&path)));
     }

@@ -277,7 +277,9 @@ impl Kind for Zone {
         let names: Vec<_> = tz::db().available().map(|name| name.to_string()).collect();
         let near: Vec<_> =
             nearest(name, &names, '/', 3).into_iter().map(|name| format!("`{name}`")).collect();
-        Err(format!("{}; did you mean {}?", refused(), near.join(", ")))
+        let hint =
+            if near.is_empty() { String::new() } else { format!("; did you mean {}?", near.join(", ")) };
+        Err(refused() + &hint)
     }
 
     fn write(&self, zone: &TimeZone) -> Value {
@@ -308,8 +310,9 @@ impl Kind for Periods {
         let mut periods = Vec::with_capacity(names.len());
         for name in names {
             periods.push(name.parse().map_err(|_| {
-                let near = nearest(name, Period::ALL.map(Period::name), ' ', 1).concat();
-                format!("names the period `{}`; did you mean `{near}`? allowed: {allowed}", shown(name))
+                let near = nearest(name, Period::ALL.map(Period::name), ' ', 1);
+                let hint = near.first().map(|near| format!(" did you mean `{near}`?")).unwrap_or_default();
+                format!("names the period `{}`;{hint} allowed: {allowed}", shown(name))
             })?);
         }
         periods.sort_unstable();

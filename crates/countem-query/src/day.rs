@@ -1,6 +1,6 @@
 //! Days as people name them.
 
-use std::str::FromStr;
+use std::{fmt, str::FromStr};
 
 use countem_core::{Bucket, Period};
 use jiff::{Span, Timestamp, civil::Date, tz::TimeZone};
@@ -56,6 +56,15 @@ impl Day {
                 let date = today.checked_sub(Span::new().try_days(days).ok()?).ok()?;
                 (date.year() >= 1).then_some(date)
             }
+        }
+    }
+}
+
+impl fmt::Display for Day {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::On(date) => write!(f, "{date}"),
+            Self::Ago(days) => write!(f, "-{days}d"),
         }
     }
 }

@@ -27,7 +27,7 @@ impl When {
         match self {
             Self::Day(day) => match day.date(now, zone) {
                 Some(date) => Bucket::day(date),
-                None => Err(BucketError::Year { moment: format!("{day:?}") }),
+                None => Err(BucketError::Year { moment: format!("`{day}`") }),
             },
             Self::Bucket(bucket) => Ok(bucket),
             Self::Current(period) => Bucket::containing(period, now, zone),

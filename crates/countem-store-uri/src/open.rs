@@ -49,17 +49,22 @@ impl Default for MongodbConfig {
 /// [`StoreError`]: an unusable URI or store, in one line without passwords.
 pub async fn open_store(uri: &str) -> Result<Arc<dyn Store>, StoreError> {
     match StoreUri::new(uri) {
-        Ok(uri) => open_store_with(&uri, &MongodbConfig::default()).await,
+        Ok(uri) => open_store_with(&uri, &MongodbConfig::default(), None).await,
         Err(error) => Err(StoreError::new(ErrorKind::Refused, error.to_string())),
     }
 }
 
-/// Does what [`open_store`] does, with the configuration of MongoDB.
+/// Does what [`open_store`] does, with the configuration of MongoDB, and the maximum time for which a call waits while other processes
+/// write to a SQLite file; `None` means 5 seconds.
 ///
 /// # Errors
 /// As [`open_store`].
-pub async fn open_store_with(uri: &StoreUri, mongodb: &MongodbConfig) -> Result<Arc<dyn Store>, StoreError> {
-    open(uri, mongodb, Access::Write).await
+pub async fn open_store_with(
+    uri: &StoreUri,
+    mongodb: &MongodbConfig,
+    busy_timeout: Option<Duration>,
+) -> Result<Arc<dyn Store>, StoreError> {
+    open(uri, mongodb, busy_timeout, Access::Write).await
 }
 
 /// Opens a store that exists, to read it. Of a SQLite file that this process may not write, or whose folder it may not, nothing
@@ -70,8 +75,9 @@ pub async fn open_store_with(uri: &StoreUri, mongodb: &MongodbConfig) -> Result<
 pub async fn open_store_for_reading(
     uri: &StoreUri,
     mongodb: &MongodbConfig,
+    busy_timeout: Option<Duration>,
 ) -> Result<Arc<dyn Store>, StoreError> {
-    open(uri, mongodb, Access::Read).await
+    open(uri, mongodb, busy_timeout, Access::Read).await
 }
 
 /// Purpose for which a store is opened.
@@ -81,10 +87,15 @@ enum Access {
     Write,
 }
 
-async fn open(uri: &StoreUri, mongodb: &MongodbConfig, access: Access) -> Result<Arc<dyn Store>, StoreError> {
+async fn open(
+    uri: &StoreUri,
+    mongodb: &MongodbConfig,
+    busy_timeout: Option<Duration>,
+    access: Access,
+) -> Result<Arc<dyn Store>, StoreError> {
     match uri.scheme() {
         "memory" => Ok(Arc::new(MemoryStore::new())),
-        "sqlite" => open_sqlite(&uri.expose()["sqlite://".len()..], access),
+        "sqlite" => open_sqlite(&uri.expose()["sqlite://".len()..], busy_timeout, access),
         #[cfg(not(feature = "srv"))]
         "mongodb+srv" => Err(missing("srv")),
         _ => open_mongodb(uri.expose(), mongodb),
@@ -92,8 +103,13 @@ async fn open(uri: &StoreUri, mongodb: &MongodbConfig, access: Access) -> Result
 }
 
 #[cfg(feature = "sqlite")]
-fn open_sqlite(path: &str, access: Access) -> Result<Arc<dyn Store>, StoreError> {
-    let config = countem_store_sqlite::SqliteConfig::new(path);
+fn open_sqlite(
+    path: &str,
+    busy_timeout: Option<Duration>,
+    access: Access,
+) -> Result<Arc<dyn Store>, StoreError> {
+    let mut config = countem_store_sqlite::SqliteConfig::new(path);
+    config.busy_timeout = busy_timeout.unwrap_or(config.busy_timeout);
     Ok(Arc::new(match access {
         Access::Read => countem_store_sqlite::SqliteStore::open_for_reading(config)?,
         Access::Write => countem_store_sqlite::SqliteStore::open(config)?,
@@ -101,7 +117,7 @@ fn open_sqlite(path: &str, access: Access) -> Result<Arc<dyn Store>, StoreError>
 }
 
 #[cfg(not(feature = "sqlite"))]
-fn open_sqlite(_: &str, _: Access) -> Result<Arc<dyn Store>, StoreError> {
+fn open_sqlite(_: &str, _: Option<Duration>, _: Access) -> Result<Arc<dyn Store>, StoreError> {
     Err(missing("sqlite"))
 }
 

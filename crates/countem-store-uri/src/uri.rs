@@ -32,6 +32,12 @@ pub enum StoreUriError {
         /// The scheme.
         scheme: String,
     },
+    /// A port is none.
+    #[error("store URI has the port {port}; allowed: 1 to 65535")]
+    Port {
+        /// The digits.
+        port: String,
+    },
     /// Something follows the path of a SQLite file, as in other programs' URIs.
     #[error("`sqlite://` takes a path and nothing else; `?` begins an option")]
     SqliteOption,
@@ -65,8 +71,13 @@ impl StoreUri {
         if scheme.is_empty() {
             // With an `@` it may be an address with a password.
             let is_path = !text.is_empty() && !text.contains('@');
-            let hint =
-                if is_path { format!("; did you mean `sqlite://{}`?", shown(text)) } else { String::new() };
+            let hint = match is_path {
+                true => format!(
+                    "; did you mean `sqlite://{}`?",
+                    shown(text.strip_prefix("sqlite:").unwrap_or(text))
+                ),
+                false => String::new(),
+            };
             return Err(StoreUriError::NoScheme { hint });
         }
         if !SCHEMES.contains(&scheme) {
@@ -84,6 +95,11 @@ impl StoreUri {
         if scheme != "sqlite" && [":****@", "=****"].iter().any(|masked| rest.contains(masked)) {
             return Err(StoreUriError::Masked);
         }
+        if scheme != "sqlite"
+            && let Some(port) = wrong_port(rest)
+        {
+            return Err(StoreUriError::Port { port: port.to_owned() });
+        }
         Ok(Self(text.to_owned()))
     }
 
@@ -96,6 +112,21 @@ impl StoreUri {
     pub fn expose(&self) -> &str {
         &self.0
     }
+}
+
+/// Returns the digits after a host that are no port. Digits that may be those of a password are not looked at.
+fn wrong_port(rest: &str) -> Option<&str> {
+    let authority = rest.split(['/', '?']).next().unwrap_or_default();
+    let hosts = match authority.rsplit_once('@') {
+        Some((_, hosts)) => hosts,
+        None if rest.contains('@') => return None,
+        None => authority,
+    };
+    let mut ports = hosts.split(',').filter_map(|host| Some(host.rsplit_once(':')?.1));
+    ports.find(|port| {
+        let is_number = !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit());
+        is_number && !port.parse::<u16>().is_ok_and(|port| port > 0)
+    })
 }
 
 impl Default for StoreUri {
@@ -143,6 +174,8 @@ mod tests {
             ("sqlite://", "store URI `sqlite://` is incomplete"),
             ("mongodb://user:hunter2@\nhost", r"store URI has the control character '\n'"),
             ("sqlite://countem.db?mode=ro", "`sqlite://` takes a path and nothing else"),
+            ("sqlite:bad.db", "store URI does not begin with a scheme; did you mean `sqlite://bad.db`?; "),
+            ("mongodb://user:hunter2@a:1,b:99999/x", "store URI has the port 99999; allowed: 1 to 65535"),
             ("mongodb://user:****@host", "store URI has `****` where a password was hidden"),
         ] {
             let error = StoreUri::new(uri).unwrap_err().to_string();
@@ -153,7 +186,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn password_is_never_shown(password in "[^\\pC]{0,8}<§>[^\\pC]{0,8}", host in "[a-z.:0-9]{1,12}") {
+        fn password_is_never_shown(password in "[^\\pC]{0,8}<§>[^\\pC]{0,8}", host in "[a-z.]{1,12}(:[1-9][0-9]{0,3})?") {
             let uri = StoreUri::new(&format!("mongodb://anna:{password}@{host}/db?w=1")).unwrap();
             let shown = [uri.to_string(), format!("{uri:?}"), shown(uri.expose())];
             prop_assert!(shown.iter().all(|text| !text.contains('§')), "{:?}", shown);

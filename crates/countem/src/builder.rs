@@ -205,7 +205,7 @@ impl Builder {
         }
         let open = async move {
             match store {
-                StoreSource::Uri(Ok(uri)) => open_store_with(&uri, &mongodb).await,
+                StoreSource::Uri(Ok(uri)) => open_store_with(&uri, &mongodb, None).await,
                 StoreSource::Uri(Err(error)) => Err(StoreError::new(ErrorKind::Refused, error.to_string())),
                 StoreSource::Open(store) => Ok::<_, StoreError>(store),
             }

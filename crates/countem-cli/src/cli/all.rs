@@ -57,7 +57,7 @@ impl All {
     pub(super) fn run(self, global: &Global) -> Result<Exit> {
         let effective = Effective::load_within(global, &self.timeout)?;
         let (bucket, all) = self.timeout.block_on(async {
-            let reader = effective.open_reader().await?;
+            let reader = effective.open_reader(global.quiet).await?;
             let bucket = self.bucket.of(&reader).await?;
             Ok((bucket, reader.get_all_counters(bucket).await?))
         })?;

@@ -38,11 +38,19 @@ impl BucketFlags {
         }
         let period = self.period.unwrap_or(Period::Day);
         let Some(day) = self.date else { return Ok(Bucket::containing(period, now, zone)?) };
-        let day = When::from(day).bucket(now, zone)?;
+        let day = day_bucket(day, now, zone)?;
         day.rollup(period, zone).ok_or_else(|| {
             UsageError::new(format!("a day has many {period} buckets: name one with `--bucket`")).into()
         })
     }
+}
+
+/// Returns the bucket of a day.
+///
+/// # Errors
+/// A [`UsageError`]: the day is before the year 1.
+pub(super) fn day_bucket(day: Day, now: Timestamp, zone: &TimeZone) -> Result<Bucket, UsageError> {
+    When::from(day).bucket(now, zone).map_err(|error| UsageError::new(error.to_string()))
 }
 
 #[cfg(test)]

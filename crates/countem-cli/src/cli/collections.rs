@@ -57,7 +57,7 @@ impl Collections {
     pub(super) fn run(self, global: &Global) -> Result<Exit> {
         let effective = Effective::load_within(global, &self.timeout)?;
         self.timeout.block_on(async {
-            let reader = effective.open_reader().await?;
+            let reader = effective.open_reader(global.quiet).await?;
             let names = reader.collections().await?;
             if self.long {
                 return show_details(&reader, &names, global).await;

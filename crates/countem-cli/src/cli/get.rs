@@ -54,7 +54,7 @@ impl Get {
     pub(super) fn run(self, global: &Global) -> Result<Exit> {
         let effective = Effective::load_within(global, &self.timeout)?;
         self.timeout.block_on(async {
-            let reader = effective.open_reader().await?;
+            let reader = effective.open_reader(global.quiet).await?;
             let bucket = self.bucket.of(&reader).await?;
             let counters = self.read(&reader, bucket).await?;
             if counters.is_empty() {

@@ -2,15 +2,15 @@
 
 use anyhow::{Context, Result};
 use clap::Args;
-use countem_core::{Bucket, CollectionName, MetricName, Period, Table};
+use countem_core::{CollectionName, MetricName, Table};
 use countem_lines::{TimeFormat, Times};
-use countem_query::{Day, When};
+use countem_query::Day;
 use countem_store::{ErrorKind, StoreError};
 use jiff::{Timestamp, tz::TimeZone};
 use tokio::time::{Instant, timeout_at};
 
 use crate::{
-    cli::whole_number,
+    cli::{bucket::day_bucket, whole_number},
     exit::{Exit, UsageError},
     global::Global,
     ingest::delivery::{Counts, Delivery},
@@ -44,7 +44,8 @@ pub(crate) struct Inc {
 const IN_DOUBT: &str = "it may be stored or not: look before you count it again";
 
 const AFTER: &str = "\
-The command returns when the store has the count.
+The command returns when the store has the count. It counts on past days and until
+tomorrow: `time.past_window` and `time.future_window` bind services alone.
 
 Examples:
   countem inc app-events MyMethod.calls
@@ -110,18 +111,24 @@ impl Inc {
 
     /// Returns the moment of the increment: the beginning of the day for `--date`.
     fn moment(&self, now: Timestamp, zone: &TimeZone) -> Result<Timestamp> {
-        if let Some(day) = self.date {
-            let day = When::from(day).bucket(now, zone)?;
-            let moment = day.start_instant(zone);
-            // The last day of the year 9999 begins after the last timestamp.
-            if Bucket::containing(Period::Day, moment, zone)? != day {
-                return Err(UsageError::new(format!("{day} is too late to count on")).into());
+        // Other zones have the next day already.
+        let last = zone.to_datetime(now).date().tomorrow().context("there is no day after this one")?;
+        let refuse_later = |day| match day > last {
+            true => {
+                Err(UsageError::new(format!("{day} is in the future: `inc` counts on days until {last}")))
             }
-            return Ok(moment);
+            false => Ok(()),
+        };
+        if let Some(day) = self.date {
+            let day = day_bucket(day, now, zone)?;
+            refuse_later(day.date())?;
+            return Ok(day.start_instant(zone));
         }
         let Some(text) = &self.time else { return Ok(now) };
         let second = Times::new(TimeFormat::Auto, zone.clone(), Timestamp::now()).second(text.as_bytes());
         let second = second.ok_or_else(|| UsageError::new(format!("`--time {text}` is not a time: expected one such as 2015-05-17T10:05:03Z, or seconds since 1970")))?;
-        Timestamp::from_second(second).context("time is out of range")
+        let moment = Timestamp::from_second(second).context("time is out of range")?;
+        refuse_later(zone.to_datetime(moment).date())?;
+        Ok(moment)
     }
 }

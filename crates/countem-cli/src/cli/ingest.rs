@@ -45,7 +45,6 @@ pub(crate) struct Ingest {
     files: Vec<PathBuf>,
     /// Format of a line: combined, common, ndjson, journald, logfmt, syslog, w3c, csv, tsv, or auto to recognise it
     #[arg(short, long, value_parser = kinds(), hide_possible_values = true)]
-    #[arg(required_unless_present_any = ["regex", "log_format"])]
     format: Option<Choice>,
     /// Format string of the server: nginx's `log_format` or Apache's `LogFormat`
     #[arg(long, value_name = "STRING", conflicts_with_all = ["format", "regex"])]
@@ -75,7 +74,7 @@ pub(crate) struct Ingest {
     #[arg(long, value_name = "ZONE", value_parser = zone)]
     input_zone: Option<TimeZone>,
     /// Year of times without one; by default the year that brings a line nearest to now
-    #[arg(long, value_name = "YEAR", value_parser = clap::value_parser!(i16).range(1..=9999))]
+    #[arg(long, value_name = "YEAR", value_parser = year)]
     year: Option<i16>,
     /// Count lines at the time they are read
     #[arg(long, conflicts_with_all = ["time_field", "time_format"])]
@@ -101,6 +100,8 @@ pub(crate) struct Ingest {
     #[command(flatten)]
     change: ChangeSchedule,
 }
+
+const NO_FORMAT: &str = "in which format are the lines? name it with `--format` (`--format auto` recognises it), `--log-format` or `--regex`";
 
 /// Bytes of the first file by which `--format auto` recognises a format.
 const SAMPLE: u64 = 64 << 10;
@@ -169,6 +170,11 @@ fn kinds() -> impl TypedValueParser<Value = Choice> {
         let known = Kind::ALL.into_iter().find(|(_, name, _)| *name == text);
         known.map_or(Choice::Auto, |(kind, ..)| Choice::Named(kind))
     })
+}
+
+fn year(text: &str) -> Result<i16, &'static str> {
+    let year = text.parse().ok().filter(|year| (1970..=9999).contains(year));
+    year.ok_or("expected a year from 1970 to 9999")
 }
 
 fn zone(text: &str) -> Result<TimeZone, String> {
@@ -241,11 +247,12 @@ impl Ingest {
 
     /// Returns the format by name, `None` where it is given in another way.
     fn kind(&self, inputs: &[Input], global: &Global) -> Result<Option<Kind>> {
-        let Some(Choice::Auto) = self.format else {
-            return Ok(self
-                .format
-                .and_then(|choice| if let Choice::Named(kind) = choice { Some(kind) } else { None }));
-        };
+        match self.format {
+            Some(Choice::Auto) => {}
+            Some(Choice::Named(kind)) => return Ok(Some(kind)),
+            None if self.regex.is_some() || self.log_format.is_some() => return Ok(None),
+            None => return Err(UsageError::new(NO_FORMAT).into()),
+        }
         let name = inputs[0].name();
         if inputs[0] == Input::Stdin {
             let why = "`--format auto` needs a file: standard input is read once; name its format";
@@ -271,14 +278,12 @@ impl Ingest {
         let amount = self.amount.as_ref().map(|field| wanted.index_of(field));
         let filters = self.filters.iter().map(|text| Filter::parse(text, &mut wanted));
         let filters = filters.collect::<Result<Vec<_>, _>>().map_err(UsageError::from)?;
-        let moment = self.moment(kind, &mut wanted)?;
-        let format = match (&self.regex, &self.log_format, kind) {
-            (Some(pattern), ..) => LineFormat::regex(pattern, &wanted),
-            (None, Some(text), _) => LineFormat::server(text, &wanted),
-            (None, None, Some(kind)) => LineFormat::new(kind, self.header, &wanted),
-            (None, None, None) => unreachable!("the flags require one of them"),
+        let moment = match self.moment(kind, &mut wanted) {
+            Ok(moment) => moment,
+            // An error of the format comes first: the time is a field of it.
+            Err(error) => return Err(self.line_format(kind, &wanted).err().unwrap_or(error)),
         };
-        let format = format.map_err(UsageError::from)?;
+        let format = self.line_format(kind, &wanted)?;
         let counters = self.counts.iter().map(|text| self.counter(kind, text)).collect();
         let is_in_utc = kind.is_some_and(Kind::is_in_utc);
         Ok(Plan {
@@ -293,6 +298,16 @@ impl Ingest {
             amount,
             schedules: Arc::clone(&effective.schedules),
         })
+    }
+
+    fn line_format(&self, kind: Option<Kind>, wanted: &Wanted) -> Result<LineFormat> {
+        let format = match (&self.regex, &self.log_format, kind) {
+            (Some(pattern), ..) => LineFormat::regex(pattern, wanted),
+            (None, Some(text), _) => LineFormat::server(text, wanted),
+            (None, None, Some(kind)) => LineFormat::new(kind, self.header, wanted),
+            (None, None, None) => return Err(UsageError::new(NO_FORMAT).into()),
+        };
+        Ok(format.map_err(UsageError::from)?)
     }
 
     /// Returns a counter as marks name it: `--count` with all flags that decide about what it counts. Times are not among

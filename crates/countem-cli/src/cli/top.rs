@@ -60,7 +60,7 @@ impl Top {
     pub(super) fn run(self, global: &Global) -> Result<Exit> {
         let effective = Effective::load_within(global, &self.timeout)?;
         let (bucket, counters) = self.timeout.block_on(async {
-            let reader = effective.open_reader().await?;
+            let reader = effective.open_reader(global.quiet).await?;
             let bucket = self.bucket.of(&reader).await?;
             let counters = reader.get_counters(&self.collection, bucket).await?;
             if counters.is_empty() {

@@ -1,9 +1,11 @@
 //! Opening inputs: files and standard input, plain or compressed.
 
 use std::{
+    error::Error,
     fmt,
     fs::File,
     io::{self, BufRead, BufReader, Read, Seek, SeekFrom},
+    iter,
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -13,7 +15,7 @@ use std::{
 
 use anyhow::{Context, Result};
 use bzip2::bufread::MultiBzDecoder;
-use flate2::bufread::MultiGzDecoder;
+use flate2::bufread::GzDecoder;
 use ruzstd::decoding::{BlockDecodingStrategy, FrameDecoder};
 
 use crate::exit::{NotFound, UsageError};
@@ -116,13 +118,10 @@ impl Source {
             Compression::None => (begin, Box::new(raw)),
             _ => {
                 let mut stream = decompress(io::Cursor::new(begin).chain(raw), compression);
-                let mut first = vec![0; FIRST_BLOCK];
-                let len = read_some(&mut stream, &mut first)?;
-                first.truncate(len);
-                (first, stream)
+                (read_begin(&mut stream)?, stream)
             }
         };
-        refuse_utf_16(&first)?;
+        refuse_other_content(&first)?;
         let has_old_ends = has_old_line_ends(&first);
         let stream = with_line_ends(Box::new(io::Cursor::new(first).chain(stream)), has_old_ends);
         Ok(Self { stream, file, compression, has_old_ends, meter })
@@ -187,11 +186,44 @@ impl Read for Source {
 fn decompress(raw: impl Read + Send + 'static, compression: Compression) -> Box<dyn Read + Send> {
     match compression {
         Compression::None => Box::new(raw),
-        Compression::Gzip => Box::new(MultiGzDecoder::new(BufReader::with_capacity(64 << 10, raw))),
+        Compression::Gzip => {
+            Box::new(GzipMembers { raw: Some(BufReader::with_capacity(64 << 10, raw)), decoder: None })
+        }
         Compression::Zstd => {
             Box::new(ZstdFrames { raw: BufReader::with_capacity(64 << 10, raw), decoder: None })
         }
         Compression::Bzip2 => Box::new(MultiBzDecoder::new(BufReader::with_capacity(64 << 10, raw))),
+    }
+}
+
+/// Decompresses the members of a gzip file, one after the other. Zeros after one are padding.
+struct GzipMembers<R> {
+    /// The rest, between two members.
+    raw: Option<R>,
+    /// Decoder of the current member.
+    decoder: Option<GzDecoder<R>>,
+}
+
+impl<R: BufRead> Read for GzipMembers<R> {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        loop {
+            if let Some(decoder) = &mut self.decoder {
+                let read = decoder.read(out)?;
+                if read > 0 || out.is_empty() {
+                    return Ok(read);
+                }
+                self.raw = self.decoder.take().map(GzDecoder::into_inner);
+            }
+            let Some(raw) = &mut self.raw else { return Ok(0) };
+            let rest = raw.fill_buf()?;
+            if rest.is_empty() {
+                return Ok(0);
+            }
+            match rest.iter().take_while(|byte| **byte == 0).count() {
+                0 => self.decoder = self.raw.take().map(GzDecoder::new),
+                zeros => raw.consume(zeros),
+            }
+        }
     }
 }
 
@@ -210,14 +242,14 @@ impl<R: BufRead> Read for ZstdFrames<R> {
                 None if self.raw.fill_buf()?.is_empty() => return Ok(0),
                 None => {
                     let mut decoder = Box::new(FrameDecoder::new());
-                    decoder.init(&mut self.raw).map_err(damaged_zstd)?;
+                    decoder.init(&mut self.raw).map_err(zstd_error)?;
                     self.decoder.insert(decoder)
                 }
             };
             while decoder.can_collect() == 0 && !decoder.is_finished() {
                 decoder
                     .decode_blocks(&mut self.raw, BlockDecodingStrategy::UptoBytes(64 << 10))
-                    .map_err(damaged_zstd)?;
+                    .map_err(zstd_error)?;
             }
             let read = decoder.read(out)?;
             if read > 0 || out.is_empty() {
@@ -232,8 +264,18 @@ impl<R: BufRead> Read for ZstdFrames<R> {
     }
 }
 
-fn damaged_zstd(error: impl fmt::Display) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, format!("the zstd data is damaged: {error}"))
+fn zstd_error(error: impl Error + 'static) -> io::Error {
+    let first: &(dyn Error + 'static) = &error;
+    let mut causes = iter::successors(Some(first), |error: &&(dyn Error + 'static)| (*error).source());
+    let is_end = |error: &io::Error| error.kind() == io::ErrorKind::UnexpectedEof;
+    match causes.any(|error| error.downcast_ref().is_some_and(is_end)) {
+        true => damaged_zstd("it is cut off"),
+        false => damaged_zstd(error),
+    }
+}
+
+fn damaged_zstd(why: impl fmt::Display) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, format!("the zstd data is damaged: {why}"))
 }
 
 /// Turns carriage returns into newlines, so that every position stays.
@@ -258,7 +300,16 @@ fn has_old_line_ends(first: &[u8]) -> bool {
     !first.contains(&b'\n') && before_last.contains(&b'\r')
 }
 
-fn refuse_utf_16(first: &[u8]) -> Result<()> {
+/// Refuses what has no lines in UTF-8, and names it.
+fn refuse_other_content(first: &[u8]) -> Result<()> {
+    anyhow::ensure!(
+        first.get(TAR_MARK..TAR_MARK + 5) != Some(b"ustar"),
+        "it is a tar archive; extract its files: `tar -xOf FILE | countem ingest -`"
+    );
+    anyhow::ensure!(
+        !matches!(first, [0xff, 0xfe, 0, 0, ..] | [0, 0, 0xfe, 0xff, ..]),
+        "it is UTF-32; convert it: `iconv -f UTF-32 -t UTF-8 FILE | countem ingest -`"
+    );
     let is_utf_16 = match *first {
         [0xff, 0xfe, ..] | [0xfe, 0xff, ..] => true,
         // Without a mark: ASCII characters with a NUL beside each.
@@ -272,15 +323,19 @@ fn refuse_utf_16(first: &[u8]) -> Result<()> {
     Ok(())
 }
 
-/// Reads the first bytes that there are, at least as many as it takes to recognise a compression: a pipe may have few for now.
+/// Reads the first bytes that there are, at least as many as it takes to recognise a compression or an archive: a pipe may have few
+/// for now.
 fn read_begin(raw: &mut impl Read) -> io::Result<Vec<u8>> {
     let mut begin = vec![0; FIRST_BLOCK];
     let mut len = 0;
     loop {
         let read = read_some(raw, &mut begin[len..])?;
         len += read;
-        if read == 0 || !MAGICS.iter().any(|(start, _)| start.len() > len && start.starts_with(&begin[..len]))
-        {
+        let some = &begin[..len];
+        let may_be_packed = MAGICS.iter().any(|(start, _)| start.len() > len && start.starts_with(some));
+        // The name in a tar archive ends with NUL bytes.
+        let may_be_tar = len < TAR_MARK + 5 && some.contains(&0) && !some.contains(&b'\n');
+        if read == 0 || !(may_be_packed || may_be_tar) {
             begin.truncate(len);
             return Ok(begin);
         }
@@ -300,22 +355,21 @@ fn read_some(stream: &mut impl Read, out: &mut [u8]) -> io::Result<usize> {
 /// Bytes that line ends are recognised by.
 const FIRST_BLOCK: usize = 64 << 10;
 
-/// Beginnings of compressed files.
-const MAGICS: [(&[u8], Option<Compression>); 4] = [
-    (b"\x1f\x8b", Some(Compression::Gzip)),
-    (b"\x28\xb5\x2f\xfd", Some(Compression::Zstd)),
-    (b"BZh", Some(Compression::Bzip2)),
-    (b"\xfd7zXZ\0", None),
+/// Position of `ustar` in a tar archive.
+const TAR_MARK: usize = 257;
+
+/// Beginnings of compressed files: of those that can be read, and of others, which are refused with advice.
+const MAGICS: [(&[u8], Result<Compression, &str>); 5] = [
+    (b"\x1f\x8b", Ok(Compression::Gzip)),
+    (b"\x28\xb5\x2f\xfd", Ok(Compression::Zstd)),
+    (b"BZh", Ok(Compression::Bzip2)),
+    (b"\xfd7zXZ\0", Err("it is compressed with xz; decompress it: `xzcat FILE | countem ingest -`")),
+    (b"PK\x03\x04", Err("it is a zip archive; extract its files: `unzip -p FILE | countem ingest -`")),
 ];
 
 fn compression_of(magic: &[u8]) -> Result<Compression> {
-    match MAGICS.iter().find(|(start, _)| magic.starts_with(start)) {
-        Some((_, Some(compression))) => Ok(*compression),
-        Some((_, None)) => {
-            anyhow::bail!("it is compressed with xz; decompress it: `xzcat FILE | countem ingest -`")
-        }
-        None => Ok(Compression::None),
-    }
+    let known = MAGICS.iter().find(|(start, _)| magic.starts_with(start));
+    known.map_or(Ok(Compression::None), |(_, compression)| compression.map_err(anyhow::Error::msg))
 }
 
 struct Metered<R> {

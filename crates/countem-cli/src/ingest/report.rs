@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 use crate::{
     exit::Exit,
     ingest::{count::Changes, delivery::Delivered},
-    output::{Format, Listing, grouped, shown as escape},
+    output::{Format, Listing, grouped, plural, shown as escape, without_codes},
 };
 
 /// Number of lines shown for each reason.
@@ -232,8 +232,7 @@ impl Report {
             let examples: Vec<_> = rejected.examples.iter().map(example).collect();
             json!({"reason": reject.reason(&tally.wanted), "lines": rejected.lines, "examples": examples})
         };
-        let failed =
-            |(input, error): &(Arc<str>, Error)| json!({"input": **input, "error": format!("{error:#}")});
+        let failed = |(input, error): &(Arc<str>, Error)| json!({"input": **input, "error": without_codes(&format!("{error:#}"))});
         json!({
             "inputs": tally.inputs,
             "lines": tally.lines,
@@ -311,34 +310,32 @@ impl fmt::Display for Report {
             writeln!(f, "{}", self.stored())?;
         }
         if tally.skipped > 0 {
-            let skipped = grouped(tally.skipped);
-            writeln!(f, "skipped {skipped} bytes that were counted before")?;
+            writeln!(f, "skipped {} that were counted before", plural(tally.skipped, "byte"))?;
         }
         if tally.filtered > 0 {
-            writeln!(f, "left out {} lines by --where", grouped(tally.filtered))?;
+            writeln!(f, "left out {} by --where", plural(tally.filtered, "line"))?;
         }
         for ((template, field), lines) in &tally.changes.skipped {
             let (count, field) = (&self.counts[*template], &tally.wanted.names()[*field]);
-            let text = format!("skipped {} lines without `{{{field}}}` for `{count}`", grouped(*lines));
+            let text = format!("skipped {} without `{{{field}}}` for `{count}`", plural(*lines, "line"));
             writeln!(f, "{}", escape(&text))?;
         }
         let Changes { shortened, escaped, .. } = tally.changes;
         if shortened > 0 {
-            writeln!(f, "shortened {} names of more than 512 bytes", grouped(shortened))?;
+            writeln!(f, "shortened {} of more than 512 bytes", plural(shortened, "name"))?;
         }
         if escaped > 0 {
-            writeln!(f, "escaped {} names with bytes that cannot be shown", grouped(escaped))?;
+            writeln!(f, "escaped {} with bytes that cannot be shown", plural(escaped, "name"))?;
         }
         if tally.nuls > 0 {
-            writeln!(f, "skipped {} NUL bytes before lines", grouped(tally.nuls))?;
+            writeln!(f, "skipped {} before lines", plural(tally.nuls, "NUL byte"))?;
         }
         for name in &tally.copies {
             let name = escape(name);
             writeln!(f, "left out {name}: it is the beginning of the file that it is a rotated copy of")?;
         }
         if tally.rejected() > 0 {
-            let lines = if tally.rejected() == 1 { "line" } else { "lines" };
-            writeln!(f, "rejected {} {lines}", grouped(tally.rejected()))?;
+            writeln!(f, "rejected {}", plural(tally.rejected(), "line"))?;
         }
         for (reject, rejected) in &tally.rejected {
             writeln!(
@@ -352,7 +349,8 @@ impl fmt::Display for Report {
             }
         }
         for (input, error) in tally.failed.iter().skip(usize::from(tally.lines == 0)) {
-            writeln!(f, "{}", escape(&format!("could not read all of `{input}`: {error:#}")))?;
+            let text = without_codes(&format!("could not read all of `{input}`: {error:#}"));
+            writeln!(f, "{}", escape(&text))?;
         }
         for counter in self.delivered.quarantined.iter().take(EXAMPLES) {
             let Quarantined { collection, metric, bucket, n, reason, .. } = counter;

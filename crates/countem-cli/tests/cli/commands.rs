@@ -5,6 +5,7 @@ use std::{
     io::Read,
     process::{Command, Stdio},
     sync::atomic::{AtomicUsize, Ordering},
+    time::{Duration, Instant},
 };
 
 use crate::harness::{Sandbox, finish};
@@ -55,8 +56,21 @@ fn inc_adds_any_number_at_any_time() {
     sandbox.run(&["inc", "c", "big", "9223372036854775807", "--date", "2015-05-17"]).expect(0);
     let ran = sandbox.run(&["inc", "c", "big", "--date", "2015-05-17"]).expect(1);
     assert!(ran.err.contains("cannot add 1 to `big` in 2015-05-17: "), "{}", ran.err);
-    let ran = sandbox.run(&["inc", "c", "m", "--date", "9999-12-31"]).expect(2);
-    assert!(ran.err.contains("9999-12-31 is too late"), "{}", ran.err);
+}
+
+#[test]
+fn day_after_tomorrow_is_refused() {
+    let sandbox = Sandbox::new();
+    for (flag, time) in
+        [("--date", "9999-12-31"), ("--date", "2999-01-01"), ("--time", "2999-01-01T00:00:00Z")]
+    {
+        let ran = sandbox.run(&["inc", "c", "m", flag, time]).expect(2);
+        assert!(ran.err.contains(" is in the future: `inc` counts on days until 2"), "{}", ran.err);
+    }
+    let tomorrow = jiff::Zoned::now().with_time_zone(jiff::tz::TimeZone::UTC).date().tomorrow().unwrap();
+    sandbox.run(&["inc", "c", "m", "--date", &tomorrow.to_string()]).expect(0);
+    assert_eq!(sandbox.total("c"), 1);
+    assert!(sandbox.run(&["inc", "--help"]).expect(0).out.contains("bind services alone"));
 }
 
 #[test]
@@ -198,8 +212,14 @@ fn locked_store_is_unreachable() {
     sandbox.run(&["inc", "c", "m"]).expect(0);
     let other = rusqlite::Connection::open(sandbox.path("countem.db")).unwrap();
     other.execute_batch("BEGIN IMMEDIATE").unwrap();
-    let ran = sandbox.run(&["inc", "c", "m", "--set", "shutdown.deadline=1s"]).expect(4);
-    assert!(ran.err.contains("countem.db"), "{}", ran.err);
+    for (timeout, longest) in [("500ms", 1000), ("1s", 1500), ("6s", 7000)] {
+        let began = Instant::now();
+        let ran = sandbox.run(&["inc", "c", "m", "--timeout", timeout]).expect(4);
+        assert!(ran.err.contains("countem.db") && ran.err.contains("locked"), "{}", ran.err);
+        let took = began.elapsed();
+        assert!(took < Duration::from_millis(longest), "{timeout}: {took:?}");
+        assert!(timeout != "6s" || took > Duration::from_secs(5), "{timeout}: {took:?}");
+    }
     other.execute_batch("ROLLBACK").unwrap();
     sandbox.run(&["inc", "c", "m"]).expect(0);
     assert_eq!(sandbox.total("c"), 2);

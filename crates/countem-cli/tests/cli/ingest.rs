@@ -37,9 +37,13 @@ fn every_counter_of_a_log_is_right() {
     let log = Log::new(1, 5000, 10);
     let (one, two) = log.text.split_at(log.text.len() / 2);
     let members = [gzip(one.as_bytes()), gzip(two.as_bytes())].concat();
-    for (name, content) in
-        [("plain", log.text.clone().into_bytes()), ("gzip", gzip(log.text.as_bytes())), ("members", members)]
-    {
+    let padded = [&gzip(one.as_bytes())[..], &[0; 511], &gzip(two.as_bytes()), &[0; 100_000]].concat();
+    for (name, content) in [
+        ("plain", log.text.clone().into_bytes()),
+        ("gzip", gzip(log.text.as_bytes())),
+        ("members", members),
+        ("padded", padded),
+    ] {
         let sandbox = Sandbox::new();
         let ran = sandbox.run_on(&args(&["-"]), &content).expect(0);
         assert!(ran.err.contains("counted 5,000 of 5,000 lines"), "{name}: {}", ran.err);
@@ -124,6 +128,35 @@ fn damaged_archive_is_counted_up_to_the_damage() {
     assert!(!ran.err.contains("rejected"), "the line that was cut is not blamed: {}", ran.err);
     let ran = sandbox.run_on(&args(&["-"]), b"\x28\xb5\x2f\xfd....").expect(1);
     assert!(ran.err.contains("zstd"), "{}", ran.err);
+}
+
+#[test]
+fn other_content_is_refused_with_advice() {
+    let sandbox = Sandbox::new();
+    let mut tar = vec![0; 1024];
+    tar[..3].copy_from_slice(b"log");
+    tar[257..262].copy_from_slice(b"ustar");
+    tar.extend(b"2015-05-17T00:00:00Z\tb\n");
+    let wide = |from: fn(u32) -> [u8; 4]| "\u{feff}a\n".chars().flat_map(|c| from(c.into())).collect();
+    let cases: [(Vec<u8>, &str, &str); 7] = [
+        (b"\xff\xfea\0\n\0".to_vec(), "UTF-16", "iconv -f UTF-16"),
+        (wide(u32::to_le_bytes), "UTF-32", "iconv -f UTF-32"),
+        (wide(u32::to_be_bytes), "UTF-32", "iconv -f UTF-32"),
+        (gzip(&tar), "a tar archive", "tar -xOf"),
+        (tar, "a tar archive", "tar -xOf"),
+        (b"PK\x03\x04\x14\0log\n".to_vec(), "a zip archive", "unzip -p"),
+        (b"\xfd7zXZ\0log\n".to_vec(), "compressed with xz", "xzcat"),
+    ];
+    let tsv = ["-f", "tsv", "--now", "-c", "c:{1}"];
+    for (content, name, advice) in cases {
+        sandbox.write("log", &content);
+        let from_file = sandbox.run(&[&["ingest", "log"], &tsv[..]].concat());
+        for ran in [from_file, sandbox.run_on(&[&["ingest"], &tsv[..]].concat(), &content)] {
+            let ran = ran.expect(1);
+            assert!(ran.err.contains(name) && ran.err.contains(advice), "{name}: {}", ran.err);
+        }
+    }
+    assert_eq!(sandbox.total("c"), 0);
 }
 
 #[test]

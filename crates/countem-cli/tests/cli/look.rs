@@ -36,6 +36,17 @@ fn first_lines_show_their_fields_and_counts() {
 }
 
 #[test]
+fn first_lines_show_every_stored_bucket() {
+    let sandbox = Sandbox::new();
+    sandbox.write("log", "2018-04-03T10:20:30Z\tb\n");
+    let tsv = ["ingest", "log", "-f", "tsv", "--time-field", "1", "-c", "c:{2}", "--dry-run"];
+    let shown =
+        sandbox.run(&[&tsv[..], &["--set", "time.periods=hour,day", "-o", "json"]].concat()).expect(0);
+    let count = |bucket| json!({"collection": "c", "metric": "b", "bucket": bucket, "n": 1});
+    assert_eq!(shown.json()["lines"][0]["counts"], json!([count("2018-04-03T10"), count("2018-04-03")]));
+}
+
+#[test]
 fn printed_counters_are_those_of_a_stored_run() {
     let sandbox = Sandbox::new();
     sandbox.write("log", CSV);

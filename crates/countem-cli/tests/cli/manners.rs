@@ -104,6 +104,24 @@ fn srv_address_is_looked_up() {
 }
 
 #[test]
+fn only_near_names_are_suggested() {
+    let sandbox = Sandbox::new();
+    for (setting, near) in [
+        ("nosuch=1", None),
+        ("flush.intervall=1s", Some("`flush.interval`")),
+        ("time.zone=Mars/X", None),
+        ("time.zone=Berlni", Some("`Europe/Berlin`")),
+        ("time.periods=xyz", None),
+        ("time.periods=dai", Some("`day`")),
+    ] {
+        let ran = sandbox.run(&["all", "--set", setting]).expect(2);
+        let hint = ran.err.split_once("did you mean ").map(|(_, hint)| hint);
+        assert!(near.is_none() == hint.is_none(), "{setting}: {}", ran.err);
+        assert!(near.is_none_or(|near| hint.unwrap().contains(near)), "{setting}: {}", ran.err);
+    }
+}
+
+#[test]
 fn every_error_names_value_and_remedy() {
     let sandbox = Sandbox::new();
     sandbox.run(&["inc", "web", "a"]).expect(0);
@@ -111,6 +129,8 @@ fn every_error_names_value_and_remedy() {
     sandbox.write("noise.db", [0xa5; 5000]);
     sandbox.write("log", "2015-05-17T00:00:00Z\tb\n".repeat(1000));
     sandbox.write("cut.gz", [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 3, 0x4b]);
+    // A frame of one raw block with two of its five bytes.
+    sandbox.write("cut.zst", b"\x28\xb5\x2f\xfd\x20\x05\x29\0\0ab");
     #[cfg(unix)]
     std::os::unix::fs::symlink(sandbox.path("countem.db"), sandbox.path("link.db")).unwrap();
     // A port that was free a moment ago has no listener.
@@ -154,7 +174,22 @@ fn every_error_names_value_and_remedy() {
         (store("countem.db"), 2, &["did you mean `sqlite://countem.db`"]),
         (store("foo://x"), 2, &["`foo://`", "sqlite://PATH"]),
         (store("mongodb://"), 2, &["`mongodb://`", "mongodb://HOST/DATABASE"]),
-        (store("mongodb://h:99999/x"), 2, &["mongodb://user:password@host:port/database"]),
+        (store("mongodb://h:99999/x"), 2, &["port 99999", "1 to 65535"]),
+        (store("sqlite:bad.db"), 2, &["did you mean `sqlite://bad.db`"]),
+        (vec!["get", "web", "--date", "-99999999d"], 2, &["`-99999999d`", "0001 to 9999"]),
+        (vec!["inc", "web", "a", "--date", "-99999999d"], 2, &["`-99999999d`", "0001 to 9999"]),
+        (vec!["get", "web", "--bucket", "2018-W53"], 2, &["no week `2018-W53`", "2018 has 52 weeks"]),
+        (vec!["inc", "web", "a", "9223372036854775808"], 2, &["too large", "to 9223372036854775807"]),
+        (vec!["get", "web", "--set", "nosuch=1"], 2, &["unknown key `nosuch`", "config --default"]),
+        (vec!["get", "web", "a\u{9b}b"], 2, &[r"a\u{9b}b"]),
+        (vec!["inc", "web", "a\nb"], 2, &[r"a\nb"]),
+        (ingest("log", &["-c", "x:{2}", "--now", "--year", "abc"]), 2, &["'abc'", "from 1970 to 9999"]),
+        (ingest("log", &["-c", "x:{2}", "--now", "--year", "18"]), 2, &["'18'", "from 1970 to 9999"]),
+        (vec!["ingest", "log", "-c", "x:y"], 2, &["--regex", "--log-format", "--format auto"]),
+        (vec!["ingest", "log", "-c", "x:y", "--regex", "("], 2, &["unclosed group"]),
+        (vec!["ingest", "log", "-c", "x:y", "--log-format", ""], 2, &["format", "empty"]),
+        (ingest("cut.zst", &["-c", "x:{1}", "--now"]), 1, &["cut.zst", "zstd", "cut off"]),
+        (ingest("missing", &["-c", "x:{1}", "--now"]), 3, &["`missing`", "No such file"]),
         (store(&closed), 4, &["does not answer"]),
         (vec!["quarantine", "retry", "99"], 3, &["99"]),
         (vec!["replay"], 3, &["--journal"]),
@@ -166,7 +201,17 @@ fn every_error_names_value_and_remedy() {
         for part in parts {
             assert!(ran.err.contains(part), "{args:?}: no `{part}` in {}", ran.err);
         }
-        for word in ["{ ", "::", "invalid digit", "target type", "panicked", "Some("] {
+        for word in [
+            "{ ",
+            "::",
+            "invalid digit",
+            "target type",
+            "panicked",
+            "Some(",
+            "whole buffer",
+            "os error",
+            "\u{9b}",
+        ] {
             assert!(!ran.err.contains(word), "{args:?}: `{word}` in {}", ran.err);
         }
         if !ran.err.starts_with("error: ") {

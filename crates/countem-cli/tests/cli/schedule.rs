@@ -31,6 +31,30 @@ fn reader_takes_the_schedule_from_the_store() {
 }
 
 #[test]
+fn reader_with_another_schedule_is_told() {
+    let sandbox = Sandbox::new();
+    sandbox.run(&["inc", "c", "m", "--date", "2015-05-17"]).expect(0);
+    let zone = "countem: `time.zone` is Europe/Berlin (flag `--set`), but the store is counted by UTC, and read by it\n";
+    let periods =
+        "countem: `time.periods` is hour (flag `--set`), but the store is counted by day, and read by it\n";
+    for command in [&["get", "c"][..], &["all"], &["top", "c"]] {
+        let command = [command, &["--date", "2015-05-17"]].concat();
+        for (settings, said) in [
+            (&BERLIN[..], zone.to_owned()),
+            (&HOURS, periods.to_owned()),
+            (&[BERLIN, HOURS].concat(), format!("{zone}{periods}")),
+            (&["--set", "time.zone=UTC", "--set", "time.periods=day"], String::new()),
+            (&[&BERLIN[..], &["-q"]].concat(), String::new()),
+        ] {
+            let ran = sandbox.run(&[&command, settings].concat()).expect(0);
+            assert_eq!(ran.err, said, "{command:?} {settings:?}");
+            assert!(ran.out.contains('1'), "{}", ran.out);
+        }
+    }
+    assert_eq!(sandbox.run(&[&["collections"][..], &BERLIN].concat()).expect(0).err, zone);
+}
+
+#[test]
 fn writer_with_another_schedule_is_refused() {
     let sandbox = Sandbox::new();
     sandbox.run(&["inc", "c", "m", "--date", "2015-05-17"]).expect(0);

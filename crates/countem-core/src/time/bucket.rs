@@ -42,6 +42,16 @@ pub enum BucketError {
         /// The refused text.
         text: String,
     },
+    /// The year has fewer weeks.
+    #[error("there is no week `{text}`: {year} has {weeks} weeks")]
+    NoSuchWeek {
+        /// The refused text.
+        text: String,
+        /// The year of the ISO calendar.
+        year: i16,
+        /// Number of its weeks.
+        weeks: i8,
+    },
     /// The moment lies outside the years 0001 to 9999.
     #[error("{moment} is outside the years 0001 to 9999")]
     Year {
@@ -236,7 +246,13 @@ impl FromStr for Bucket {
     type Err = BucketError;
 
     fn from_str(text: &str) -> Result<Self, BucketError> {
-        parse(text).ok_or_else(|| BucketError::Malformed { text: text.to_owned() })
+        parse(text).ok_or_else(|| {
+            let text = text.to_owned();
+            match text.strip_suffix("-W53").filter(|year| year.len() == 4).and_then(number) {
+                Some(year @ 1..) => BucketError::NoSuchWeek { text, year, weeks: 52 },
+                _ => BucketError::Malformed { text },
+            }
+        })
     }
 }
 

@@ -118,7 +118,8 @@ impl Line {
             return Ok(None);
         }
         let deltas = counter.drain();
-        let counts = deltas.iter().map(|delta| Count {
+        let stored = deltas.iter().flat_map(|delta| delta.fan_out(plan.schedules.of(delta.collection)));
+        let counts = stored.map(|delta| Count {
             collection: delta.collection.to_owned(),
             metric: delta.metric.to_owned(),
             bucket: delta.bucket.to_string(),
