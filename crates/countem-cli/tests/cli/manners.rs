@@ -187,7 +187,7 @@ fn every_error_names_value_and_remedy() {
         (ingest("log", &["-c", "x:{2}", "--now", "--year", "18"]), 2, &["'18'", "from 1970 to 9999"]),
         (vec!["ingest", "log", "-c", "x:y"], 2, &["--regex", "--log-format", "--format auto"]),
         (vec!["ingest", "log", "-c", "x:y", "--regex", "("], 2, &["unclosed group"]),
-        (vec!["ingest", "log", "-c", "x:y", "--log-format", ""], 2, &["format", "empty"]),
+        (vec!["ingest", "log", "-c", "x:y", "--log-format", ""], 2, &["`--log-format `", "has no variable"]),
         (ingest("cut.zst", &["-c", "x:{1}", "--now"]), 1, &["cut.zst", "zstd", "cut off"]),
         (ingest("missing", &["-c", "x:{1}", "--now"]), 3, &["`missing`", "No such file"]),
         (store(&closed), 4, &["does not answer"]),

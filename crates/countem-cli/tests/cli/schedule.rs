@@ -102,7 +102,8 @@ fn change_of_the_schedule_is_recorded_and_shown() {
     let since: jiff::Timestamp = since.parse().unwrap();
     for (seconds, n) in [(-86_400, "10"), (-1, "100"), (0, "1000"), (86_400, "10000")] {
         let time = (since + jiff::SignedDuration::from_secs(seconds)).to_string();
-        sandbox.run(&["inc", "d", "m", n, "--time", &time]).expect(0);
+        let tsv = ["ingest", "-f", "tsv", "--time-field", "1", "-c", "d:m", "--amount", "2"];
+        sandbox.run_on(&tsv, format!("{time}\t{n}\n").as_bytes()).expect(0);
     }
     let day = |seconds| (since + jiff::SignedDuration::from_secs(seconds)).to_string()[..10].to_owned();
     let ask = |bucket: &str| sandbox.run(&["get", "d", "m", "--bucket", bucket]);
