@@ -5,7 +5,7 @@ use std::{
     io::Read,
     process::{Command, Stdio},
     sync::atomic::{AtomicUsize, Ordering},
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use crate::harness::{Sandbox, finish};
@@ -212,13 +212,11 @@ fn locked_store_is_unreachable() {
     sandbox.run(&["inc", "c", "m"]).expect(0);
     let other = rusqlite::Connection::open(sandbox.path("countem.db")).unwrap();
     other.execute_batch("BEGIN IMMEDIATE").unwrap();
-    for (timeout, longest) in [("500ms", 1000), ("1s", 1500), ("6s", 7000)] {
+    for (timeout, expected) in [("500ms", 0..3), ("6s", 5..9)] {
         let began = Instant::now();
         let ran = sandbox.run(&["inc", "c", "m", "--timeout", timeout]).expect(4);
         assert!(ran.err.contains("countem.db") && ran.err.contains("locked"), "{}", ran.err);
-        let took = began.elapsed();
-        assert!(took < Duration::from_millis(longest), "{timeout}: {took:?}");
-        assert!(timeout != "6s" || took > Duration::from_secs(5), "{timeout}: {took:?}");
+        assert!(expected.contains(&began.elapsed().as_secs()), "{timeout}: {:?}", began.elapsed());
     }
     other.execute_batch("ROLLBACK").unwrap();
     sandbox.run(&["inc", "c", "m"]).expect(0);
