@@ -1,6 +1,10 @@
 //! Exit codes.
 
-use std::{fmt, io, process::ExitCode};
+use std::{
+    fmt,
+    io::{self, Write as _},
+    process::ExitCode,
+};
 
 use clap::error::ContextValue;
 use countem_config::similar;
@@ -107,14 +111,24 @@ pub(crate) fn report(result: anyhow::Result<Exit>) -> ExitCode {
 
 /// Prints the error of the command line, or the help that was asked for, and ends the process. Arguments are shown escaped.
 pub(crate) fn refuse(mut error: clap::Error) -> ! {
-    let escaped = error.context().filter_map(|(kind, value)| match value {
-        ContextValue::String(text) => Some((kind, ContextValue::String(shown(text)))),
+    let hidden = error.context().filter_map(|(kind, value)| match value {
+        ContextValue::String(text) if shown(text) != *text => Some((kind, text.clone())),
         _ => None,
     });
-    for (kind, value) in escaped.collect::<Vec<_>>() {
-        error.insert(kind, value);
+    let hidden: Vec<_> = hidden.collect();
+    for (kind, text) in &hidden {
+        error.insert(*kind, ContextValue::String(shown(text)));
     }
-    error.exit()
+    if hidden.is_empty() {
+        error.exit()
+    }
+    // The reason may repeat the value.
+    let whole = error.render().to_string();
+    let escaped = |whole: String, (_, text): &(_, String)| {
+        whole.replace(&format!("`{text}`"), &format!("`{}`", shown(text)))
+    };
+    write!(io::stderr(), "{}", hidden.iter().fold(whole, escaped)).ok();
+    std::process::exit(error.exit_code())
 }
 
 fn is_broken_pipe(error: &anyhow::Error) -> bool {

@@ -183,6 +183,8 @@ fn every_error_names_value_and_remedy() {
         (vec!["get", "web", "--set", "nosuch=1"], 2, &["unknown key `nosuch`", "config --default"]),
         (vec!["get", "web", "a\u{9b}b"], 2, &[r"a\u{9b}b"]),
         (vec!["inc", "web", "a\nb"], 2, &[r"a\nb"]),
+        (vec!["get", "web", "--bucket", "a\u{9b}\nb"], 2, &[r"`a\u{9b}\nb` is not a bucket"]),
+        (vec!["get", "web", "--date", "a\u{9b}\nb"], 2, &[r"`a\u{9b}\nb` is not a day"]),
         (ingest("log", &["-c", "x:{2}", "--now", "--year", "abc"]), 2, &["'abc'", "from 1970 to 9999"]),
         (ingest("log", &["-c", "x:{2}", "--now", "--year", "18"]), 2, &["'18'", "from 1970 to 9999"]),
         (vec!["ingest", "log", "-c", "x:y"], 2, &["--regex", "--log-format", "--format auto"]),
