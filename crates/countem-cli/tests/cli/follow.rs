@@ -180,7 +180,7 @@ fn late_writer_to_a_moved_file_is_counted() {
 }
 
 #[test]
-fn half_a_line_is_none_when_the_file_is_emptied() {
+fn half_line_of_emptied_file_is_not_counted() {
     for once in [&[][..], &["--once"]] {
         let sandbox = Sandbox::new();
         let follow = ["ingest", "log", "--follow", "-f", "tsv", "--now", "-c", "t:{1}"];
