@@ -16,7 +16,7 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use countem::{
-    CollectionName, Collector, Durability, Error, Period,
+    BucketRange, CollectionName, Collector, Durability, Error, Period,
     engine::{Clock, EngineConfig, ManualClock, ScheduleConfig},
     journal::{Health, JournalConfig},
     store::{
@@ -266,12 +266,24 @@ impl Store for DeadlyStore {
         self.inner().await?.retire(writer).await
     }
 
+    async fn retire_predecessors(&self, writer: &Writer) -> Result<(), StoreError> {
+        self.inner().await?.retire_predecessors(writer).await
+    }
+
     async fn read(&self, query: &Query, in_flight: Option<&Batch>) -> Result<Rows, StoreError> {
         self.inner().await?.read(query, in_flight).await
     }
 
     async fn collections(&self) -> Result<Vec<CollectionName>, StoreError> {
         self.inner().await?.collections().await
+    }
+
+    async fn extent(
+        &self,
+        collection: &CollectionName,
+        range: BucketRange,
+    ) -> Result<Option<BucketRange>, StoreError> {
+        self.inner().await?.extent(collection, range).await
     }
 
     async fn quarantined(&self) -> Result<Vec<Held>, StoreError> {

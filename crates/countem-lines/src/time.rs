@@ -157,7 +157,7 @@ impl Times {
             AmbiguousOffset::Unambiguous { .. } => Some(once(floor(found.unambiguous().ok()?))),
             AmbiguousOffset::Gap { .. } => None,
             AmbiguousOffset::Fold { .. } => {
-                let repeated = Some(floor(found.clone().later().ok()?));
+                let repeated = Some(floor(found.later().ok()?));
                 Some(Read { second: floor(found.earlier().ok()?), repeated })
             }
         }

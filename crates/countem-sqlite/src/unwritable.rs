@@ -70,7 +70,7 @@ impl State {
             let (seconds, nanos) = stamp.modified;
             let age = now - (i128::from(seconds) * 1_000_000_000 + i128::from(nanos));
             // A clock that was set back says nothing.
-            age < 0 || age > TICK_NANOS
+            !(0..=TICK_NANOS).contains(&age)
         })
     }
 

@@ -338,12 +338,7 @@ impl fmt::Display for Report {
             writeln!(f, "rejected {}", plural(tally.rejected(), "line"))?;
         }
         for (reject, rejected) in &tally.rejected {
-            writeln!(
-                f,
-                "  {:>9}  {}",
-                grouped(rejected.lines),
-                escape(&reject.reason(&tally.wanted).to_string())
-            )?;
+            writeln!(f, "  {:>9}  {}", grouped(rejected.lines), escape(&reject.reason(&tally.wanted)))?;
             for Example { input, line, text } in &rejected.examples {
                 writeln!(f, "             {}:{line}: {text}", escape(input))?;
             }

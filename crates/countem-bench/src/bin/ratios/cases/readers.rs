@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use anyhow::Result;
 use countem_bench::{
     counting::Counting,
-    crew::{Crew, Took},
+    crew::Crew,
     readers::Readers,
     subject::Increments,
     workload::{KNOWN, WALK, names},
