@@ -42,17 +42,6 @@ struct Job {
 struct Span {
     began: Instant,
     ended: Instant,
-    /// Processor time of the thread in between.
-    cpu: Duration,
-}
-
-/// Cost of counting.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Took {
-    /// From the first start until everything is counted.
-    pub wall: Duration,
-    /// Processor time of all counting threads: what they wait for is left out, what they spin for is not.
-    pub cpu: Duration,
 }
 
 /// Maximum number of walks between two settlings, so that a peer's queue stays small.
@@ -82,26 +71,17 @@ impl Crew {
     /// # Panics
     /// When there are fewer threads, or one of them panics.
     pub fn time(&self, counting: &Arc<dyn Counting>, threads: usize, times: u64) -> Duration {
-        self.measure(counting, threads, times).wall
-    }
-
-    /// Does the same as [`time`](Self::time), and also returns the processor time.
-    ///
-    /// # Panics
-    /// When there are fewer threads, or one of them panics.
-    pub fn measure(&self, counting: &Arc<dyn Counting>, threads: usize, times: u64) -> Took {
-        let mut took = Took::default();
+        let mut took = Duration::ZERO;
         let mut left = times;
         while left > 0 {
             let now = left.min(MAX_WALKS);
-            let part = self.measure_at_once(counting, threads, now);
-            took = Took { wall: took.wall + part.wall, cpu: took.cpu + part.cpu };
+            took += self.time_at_once(counting, threads, now);
             left -= now;
         }
         took
     }
 
-    fn measure_at_once(&self, counting: &Arc<dyn Counting>, threads: usize, times: u64) -> Took {
+    fn time_at_once(&self, counting: &Arc<dyn Counting>, threads: usize, times: u64) -> Duration {
         let ready = Arc::new(AtomicUsize::new(0));
         let (done, ends) = channel();
         for member in &self.members[..threads] {
@@ -119,7 +99,7 @@ impl Crew {
         // The time that this thread took to wake up belongs to no way of counting.
         let awake = Instant::now();
         counting.settle();
-        Took { wall: spread + awake.elapsed(), cpu: spans.iter().map(|span| span.cpu).sum() }
+        spread + awake.elapsed()
     }
 
     /// Returns how many increments [`time`](Self::time) makes, those before the measurement included.
@@ -148,17 +128,6 @@ fn stay_on_core(at: usize) {
 #[cfg(not(target_os = "linux"))]
 fn stay_on_core(_: usize) {}
 
-/// Returns the processor time of this thread, zero where the system does not tell.
-fn cpu_time() -> Duration {
-    #[cfg(target_os = "linux")]
-    {
-        let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
-        Duration::try_from(time).unwrap_or_default()
-    }
-    #[cfg(not(target_os = "linux"))]
-    Duration::ZERO
-}
-
 fn work(walk: &Walk, jobs: &Receiver<Job>) {
     while let Ok(job) = jobs.recv() {
         job.counting.count(walk, 1);
@@ -168,11 +137,11 @@ fn work(walk: &Walk, jobs: &Receiver<Job>) {
             // With more threads than cores, the others need this one's core to become ready.
             thread::yield_now();
         }
-        let (began, cpu) = (Instant::now(), cpu_time());
+        let began = Instant::now();
         job.counting.count(walk, job.times);
-        let (ended, cpu) = (Instant::now(), cpu_time().saturating_sub(cpu));
+        let ended = Instant::now();
         // The receiver is gone only if it panicked.
-        job.done.send(Span { began, ended, cpu }).ok();
+        job.done.send(Span { began, ended }).ok();
     }
 }
 

@@ -40,9 +40,9 @@ pub(crate) fn beside(quick: bool) -> Result<Vec<Row>> {
             if thing == 1 {
                 readers.resume();
             }
-            let took = crew.measure(&way, THREADS, times);
+            let took = crew.time(&way, THREADS, times);
             readers.pause();
-            took.wall.as_secs_f64() * 1e9 / (times as f64 * WALK as f64)
+            took.as_secs_f64() * 1e9 / (times as f64 * WALK as f64)
         });
         let pair = Pair { countem: 1, baseline: 0, against: "the same without readers".to_owned() };
         let what = format!("increment on two threads while {TASKS} tasks `get_counters`, {how}");
