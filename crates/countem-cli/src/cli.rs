@@ -24,7 +24,7 @@ use std::{
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
-use crate::{exit::Exit, global::Global};
+use crate::{exit::Exit, global::Global, output::say};
 
 /// Count events, exactly once, and read the numbers back.
 #[derive(Debug, Parser)]
@@ -72,6 +72,7 @@ impl Cli {
     pub(crate) fn run(mut self) -> Result<Exit> {
         self.global.start_log();
         self.global.settle_format()?;
+        self.say_unused();
         match self.command {
             Command::Ingest(ingest) => ingest.run(&self.global),
             Command::Inc(inc) => inc.run(&self.global),
@@ -89,6 +90,23 @@ impl Cli {
             Command::Version => {
                 writeln!(io::stdout(), "countem {}", env!("CARGO_PKG_VERSION"))?;
                 Ok(Exit::Ok)
+            }
+        }
+    }
+}
+
+impl Cli {
+    /// Names the keys that were set for this command and have no effect on it, because only a service counts by them.
+    fn say_unused(&self) {
+        let of_services: &[&str] = match self.command {
+            Command::Config(_) | Command::Completions(_) | Command::Version => &[],
+            Command::Doctor(_) | Command::Quarantine(_) | Command::Replay(_) => &["collectors", "limits"],
+            _ => &["collectors", "limits", "durability"],
+        };
+        for key in self.global.set_keys() {
+            let is_unused = key.split('.').next().is_some_and(|section| of_services.contains(&section));
+            if is_unused && !self.global.quiet {
+                say(format_args!("countem: `--set {key}` has no effect here: services count by it"));
             }
         }
     }

@@ -44,6 +44,11 @@ pub(crate) struct Global {
 }
 
 impl Global {
+    /// Lists the keys that `--set` sets.
+    pub(crate) fn set_keys(&self) -> impl Iterator<Item = &str> {
+        self.set.iter().filter_map(|assignment| Some(assignment.split_once('=')?.0.trim()))
+    }
+
     /// Starts logging to standard error.
     pub(crate) fn start_log(&self) {
         let level = match (self.quiet, self.verbose) {

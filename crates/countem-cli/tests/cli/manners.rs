@@ -33,6 +33,22 @@ fn paths_in_a_file_begin_in_its_folder() {
 }
 
 #[test]
+fn key_without_effect_is_named() {
+    let sandbox = Sandbox::new();
+    for (args, is_said) in [
+        (&["inc", "web", "a", "--set", "durability.level=journal"][..], true),
+        (&["get", "web", "--set", "limits.pending_counters=5"], true),
+        (&["get", "web", "--set", "flush.interval=1s"], false),
+        (&["get", "web", "-q", "--set", "limits.pending_counters=5"], false),
+        (&["doctor", "--set", "durability.level=memory"], false),
+        (&["config", "--set", "limits.pending_counters=5"], false),
+    ] {
+        let ran = sandbox.run(args).expect(0);
+        assert_eq!(ran.err.contains("has no effect here"), is_said, "{args:?}: {}", ran.err);
+    }
+}
+
+#[test]
 fn count_in_memory_is_warned_of() {
     let ran = Sandbox::new().run(&["inc", "web", "a", "--store", "memory://"]).expect(0);
     assert!(ran.err.contains("`memory://` ends with this command, and the count with it"), "{}", ran.err);
