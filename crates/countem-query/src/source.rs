@@ -1,9 +1,9 @@
 //! Sources of rows.
 
-use std::{fmt, num::NonZeroUsize, sync::Arc};
+use std::{fmt, sync::Arc};
 
 use countem_core::{BucketRange, CollectionName, Schedules};
-use countem_store::{Query, Rows, Select, Store, async_trait};
+use countem_store::{Query, Rows, Store, async_trait, extent};
 
 use crate::ReadError;
 
@@ -25,10 +25,7 @@ pub trait Source: Send + Sync + fmt::Debug + 'static {
         collection: &CollectionName,
         range: BucketRange,
     ) -> Result<Option<BucketRange>, ReadError> {
-        let select = Select::Page { after: None, limit: NonZeroUsize::MIN };
-        let rows = self.rows(&Query { collection: collection.clone(), range, select }).await?;
-        let ends = rows.first_key_value().zip(rows.last_key_value());
-        Ok(ends.and_then(|((first, _), (last, _))| BucketRange::new(*first, *last)))
+        Ok(extent(&self.rows(&Query::any_metric(collection.clone(), range)).await?))
     }
 
     /// Lists all collections that hold a counter, sorted.

@@ -9,6 +9,11 @@ use crate::Counters;
 /// The answer to a query: the counters of every bucket that has any.
 pub type Rows = BTreeMap<Bucket, Counters>;
 
+/// Returns the buckets from the first to the last of `rows`, `None` where there is none.
+pub fn extent(rows: &Rows) -> Option<BucketRange> {
+    BucketRange::new(*rows.first_key_value()?.0, *rows.last_key_value()?.0)
+}
+
 /// A selection of counters: some metrics of one collection in a range of buckets.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Query {
@@ -43,6 +48,11 @@ impl Query {
     /// Returns a query for all metrics of one bucket.
     pub fn bucket(collection: CollectionName, bucket: Bucket) -> Self {
         Self { collection, range: BucketRange::one(bucket), select: Select::All }
+    }
+
+    /// Returns a query for one metric of every bucket of `range`, which is enough to tell the buckets that hold any.
+    pub fn any_metric(collection: CollectionName, range: BucketRange) -> Self {
+        Self { collection, range, select: Select::Page { after: None, limit: NonZeroUsize::MIN } }
     }
 
     /// Returns true when the counter of `delta` is in the collection and range, and its metric is [selected](Self::selects).

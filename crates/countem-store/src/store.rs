@@ -1,11 +1,11 @@
 //! The contract of a store.
 
-use std::{collections::BTreeMap, fmt, num::NonZeroUsize, sync::Arc};
+use std::{collections::BTreeMap, fmt, sync::Arc};
 
 use async_trait::async_trait;
 use countem_core::{Batch, BucketRange, CollectionName, Quarantined, Schedules, Writer};
 
-use crate::{ErrorKind, Held, Query, Release, Released, Rows, Select, StoreError};
+use crate::{ErrorKind, Held, Query, Release, Released, Rows, StoreError, extent};
 
 /// A place that keeps counters for ever and adds every batch exactly once.
 ///
@@ -127,10 +127,7 @@ pub trait Store: Send + Sync + fmt::Debug + 'static {
         collection: &CollectionName,
         range: BucketRange,
     ) -> Result<Option<BucketRange>, StoreError> {
-        let select = Select::Page { after: None, limit: NonZeroUsize::MIN };
-        let rows = self.read(&Query { collection: collection.clone(), range, select }, None).await?;
-        let ends = rows.first_key_value().zip(rows.last_key_value());
-        Ok(ends.and_then(|((first, _), (last, _))| BucketRange::new(*first, *last)))
+        Ok(extent(&self.read(&Query::any_metric(collection.clone(), range), None).await?))
     }
 
     /// Lists the counts in the store's own quarantine.

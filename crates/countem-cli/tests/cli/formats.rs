@@ -302,3 +302,22 @@ fn conditions_leave_lines_out() {
     );
     assert_eq!(sandbox.total("x"), 1);
 }
+
+#[test]
+fn repeated_hour_is_refused_where_buckets_differ() {
+    let lines = [("2017-10-29T02:30:00", "a"), ("2017-10-29T04:30:00", "b"), ("2017-03-26T02:59:33", "c")];
+    let text: String =
+        lines.iter().map(|(at, key)| format!("{{\"t\":\"{at}\",\"k\":\"{key}\"}}\n")).collect();
+    for (periods, counted) in
+        [("hour,day", serde_json::json!({ "b": 1 })), ("day", serde_json::json!({ "a": 1, "b": 1 }))]
+    {
+        let sandbox = Sandbox::new();
+        sandbox.write("log", &text);
+        let periods = format!("time.periods={periods}");
+        let args = ["ingest", "log", "-f", "ndjson", "--time-field", "t", "-c", "x:{k}", "--set", &periods];
+        let ran = sandbox.run(&[&args[..], &["--set", "time.zone=Europe/Berlin"]].concat()).expect(6);
+        assert!(ran.err.contains("`{t}` is not a time"), "the clocks skipped it: {}", ran.err);
+        let all = sandbox.run(&["get", "x", "--bucket", "2017", "-o", "json"]).expect(0).json();
+        assert_eq!(all["counters"], counted, "{periods}");
+    }
+}

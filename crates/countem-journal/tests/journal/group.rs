@@ -2,7 +2,7 @@
 
 use std::sync::mpsc;
 
-use countem_journal::{Quarantined, Record};
+use countem_journal::{Journal, Quarantined, Record};
 
 use crate::support::*;
 
@@ -73,17 +73,23 @@ fn overflowing_record_fails_alone_in_its_group() {
     assert_eq!(recovered_counts(&open(dir.path()).1), counts([("full", i64::MAX, 1), ("good", 2, 2)]));
 }
 
-#[test]
-fn requests_beyond_the_queue_are_refused_without_loss() {
-    let dir = tempfile::tempdir().unwrap();
-    let (journal, _) = open(dir.path());
-    let (release, held) = mpsc::channel::<()>();
+/// Keeps the journal's thread busy until the sender is used.
+fn hold(journal: &Journal) -> mpsc::Sender<()> {
+    let (release, held) = mpsc::channel();
     let (entered, inside) = mpsc::channel();
     journal.sync(move |_| {
         entered.send(()).unwrap();
         held.recv().unwrap();
     });
     inside.recv().unwrap();
+    release
+}
+
+#[test]
+fn requests_beyond_the_queue_are_refused_without_loss() {
+    let dir = tempfile::tempdir().unwrap();
+    let (journal, _) = open(dir.path());
+    let release = hold(&journal);
     let (answers, answered) = mpsc::channel();
     for _ in 0..3000 {
         let answers = answers.clone();
@@ -109,13 +115,7 @@ fn resolution_is_never_refused() {
     let (journal, _) = open(dir.path());
     let frozen = [1, 2].map(|seq| batch(&journal.writer(), 0, seq, deltas([("a", 1), ("bad", 1)])));
     journal.freeze_blocking(0, &frozen).unwrap();
-    let (release, held) = mpsc::channel::<()>();
-    let (entered, inside) = mpsc::channel();
-    journal.sync(move |_| {
-        entered.send(()).unwrap();
-        held.recv().unwrap();
-    });
-    inside.recv().unwrap();
+    let release = hold(&journal);
     let (answers, answered) = mpsc::channel();
     for _ in 0..1025 {
         let answers = answers.clone();

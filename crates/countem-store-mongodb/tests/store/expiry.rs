@@ -104,7 +104,6 @@ async fn bucket_expires_as_one_and_for_ever() -> Result<()> {
             0 => break,
             part => panic!("{part} of 400"),
         }
-        tokio::time::sleep(Duration::from_millis(20)).await;
     }
     // The documents are still there, then some, then none.
     let mut others = Lane::new(2);
