@@ -21,7 +21,7 @@ use std::{
 use countem::{
     Bucket, CollectionName, Collector,
     store::{
-        Applied, Batch, BatchId, Counters, ErrorKind, Quarantined, Query, Rows, Store, StoreError, Writer,
+        Applied, Batch, BatchId, Counters, ErrorKind, Quarantined, RowQuery, Rows, Store, StoreError, Writer,
         async_trait, conformance::LAWS, overlay,
     },
 };
@@ -149,7 +149,7 @@ impl Store for LinesStore {
         self.ask(move |lines| lines.append(line).map(|_| ())).await
     }
 
-    async fn read(&self, query: &Query, in_flight: Option<&Batch>) -> Result<Rows, StoreError> {
+    async fn read(&self, query: &RowQuery, in_flight: Option<&Batch>) -> Result<Rows, StoreError> {
         let (asked, id) = (query.clone(), in_flight.map(|batch| batch.id().clone()));
         let (mut rows, is_applied) = self
             .ask(move |lines| {
@@ -260,7 +260,7 @@ impl Lines {
         }
     }
 
-    fn read(&self, query: &Query) -> Rows {
+    fn read(&self, query: &RowQuery) -> Rows {
         let is_selected = |collection: &str, bucket| {
             collection == query.collection.as_str() && query.range.contains(bucket)
         };

@@ -20,7 +20,7 @@ use countem::{
     engine::{Clock, EngineConfig, ManualClock, ScheduleConfig},
     journal::{Health, JournalConfig},
     store::{
-        Applied, Batch, Held, Query, Registration, Release, Released, Rows, Schedules, Store, StoreError,
+        Applied, Batch, Held, Registration, Release, Released, RowQuery, Rows, Schedules, Store, StoreError,
         Writer, async_trait,
     },
 };
@@ -270,7 +270,7 @@ impl Store for DeadlyStore {
         self.inner().await?.retire_predecessors(writer).await
     }
 
-    async fn read(&self, query: &Query, in_flight: Option<&Batch>) -> Result<Rows, StoreError> {
+    async fn read(&self, query: &RowQuery, in_flight: Option<&Batch>) -> Result<Rows, StoreError> {
         self.inner().await?.read(query, in_flight).await
     }
 

@@ -20,7 +20,7 @@ use anyhow::{Context, Result, bail, ensure};
 use countem::{
     CollectionName, Collector,
     engine::EngineConfig,
-    store::{Applied, Batch, Query, Rows, Store, StoreError, Writer, async_trait},
+    store::{Applied, Batch, RowQuery, Rows, Store, StoreError, Writer, async_trait},
 };
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
@@ -186,7 +186,7 @@ impl Store for Away {
         Ok(())
     }
 
-    async fn read(&self, _: &Query, _: Option<&Batch>) -> Result<Rows, StoreError> {
+    async fn read(&self, _: &RowQuery, _: Option<&Batch>) -> Result<Rows, StoreError> {
         Ok(Rows::new())
     }
 

@@ -143,7 +143,7 @@ impl Step for HandWritten {
 
 #[cfg(test)]
 mod tests {
-    use countem::{CollectionName, store::Query};
+    use countem::{CollectionName, store::RowQuery};
 
     use super::*;
 
@@ -153,7 +153,7 @@ mod tests {
         let mut written = HandWritten::open(10).unwrap();
         ours.time();
         written.time();
-        let query = Query::bucket(CollectionName::new(COLLECTION).unwrap(), ours.day);
+        let query = RowQuery::bucket(CollectionName::new(COLLECTION).unwrap(), ours.day);
         let rows = ours.runtime.block_on(ours.store.read(&query, None)).unwrap();
         assert_eq!(rows[&ours.day].values().map(Result::unwrap).sum::<i64>(), 2 * 10 * 3);
         let sum =

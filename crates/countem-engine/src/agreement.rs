@@ -6,7 +6,7 @@ use countem_core::{
     Batch, BatchId, Bucket, BucketRange, CollectionName, Delta, Period, Quarantined, ScheduleConfig,
     ScheduleConflict, ScheduleError, Schedules,
 };
-use countem_store::{Applied, ErrorKind, Query, Select, Store, StoreError};
+use countem_store::{Applied, ErrorKind, RowQuery, Select, Store, StoreError};
 use jiff::{SignedDuration, Timestamp};
 use tokio::{sync::Mutex, time::Instant};
 
@@ -91,7 +91,7 @@ async fn refuse_counts_ahead(
         let range = first.ok().and_then(|first| BucketRange::new(first, BucketRange::every(period).last()));
         let Some(range) = range else { continue };
         let select = Select::Page { after: None, limit: NonZeroUsize::MIN };
-        let query = Query { collection: collection.clone(), range, select };
+        let query = RowQuery { collection: collection.clone(), range, select };
         if let Some(bucket) = store.read(&query, None).await?.into_keys().next() {
             return Err(AgreementError::CountedAhead { since, collection, bucket });
         }

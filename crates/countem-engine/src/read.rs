@@ -10,7 +10,7 @@ use std::{
 
 use countem_core::{Batch, CollectionName, Schedules};
 use countem_query::{ReadError, Source};
-use countem_store::{ErrorKind, Query, Rows, Store, StoreError, async_trait, overlay};
+use countem_store::{ErrorKind, RowQuery, Rows, Store, StoreError, async_trait, overlay};
 use futures_util::future::join_all;
 use parking_lot::Mutex;
 use tokio::sync::{self, oneshot};
@@ -43,7 +43,7 @@ struct Waiting {
 
 #[derive(Debug)]
 struct Request {
-    query: Query,
+    query: RowQuery,
     answer: oneshot::Sender<Answer>,
 }
 
@@ -52,7 +52,7 @@ type Answer = Result<Arc<Rows>, StoreError>;
 
 /// A query, what an observation found of it, and the reads that asked for it.
 struct Observed {
-    query: Query,
+    query: RowQuery,
     /// Deltas that no store has seen.
     unsent: Rows,
     answers: Vec<oneshot::Sender<Answer>>,
@@ -75,7 +75,7 @@ impl EngineSource {
     }
 
     /// Returns the rows of `query` at a moment after the call. Reads that wait for the same moment share one read of the store.
-    async fn shared(&self, query: &Query, store: Arc<dyn Store>) -> Result<Arc<Rows>, ReadError> {
+    async fn shared(&self, query: &RowQuery, store: Arc<dyn Store>) -> Result<Arc<Rows>, ReadError> {
         let index = self.lanes.index_of(query.collection.as_str());
         let waiting = &self.waiting[index];
         let (answer, mut answered) = oneshot::channel();
@@ -188,7 +188,7 @@ async fn answer(observed: Observed, store: &dyn Store, in_flight: Option<&Batch>
 
 #[async_trait]
 impl Source for EngineSource {
-    async fn rows(&self, query: &Query) -> Result<Rows, ReadError> {
+    async fn rows(&self, query: &RowQuery) -> Result<Rows, ReadError> {
         let store = self.store()?;
         self.resolve_past(self.lanes.of(query.collection.as_str())).await?;
         self.shared(query, store).await.map(Arc::unwrap_or_clone)

@@ -17,7 +17,7 @@ mod time;
 use std::{sync::Arc, time::Duration};
 
 use countem_core::{Bucket, CollectionName};
-use countem_store::{Counters, Faults, FaultyStore, MemoryStore, Query, Store};
+use countem_store::{Counters, Faults, FaultyStore, MemoryStore, RowQuery, Store};
 
 use crate::{Clock, Engine, EngineConfig, ManualClock};
 
@@ -66,7 +66,7 @@ async fn start_with(config: EngineConfig, store: TestStore, faults: Faults, now:
 impl Setup {
     /// Reads the store itself, without anything pending.
     async fn stored(&self, bucket: &str) -> Counters {
-        let query = Query::bucket(name("c"), self::bucket(bucket));
+        let query = RowQuery::bucket(name("c"), self::bucket(bucket));
         self.store.read(&query, None).await.unwrap().remove(&self::bucket(bucket)).unwrap_or_default()
     }
 

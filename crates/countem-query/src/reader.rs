@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, num::NonZeroUsize, sync::Arc};
 
 use countem_core::{Bucket, BucketRange, CollectionName, MetricName, Part, Schedules, jiff::Timestamp};
-use countem_store::{Counters, Query, Select, Store, Unreadable};
+use countem_store::{Counters, RowQuery, Select, Store, Unreadable};
 use futures_util::future::try_join_all;
 
 use crate::{ReadError, Source, StoreSource, When};
@@ -98,7 +98,7 @@ impl Reader {
         let mut sums = BTreeMap::<Bucket, Counters>::new();
         for part in parts(&*self.schedules().await?, collection, range)? {
             let select = Select::One(metric.clone());
-            let query = Query { collection: collection.clone(), range: part.range(), select };
+            let query = RowQuery { collection: collection.clone(), range: part.range(), select };
             for (stored, counters) in self.source.rows(&query).await? {
                 let bucket = part.bucket(stored, range.period());
                 if let Some(bucket) = bucket.filter(|bucket| range.contains(*bucket)) {
@@ -196,7 +196,7 @@ impl Reader {
         select: Select,
     ) -> Result<Counters, ReadError> {
         let parts = parts(schedules, collection, BucketRange::one(bucket))?;
-        let mut query = Query { collection: collection.clone(), range: BucketRange::one(bucket), select };
+        let mut query = RowQuery { collection: collection.clone(), range: BucketRange::one(bucket), select };
         let mut rows = Vec::new();
         for part in parts {
             query.range = part.range();

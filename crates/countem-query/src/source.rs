@@ -3,7 +3,7 @@
 use std::{fmt, sync::Arc};
 
 use countem_core::{BucketRange, CollectionName, Schedules};
-use countem_store::{Query, Rows, Store, async_trait, extent};
+use countem_store::{RowQuery, Rows, Store, async_trait, extent};
 
 use crate::ReadError;
 
@@ -14,7 +14,7 @@ pub trait Source: Send + Sync + fmt::Debug + 'static {
     ///
     /// # Errors
     /// [`ReadError`]: the source could not be read, or is closed.
-    async fn rows(&self, query: &Query) -> Result<Rows, ReadError>;
+    async fn rows(&self, query: &RowQuery) -> Result<Rows, ReadError>;
 
     /// Returns the first and the last bucket of `range` in which `collection` has a counter.
     ///
@@ -25,7 +25,7 @@ pub trait Source: Send + Sync + fmt::Debug + 'static {
         collection: &CollectionName,
         range: BucketRange,
     ) -> Result<Option<BucketRange>, ReadError> {
-        Ok(extent(&self.rows(&Query::any_metric(collection.clone(), range)).await?))
+        Ok(extent(&self.rows(&RowQuery::any_metric(collection.clone(), range)).await?))
     }
 
     /// Lists all collections that hold a counter, sorted.
@@ -52,7 +52,7 @@ pub struct StoreSource {
 
 #[async_trait]
 impl Source for StoreSource {
-    async fn rows(&self, query: &Query) -> Result<Rows, ReadError> {
+    async fn rows(&self, query: &RowQuery) -> Result<Rows, ReadError> {
         Ok(self.store.read(query, None).await?)
     }
 

@@ -11,7 +11,7 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use countem_core::{Batch, BatchId, Bucket, CollectionName, Table, Writer};
-use countem_store::{Query, Store};
+use countem_store::{RowQuery, Store};
 use countem_store_mongodb::{MongoConfig, MongoStore};
 use countem_testkit::{Mongod, Options, ReplicaSet, require_mongod};
 use mongodb::{
@@ -166,7 +166,7 @@ async fn flush(uri: &str, size: usize) -> Result<f64> {
     })
     .await?;
 
-    let query = Query::bucket(CollectionName::new("app-events")?, DAY.parse()?);
+    let query = RowQuery::bucket(CollectionName::new("app-events")?, DAY.parse()?);
     let mut reads = Vec::new();
     for _ in 0..ROUNDS {
         let start = Instant::now();

@@ -5,7 +5,7 @@
 //! more, and still takes what it holds: a read sums over all documents of a bucket.
 
 use countem_core::{Batch, BatchId, BucketRange, CollectionName, MetricName, Quarantined, Table, Writer};
-use countem_store::{ErrorKind, Held, Query, Release, Released, Select, StoreError};
+use countem_store::{ErrorKind, Held, Release, Released, RowQuery, Select, StoreError};
 use mongodb::bson::{RawArrayBuf, RawDocument, RawDocumentBuf, raw::cstr, rawdoc};
 
 use crate::{
@@ -81,7 +81,8 @@ async fn fits(connection: &Connection, held: &Held) -> Result<bool, StoreError> 
     let (Ok(collection), Ok(metric)) = (collection.parse(), MetricName::new(metric)) else {
         return Ok(false);
     };
-    let query = Query { collection, range: BucketRange::one(*bucket), select: Select::One(metric.clone()) };
+    let query =
+        RowQuery { collection, range: BucketRange::one(*bucket), select: Select::One(metric.clone()) };
     let rows = read::read(connection, &query, None).await?;
     let value = rows.get(bucket).map_or(Ok(None), |counters| counters.get(metric.as_str()));
     Ok(value.is_ok_and(|value| value.unwrap_or(0).checked_add(*n).is_some()))

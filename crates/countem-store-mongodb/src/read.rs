@@ -14,7 +14,7 @@ use std::{
 };
 
 use countem_core::{Batch, Bucket, BucketRange, Delta};
-use countem_store::{Counters, ErrorKind, Query, Rows, Select, StoreError, Unreadable, overlay};
+use countem_store::{Counters, ErrorKind, RowQuery, Rows, Select, StoreError, Unreadable, overlay};
 use mongodb::bson::{
     RawArrayBuf, RawDocument, RawDocumentBuf,
     raw::{CStr, cstr},
@@ -45,7 +45,7 @@ const MAX_ATTEMPTS: usize = 3;
 /// Reads the counters that `query` asks for, as if `in_flight` had been applied.
 pub(crate) async fn read(
     connection: &Connection,
-    query: &Query,
+    query: &RowQuery,
     in_flight: Option<&Batch>,
 ) -> Result<Rows, StoreError> {
     let pending = in_flight.and_then(|batch| Pending::of(batch, query));
@@ -109,7 +109,7 @@ pub(crate) async fn extent(
 fn find(
     stored_in: &str,
     connection: &Connection,
-    query: &Query,
+    query: &RowQuery,
     pending: Option<&Pending<'_>>,
 ) -> RawDocumentBuf {
     let mut filter = rawdoc! { "_id": ids(query), "$expr": is_live() };
@@ -142,7 +142,7 @@ fn find(
 }
 
 /// Returns the condition on `_id`: bounds for the index, and where it pays a pattern that is matched on the index alone.
-fn ids(query: &Query) -> RawDocumentBuf {
+fn ids(query: &RowQuery) -> RawDocumentBuf {
     let range = query.range;
     // The documents that can hold one metric are few, and their numbers follow from its hash.
     let partitions = match &query.select {
@@ -188,7 +188,7 @@ struct Pending<'a> {
 }
 
 impl<'a> Pending<'a> {
-    fn of(batch: &'a Batch, query: &Query) -> Option<Self> {
+    fn of(batch: &'a Batch, query: &RowQuery) -> Option<Self> {
         let asked_for = batch.deltas().filter(|delta| query.asks_for(delta));
         let deltas: Vec<_> = asked_for.map(|delta| (hash(delta.metric), delta)).collect();
         let writer = hash(batch.id().writer.as_str());
@@ -201,7 +201,7 @@ type Value = (String, Result<i64, Unreadable>);
 
 /// Sums over the documents read so far.
 struct Sums<'a> {
-    query: &'a Query,
+    query: &'a RowQuery,
     pending: Option<&'a Pending<'a>>,
     buckets: BTreeMap<Bucket, Vec<Value>>,
     /// Documents that have the batch.
@@ -212,7 +212,7 @@ struct Sums<'a> {
 }
 
 impl<'a> Sums<'a> {
-    fn new(query: &'a Query, pending: Option<&'a Pending<'a>>) -> Self {
+    fn new(query: &'a RowQuery, pending: Option<&'a Pending<'a>>) -> Self {
         Self {
             query,
             pending,
@@ -259,7 +259,7 @@ impl<'a> Sums<'a> {
         Ok(())
     }
 
-    fn finish(self, query: &Query) -> Rows {
+    fn finish(self, query: &RowQuery) -> Rows {
         let sums = self.buckets.into_iter().map(|(bucket, values)| (bucket, Counters::sum(values)));
         let mut rows: Rows = sums.filter(|(_, counters)| !counters.is_empty()).collect();
         // Partitions have no order by metric, so a page is cut from whole buckets.

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use countem_core::{Batch, BucketRange, CollectionName, Delta, Schedules, Writer};
 use countem_store::{
-    Applied, ErrorKind, Held, Query, Registration, Release, Released, Rows, Store, StoreError, async_trait,
+    Applied, ErrorKind, Held, Registration, Release, Released, RowQuery, Rows, Store, StoreError, async_trait,
 };
 use futures_util::{StreamExt, future, stream};
 use mongodb::bson::rawdoc;
@@ -173,7 +173,7 @@ impl Store for MongoStore {
         self.prune(WATERMARK_RETENTION).await.map(drop)
     }
 
-    async fn read(&self, query: &Query, in_flight: Option<&Batch>) -> Result<Rows, StoreError> {
+    async fn read(&self, query: &RowQuery, in_flight: Option<&Batch>) -> Result<Rows, StoreError> {
         read::read(&self.connection, query, in_flight).await
     }
 

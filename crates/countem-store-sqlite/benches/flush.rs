@@ -3,7 +3,7 @@
 use std::{hint::black_box, sync::Arc};
 
 use countem_core::{Batch, BatchId, Bucket, CollectionName, Table, Writer};
-use countem_store::{Query, Store as _};
+use countem_store::{RowQuery, Store as _};
 use countem_store_sqlite::{SqliteConfig, SqliteStore};
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 
@@ -60,7 +60,7 @@ fn flush(criterion: &mut Criterion) {
                 SqliteStore::open(SqliteConfig::new(folder.path().join("countem.db"))).expect("a store");
             let mut lane = Lane::new(size);
             runtime.block_on(store.apply(&lane.batch())).expect("applied");
-            let query = Query::bucket(CollectionName::new("app-events").expect("a name"), lane.day);
+            let query = RowQuery::bucket(CollectionName::new("app-events").expect("a name"), lane.day);
             bencher.iter(|| black_box(runtime.block_on(store.read(&query, None)).expect("read")));
         });
     }

@@ -4,8 +4,8 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use countem_core::{Batch, CollectionName, Schedules, Writer};
 use countem_store::{
-    Applied, ErrorKind, Held, Query, Registration, Release, Released, Rows, Store, StoreError, async_trait,
-    overlay,
+    Applied, ErrorKind, Held, Registration, Release, Released, RowQuery, Rows, Store, StoreError,
+    async_trait, overlay,
 };
 
 use crate::{
@@ -84,7 +84,7 @@ impl Store for SqliteStore {
         self.readers.ask(move |connection| register::remembers(connection, &writer)).await
     }
 
-    async fn read(&self, query: &Query, in_flight: Option<&Batch>) -> Result<Rows, StoreError> {
+    async fn read(&self, query: &RowQuery, in_flight: Option<&Batch>) -> Result<Rows, StoreError> {
         let (query_copy, id) = (query.clone(), in_flight.map(|batch| batch.id().clone()));
         let snapshot =
             self.readers.ask(move |connection| read::snapshot(connection, &query_copy, id.as_ref())).await?;

@@ -12,7 +12,7 @@ use std::{fmt, future::Future, pin::Pin, sync::Arc};
 
 use countem_core::{Batch, BatchId, Bucket, BucketRange, CollectionName, Deltas, Table, Writer, hash::fnv64};
 
-use crate::{Counters, Query, Rows, Select, Store};
+use crate::{Counters, RowQuery, Rows, Select, Store};
 
 mod apply;
 mod marks;
@@ -160,7 +160,7 @@ impl Lane {
     }
 
     async fn read(&self, store: &dyn Store, range: BucketRange, in_flight: Option<&Batch>) -> Rows {
-        let query = Query { collection: self.collection.clone(), range, select: Select::All };
+        let query = RowQuery { collection: self.collection.clone(), range, select: Select::All };
         store.read(&query, in_flight).await.expect("a read succeeds")
     }
 

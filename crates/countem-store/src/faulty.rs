@@ -10,7 +10,7 @@ use countem_core::{Batch, BucketRange, CollectionName, Schedules, Writer};
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
-use crate::{Applied, ErrorKind, Held, Query, Registration, Release, Released, Rows, Store, StoreError};
+use crate::{Applied, ErrorKind, Held, Registration, Release, Released, RowQuery, Rows, Store, StoreError};
 
 /// A fault of one call of [`Store::apply`].
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -198,7 +198,7 @@ impl<S: Store> Store for FaultyStore<S> {
         self.inner.retire_predecessors(writer).await
     }
 
-    async fn read(&self, query: &Query, in_flight: Option<&Batch>) -> Result<Rows, StoreError> {
+    async fn read(&self, query: &RowQuery, in_flight: Option<&Batch>) -> Result<Rows, StoreError> {
         self.inner.read(query, in_flight).await
     }
 

@@ -20,7 +20,7 @@ pub use faulty::{Fault, Faults, FaultyStore};
 pub use held::{Held, Release, Released};
 pub use memory::MemoryStore;
 pub use overlay::overlay;
-pub use query::{Query, Rows, Select, extent};
+pub use query::{RowQuery, Rows, Select, extent};
 pub use store::{Applied, Registration, Store};
 
 pub use async_trait::async_trait;

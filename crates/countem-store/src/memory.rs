@@ -10,7 +10,7 @@ use countem_core::{Batch, BatchId, Bucket, CollectionName, Schedules, Writer};
 use parking_lot::Mutex;
 
 use crate::{
-    Applied, Counters, ErrorKind, Held, Quarantined, Query, Release, Released, Rows, Select, Store,
+    Applied, Counters, ErrorKind, Held, Quarantined, Release, Released, RowQuery, Rows, Select, Store,
     StoreError, overlay,
 };
 
@@ -97,7 +97,7 @@ impl Store for MemoryStore {
         Ok(())
     }
 
-    async fn read(&self, query: &Query, in_flight: Option<&Batch>) -> Result<Rows, StoreError> {
+    async fn read(&self, query: &RowQuery, in_flight: Option<&Batch>) -> Result<Rows, StoreError> {
         let state = self.state.lock();
         let collection = query.collection.as_str().to_owned();
         let range = (collection.clone(), query.range.first())..=(collection, query.range.last());

@@ -16,7 +16,7 @@ pub fn extent(rows: &Rows) -> Option<BucketRange> {
 
 /// A selection of counters: some metrics of one collection in a range of buckets.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Query {
+pub struct RowQuery {
     /// The collection.
     pub collection: CollectionName,
     /// The buckets.
@@ -44,7 +44,7 @@ pub enum Select {
     },
 }
 
-impl Query {
+impl RowQuery {
     /// Returns a query for all metrics of one bucket.
     pub fn bucket(collection: CollectionName, bucket: Bucket) -> Self {
         Self { collection, range: BucketRange::one(bucket), select: Select::All }

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fmt, sync::Arc};
 use async_trait::async_trait;
 use countem_core::{Batch, BucketRange, CollectionName, Quarantined, Schedules, Writer};
 
-use crate::{ErrorKind, Held, Query, Release, Released, Rows, StoreError, extent};
+use crate::{ErrorKind, Held, Release, Released, RowQuery, Rows, StoreError, extent};
 
 /// A place that keeps counters for ever and adds every batch exactly once.
 ///
@@ -110,7 +110,7 @@ pub trait Store: Send + Sync + fmt::Debug + 'static {
     ///
     /// # Errors
     /// The store could not be read.
-    async fn read(&self, query: &Query, in_flight: Option<&Batch>) -> Result<Rows, StoreError>;
+    async fn read(&self, query: &RowQuery, in_flight: Option<&Batch>) -> Result<Rows, StoreError>;
 
     /// Lists all collections that hold a counter, sorted.
     ///
@@ -127,7 +127,7 @@ pub trait Store: Send + Sync + fmt::Debug + 'static {
         collection: &CollectionName,
         range: BucketRange,
     ) -> Result<Option<BucketRange>, StoreError> {
-        Ok(extent(&self.read(&Query::any_metric(collection.clone(), range), None).await?))
+        Ok(extent(&self.read(&RowQuery::any_metric(collection.clone(), range), None).await?))
     }
 
     /// Lists the counts in the store's own quarantine.
@@ -236,7 +236,7 @@ impl<S: Store + ?Sized> Store for Arc<S> {
     async fn retire_predecessors(&self, writer: &Writer) -> Result<(), StoreError> {
         (**self).retire_predecessors(writer).await
     }
-    async fn read(&self, query: &Query, in_flight: Option<&Batch>) -> Result<Rows, StoreError> {
+    async fn read(&self, query: &RowQuery, in_flight: Option<&Batch>) -> Result<Rows, StoreError> {
         (**self).read(query, in_flight).await
     }
     async fn collections(&self) -> Result<Vec<CollectionName>, StoreError> {

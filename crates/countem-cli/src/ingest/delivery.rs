@@ -257,7 +257,7 @@ async fn deadline_after(stop: &Stop, grace: Duration) -> StoreError {
 #[cfg(test)]
 mod tests {
     use countem_core::{Bucket, CollectionName, Period, ScheduleConfig};
-    use countem_store::{Counters, Fault, FaultyStore, MemoryStore, Query};
+    use countem_store::{Counters, Fault, FaultyStore, MemoryStore, RowQuery};
 
     use super::*;
 
@@ -287,7 +287,7 @@ mod tests {
 
     async fn read(store: &dyn Store, bucket: &str) -> Counters {
         let bucket: Bucket = bucket.parse().unwrap();
-        let query = Query::bucket(CollectionName::new("web").unwrap(), bucket);
+        let query = RowQuery::bucket(CollectionName::new("web").unwrap(), bucket);
         store.read(&query, None).await.unwrap().remove(&bucket).unwrap_or_default()
     }
 

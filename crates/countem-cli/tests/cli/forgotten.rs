@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use countem::Collector;
 use countem_core::Period;
-use countem_store::{Counters, Query, Store};
+use countem_store::{Counters, RowQuery, Store};
 use countem_store_mongodb::{MongoConfig, MongoStore};
 use countem_testkit::{Server, require_server};
 
@@ -16,14 +16,14 @@ use crate::{
 const HOUR: u64 = 3600;
 
 /// Counts `a` once for every one of `batches` into days and months, and ends.
-async fn count(sandbox: &Sandbox, uri: &str, batches: usize) -> Query {
+async fn count(sandbox: &Sandbox, uri: &str, batches: usize) -> RowQuery {
     let builder = Collector::builder().store(uri).journal(sandbox.path(JOURNAL));
     let collector = builder.periods([Period::Day, Period::Month]).start().await.unwrap();
     for _ in 0..batches {
         collector.try_increment("c", "a", 1).unwrap();
         collector.flush().await.unwrap();
     }
-    let month = Query::bucket("c".parse().unwrap(), collector.current(Period::Month).unwrap());
+    let month = RowQuery::bucket("c".parse().unwrap(), collector.current(Period::Month).unwrap());
     assert!(collector.shutdown().await.is_balanced());
     month
 }
@@ -54,7 +54,7 @@ async fn possibly_forgotten_batch_is_left_out_and_reported() {
     };
     let audit =
         |code| sandbox.run(&["doctor", "--audit", "--store", &uri, "--journal", JOURNAL]).expect(code).out;
-    let in_month = async |month: &Query| -> Counters {
+    let in_month = async |month: &RowQuery| -> Counters {
         store.read(month, None).await.unwrap().into_values().next().unwrap()
     };
 

@@ -1,7 +1,7 @@
 //! Looking up a batch in a store by reading its counters.
 
 use countem_core::{Batch, CollectionName, Delta, Group};
-use countem_store::{Counters, Query, Store, StoreError};
+use countem_store::{Counters, RowQuery, Store, StoreError};
 
 /// Result of looking up a batch in a store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,7 +55,7 @@ async fn compare(
     let mut deltas: Vec<Delta<'_>> = group.deltas().filter(|delta| delta.n != 0).collect();
     // A batch has only valid names.
     let Ok(collection) = CollectionName::new(group.collection()) else { return Ok(()) };
-    let query = Query::bucket(collection, group.bucket());
+    let query = RowQuery::bucket(collection, group.bucket());
     for _ in 0..MAX_READS {
         if deltas.is_empty() {
             break;
@@ -80,7 +80,11 @@ async fn compare(
     Ok(())
 }
 
-async fn read(store: &dyn Store, query: &Query, in_flight: Option<&Batch>) -> Result<Counters, StoreError> {
+async fn read(
+    store: &dyn Store,
+    query: &RowQuery,
+    in_flight: Option<&Batch>,
+) -> Result<Counters, StoreError> {
     Ok(store.read(query, in_flight).await?.into_values().next().unwrap_or_default())
 }
 

@@ -1,7 +1,7 @@
 //! Reading everything that a store holds.
 
 use countem_core::{BucketRange, Period};
-use countem_store::{Query, Select, Store, StoreError};
+use countem_store::{RowQuery, Select, Store, StoreError};
 
 /// Result of a scan.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
@@ -26,7 +26,7 @@ pub async fn scan(store: &dyn Store) -> Result<ScanReport, StoreError> {
     for collection in store.collections().await? {
         for period in Period::ALL {
             let range = BucketRange::every(period);
-            let query = Query { collection: collection.clone(), range, select: Select::All };
+            let query = RowQuery { collection: collection.clone(), range, select: Select::All };
             for (bucket, counters) in store.read(&query, None).await? {
                 report.counters += counters.len() as u64;
                 report.damage.extend(counters.unreadable().map(|(metric, why)| {

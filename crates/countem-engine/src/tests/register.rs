@@ -9,7 +9,7 @@ use std::{
 use countem_core::{Batch, CollectionName, Writer};
 use countem_journal::JournalConfig;
 use countem_store::{
-    Applied, ErrorKind, MemoryStore, Query, Registration, Rows, Store, StoreError, async_trait,
+    Applied, ErrorKind, MemoryStore, Registration, RowQuery, Rows, Store, StoreError, async_trait,
 };
 use parking_lot::Mutex;
 
@@ -38,7 +38,7 @@ impl Store for Registered {
     async fn forget(&self, writer: &Writer) -> Result<(), StoreError> {
         self.inner.forget(writer).await
     }
-    async fn read(&self, query: &Query, in_flight: Option<&Batch>) -> Result<Rows, StoreError> {
+    async fn read(&self, query: &RowQuery, in_flight: Option<&Batch>) -> Result<Rows, StoreError> {
         self.inner.read(query, in_flight).await
     }
     async fn collections(&self) -> Result<Vec<CollectionName>, StoreError> {

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use countem_core::{Bucket, CollectionName, Period, ScheduleConfig};
-use countem_store::{Fault, MemoryStore, Query, Store};
+use countem_store::{Fault, MemoryStore, RowQuery, Store};
 use jiff::{Timestamp, tz::TimeZone};
 
 use super::{counters, quiet, start_at};
@@ -135,7 +135,7 @@ async fn buckets_advance_while_the_runtime_is_busy() {
     drop(busy);
     engine.flush().await;
     let second = Bucket::containing(Period::Second, in_the_next_second, &TimeZone::UTC).unwrap();
-    let query = Query::bucket(CollectionName::new("c").unwrap(), second);
+    let query = RowQuery::bucket(CollectionName::new("c").unwrap(), second);
     let stored = store.read(&query, None).await.unwrap();
     assert_eq!(stored.get(&second), Some(&counters(&[("m", 1)])), "{second}: {stored:?}");
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use anyhow::{Result, ensure};
 use countem_core::{Batch, BucketRange, Delta, Period};
-use countem_store::{Query, Select, Store};
+use countem_store::{RowQuery, Select, Store};
 use countem_store_mongodb::MongoStore;
 use countem_testkit::{ReplicaSet, Server, in_own_database, require_mongod, require_server};
 use mongodb::{
@@ -76,7 +76,7 @@ async fn create<T: Target>(targets: Vec<T>) -> Result<()> {
 }
 
 async fn sum(store: &MongoStore) -> Result<(usize, i64)> {
-    let query = Query {
+    let query = RowQuery {
         collection: collection(NAME),
         range: BucketRange::every(Period::Minute),
         select: Select::All,

@@ -1,7 +1,7 @@
 //! A connection to one member reads only while that member is the primary.
 
 use anyhow::Result;
-use countem_store::{ErrorKind, Query, Store};
+use countem_store::{ErrorKind, RowQuery, Store};
 use countem_testkit::{ReplicaSet, require_mongod};
 
 use crate::support::{DAY, Lane, bucket, collection, day, deliver, open};
@@ -20,8 +20,10 @@ async fn direct_read_of_former_primary_is_refused() -> Result<()> {
     assert_eq!(day(&direct, "web").await["m"], 1);
     set.step_down(60).await?;
     set.wait_for_primary().await?;
-    let error =
-        direct.read(&Query::bucket(collection("web"), bucket(DAY)), None).await.expect_err("it stepped down");
+    let error = direct
+        .read(&RowQuery::bucket(collection("web"), bucket(DAY)), None)
+        .await
+        .expect_err("it stepped down");
     assert_eq!(error.kind(), ErrorKind::NotApplied);
     assert!(error.to_string().contains("is not the primary"), "{error}");
     direct.collections().await.expect_err("so are the names of collections");

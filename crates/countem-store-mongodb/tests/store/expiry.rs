@@ -11,7 +11,7 @@ use countem_core::{
     Batch, Bucket, Period,
     jiff::{SignedDuration, Timestamp, tz::TimeZone},
 };
-use countem_store::{ErrorKind, Query, Store, StoreError};
+use countem_store::{ErrorKind, RowQuery, Store, StoreError};
 use countem_store_mongodb::{MongoConfig, MongoStore};
 use countem_testkit::{Server, in_own_database, require_server};
 use mongodb::{
@@ -49,7 +49,7 @@ fn count(lane: &mut Lane, metrics: std::ops::Range<usize>) -> Arc<Batch> {
 }
 
 async fn sum(store: &MongoStore) -> Result<i64, StoreError> {
-    let mut rows = store.read(&Query::bucket(collection("web"), day()), None).await?;
+    let mut rows = store.read(&RowQuery::bucket(collection("web"), day()), None).await?;
     let counters = rows.remove(&day()).unwrap_or_default();
     Ok(counters.values().map(|value| value.expect("the counter is readable")).sum())
 }

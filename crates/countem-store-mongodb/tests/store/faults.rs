@@ -108,9 +108,9 @@ async fn every_step_survives_a_lost_reply() -> Result<()> {
 
 async fn read_december(store: &MongoStore) -> Result<Vec<i64>> {
     use countem_core::BucketRange;
-    use countem_store::{Query, Select};
+    use countem_store::{RowQuery, Select};
     let range = BucketRange::new(bucket("2026-12-01"), bucket("2026-12-31")).expect("the days are in order");
-    let query = Query { collection: crate::support::collection("web"), range, select: Select::All };
+    let query = RowQuery { collection: crate::support::collection("web"), range, select: Select::All };
     Ok(store.read(&query, None).await?.into_values().map(|day| day["m"]).collect())
 }
 

@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Context, Result};
 use countem_core::{Batch, BucketRange, Period};
-use countem_store::{Counters, Query, Select, Store};
+use countem_store::{Counters, RowQuery, Select, Store};
 use countem_store_mongodb::{MongoConfig, MongoStore};
 use countem_testkit::{Proxy, Server, in_own_database, require_server};
 use mongodb::{
@@ -183,11 +183,11 @@ async fn reads_examine_few_documents() -> Result<()> {
     let range = BucketRange::new(bucket("2026-11-01"), bucket("2026-11-30")).context("in order")?;
     for range in [range, BucketRange::every(Period::Day)] {
         let select = Select::One(all[77].parse()?);
-        let rows = store.read(&Query { collection: collection("web"), range, select }, None).await?;
+        let rows = store.read(&RowQuery { collection: collection("web"), range, select }, None).await?;
         assert_eq!(rows.len(), 3);
         let profile = last_find(&database, "web").await?;
         assert!(number(&profile, "docsExamined") <= 9, "{profile}");
-        let query = Query { collection: collection("web"), range, select: Select::All };
+        let query = RowQuery { collection: collection("web"), range, select: Select::All };
         let rows = store.read(&query, None).await?;
         assert_eq!(rows.values().map(Counters::len).collect::<Vec<_>>(), [20_000; 3]);
         let profile = last_find(&database, "web").await?;
@@ -291,7 +291,7 @@ async fn random_lives(seed: u64, proxy: &Proxy) -> Result<()> {
         if random.random_bool(0.2) {
             store = start(&mut random);
         }
-        let query = Query::bucket(collection("web"), bucket(DAY));
+        let query = RowQuery::bucket(collection("web"), bucket(DAY));
         let read = store.read(&query, lives[life].unresolved.as_deref()).await?;
         // The writer's own increments are seen exactly; those in doubt of the others may or may not be.
         let mut least = resolved.clone();

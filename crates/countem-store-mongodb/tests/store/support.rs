@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use countem_core::{Batch, BatchId, Bucket, BucketRange, CollectionName, MetricName, Table, Writer};
-use countem_store::{Counters, Query, Select, Store};
+use countem_store::{Counters, RowQuery, Select, Store};
 use countem_store_mongodb::{MongoConfig, MongoStore};
 use mongodb::{
     Client, Database,
@@ -86,14 +86,14 @@ pub(crate) async fn deliver(store: &MongoStore, batch: &Arc<Batch>) -> Vec<Strin
 }
 
 pub(crate) async fn day(store: &MongoStore, name: &str) -> Counters {
-    let query = Query::bucket(collection(name), bucket(DAY));
+    let query = RowQuery::bucket(collection(name), bucket(DAY));
     store.read(&query, None).await.expect("a read succeeds").remove(&bucket(DAY)).unwrap_or_default()
 }
 
 pub(crate) async fn one(store: &MongoStore, name: &str, metric: &str) -> Option<i64> {
     let metric = MetricName::new(metric).expect("the metric is valid");
     let select = Select::One(metric.clone());
-    let query = Query { collection: collection(name), range: BucketRange::one(bucket(DAY)), select };
+    let query = RowQuery { collection: collection(name), range: BucketRange::one(bucket(DAY)), select };
     let rows = store.read(&query, None).await.expect("a read succeeds");
     rows.get(&bucket(DAY))?.get(metric.as_str()).expect("the counter is readable")
 }

@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use countem_core::{BucketRange, Period};
-use countem_store::{Counters, ErrorKind, Query, Select, Store};
+use countem_store::{Counters, ErrorKind, RowQuery, Select, Store};
 use countem_testkit::{Server, in_own_database, require_server};
 use mongodb::bson::{Bson, Decimal128, Document, doc};
 
@@ -24,7 +24,7 @@ fn damaged() -> Result<[(&'static str, Bson, &'static str); 8]> {
 
 async fn one(store: &impl Store, metric: &str) -> Result<Counters> {
     let select = Select::One(metric.parse()?);
-    let query = Query { collection: collection("web"), range: BucketRange::one(bucket(DAY)), select };
+    let query = RowQuery { collection: collection("web"), range: BucketRange::one(bucket(DAY)), select };
     Ok(store.read(&query, None).await?.remove(&bucket(DAY)).unwrap_or_default())
 }
 
@@ -53,7 +53,7 @@ async fn damaged_values_are_named_and_spoil_no_other() -> Result<()> {
     assert_eq!(read.readable().collect::<Vec<_>>(), [("float", 4), ("good", 3)]);
     assert_eq!(read.unreadable().count(), 8);
     let batch = lane.batch([("web", DAY, "good", 1), ("web", DAY, "fraction", 1)]);
-    let query = Query::bucket(collection("web"), bucket(DAY));
+    let query = RowQuery::bucket(collection("web"), bucket(DAY));
     let with = store.read(&query, Some(&batch)).await?.remove(&bucket(DAY)).unwrap();
     assert_eq!(with["good"], 4);
     for (metric, _, found) in damaged()? {
@@ -102,7 +102,7 @@ async fn counters_that_are_no_object_refuse_the_read() -> Result<()> {
             (BucketRange::every(Period::Day), Select::All),
             (BucketRange::one(bucket(DAY)), select),
         ] {
-            let query = Query { collection: collection("web"), range, select };
+            let query = RowQuery { collection: collection("web"), range, select };
             let error = store.read(&query, None).await.unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Refused);
             assert!(error.to_string().contains(&format!("`{DAY}/1` of `web`")), "{error}");

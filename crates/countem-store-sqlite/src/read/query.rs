@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, num::NonZeroUsize};
 
 use countem_core::{BatchId, Bucket, BucketRange, CollectionName};
-use countem_store::{Counters, Query, Rows, Select};
+use countem_store::{Counters, RowQuery, Rows, Select};
 use rusqlite::{Connection, Row, TransactionBehavior, params};
 
 use crate::apply::applied_seq;
@@ -65,7 +65,7 @@ const COLLECTIONS: &str = "WITH RECURSIVE visited (collection) AS (
 /// Reads the counters, and whether they include `in_flight`, from one state of the file.
 pub(crate) fn snapshot(
     connection: &mut Connection,
-    query: &Query,
+    query: &RowQuery,
     in_flight: Option<&BatchId>,
 ) -> rusqlite::Result<Snapshot> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Deferred)?;
@@ -76,7 +76,7 @@ pub(crate) fn snapshot(
     Ok(Snapshot { rows: rows(&transaction, query)?, is_applied })
 }
 
-fn rows(connection: &Connection, query: &Query) -> rusqlite::Result<Rows> {
+fn rows(connection: &Connection, query: &RowQuery) -> rusqlite::Result<Rows> {
     let collection = query.collection.as_str();
     let (first, last) = (query.range.first().to_string(), query.range.last().to_string());
     let mut found = Collected::new(query.range);
@@ -234,7 +234,7 @@ mod tests {
     }
 
     fn found(connection: &mut Connection, range: BucketRange, select: Select) -> Vec<String> {
-        let query = Query { collection: CollectionName::new("web").unwrap(), range, select };
+        let query = RowQuery { collection: CollectionName::new("web").unwrap(), range, select };
         let rows = snapshot(connection, &query, None).unwrap().rows;
         let metrics = if matches!(query.select, Select::All) { 2 } else { 1 };
         assert!(rows.values().all(|counters| counters.len() == metrics), "{rows:?}");

@@ -10,7 +10,7 @@ use std::{
 };
 
 use countem_core::{Batch, BatchId, Bucket, CollectionName, Table, Writer};
-use countem_store::{Counters, Query, Store};
+use countem_store::{Counters, RowQuery, Store};
 use countem_store_sqlite::{SqliteConfig, SqliteStore};
 
 /// The day on which the tests count.
@@ -45,7 +45,7 @@ pub(crate) fn day() -> Bucket {
 
 /// Reads the counters of [`DAY`].
 pub(crate) async fn counters(store: &impl Store) -> Counters {
-    let query = Query::bucket(CollectionName::new(COLLECTION).unwrap(), day());
+    let query = RowQuery::bucket(CollectionName::new(COLLECTION).unwrap(), day());
     store.read(&query, None).await.unwrap().remove(&day()).unwrap_or_default()
 }
 

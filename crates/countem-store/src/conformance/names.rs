@@ -3,7 +3,7 @@
 use countem_core::{BucketRange, MetricName};
 
 use super::{DAY, Lane, apply, bucket, counters};
-use crate::{Counters, Query, Rows, Select, Store};
+use crate::{Counters, RowQuery, Rows, Select, Store};
 
 /// Names with a meaning in the syntax of a database, and ones that look alike.
 const NAMES: &[&str] = &[
@@ -72,7 +72,7 @@ pub(super) async fn names_are_read_back_identically_and_never_mixed_up(store: &d
     for (name, n) in expected.readable() {
         let metric = MetricName::new(name).expect("the listed names are valid");
         let range = BucketRange::one(bucket(DAY));
-        let query = Query { collection: lane.collection.clone(), range, select: Select::One(metric) };
+        let query = RowQuery { collection: lane.collection.clone(), range, select: Select::One(metric) };
         let rows = store.read(&query, None).await.expect("a read succeeds");
         assert_eq!(rows, Rows::from([(bucket(DAY), counters(&[(name, n)]))]));
     }

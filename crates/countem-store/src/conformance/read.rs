@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, num::NonZeroUsize, sync::Arc};
 use countem_core::{Batch, BucketRange, CollectionName, MetricName, Period};
 
 use super::{DAY, Lane, apply, bucket, counters, names::all_names};
-use crate::{Counters, Query, Rows, Select, Store};
+use crate::{Counters, RowQuery, Rows, Select, Store};
 
 pub(super) async fn a_read_counts_an_in_flight_batch_exactly_once(store: &dyn Store, mut lane: Lane) {
     apply(store, &lane.batch(&[(DAY, "a", 1)])).await;
@@ -22,7 +22,7 @@ pub(super) async fn a_read_counts_an_in_flight_batch_exactly_once(store: &dyn St
 
     let one = MetricName::new("b").expect("`b` is a metric name");
     let unapplied = lane.batch(&[(DAY, "a", 100), (DAY, "b", 200)]);
-    let query = Query { collection: lane.collection.clone(), range, select: Select::One(one) };
+    let query = RowQuery { collection: lane.collection.clone(), range, select: Select::One(one) };
     let rows = store.read(&query, Some(&unapplied)).await.expect("a read succeeds");
     assert_eq!(rows, Rows::from([(bucket(DAY), counters(&[("b", 220)]))]));
 }
@@ -96,7 +96,7 @@ pub(super) async fn one_metric_can_be_read_alone(store: &dyn Store, mut lane: La
     apply(store, &lane.batch(&[(DAY, "a", 1), (DAY, "a.b", 2), ("2026-11-21", "a.b", 3)])).await;
     let metric = MetricName::new("a.b").expect("`a.b` is a metric name");
     let range = BucketRange::every(Period::Day);
-    let query = Query { collection: lane.collection.clone(), range, select: Select::One(metric) };
+    let query = RowQuery { collection: lane.collection.clone(), range, select: Select::One(metric) };
     let rows = store.read(&query, None).await.expect("a read succeeds");
     assert_eq!(
         rows,
@@ -132,7 +132,7 @@ async fn read_pages(
     let (mut whole, mut after) = (Rows::new(), None);
     loop {
         let select = Select::Page { after: after.clone(), limit };
-        let query = Query { collection: lane.collection.clone(), range, select };
+        let query = RowQuery { collection: lane.collection.clone(), range, select };
         let page = store.read(&query, in_flight).await.expect("a read succeeds");
         assert!(page.values().all(|counters| counters.len() <= limit.get()), "more than {limit}: {page:?}");
         let metrics: BTreeSet<&str> = page.values().flat_map(Counters::metrics).collect();
