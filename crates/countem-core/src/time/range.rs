@@ -1,7 +1,10 @@
 //! Ranges of buckets of one period.
 
+use std::ops::Range;
+
 use jiff::tz::TimeZone;
 
+use super::spans::spans;
 use crate::{Bucket, Period};
 
 /// The buckets of one period from `first` to `last`, both included.
@@ -55,6 +58,33 @@ impl BucketRange {
         bucket.period() == self.period() && self.first <= bucket && bucket <= self.last
     }
 
+    /// Returns the number of buckets, without listing them.
+    #[allow(clippy::len_without_is_empty, reason = "a range has at least one bucket")]
+    pub fn len(&self) -> u64 {
+        let (first, last) = (self.first.start(), self.last.start());
+        let seconds = last.duration_since(first).as_secs();
+        let years = i64::from(last.year() - first.year());
+        let steps = match self.period() {
+            Period::Second => seconds,
+            Period::Minute => seconds / 60,
+            Period::Hour => seconds / 3600,
+            Period::Day => seconds / 86_400,
+            Period::Week => seconds / (7 * 86_400),
+            Period::Month => years * 12 + i64::from(last.month() - first.month()),
+            Period::Year => years,
+            Period::All => 0,
+        };
+        steps.unsigned_abs() + 1
+    }
+
+    /// Returns the instants of the range in order, as seconds since 1970-01-01T00:00:00Z.
+    ///
+    /// They are several spans where clocks are set back over midnight, because an evening then continues after the first minutes of
+    /// the next day, and none for a day that a change of the date line left out.
+    pub fn spans(&self, zone: &TimeZone) -> Vec<Range<i64>> {
+        spans(*self, zone)
+    }
+
     /// Lists the buckets in order.
     pub fn iter(&self) -> impl Iterator<Item = Bucket> + use<> {
         let last = self.last;
@@ -79,5 +109,24 @@ mod tests {
         assert!(!november.contains(bucket("2026-11")));
         assert!(BucketRange::every(Period::Week).contains(bucket("0001-W01")));
         assert!(BucketRange::new(bucket("2026-11-02"), bucket("2026-11-01")).is_none());
+    }
+
+    #[test]
+    fn length_is_that_of_the_list() {
+        for (first, last) in [
+            ("2026-11-20", "2026-11-20"),
+            ("2024-01-01", "2026-12-31"),
+            ("2024-W52", "2026-W53"),
+            ("2024-11", "2026-02"),
+            ("1999", "2026"),
+            ("all", "all"),
+            ("2026-11-20T22", "2026-11-22T03"),
+            ("2026-11-20T22:50", "2026-11-21T00:10"),
+            ("2026-11-20T23:59:50", "2026-11-21T00:00:10"),
+        ] {
+            let range = BucketRange::new(bucket(first), bucket(last)).unwrap();
+            assert_eq!(range.len(), range.iter().count() as u64, "{first}..{last}");
+        }
+        assert_eq!(BucketRange::every(Period::Second).len(), 3_652_059 * 86_400);
     }
 }
