@@ -10,7 +10,7 @@ mod time;
 
 pub use batch::{Batch, BatchId, BatchIdError, DecodeError, Group, Mark, Writer, WriterError};
 pub use delta::{Delta, Deltas, Totals};
-pub use name::{CollectionName, Fitted, MetricName, NameError, OVERFLOW_METRIC};
+pub use name::{CollectionName, Fitted, LabelError, Labelled, MetricName, NameError, OVERFLOW_METRIC};
 pub use quarantined::Quarantined;
 pub use table::{CounterHasher, FoldError, Table};
 pub use time::{

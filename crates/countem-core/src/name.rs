@@ -1,10 +1,14 @@
 //! Names of collections and metrics, validated on construction.
 
 mod fitted;
+mod labels;
 
 use std::{fmt, str::FromStr, sync::Arc};
 
-pub use self::fitted::Fitted;
+pub use self::{
+    fitted::Fitted,
+    labels::{LabelError, Labelled},
+};
 
 /// Metric that receives the increments beyond the cardinality cap of a (collection, bucket), so that the
 /// total of the bucket stays exact.
