@@ -90,7 +90,7 @@ async fn refuse_counts_ahead(
         let first = Bucket::containing(period, since, recorded.zone(since));
         let range = first.ok().and_then(|first| BucketRange::new(first, BucketRange::every(period).last()));
         let Some(range) = range else { continue };
-        let select = Select::Page { after: None, limit: NonZeroUsize::MIN };
+        let select = Select::first(NonZeroUsize::MIN);
         let query = RowQuery { collection: collection.clone(), range, select };
         if let Some(bucket) = store.read(&query, None).await?.into_keys().next() {
             return Err(AgreementError::CountedAhead { since, collection, bucket });

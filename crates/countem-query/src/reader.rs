@@ -51,7 +51,7 @@ impl Reader {
         after: Option<&str>,
         limit: NonZeroUsize,
     ) -> Result<Counters, ReadError> {
-        let select = Select::Page { after: after.map(str::to_owned), limit };
+        let select = Select::Page { prefix: String::new(), after: after.map(str::to_owned), limit };
         self.sum(&*self.schedules().await?, collection, bucket, select).await
     }
 

@@ -39,6 +39,8 @@ use crate::{
 const MAX_SPANS: usize = 1000;
 /// Type of the counters, in the answer to a query for one metric.
 const KIND: &CStr = cstr!("kind");
+/// Minimum number of values of a bucket that are cut to a page while it is read.
+const MIN_CUT: usize = 10_000;
 /// Maximum number of attempts to read.
 const MAX_ATTEMPTS: usize = 3;
 
@@ -256,7 +258,19 @@ impl<'a> Sums<'a> {
                 values.push((metric.into_owned(), value_of(value)));
             }
         }
+        self.cut(bucket);
         Ok(())
+    }
+
+    /// Cuts the values of a page that can no longer be in it, so that the memory of a read is that of its page.
+    fn cut(&mut self, bucket: Bucket) {
+        let limit = self.query.limit();
+        let Some(values) = self.buckets.get_mut(&bucket) else { return };
+        if values.len() > limit.saturating_mul(2).max(MIN_CUT) {
+            let mut sums = Counters::sum(std::mem::take(values));
+            sums.truncate(limit);
+            values.extend(sums);
+        }
     }
 
     fn finish(self, query: &RowQuery) -> Rows {

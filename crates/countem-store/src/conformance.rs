@@ -69,6 +69,7 @@ laws! { $
     read::a_range_holds_its_own_buckets_only,
     read::one_metric_can_be_read_alone,
     read::pages_return_every_counter_once_in_order,
+    read::pages_of_a_prefix_return_its_counters,
     read::a_page_counts_an_in_flight_batch_exactly_once,
     read::an_extent_ends_at_buckets_with_counters,
     read::collections_are_listed_sorted,

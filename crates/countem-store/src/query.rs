@@ -32,16 +32,25 @@ pub enum Select {
     All,
     /// One metric.
     One(MetricName),
-    /// In each bucket, the first `limit` metrics in byte order.
+    /// In each bucket, the first `limit` metrics in byte order, of those that begin with `prefix`.
     ///
     /// The pages of several buckets make up the page of their sum: a metric among the first `limit` of all buckets is among the
     /// first `limit` of each bucket that has it.
     Page {
+        /// Beginning of the metrics; empty for every metric.
+        prefix: String,
         /// Position: only metrics that sort after this text. Need not be a metric.
         after: Option<String>,
         /// Maximum number of metrics.
         limit: NonZeroUsize,
     },
+}
+
+impl Select {
+    /// Returns the first page of `limit` metrics.
+    pub fn first(limit: NonZeroUsize) -> Self {
+        Self::Page { prefix: String::new(), after: None, limit }
+    }
 }
 
 impl RowQuery {
@@ -52,7 +61,7 @@ impl RowQuery {
 
     /// Returns a query for one metric of every bucket of `range`, which is enough to tell the buckets that hold any.
     pub fn any_metric(collection: CollectionName, range: BucketRange) -> Self {
-        Self { collection, range, select: Select::Page { after: None, limit: NonZeroUsize::MIN } }
+        Self { collection, range, select: Select::first(NonZeroUsize::MIN) }
     }
 
     /// Returns true when the counter of `delta` is in the collection and range, and its metric is [selected](Self::selects).
@@ -67,7 +76,9 @@ impl RowQuery {
         match &self.select {
             Select::All => true,
             Select::One(one) => one.as_str() == metric,
-            Select::Page { after, .. } => after.as_deref().is_none_or(|after| metric > after),
+            Select::Page { prefix, after, .. } => {
+                metric.starts_with(prefix) && after.as_deref().is_none_or(|after| metric > after)
+            }
         }
     }
 

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, num::NonZeroUsize};
 
 use countem_core::{BatchId, Bucket, BucketRange, CollectionName};
 use countem_store::{Counters, RowQuery, Rows, Select};
-use rusqlite::{Connection, Row, TransactionBehavior, params};
+use rusqlite::{Connection, Row, TransactionBehavior, params, types::Value};
 
 use crate::apply::applied_seq;
 
@@ -20,7 +20,8 @@ const BUCKET: &str = "SELECT bucket, metric, value FROM counter WHERE collection
 const BUCKET_ONE: &str =
     "SELECT bucket, metric, value FROM counter WHERE collection = ?1 AND bucket = ?2 AND metric = ?3";
 const BUCKET_PAGE: &str = "SELECT bucket, metric, value FROM counter
-    WHERE collection = ?1 AND bucket = ?2 AND metric > ?3 ORDER BY metric LIMIT ?4";
+    WHERE collection = ?1 AND bucket = ?2 AND metric >= ?3 AND metric <> ?4 AND metric < ?5
+    ORDER BY metric LIMIT ?6";
 
 /// Visits the buckets of a range by looking up the next one, again and again, instead of walking over all counters.
 ///
@@ -49,8 +50,9 @@ const RANGE: &str = range!("");
 const RANGE_ONE: &str = range!("AND metric = ?5");
 const RANGE_PAGE: &str = range!(
     "AND metric IN (
-        SELECT metric FROM counter WHERE collection = ?1 AND bucket = visited.bucket AND metric > ?5
-        ORDER BY metric LIMIT ?6
+        SELECT metric FROM counter WHERE collection = ?1 AND bucket = visited.bucket
+            AND metric >= ?5 AND metric <> ?6 AND metric < ?7
+        ORDER BY metric LIMIT ?8
     )"
 );
 
@@ -86,8 +88,9 @@ fn rows(connection: &Connection, query: &RowQuery) -> rusqlite::Result<Rows> {
             Select::One(metric) => {
                 found.read(connection, BUCKET_ONE, params![collection, first, metric.as_str()])?;
             }
-            Select::Page { after, limit } => {
-                let page = params![collection, first, start(after), rows_of(*limit)];
+            Select::Page { prefix, after, limit } => {
+                let Bounds { from, except, before } = Bounds::of(prefix, after.as_deref());
+                let page = params![collection, first, from, except, before, rows_of(*limit)];
                 found.read(connection, BUCKET_PAGE, page)?;
             }
         }
@@ -102,8 +105,9 @@ fn rows(connection: &Connection, query: &RowQuery) -> rusqlite::Result<Rows> {
                     params![collection, first, last, length, metric.as_str()],
                 )?;
             }
-            Select::Page { after, limit } => {
-                let page = params![collection, first, last, length, start(after), rows_of(*limit)];
+            Select::Page { prefix, after, limit } => {
+                let Bounds { from, except, before } = Bounds::of(prefix, after.as_deref());
+                let page = params![collection, first, last, length, from, except, before, rows_of(*limit)];
                 found.read(connection, RANGE_PAGE, page)?;
             }
         }
@@ -111,9 +115,31 @@ fn rows(connection: &Connection, query: &RowQuery) -> rusqlite::Result<Rows> {
     Ok(found.finish())
 }
 
-/// Returns the text after which a page starts. No metric is empty.
-fn start(after: &Option<String>) -> &str {
-    after.as_deref().unwrap_or_default()
+/// Bounds of the metrics of a page.
+struct Bounds<'a> {
+    /// First text that may be a metric of the page.
+    from: &'a str,
+    /// The text after which the page starts. No metric is empty.
+    except: &'a str,
+    /// First value behind the metrics of the page.
+    before: Value,
+}
+
+impl<'a> Bounds<'a> {
+    fn of(prefix: &'a str, after: Option<&'a str>) -> Self {
+        let except = after.unwrap_or_default();
+        // A blob sorts behind every text.
+        let before = behind(prefix).map_or(Value::Blob(Vec::new()), Value::Text);
+        Self { from: prefix.max(except), except, before }
+    }
+}
+
+/// Returns the first text behind all that begin with `prefix`, `None` where there is none.
+fn behind(prefix: &str) -> Option<String> {
+    let kept = prefix.trim_end_matches(char::MAX);
+    let last = kept.chars().next_back()?;
+    let next = (last..=char::MAX).nth(1)?;
+    Some(format!("{}{next}", &kept[..kept.len() - last.len_utf8()]))
 }
 
 fn rows_of(limit: NonZeroUsize) -> i64 {
@@ -301,7 +327,11 @@ mod tests {
             [
                 steps(&connection, RANGE, days),
                 steps(&connection, RANGE_ONE, one),
-                steps(&connection, RANGE_PAGE, params!["web", "2026-11-01", "2026-11-30", 10, "", 2]),
+                steps(
+                    &connection,
+                    RANGE_PAGE,
+                    params!["web", "2026-11-01", "2026-11-30", 10, "", "", "n", 2],
+                ),
                 steps(&connection, COLLECTIONS, &[]),
             ]
         };
@@ -319,8 +349,16 @@ mod tests {
             connection.execute(others, [metrics]).unwrap();
             [
                 steps(&connection, RANGE_ONE, params!["web", "2026-11-01", "2026-11-30", 10, "m"]),
-                steps(&connection, RANGE_PAGE, params!["web", "2026-11-01", "2026-11-30", 10, "", 2]),
-                steps(&connection, BUCKET_PAGE, params!["web", "2026-11-20", "1", 2]),
+                steps(
+                    &connection,
+                    RANGE_PAGE,
+                    params!["web", "2026-11-01", "2026-11-30", 10, "", "", "n", 2],
+                ),
+                steps(
+                    &connection,
+                    BUCKET_PAGE,
+                    params!["web", "2026-11-20", "1", "1", Value::Blob(Vec::new()), 2],
+                ),
             ]
         };
         assert_eq!(cost(3), cost(3_000));

@@ -128,10 +128,21 @@ async fn read_pages(
     limit: usize,
     in_flight: Option<&Batch>,
 ) -> Rows {
+    read_pages_of(store, lane, "", range, limit, in_flight).await
+}
+
+async fn read_pages_of(
+    store: &dyn Store,
+    lane: &Lane,
+    prefix: &str,
+    range: BucketRange,
+    limit: usize,
+    in_flight: Option<&Batch>,
+) -> Rows {
     let limit = NonZeroUsize::new(limit).expect("a page holds at least one metric");
     let (mut whole, mut after) = (Rows::new(), None);
     loop {
-        let select = Select::Page { after: after.clone(), limit };
+        let select = Select::Page { prefix: prefix.to_owned(), after: after.clone(), limit };
         let query = RowQuery { collection: lane.collection.clone(), range, select };
         let page = store.read(&query, in_flight).await.expect("a read succeeds");
         assert!(page.values().all(|counters| counters.len() <= limit.get()), "more than {limit}: {page:?}");
@@ -145,6 +156,47 @@ async fn read_pages(
             }
         }
         after = Some(last.to_owned());
+    }
+}
+
+/// The beginnings of every name, and texts that sort before, between and behind names.
+fn prefixes(names: &[String]) -> BTreeSet<String> {
+    let beginnings = names.iter().flat_map(|name| {
+        let ends = name.char_indices().map(|(at, char)| at + char.len_utf8());
+        ends.take(3).map(|end| name[..end].to_owned()).collect::<Vec<_>>()
+    });
+    let others = ["", "\u{d7ff}", "\u{10ffff}", "a\u{10ffff}", "zzz"].map(str::to_owned);
+    beginnings.chain(others).collect()
+}
+
+pub(super) async fn pages_of_a_prefix_return_its_counters(store: &dyn Store, mut lane: Lane) {
+    let mut names = all_names();
+    names.extend(
+        ["a", "ab", "a\u{10ffff}", "a\u{10ffff}\u{10ffff}b", "\u{10ffff}", "\u{e000}x"].map(str::to_owned),
+    );
+    names.sort_unstable();
+    names.dedup();
+    let mut deltas: Vec<_> = names.iter().map(|name| (DAY, name.as_str(), 1)).collect();
+    deltas.extend(names.iter().step_by(3).map(|name| ("2026-11-21", name.as_str(), 2)));
+    apply(store, &lane.batch(&deltas)).await;
+    let in_flight: Vec<_> = names.iter().step_by(7).map(|name| (DAY, name.as_str(), 5)).collect();
+    let in_flight = lane.batch(&in_flight);
+    for range in [BucketRange::one(bucket(DAY)), two_days()] {
+        for batch in [None, Some(&*in_flight)] {
+            let whole = lane.read(store, range, batch).await;
+            for prefix in prefixes(&names) {
+                let mut expected = Rows::new();
+                for (bucket, counters) in &whole {
+                    for (metric, value) in counters.iter().filter(|(metric, _)| metric.starts_with(&prefix)) {
+                        expected.entry(*bucket).or_default().merge(metric, value.map_err(Clone::clone));
+                    }
+                }
+                for limit in [1, 20] {
+                    let read = read_pages_of(store, &lane, &prefix, range, limit, batch).await;
+                    assert_eq!(read, expected, "pages of {limit} of `{prefix}`");
+                }
+            }
+        }
     }
 }
 
