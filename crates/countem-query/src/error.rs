@@ -3,6 +3,8 @@
 use countem_core::{Bucket, BucketError, CollectionName, NotExact, Period, jiff::Timestamp};
 use countem_store::{StoreError, Unreadable};
 
+use crate::TimeRangeError;
+
 /// An error of a read.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -56,6 +58,40 @@ pub enum ReadError {
     /// The source was shut down.
     #[error("collector is shut down")]
     Closed,
+}
+
+/// An error of a query.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum QueryError {
+    /// The counters could not be read, or have no exact sum.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// The range of time is none, or the step does not divide it.
+    #[error(transparent)]
+    Range(#[from] TimeRangeError),
+    /// The answer would be larger than a limit allows.
+    #[error("the answer exceeds the limit `{limit}` of {max}: {}", remedy(limit))]
+    Limit {
+        /// Name of the limit, as in [`Limits`](crate::Limits).
+        limit: &'static str,
+        /// Its value.
+        max: u64,
+    },
+    /// Parts of the query contradict each other.
+    #[error("{why}")]
+    Contradiction {
+        /// The reason.
+        why: &'static str,
+    },
+}
+
+fn remedy(limit: &str) -> &'static str {
+    match limit {
+        "buckets" => "ask for a shorter range or a coarser step",
+        "points" => "ask for fewer metrics, a shorter range or a coarser step",
+        _ => "select fewer metrics, or ask for the first ones by a limit",
+    }
 }
 
 impl ReadError {

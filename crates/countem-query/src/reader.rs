@@ -25,6 +25,10 @@ impl Reader {
         Self::new(Arc::new(StoreSource { store, unrecorded }))
     }
 
+    pub(crate) fn source(&self) -> &dyn Source {
+        &*self.source
+    }
+
     /// Returns all counters of one bucket, sorted by metric; empty when nothing was counted. A metric without an exact value is
     /// among them as [`Unreadable`], and spoils no other.
     ///
@@ -218,7 +222,7 @@ fn unreadable(metric: &MetricName, bucket: Bucket, why: &Unreadable) -> ReadErro
 }
 
 /// Returns the stored buckets that hold the counts of the buckets of `range`.
-fn parts(
+pub(crate) fn parts(
     schedules: &Schedules,
     collection: &CollectionName,
     range: BucketRange,

@@ -33,7 +33,7 @@ impl Counters {
         parts.dedup_by(|(metric, part), (kept, sum)| {
             let is_same = metric == kept;
             if is_same {
-                *sum = add(std::mem::replace(sum, Ok(0)), std::mem::replace(part, Ok(0)));
+                *sum = plus(std::mem::replace(sum, Ok(0)), std::mem::replace(part, Ok(0)));
             }
             is_same
         });
@@ -112,7 +112,7 @@ impl Counters {
     pub fn merge(&mut self, metric: &str, part: Result<i64, Unreadable>) {
         let counters = self.changed();
         match counters.get_mut(metric) {
-            Some(value) => *value = add(std::mem::replace(value, Ok(0)), part),
+            Some(value) => *value = plus(std::mem::replace(value, Ok(0)), part),
             None => drop(counters.insert(metric.to_owned(), part)),
         }
     }
@@ -164,9 +164,12 @@ impl Unreadable {
     }
 }
 
-/// Adds two parts of a value.
-fn add(a: Result<i64, Unreadable>, b: Result<i64, Unreadable>) -> Result<i64, Unreadable> {
-    let exact = |part: Result<i64, Unreadable>| match part {
+/// The value of a counter that was counted, or the reason why it has none.
+pub type Value = Result<i64, Unreadable>;
+
+/// Adds two parts of a value, exactly: only the whole sum has to fit into 64 bits.
+pub fn plus(a: Value, b: Value) -> Value {
+    let exact = |part: Value| match part {
         Ok(value) => Ok(i128::from(value)),
         Err(Unreadable(reason)) => match *reason {
             Reason::Overflow(sum) => Ok(sum),

@@ -14,7 +14,7 @@ mod query;
 mod store;
 
 pub use countem_core::Quarantined;
-pub use counters::{Counters, Iter, Unreadable};
+pub use counters::{Counters, Iter, Unreadable, Value, plus};
 pub use error::{ErrorKind, StoreError};
 pub use faulty::{Fault, Faults, FaultyStore};
 pub use held::{Held, Release, Released};

@@ -60,7 +60,7 @@ pub enum BucketError {
     },
 }
 
-const EPOCH: DateTime = DateTime::constant(1970, 1, 1, 0, 0, 0, 0);
+pub(super) const EPOCH: DateTime = DateTime::constant(1970, 1, 1, 0, 0, 0, 0);
 
 impl Bucket {
     /// Returns the only bucket of period `all`.

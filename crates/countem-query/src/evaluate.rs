@@ -1,0 +1,262 @@
+//! Evaluation of queries.
+//!
+//! Metrics are read in pages, so that a query needs the memory of its answer and of one page, however many counters it adds up.
+
+mod pages;
+mod rows;
+
+use std::collections::BTreeSet;
+
+use countem_core::{Bucket, BucketRange, Period, Schedules};
+use jiff::{SignedDuration, Timestamp, tz::TimeZone};
+
+use self::{
+    pages::{Pages, Requested, Selected, Spans},
+    rows::{Found, exceeds},
+};
+use crate::{
+    Answer, Compare, Cursor, Fill, Group, Metrics, Order, Query, QueryError, ReadError, Reader, Row,
+    reader::parts,
+};
+
+impl Reader {
+    /// Answers a query; `now` defines relative times.
+    ///
+    /// Every value is exact as of a moment after the call, and includes the pending counts of an engine. A value that cannot be told
+    /// exactly is an error of its row, and spoils no other.
+    ///
+    /// # Errors
+    /// [`QueryError`]: the query has no exact answer, exceeds a limit or contradicts itself, or the source cannot be read.
+    pub async fn query(&self, query: &Query, now: Timestamp) -> Result<Answer, QueryError> {
+        query.check()?;
+        let schedules = self.schedules().await?;
+        let zone = schedules.zone(now);
+        let plan = match query.step {
+            Some(step) => {
+                let mut range = query.range.buckets(step, now, zone)?;
+                if range == BucketRange::every(step) {
+                    range = self.counted(query, step, zone).await?.unwrap_or(range);
+                }
+                Plan::of(query, &schedules, range)?
+            }
+            None => Plan::coarsest(query, &schedules, now, zone)?,
+        };
+        let metric_rows = query.group == Group::Metric && !matches!(query.metrics, Metrics::Exact(_));
+        // Of rows that are chosen among others, the points are read once they are chosen.
+        let in_two_passes = query.limit.is_some() && query.step.is_some() && metric_rows;
+        let found = self.found(query, &plan, query.step.is_some() && !in_two_passes, None).await?;
+        let (mut rows, has_more, total) = found.finish()?;
+        if in_two_passes && !rows.is_empty() {
+            let chosen = rows.iter().map(Row::cursor).collect();
+            (rows, _, _) = self.found(query, &plan, true, Some(chosen)).await?.finish()?;
+        }
+        let is_continued = has_more && query.order == Order::Name && !query.is_reversed;
+        let answer = Answer {
+            range: plan.requested.range,
+            step: query.step,
+            earlier: plan.requested.earlier,
+            is_partial: is_over(plan.requested.range, now, zone).is_some_and(|is_over| !is_over),
+            next: rows.last().filter(|_| is_continued).map(Row::cursor),
+            rows,
+            total,
+        };
+        fill(answer, query, now, zone)
+    }
+
+    /// Returns the buckets of `step` from the first to the last in which one of the collections has a counter, to stand for all
+    /// time.
+    async fn counted(
+        &self,
+        query: &Query,
+        step: Period,
+        zone: &TimeZone,
+    ) -> Result<Option<BucketRange>, QueryError> {
+        let mut ends: Option<(Bucket, Bucket)> = None;
+        for collection in &query.collections {
+            let Some((first, last)) = self.extent(collection).await? else { continue };
+            let end = last.next().map_or(Timestamp::MAX, |next| next.start_instant(zone));
+            let moments = [first.start_instant(zone), end - SignedDuration::from_secs(1)];
+            let [first, last] = moments.map(|moment| Bucket::containing(step, moment, zone));
+            let (Ok(first), Ok(last)) = (first, last) else { return Ok(None) };
+            let (earliest, latest) = ends.unwrap_or((first, last));
+            ends = Some((earliest.min(first), latest.max(last)));
+        }
+        Ok(ends.and_then(|(first, last)| BucketRange::new(first, last)))
+    }
+
+    /// Reads all collections of a query.
+    async fn found<'q>(
+        &self,
+        query: &'q Query,
+        plan: &Plan,
+        by_bucket: bool,
+        chosen: Option<BTreeSet<Cursor>>,
+    ) -> Result<Found<'q>, QueryError> {
+        let mut found = Found::new(query, chosen);
+        for spans in &plan.spans {
+            let after = query.after.as_ref().filter(|_| query.group == Group::Metric);
+            if after.is_some_and(|after| after.collection > spans.collection) {
+                continue;
+            }
+            let after = after.filter(|after| after.collection == spans.collection);
+            let is_early = query.order == Order::Name && !query.is_reversed && query.group == Group::Metric;
+            let select = match &query.metrics {
+                Metrics::Exact(metric) => Selected::One(metric.clone()),
+                metrics => {
+                    let rows = query.limit.filter(|_| is_early);
+                    Selected::pages(metrics.prefix(), after.map(|after| after.name.clone()), rows)
+                }
+            };
+            let requested = Requested { by_bucket, ..plan.requested };
+            let mut pages = Pages { source: self.source(), spans, requested, select };
+            while let Some(page) = pages.next().await? {
+                for (metric, sums) in page {
+                    found.add(&spans.collection, metric, sums)?;
+                }
+                if found.is_full() {
+                    return Ok(found);
+                }
+            }
+        }
+        Ok(found)
+    }
+}
+
+impl Query {
+    /// Checks that the parts of the query do not contradict each other.
+    fn check(&self) -> Result<(), QueryError> {
+        let refuse = |why: &'static str| Err(QueryError::Contradiction { why });
+        if self.order == Order::Change && self.compare.is_none() {
+            return refuse("the order by change needs an earlier range to compare with");
+        }
+        if self.after.is_some() && (self.order != Order::Name || self.is_reversed) {
+            return refuse("only an answer in the order by name can be continued");
+        }
+        if self.limit == Some(0) {
+            return refuse("a limit of no rows has no answer");
+        }
+        match &self.group {
+            Group::Labels(keys) if keys.is_empty() => return refuse("a group by labels needs a label"),
+            Group::Labels(keys) if keys.iter().collect::<BTreeSet<_>>().len() < keys.len() => {
+                return refuse("a label to group by is named twice");
+            }
+            Group::Level { separator, .. } if separator.is_empty() => {
+                return refuse("the levels of a hierarchy need a separator");
+            }
+            Group::Level { depth: 0, .. } => return refuse("the first level of a hierarchy is 1"),
+            _ => {}
+        }
+        exceeds("rows", self.limit.unwrap_or(0), self.limits.rows)
+    }
+}
+
+/// Everything that is read for a query.
+#[derive(Debug)]
+struct Plan {
+    requested: Requested,
+    /// By collection.
+    spans: Vec<Spans>,
+}
+
+impl Plan {
+    /// Returns the plan of the coarsest buckets that make up the range and can be read.
+    fn coarsest(
+        query: &Query,
+        schedules: &Schedules,
+        now: Timestamp,
+        zone: &TimeZone,
+    ) -> Result<Self, QueryError> {
+        let mut refused = None;
+        for period in Period::ALL.into_iter().rev() {
+            match query.range.buckets(period, now, zone) {
+                Ok(range) => match Self::of(query, schedules, range) {
+                    Ok(plan) => return Ok(plan),
+                    Err(error) => refused = refused.or(Some(error)),
+                },
+                Err(error) if period == Period::Second => {
+                    return Err(refused.unwrap_or_else(|| error.into()));
+                }
+                Err(_) => {}
+            }
+        }
+        Err(refused.unwrap_or(QueryError::Contradiction { why: "the range has no buckets" }))
+    }
+
+    fn of(query: &Query, schedules: &Schedules, range: BucketRange) -> Result<Self, QueryError> {
+        // Before anything is listed, however long the range is.
+        let is_listed = query.step.is_some() || range.period() != Period::All;
+        if is_listed && range.len() > query.limits.buckets {
+            return Err(QueryError::Limit { limit: "buckets", max: query.limits.buckets });
+        }
+        let earlier = query.compare.map(|compare| earlier(compare, range)).transpose()?;
+        let spans = query.collections.iter().map(|collection| {
+            Ok(Spans {
+                collection: collection.clone(),
+                range: parts(schedules, collection, range)?,
+                earlier: earlier
+                    .map(|range| parts(schedules, collection, range))
+                    .transpose()?
+                    .unwrap_or_default(),
+            })
+        });
+        let spans = spans.collect::<Result<_, ReadError>>()?;
+        Ok(Self { requested: Requested { range, earlier, by_bucket: false }, spans })
+    }
+}
+
+/// Returns the range with which `range` is compared.
+fn earlier(compare: Compare, range: BucketRange) -> Result<BucketRange, QueryError> {
+    let length = i64::try_from(range.len()).unwrap_or(i64::MAX);
+    let week = match range.period() {
+        Period::Second => 7 * 24 * 3600,
+        Period::Minute => 7 * 24 * 60,
+        Period::Hour => 7 * 24,
+        Period::Day => 7,
+        _ => 1,
+    };
+    let back = match compare {
+        Compare::Previous => length,
+        Compare::Weekdays if range.period() > Period::Week => {
+            return Err(QueryError::Contradiction {
+                why: "months and years do not begin on the same weekday",
+            });
+        }
+        // Rounded up to whole weeks.
+        Compare::Weekdays => length.saturating_add(week - 1) / week * week,
+    };
+    let none = QueryError::Contradiction { why: "there is no earlier range to compare with" };
+    range.shifted(back.saturating_neg()).ok_or(none)
+}
+
+/// Tells whether the range ended before `now`; `None` for `all`.
+fn is_over(range: BucketRange, now: Timestamp, zone: &TimeZone) -> Option<bool> {
+    Some(range.last().next()?.start_instant(zone) <= now)
+}
+
+/// Adds the points of buckets without a count.
+fn fill(mut answer: Answer, query: &Query, now: Timestamp, zone: &TimeZone) -> Result<Answer, QueryError> {
+    let value = match (query.step, query.fill) {
+        (None, _) | (_, Fill::None) => return Ok(answer),
+        (_, Fill::Zero) => Some(Ok(0)),
+        (_, Fill::Gap) => None,
+    };
+    let buckets = answer.range.iter().take_while(|bucket| bucket.start_instant(zone) <= now);
+    // A change of the date line left some days out.
+    let is_there = |bucket: &Bucket| {
+        bucket.next().is_none_or(|next| bucket.start_instant(zone) < next.start_instant(zone))
+    };
+    let buckets: Vec<_> = buckets.filter(is_there).collect();
+    exceeds("points", answer.rows.len().saturating_mul(buckets.len()), query.limits.points)?;
+    for row in &mut answer.rows {
+        let known = std::mem::take(&mut row.points);
+        let missing =
+            buckets.iter().filter(|bucket| known.binary_search_by_key(bucket, |(at, _)| at).is_err());
+        row.points = missing.map(|bucket| (*bucket, value.clone())).collect();
+        row.points.extend(known);
+        row.points.sort_unstable_by_key(|(bucket, _)| *bucket);
+    }
+    Ok(answer)
+}
+
+#[cfg(test)]
+mod tests;
