@@ -32,7 +32,7 @@ async fn answers_beyond_a_limit_are_refused_by_its_name() {
 async fn huge_ranges_are_refused_at_once() {
     let world = november().await;
     let began = std::time::Instant::now();
-    for (text, step) in [("10y", Period::Second), ("0001..9999", Period::Day), ("all", Period::Minute)] {
+    for (text, step) in [("10y", Period::Second), ("0002..9000", Period::Day), ("all", Period::Minute)] {
         let error = world.error(&web().range(range(text)).by(step)).await;
         assert!(error.contains("`buckets`") || error.contains("stores no"), "{text}: {error}");
     }
