@@ -114,6 +114,7 @@ fn every_key_reaches_its_field() {
         ("time.past_window", "1m", "past_window: 60s,"),
         ("time.future_window", "16s", "future_window: 16s,"),
         ("limits.metrics_per_bucket", "17", "metrics_per_bucket: 17,"),
+        ("limits.label_sets", "20", "label_sets: 20,"),
         ("limits.pending_counters", "18", "pending_counters: 18,"),
         ("limits.warn_on_stderr", "false", "warn_on_stderr: false,"),
         ("shutdown.deadline", "19s", "shutdown_deadline: 19s"),

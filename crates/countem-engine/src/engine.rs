@@ -113,6 +113,11 @@ impl Engine {
         }
     }
 
+    /// Counts and logs the refusal of an increment that has no metric, because of its labels.
+    pub fn refuse(&self, refusal: &Refusal) {
+        self.intake.refuse(refusal);
+    }
+
     /// Counts at `timestamp`, which has to lie in the configured window.
     ///
     /// # Errors

@@ -2,7 +2,9 @@
 
 use std::{collections::BTreeMap, future::Future};
 
-use countem_core::{Bucket, BucketRange, CollectionName, MetricName, NameError, Period, jiff::Timestamp};
+use countem_core::{
+    Bucket, BucketRange, CollectionName, LabelError, MetricName, NameError, Period, jiff::Timestamp,
+};
 use countem_engine::{Counter, Engine, Refusal, ShutdownReport, Stats};
 use countem_query::{ReadError, Reader};
 
@@ -39,6 +41,39 @@ impl Collector {
         self.engine.increment(collection, metric, n)
     }
 
+    /// Counts `n` events under a metric with labels, as [`increment`](Self::increment) does. The order of the labels does not matter.
+    ///
+    /// The metric is one text, `signups{country="DE",plan="pro"}`, which any other method takes, too; [`MetricName::labelled`] makes it.
+    ///
+    /// ```
+    /// # let (collector, _clock) = countem::Collector::for_test();
+    /// collector.increment_with("app", "signups", &[("plan", "pro"), ("country", "DE")], 1);
+    /// # let signups = collector.blocking().get("app", r#"signups{country="DE",plan="pro"}"#, None).unwrap();
+    /// # assert_eq!(signups, Some(1));
+    /// ```
+    pub fn increment_with(&self, collection: &str, metric: &str, labels: &[(&str, &str)], n: i64) {
+        match MetricName::labelled_text(metric, labels) {
+            Ok(metric) => self.engine.count(collection, &metric, n),
+            Err(error) => self.engine.refuse(&error.into()),
+        }
+    }
+
+    /// Counts `n` events under a metric with labels, or returns the reason why not.
+    ///
+    /// # Errors
+    /// As [`try_increment`](Self::try_increment), and [`Refusal::Labels`]: a key that is none or comes twice.
+    pub fn try_increment_with(
+        &self,
+        collection: &str,
+        metric: &str,
+        labels: &[(&str, &str)],
+        n: i64,
+    ) -> Result<(), Refusal> {
+        let metric = MetricName::labelled_text(metric, labels).map_err(Refusal::from);
+        let metric = metric.inspect_err(|refusal| self.engine.refuse(refusal))?;
+        self.engine.increment(collection, &metric, n)
+    }
+
     /// Counts `n` events at the time they happened, which has to lie in the configured past and future window.
     ///
     /// # Errors
@@ -59,6 +94,19 @@ impl Collector {
     /// [`NameError`] when a name is not valid.
     pub fn counter(&self, collection: &str, metric: &str) -> Result<Counter, NameError> {
         self.engine.counter(collection, metric)
+    }
+
+    /// Returns a handle of one counter with labels.
+    ///
+    /// # Errors
+    /// [`LabelError`] when the collection, the metric or a label is not valid.
+    pub fn counter_with(
+        &self,
+        collection: &str,
+        metric: &str,
+        labels: &[(&str, &str)],
+    ) -> Result<Counter, LabelError> {
+        Ok(self.engine.counter(collection, &MetricName::labelled_text(metric, labels)?)?)
     }
 
     /// Counts `n` events now and returns once they survive the end of the process: with a journal once they are in it, else

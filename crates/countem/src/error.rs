@@ -1,6 +1,6 @@
 //! Errors of a collector.
 
-use countem_core::{BucketError, NameError};
+use countem_core::{BucketError, LabelError, NameError};
 use countem_engine::{NotDurable, Refusal};
 use countem_query::ReadError;
 use countem_store::ErrorKind as StoreErrorKind;
@@ -12,6 +12,9 @@ pub enum Error {
     /// A name is not valid.
     #[error(transparent)]
     Name(#[from] NameError),
+    /// Labels make no metric.
+    #[error(transparent)]
+    Labels(#[from] LabelError),
     /// A date has no bucket.
     #[error(transparent)]
     Bucket(#[from] BucketError),
@@ -50,6 +53,7 @@ impl Error {
     pub fn kind(&self) -> ErrorKind {
         match self {
             Self::Name(_)
+            | Self::Labels(_)
             | Self::Bucket(_)
             | Self::Read(
                 ReadError::NotStored { .. }

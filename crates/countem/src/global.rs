@@ -53,8 +53,27 @@ pub async fn shutdown() -> Option<ShutdownReport> {
 /// Counts with the process-wide collector: `count!("app-events", "MyMethod.calls")`, or with an amount,
 /// `count!("app-events", "bytes", n)`.
 ///
-/// Two literals are looked up once per call site. Any other expression is looked up at every call, so the count goes to
-/// the name that it has then:
+/// Labels follow as `key = value`; a key that is no word is a literal, such as `"http.method"`:
+///
+/// ```
+/// # let (collector, _clock) = countem::Collector::for_test();
+/// # let _guard = countem::install(collector.clone()).unwrap();
+/// # use countem::count;
+/// count!("app", "signups", plan = "pro", country = "DE");
+/// let country = String::from("FR");
+/// count!("app", "signups", plan = "free", country = country);
+/// count!("app", "bytes", 1_432, "http.method" = "GET", country = &country);
+/// # let app = collector.blocking().get_counters("app", None).unwrap();
+/// # let expected = [
+/// #     (r#"signups{country="DE",plan="pro"}"#, 1),
+/// #     (r#"signups{country="FR",plan="free"}"#, 1),
+/// #     (r#"bytes{country="FR",http.method="GET"}"#, 1432),
+/// # ];
+/// # assert_eq!(app, countem::Counters::from(expected));
+/// ```
+///
+/// Where names and labels are literals, they are looked up once per call site. Any other expression is looked up at every call,
+/// so the count goes to the name that it has then:
 ///
 /// ```
 /// # let (collector, _clock) = countem::Collector::for_test();
@@ -76,19 +95,32 @@ pub async fn shutdown() -> Option<ShutdownReport> {
 /// in [`Stats::refused`](crate::Stats::refused) and logged.
 #[macro_export]
 macro_rules! count {
+    (@key $key:ident) => {
+        stringify!($key)
+    };
+    (@key $key:literal) => {
+        $key
+    };
     ($collection:literal, $metric:literal $(,)?) => {
         $crate::count!($collection, $metric, 1)
     };
-    ($collection:literal, $metric:literal, $n:expr $(,)?) => {{
-        static SITE: $crate::CallSite = $crate::CallSite::new();
-        SITE.count_literal($collection, $metric, $n)
-    }};
     ($collection:expr, $metric:expr $(,)?) => {
         $crate::count!($collection, $metric, 1)
     };
-    ($collection:expr, $metric:expr, $n:expr $(,)?) => {{
+    // Before the rules with an amount, which would take the first label for an assignment.
+    ($collection:literal, $metric:literal, $($key:tt = $value:literal),+ $(,)?) => {
+        $crate::count!($collection, $metric, 1, $($key = $value),+)
+    };
+    ($collection:expr, $metric:expr, $($key:tt = $value:expr),+ $(,)?) => {
+        $crate::count!($collection, $metric, 1, $($key = $value),+)
+    };
+    ($collection:literal, $metric:literal, $n:expr $(, $key:tt = $value:literal)* $(,)?) => {{
         static SITE: $crate::CallSite = $crate::CallSite::new();
-        SITE.count($collection, $metric, $n)
+        SITE.count_literal($collection, $metric, &[$(($crate::count!(@key $key), $value)),*], $n)
+    }};
+    ($collection:expr, $metric:expr, $n:expr $(, $key:tt = $value:expr)* $(,)?) => {{
+        static SITE: $crate::CallSite = $crate::CallSite::new();
+        SITE.count($collection, $metric, &[$(($crate::count!(@key $key), AsRef::<str>::as_ref(&$value))),*], $n)
     }};
 }
 
@@ -110,30 +142,44 @@ impl CallSite {
 
     /// Counts `n` events under names that are the same at every call.
     #[inline]
-    pub fn count_literal(&self, collection: &'static str, metric: &'static str, n: i64) {
+    pub fn count_literal(
+        &self,
+        collection: &'static str,
+        metric: &'static str,
+        labels: &[(&'static str, &'static str)],
+        n: i64,
+    ) {
         match self.counter.get() {
             Some(counter) => counter.increment(n),
-            None => self.resolve(collection, metric, n),
+            None => self.resolve(collection, metric, labels, n),
         }
     }
 
     /// Counts `n` events under any names.
     #[inline]
-    pub fn count(&self, collection: impl AsRef<str>, metric: impl AsRef<str>, n: i64) {
+    pub fn count(
+        &self,
+        collection: impl AsRef<str>,
+        metric: impl AsRef<str>,
+        labels: &[(&str, &str)],
+        n: i64,
+    ) {
         let (collection, metric) = (collection.as_ref(), metric.as_ref());
         match installed() {
-            Some(collector) => collector.increment(collection, metric, n),
+            Some(collector) if labels.is_empty() => collector.increment(collection, metric, n),
+            Some(collector) => collector.increment_with(collection, metric, labels, n),
             None => self.warn_once(collection, metric),
         }
     }
 
     #[cold]
-    fn resolve(&self, collection: &str, metric: &str, n: i64) {
-        let counter = installed().and_then(|collector| collector.counter(collection, metric).ok());
+    fn resolve(&self, collection: &str, metric: &str, labels: &[(&str, &str)], n: i64) {
+        let counter =
+            installed().and_then(|collector| collector.counter_with(collection, metric, labels).ok());
         match counter {
             Some(counter) => self.counter.get_or_init(|| counter).increment(n),
             // Counts and logs the refusal of an invalid name.
-            None => self.count(collection, metric, n),
+            None => self.count(collection, metric, labels, n),
         }
     }
 

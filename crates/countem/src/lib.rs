@@ -24,7 +24,7 @@ pub use scope::Scope;
 pub use global::CallSite;
 
 pub use countem_core::{
-    Bucket, BucketRange, CollectionName, MetricName, NameError, Period,
+    Bucket, BucketRange, CollectionName, LabelError, MetricName, NameError, Period,
     jiff::{self, Timestamp, civil::Date},
 };
 pub use countem_engine::{Counter, Durability, Refusal, ShutdownReport, StartError, Stats};

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use countem_core::{Bucket, BucketRange, CollectionName, NameError, jiff::Timestamp};
+use countem_core::{Bucket, BucketRange, CollectionName, LabelError, NameError, jiff::Timestamp};
 use countem_engine::{Counter, Refusal};
 
 use crate::{Collector, Counters, Error, When};
@@ -50,6 +50,19 @@ impl Scope {
         self.collector.try_increment(self.collection.as_str(), metric, n)
     }
 
+    /// See [`Collector::increment_with`].
+    pub fn increment_with(&self, metric: &str, labels: &[(&str, &str)], n: i64) {
+        self.collector.increment_with(self.collection.as_str(), metric, labels, n);
+    }
+
+    /// See [`Collector::try_increment_with`].
+    ///
+    /// # Errors
+    /// As [`Collector::try_increment_with`].
+    pub fn try_increment_with(&self, metric: &str, labels: &[(&str, &str)], n: i64) -> Result<(), Refusal> {
+        self.collector.try_increment_with(self.collection.as_str(), metric, labels, n)
+    }
+
     /// See [`Collector::increment_at`].
     ///
     /// # Errors
@@ -75,6 +88,14 @@ impl Scope {
     /// As [`Collector::counter`].
     pub fn counter(&self, metric: &str) -> Result<Counter, NameError> {
         self.collector.counter(self.collection.as_str(), metric)
+    }
+
+    /// See [`Collector::counter_with`].
+    ///
+    /// # Errors
+    /// As [`Collector::counter_with`].
+    pub fn counter_with(&self, metric: &str, labels: &[(&str, &str)]) -> Result<Counter, LabelError> {
+        self.collector.counter_with(self.collection.as_str(), metric, labels)
     }
 
     /// See [`Collector::get_counters`].

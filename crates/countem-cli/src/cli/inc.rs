@@ -29,6 +29,9 @@ pub(crate) struct Inc {
     /// The amount to add, which may be negative
     #[arg(default_value_t = 1, allow_negative_numbers = true, value_parser = whole_number)]
     n: i64,
+    /// Give the metric this label; more than one may be given, in any order
+    #[arg(long, value_name = "KEY=VALUE", value_parser = label)]
+    label: Vec<(String, String)>,
     /// Count on this day instead of now, as in 2015-05-17, today, yesterday or -7d
     #[arg(long, value_name = "DAY", allow_hyphen_values = true)]
     date: Option<Day>,
@@ -50,10 +53,20 @@ tomorrow: `time.past_window` and `time.future_window` bind services alone.
 Examples:
   countem inc app-events MyMethod.calls
   countem inc stock apples -5
+  countem inc app-events signups --label country=DE --label plan=pro
   countem inc web 'GET 200' 1632 --date 2015-05-17";
+
+/// Parses `KEY=VALUE`; the value may be empty, and may have further equals signs.
+fn label(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text.split_once('=').ok_or("expected KEY=VALUE, as in country=DE")?;
+    Ok((key.to_owned(), value.to_owned()))
+}
 
 impl Inc {
     pub(super) fn run(self, global: &Global) -> Result<Exit> {
+        let labels = self.label.iter().map(|(key, value)| (key, value));
+        let metric = MetricName::labelled(self.metric.as_str(), labels)
+            .map_err(|error| UsageError::new(error.to_string()))?;
         let effective = Effective::load_within(global, &self.timeout)?;
         let collection = self.collection.as_str();
         let limit = self.timeout.limit();
@@ -69,7 +82,7 @@ impl Inc {
             let bucket = schedule.bucket_at(moment)?;
             let periods = schedule.fan_out(bucket).count();
             let mut table = Table::new();
-            table.fold(collection, self.metric.as_str(), bucket, self.n)?;
+            table.fold(collection, metric.as_str(), bucket, self.n)?;
             // One more attempt of the store may follow.
             let timeout = Some(end.saturating_duration_since(Instant::now()) / 2);
             let mut delivery = Delivery::new(store, schedules, &effective.engine, timeout);

@@ -74,6 +74,25 @@ fn day_after_tomorrow_is_refused() {
 }
 
 #[test]
+fn inc_counts_under_labels_in_any_order() {
+    let sandbox = Sandbox::new();
+    let on = |labels: &[&str], code| {
+        let labels = labels.iter().flat_map(|label| ["--label", *label]);
+        let args = ["inc", "app", "signups", "--date", "2015-05-17"].into_iter().chain(labels);
+        sandbox.run(&args.collect::<Vec<_>>()).expect(code)
+    };
+    on(&["country=DE", "plan=pro"], 0);
+    on(&["plan=pro", "country=DE"], 0);
+    on(&["note=a=\"b\"", "empty="], 0);
+    assert!(on(&["country"], 2).err.contains("expected KEY=VALUE"));
+    assert!(on(&["country=DE", "country=FR"], 2).err.contains("label `country` is given twice"));
+    assert!(on(&["=DE"], 2).err.contains("is no key of a label"));
+    let got = sandbox.run(&["get", "app", "--date", "2015-05-17", "-o", "csv"]).expect(0);
+    assert!(got.out.contains(r#""signups{country=""DE"",plan=""pro""}",2"#), "{}", got.out);
+    assert!(got.out.contains(r#"signups{empty="""",note=""a=\""b\"""#), "{}", got.out);
+}
+
+#[test]
 fn inc_names_the_period_that_overflows() {
     let sandbox = Sandbox::new();
     let both = ["--set", "time.periods=day,month", "inc", "c", "m"];

@@ -6,7 +6,7 @@ use std::{
     sync::Once,
 };
 
-use countem_core::{BucketError, FoldError, NameError};
+use countem_core::{BucketError, FoldError, LabelError, NameError};
 
 /// An increment was not accepted. It was not counted at all.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -15,6 +15,9 @@ pub enum Refusal {
     /// The collection or the metric has no valid name.
     #[error(transparent)]
     Name(#[from] NameError),
+    /// The labels make no metric.
+    #[error(transparent)]
+    Labels(#[from] LabelError),
     /// The collector was shut down.
     #[error("collector is shut down")]
     Closed,
@@ -66,7 +69,7 @@ impl Refusal {
 
     pub(super) fn index(&self) -> usize {
         match self {
-            Self::Name(_) => 0,
+            Self::Name(_) | Self::Labels(_) => 0,
             Self::Closed => 1,
             Self::Full => 2,
             Self::Overflow => 3,

@@ -81,10 +81,10 @@ pub(super) enum Save {
 const KEPT_QUARANTINE: usize = 1000;
 
 impl Lane {
-    pub(super) fn new(writer: Writer, index: u16, batch_counters: usize, metrics_per_bucket: usize) -> Self {
+    pub(super) fn new(writer: Writer, index: u16, limits: &super::lanes::LaneLimits) -> Self {
         let state = LaneState {
-            pending: Pending::new(metrics_per_bucket),
-            outbox: Outbox::new(writer, index, batch_counters),
+            pending: Pending::new(limits),
+            outbox: Outbox::new(writer, index, limits.batch_counters),
             backlog: None,
             restored: 0,
             is_attempted: false,
@@ -118,8 +118,8 @@ impl LaneState {
         let refused = match self.add(delta, 0) {
             Ok(()) => return,
             Err(FoldError::Full) => {
-                let admitted = self.pending.admit(delta, &mut self.notes);
-                self.add(admitted, usize::MAX)
+                let metric = self.pending.admit(&delta, &mut self.notes);
+                self.add(Delta { metric: &metric, ..delta }, usize::MAX)
             }
             Err(error) => Err(error),
         };
@@ -482,9 +482,9 @@ impl LaneState {
         self.pending.increments() + frozen.sum::<u64>()
     }
 
-    /// Lists the increments that went to the overflow metric, by collection.
+    /// Lists the increments that went to an overflow metric, by collection, which may come twice.
     pub(crate) fn overflowed(&self) -> impl Iterator<Item = (&String, &u64)> {
-        self.pending.overflowed.iter()
+        self.pending.overflowed.values().flatten()
     }
 
     /// Lists the deltas that no store has seen, by stored bucket. While the caller holds the gate for reading, they stay unsent.

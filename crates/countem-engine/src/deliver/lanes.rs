@@ -32,6 +32,8 @@ pub(crate) struct LaneLimits {
     pub(crate) batch_counters: usize,
     /// Maximum number of distinct metrics in one (collection, bucket).
     pub(crate) metrics_per_bucket: usize,
+    /// Maximum number of label sets of one metric in one (collection, bucket).
+    pub(crate) label_sets: usize,
     /// Number of counters in all lanes beyond which no new counter is accepted.
     pub(crate) counters_max: usize,
     /// Number of counters in all lanes beyond which a flush begins before its time.
@@ -40,7 +42,7 @@ pub(crate) struct LaneLimits {
 
 impl Lanes {
     pub(crate) fn new(writer: &Writer, limits: &LaneLimits) -> Self {
-        let lane = |index| Lane::new(writer.clone(), index, limits.batch_counters, limits.metrics_per_bucket);
+        let lane = |index| Lane::new(writer.clone(), index, limits);
         Self {
             lanes: (0..limits.lanes.max(1)).map(lane).collect(),
             counters: AtomicUsize::new(0),

@@ -1,13 +1,14 @@
 //! Log messages of a lane, logged once its lock is given back: a subscriber of the log may count through the same engine.
 
-use countem_core::{Bucket, Quarantined};
+use countem_core::{Bucket, Delta, Quarantined};
 
 /// Log messages of a lane that were not logged yet.
 #[derive(Debug, Default)]
 pub(crate) struct Notes {
     /// The first delta that was quarantined, and how many there were.
     quarantined: Option<(Quarantined, u64)>,
-    overflowed: Vec<(String, Bucket)>,
+    /// Collection, bucket, limit, and the metric of the overflow.
+    overflowed: Vec<(String, Bucket, &'static str, String)>,
     /// Deltas that stay out of the journal, and why the last one does.
     not_recorded: Option<(u64, String)>,
 }
@@ -17,9 +18,9 @@ impl Notes {
         self.quarantined.get_or_insert_with(|| (delta.clone(), 0)).1 += 1;
     }
 
-    /// Notes the first metric of a collection that is counted as `__overflow__`.
-    pub(super) fn overflowed(&mut self, collection: &str, bucket: Bucket) {
-        self.overflowed.push((collection.to_owned(), bucket));
+    /// Notes the first delta of a collection that is beyond `limit` and counted under `metric`.
+    pub(super) fn overflowed(&mut self, delta: &Delta<'_>, limit: &'static str, metric: &str) {
+        self.overflowed.push((delta.collection.to_owned(), delta.bucket, limit, metric.to_owned()));
     }
 
     pub(super) fn not_recorded(&mut self, why: String) {
@@ -39,11 +40,11 @@ impl Notes {
                 "counters are quarantined, this one first"
             );
         }
-        for (collection, bucket) in self.overflowed {
+        for (collection, bucket, limit, metric) in self.overflowed {
             tracing::warn!(
                 collection,
                 %bucket,
-                "bucket has reached `limits.metrics_per_bucket`, new metrics are counted as `__overflow__`"
+                "bucket has reached `{limit}`, new metrics are counted as `{metric}`"
             );
         }
         if let Some((deltas, error)) = self.not_recorded {

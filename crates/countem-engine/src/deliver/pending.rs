@@ -1,43 +1,51 @@
 //! The deltas of one lane that are in no batch yet.
 
-use std::collections::BTreeMap;
+use std::{borrow::Cow, collections::BTreeMap};
 
 use countem_core::{Delta, FoldError, OVERFLOW_METRIC, Table};
 
-use super::{cardinality::Cardinality, notes::Notes};
+use super::{
+    cardinality::{Admission, Cardinality},
+    lanes::LaneLimits,
+    notes::Notes,
+};
 
-/// Deltas that are not frozen yet, with the cap on distinct metrics of a bucket.
+/// Deltas that are not frozen yet, with the caps on distinct metrics and label sets of a bucket.
 #[derive(Debug)]
 pub(super) struct Pending {
     pub(super) table: Table,
     pub(super) cardinality: Cardinality,
-    /// Increments that went to the overflow metric, by collection.
-    pub(super) overflowed: BTreeMap<String, u64>,
+    /// Increments that went to an overflow metric, by limit and collection.
+    pub(super) overflowed: BTreeMap<&'static str, BTreeMap<String, u64>>,
 }
 
 impl Pending {
-    pub(super) fn new(metrics_per_bucket: usize) -> Self {
+    pub(super) fn new(limits: &LaneLimits) -> Self {
         Self {
             table: Table::new(),
-            cardinality: Cardinality::new(metrics_per_bucket),
+            cardinality: Cardinality::new(limits.metrics_per_bucket, limits.label_sets),
             overflowed: BTreeMap::new(),
         }
     }
 
-    /// Returns the delta as it has to be counted now that its counter is new in the table: beyond the cap under the overflow
-    /// metric.
-    pub(super) fn admit<'a>(&mut self, delta: Delta<'a>, notes: &mut Notes) -> Delta<'a> {
-        if self.cardinality.admits(delta.collection, delta.bucket, delta.metric) {
-            return delta;
-        }
-        match self.overflowed.get_mut(delta.collection) {
+    /// Returns the metric under which `delta` has to be counted now that its counter is new in the table: its own, or beyond a cap
+    /// that of the overflow.
+    pub(super) fn admit<'a>(&mut self, delta: &Delta<'a>, notes: &mut Notes) -> Cow<'a, str> {
+        let admission = self.cardinality.admit(delta.collection, delta.bucket, delta.metric);
+        let (limit, metric): (_, Cow<'a, str>) = match admission {
+            Admission::Admitted => return delta.metric.into(),
+            Admission::BeyondMetrics => ("limits.metrics_per_bucket", OVERFLOW_METRIC.into()),
+            Admission::BeyondLabelSets(overflow) => ("limits.label_sets", overflow.into()),
+        };
+        let overflowed = self.overflowed.entry(limit).or_default();
+        match overflowed.get_mut(delta.collection) {
             Some(increments) => *increments += delta.increments,
             None => {
-                notes.overflowed(delta.collection, delta.bucket);
-                self.overflowed.insert(delta.collection.to_owned(), delta.increments);
+                notes.overflowed(delta, limit, &metric);
+                overflowed.insert(delta.collection.to_owned(), delta.increments);
             }
         }
-        Delta { metric: OVERFLOW_METRIC, ..delta }
+        metric
     }
 
     /// Checks that adding `delta` to the table cannot leave `i64`; a counter that is not there has room.

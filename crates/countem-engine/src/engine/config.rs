@@ -31,6 +31,9 @@ pub struct EngineConfig {
     pub collectors_max: Option<usize>,
     /// Maximum number of distinct metrics in one (collection, bucket); further ones are counted as `__overflow__`.
     pub metrics_per_bucket: usize,
+    /// Maximum number of label sets of one metric in one (collection, bucket); further ones are counted under its label set
+    /// `{__overflow__="true"}`.
+    pub label_sets: usize,
     /// Maximum number of distinct counters pending in this process; beyond it increments of new counters are refused. Up to half
     /// of it is set aside for the collectors' tables, so that refusals may begin when half as many wait for the store.
     pub pending_counters: usize,
@@ -102,6 +105,7 @@ impl EngineConfig {
             lanes: self.lanes,
             batch_counters: self.batch_counters,
             metrics_per_bucket: self.metrics_per_bucket,
+            label_sets: self.label_sets,
             counters_max: self.pending_counters.saturating_sub(table_counters * collectors_max),
             flush_counters: self.flush_counters,
         };
@@ -122,6 +126,7 @@ impl Default for EngineConfig {
             collectors_min: 1,
             collectors_max: None,
             metrics_per_bucket: 1_000_000,
+            label_sets: 10_000,
             pending_counters: 4_000_000,
             warn_on_stderr: true,
             past_window: Duration::from_secs(366 * 24 * 3600),

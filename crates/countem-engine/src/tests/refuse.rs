@@ -2,7 +2,7 @@
 //!
 //! Shows G16 and G17.
 
-use countem_core::{OVERFLOW_METRIC, Period, ScheduleConfig};
+use countem_core::{Labelled, OVERFLOW_METRIC, Period, ScheduleConfig};
 use countem_store::Fault;
 
 use super::{counters, quiet, start};
@@ -43,6 +43,34 @@ async fn total_beyond_the_cap_stays_exact() {
         assert_eq!(stored.len(), 11);
         assert_eq!(stored.values().map(Result::unwrap).sum::<i64>(), 25 * (round + 1));
         assert_eq!(stored[OVERFLOW_METRIC], 15 * (round + 1));
+    }
+    assert_eq!(setup.engine.stats().overflowed["c"], 45);
+}
+
+#[tokio::test]
+async fn total_beyond_the_label_sets_stays_exact() {
+    let setup = start(EngineConfig { label_sets: 10, metrics_per_bucket: 100, ..quiet() }).await;
+    let long = format!("{}{{a=\"1\"}}", "x".repeat(500));
+    for round in 1..=3 {
+        for user in 0..25 {
+            setup.engine.increment("c", &format!("m{{user=\"{user:02}\"}}"), 1).unwrap();
+            setup.engine.increment("c", &format!("n{{user=\"{}\"}}", user % 5), 1).unwrap();
+            setup.engine.increment("c", &format!("plain {user}"), 1).unwrap();
+            setup.engine.increment("c", &long, 1).unwrap();
+        }
+        setup.engine.flush().await;
+        let stored = setup.stored("2026-11-20").await;
+        let sum = |name: &str| {
+            let of_name = stored.iter().filter(|(metric, _)| Labelled::split(metric).name == name);
+            of_name.map(|(_, value)| *value.as_ref().unwrap()).collect::<Vec<_>>()
+        };
+        let (of_m, of_n) = (sum("m"), sum("n"));
+        assert_eq!((of_m.len(), of_m.iter().sum::<i64>()), (11, 25 * round));
+        assert_eq!(stored["m{__overflow__=\"true\"}"], 15 * round);
+        assert_eq!((of_n.len(), of_n.iter().sum::<i64>()), (5, 25 * round));
+        assert_eq!(stored["plain 24"], round);
+        assert_eq!(stored[&*long], 25 * round);
+        assert_eq!(stored.len(), 11 + 5 + 25 + 1);
     }
     assert_eq!(setup.engine.stats().overflowed["c"], 45);
 }

@@ -2,7 +2,7 @@
 
 use std::{sync::OnceLock, thread};
 
-use countem::{Collector, Guard, count};
+use countem::{Collector, Guard, MetricName, count};
 
 fn collector() -> &'static Collector {
     static GUARD: OnceLock<Guard> = OnceLock::new();
@@ -84,4 +84,65 @@ fn invalid_name_is_counted_as_refused() {
         count!("invalid", "no\nname");
     }
     assert_eq!(refused() - before, 3);
+}
+
+#[test]
+fn labels_in_any_order_are_one_counter() {
+    let collector = collector();
+    let labels = [("plan", "pro"), ("country", "DE")];
+    collector.increment_with("labels", "signups", &labels, 1);
+    collector.try_increment_with("labels", "signups", &[labels[1], labels[0]], 2).unwrap();
+    collector.counter_with("labels", "signups", &labels).unwrap().increment(4);
+    let scope = collector.scoped("labels").unwrap();
+    scope.increment_with("signups", &labels, 8);
+    scope.try_increment_with("signups", &labels, 16).unwrap();
+    scope.counter_with("signups", &[labels[1], labels[0]]).unwrap().increment(32);
+    let metric = MetricName::labelled("signups", labels).unwrap();
+    collector.increment("labels", metric.as_str(), 64);
+    for _ in 0..2 {
+        count!("labels", "signups", country = "DE", plan = "pro");
+        count!("labels", "signups", 3, plan = "pro", country = "DE",);
+    }
+    assert_eq!(counted("labels"), expected(&[(r#"signups{country="DE",plan="pro"}"#, 135)]));
+}
+
+#[test]
+fn labels_that_are_expressions_are_looked_up() {
+    let name = String::from("expressions");
+    collector();
+    for (n, country) in [(1, "DE"), (2, "FR"), (3, "DE")] {
+        let owned = country.to_owned();
+        count!(&name, "m", country = country);
+        count!("expressions", "m", country = owned, plan = "pro");
+        count!("expressions", "n", n, country = &owned, type = "x");
+        count!(&name, "n", n * 2, "http.method" = format!("GET {country}"));
+        count!("expressions", "loop", plan = "pro");
+    }
+    let expected = expected(&[
+        (r#"loop{plan="pro"}"#, 3),
+        (r#"m{country="DE",plan="pro"}"#, 2),
+        (r#"m{country="DE"}"#, 2),
+        (r#"m{country="FR",plan="pro"}"#, 1),
+        (r#"m{country="FR"}"#, 1),
+        (r#"n{country="DE",type="x"}"#, 4),
+        (r#"n{country="FR",type="x"}"#, 2),
+        (r#"n{http.method="GET DE"}"#, 8),
+        (r#"n{http.method="GET FR"}"#, 4),
+    ]);
+    assert_eq!(counted("expressions"), expected);
+}
+
+#[test]
+fn labels_without_a_metric_are_refused_and_counted() {
+    let (collector, _clock) = Collector::for_test();
+    let long = "x".repeat(600);
+    for labels in [&[("a b", "x")][..], &[("a", "x"), ("a", "y")], &[("", "x")], &[("a", &long)]] {
+        collector.increment_with("c", "m", labels, 1);
+        let refusal = collector.try_increment_with("c", "m", labels, 1).unwrap_err();
+        assert_eq!(refusal.reason(), "name", "{refusal}");
+        assert!(collector.counter_with("c", "m", labels).is_err());
+    }
+    assert!(collector.counter_with("no collection", "m", &[("a", "x")]).is_err());
+    let stats = collector.stats();
+    assert_eq!((stats.refused["name"], stats.accepted), (8, 0));
 }
