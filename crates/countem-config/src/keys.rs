@@ -102,7 +102,7 @@ keys! {
 
     /// Maximum number of metrics of a collection in one bucket; further ones are counted as `__overflow__`.
     limits.metrics_per_bucket => engine.metrics_per_bucket: Whole(1..=MAX_COUNTERS);
-    /// Maximum number of label sets of a metric in one bucket; further ones are counted as its label set `{__overflow__="true"}`.
+    /// Maximum number of label sets of a metric in one bucket; further ones count as `{__overflow__="true"}`.
     limits.label_sets => engine.label_sets: Whole(1..=MAX_COUNTERS);
     /// Maximum number of counters pending on this node; further ones are refused. About 160 bytes of memory each.
     limits.pending_counters => engine.pending_counters: Whole(1..=MAX_COUNTERS);
