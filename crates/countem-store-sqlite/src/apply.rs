@@ -2,11 +2,13 @@
 
 use std::{fmt::Write as _, sync::LazyLock};
 
-use countem_core::{Batch, BatchId, Group};
+use countem_core::{Batch, BatchId, Group, Quarantined};
 use countem_store::Applied;
-use rusqlite::{CachedStatement, Connection, Error, OptionalExtension as _, TransactionBehavior, params};
+use rusqlite::{
+    CachedStatement, Connection, Error, OptionalExtension as _, Transaction, TransactionBehavior, params,
+};
 
-use crate::quarantine;
+use crate::{quarantine, register};
 
 const APPLIED: &str = "SELECT seq FROM applied WHERE writer = ?1 AND lane = ?2";
 const SET_APPLIED: &str = "INSERT OR REPLACE INTO applied (writer, lane, seq) VALUES (?1, ?2, ?3)";
@@ -69,6 +71,9 @@ pub(crate) fn apply(connection: &mut Connection, batch: &Batch) -> Result<Outcom
     if let Some(applied) = already_applied(&transaction, id)? {
         return Ok(Outcome::Found(applied));
     }
+    if !register::remembers(&transaction, &id.writer)? {
+        return refuse_forgotten(transaction, batch);
+    }
     if let Some(mark) = batch.mark() {
         let found: Option<String> =
             transaction.prepare_cached(MARK)?.query_row([&mark.key], |row| row.get(0)).optional()?;
@@ -94,6 +99,21 @@ pub(crate) fn apply(connection: &mut Connection, batch: &Batch) -> Result<Outcom
     // Read back instead of collected, so that a repetition reports the same in the same order.
     let quarantined = if any_quarantined { quarantine::of_batch(&transaction, id)? } else { Vec::new() };
     transaction.commit().map_err(Failure::Commit)?;
+    Ok(Outcome::Added(Applied { quarantined }))
+}
+
+/// Quarantines a batch of a forgotten writer as a whole: it may have been added before, by a process that was cut off meanwhile, or
+/// whose journal was copied. Looking for it in the transaction of the counts leaves no moment in which it could slip in.
+fn refuse_forgotten(transaction: Transaction<'_>, batch: &Batch) -> Result<Outcome, Failure> {
+    let id = batch.id();
+    let reason = format!("batch {id} is so old that the store may have added and forgotten it");
+    if !batch.is_journaled() {
+        for delta in batch.deltas() {
+            quarantine::add(&transaction, id, false, delta, &reason)?;
+        }
+    }
+    transaction.commit().map_err(Failure::Commit)?;
+    let quarantined = batch.deltas().map(|delta| Quarantined::new(delta, reason.as_str())).collect();
     Ok(Outcome::Added(Applied { quarantined }))
 }
 
@@ -135,7 +155,8 @@ fn add(connection: &Connection, batch: &Batch, group: Group<'_>) -> rusqlite::Re
         match value.checked_add(delta.n) {
             Some(sum) => sums.push((delta.metric, sum)),
             None => {
-                quarantine::add(connection, batch.id(), batch.is_journaled(), delta, value)?;
+                let reason = quarantine::overflow(value, delta.n);
+                quarantine::add(connection, batch.id(), batch.is_journaled(), delta, &reason)?;
                 any_quarantined = true;
             }
         }

@@ -10,6 +10,7 @@ mod open;
 mod quarantine;
 mod read;
 mod register;
+mod retired;
 mod schedule;
 mod write;
 

@@ -28,13 +28,13 @@ const SET_VALUE: &str =
 /// Statements of a batch.
 pub(crate) const STATEMENTS: [&str; 3] = [INSERT, OF_BATCH, REPORTED];
 
-/// Keeps a delta that could not be added to `value`, with the reason.
+/// Keeps a delta that could not be added, with the reason.
 pub(crate) fn add(
     connection: &Connection,
     id: &BatchId,
     is_journaled: bool,
     delta: Delta<'_>,
-    value: i64,
+    reason: &str,
 ) -> rusqlite::Result<()> {
     connection.prepare_cached(INSERT)?.execute(params![
         id.writer.as_str(),
@@ -45,13 +45,14 @@ pub(crate) fn add(
         delta.metric,
         delta.n,
         delta.increments.cast_signed(),
-        reason(value, delta.n),
+        reason,
         is_journaled,
     ])?;
     Ok(())
 }
 
-fn reason(value: i64, n: i64) -> String {
+/// Returns why `n` cannot be added to `value`.
+pub(crate) fn overflow(value: i64, n: i64) -> String {
     format!("{value} plus {n} exceeds i64")
 }
 
@@ -101,7 +102,7 @@ pub(crate) fn release(
     if release == Release::Retry {
         let value = transaction.query_row(VALUE, [collection, &bucket, metric], |row| row.get(0));
         let value: i64 = value.optional()?.unwrap_or(0);
-        let Some(sum) = value.checked_add(n) else { return Ok(Released::Kept(reason(value, n))) };
+        let Some(sum) = value.checked_add(n) else { return Ok(Released::Kept(overflow(value, n))) };
         transaction.execute(SET_VALUE, params![collection, bucket, metric, sum])?;
     }
     transaction.execute(DELETE, entry)?;

@@ -44,10 +44,15 @@ fn compare(connection: &Connection, writer: &Writer) -> rusqlite::Result<Option<
 /// Deletes the bookkeeping of `writer`, and remembers that it is gone if the writer was registered.
 pub(crate) fn forget(connection: &mut Connection, writer: &Writer) -> rusqlite::Result<()> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    transaction.prepare_cached(FORGET)?.execute(params![node(writer), writer.epoch().cast_signed()])?;
-    transaction.execute("DELETE FROM applied WHERE writer = ?1", [writer.as_str()])?;
-    quarantine::delete_reports_of(&transaction, writer.as_str())?;
+    delete(&transaction, writer)?;
     transaction.commit()
+}
+
+/// Does the same in a transaction of the caller's.
+pub(crate) fn delete(connection: &Connection, writer: &Writer) -> rusqlite::Result<()> {
+    connection.prepare_cached(FORGET)?.execute(params![node(writer), writer.epoch().cast_signed()])?;
+    connection.execute("DELETE FROM applied WHERE writer = ?1", [writer.as_str()])?;
+    quarantine::delete_reports_of(connection, writer.as_str())
 }
 
 /// Tells whether a batch of `writer` that was added would be recognised.
@@ -56,6 +61,7 @@ pub(crate) fn remembers(connection: &Connection, writer: &Writer) -> rusqlite::R
     statement.exists(params![node(writer), writer.epoch().cast_signed()]).map(|forgotten| !forgotten)
 }
 
-fn node(writer: &Writer) -> String {
+/// Returns the text form of the node of `writer`, with which its own begins.
+pub(crate) fn node(writer: &Writer) -> String {
     format!("{:016x}", writer.node())
 }

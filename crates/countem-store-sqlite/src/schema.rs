@@ -15,7 +15,7 @@ pub const APPLICATION_ID: i32 = i32::from_be_bytes(*b"cntm");
 pub const SCHEMA_VERSION: usize = MIGRATIONS.len();
 
 /// Steps of the schema; step `n` leads from version `n` to `n + 1`. A released step is never edited.
-pub(crate) const MIGRATIONS: &[&str] = &[V1, V2, V3, V4];
+pub(crate) const MIGRATIONS: &[&str] = &[V1, V2, V3, V4, V5];
 
 const V1: &str = "
 CREATE TABLE counter (
@@ -73,6 +73,19 @@ const V4: &str = "
 ALTER TABLE quarantined ADD COLUMN journaled INTEGER NOT NULL DEFAULT 0;
 ";
 
+const V5: &str = "
+CREATE TABLE retired ( -- writers that have ended: their rows in `applied` go two days later
+    writer TEXT NOT NULL PRIMARY KEY,
+    at INTEGER NOT NULL -- time of `clock`
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE clock ( -- of retirements; one row
+    one INTEGER PRIMARY KEY CHECK (one = 1),
+    seen INTEGER NOT NULL, -- the time of the system, in milliseconds since 1970, when this clock advanced
+    elapsed INTEGER NOT NULL -- in milliseconds
+) STRICT;
+";
+
 /// Returns the version of the tables, zero for an empty file, without writing to it.
 ///
 /// # Errors
@@ -113,7 +126,10 @@ pub(crate) fn migrate(
 
 #[cfg(test)]
 mod tests {
+    use countem_core::Writer;
+
     use super::*;
+    use crate::retired;
 
     #[test]
     fn older_file_is_migrated_and_keeps_its_counts() {
@@ -129,6 +145,22 @@ mod tests {
         let read = |sql| connection.query_row(sql, [], |row| row.get::<_, i64>(0)).unwrap();
         assert_eq!(read("SELECT value FROM counter"), 7);
         assert_eq!(read("SELECT sum(x) FROM later"), 3);
+    }
+
+    #[test]
+    fn file_of_the_fourth_version_is_migrated() {
+        let mut connection = Connection::open_in_memory().unwrap();
+        let path = Path::new("x.db");
+        migrate(&mut connection, path, &MIGRATIONS[..4]).unwrap();
+        connection.execute("INSERT INTO applied VALUES ('00000000000000ff-1', 0, 7)", []).unwrap();
+        assert!(version(&connection, path, SCHEMA_VERSION).is_ok_and(|found| found == 4));
+        migrate(&mut connection, path, MIGRATIONS).unwrap();
+        let later = Writer::incarnation(255, 2, 9);
+        retired::retire_predecessors(&mut connection, &later).unwrap();
+        let read = |sql| connection.query_row(sql, [], |row| row.get::<_, String>(0)).unwrap();
+        assert_eq!(read("SELECT writer FROM retired"), "00000000000000ff-1");
+        let error = version(&connection, path, 4).unwrap_err();
+        assert!(error.to_string().contains("newer countem"), "{error}");
     }
 
     #[test]

@@ -84,6 +84,16 @@ impl Store for SqliteStore {
         self.readers.ask(move |connection| register::remembers(connection, &writer)).await
     }
 
+    async fn retire(&self, writer: &Writer) -> Result<(), StoreError> {
+        let writer = writer.clone();
+        self.writer()?.ask(move |connection| connection.retire(&writer)).await
+    }
+
+    async fn retire_predecessors(&self, writer: &Writer) -> Result<(), StoreError> {
+        let writer = writer.clone();
+        self.writer()?.ask(move |connection| connection.retire_predecessors(&writer)).await
+    }
+
     async fn read(&self, query: &RowQuery, in_flight: Option<&Batch>) -> Result<Rows, StoreError> {
         let (query_copy, id) = (query.clone(), in_flight.map(|batch| batch.id().clone()));
         let snapshot =

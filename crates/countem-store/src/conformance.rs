@@ -57,6 +57,7 @@ laws! { $
     apply::a_held_delta_is_released_once,
     apply::a_journal_holds_what_is_quarantined_of_its_batches,
     apply::forgetting_a_writer_keeps_the_counts,
+    apply::a_retired_writer_is_still_recognised,
     marks::a_mark_moves_with_its_batch,
     marks::a_mark_elsewhere_stores_nothing,
     marks::of_two_batches_from_one_mark_one_is_stored,

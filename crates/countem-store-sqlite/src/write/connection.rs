@@ -1,5 +1,7 @@
 //! The connection that writes.
 
+use std::time::{Duration, Instant};
+
 use countem_core::{Batch, BatchId, Schedules, Writer};
 use countem_sqlite::{Cause, Displaced, OpenFile, Place, is_clean};
 use countem_store::{Applied, ErrorKind, Held, Registration, Release, Released, StoreError};
@@ -10,8 +12,11 @@ use crate::{
     apply::{self, Failure, Outcome},
     error::store_error,
     open::{self, LOG_LIMIT},
-    quarantine, register, schedule,
+    quarantine, register, retired, schedule,
 };
+
+/// Minimum time between two looks for writers that are retired for long enough.
+const PRUNING_INTERVAL: Duration = Duration::from_secs(3600);
 
 /// State of the writing connection.
 #[derive(Debug)]
@@ -25,11 +30,14 @@ pub(crate) struct WriteConnection {
     pub(super) in_doubt: bool,
     /// Length of the log in bytes from which on it is made shorter.
     pub(super) log_limit: u64,
+    /// When no writer was left that is retired for long enough.
+    pruned: Option<Instant>,
 }
 
 impl WriteConnection {
     pub(super) fn open(config: SqliteConfig) -> Result<Self, StoreError> {
-        let mut connection = Self { config, file: None, place: None, in_doubt: false, log_limit: LOG_LIMIT };
+        let mut connection =
+            Self { config, file: None, place: None, in_doubt: false, log_limit: LOG_LIMIT, pruned: None };
         connection.file()?;
         Ok(connection)
     }
@@ -144,10 +152,35 @@ impl WriteConnection {
         }
     }
 
-    /// Registers `writer`.
+    /// Registers `writer`, and prunes: an engine registers before every batch, so this goes on as long as it runs.
     pub(crate) fn register(&mut self, writer: &Writer) -> Result<Registration, StoreError> {
         let registered = register::register(self.connection()?, writer);
-        registered.map_err(|error| self.commit_failed(error))
+        let registered = registered.map_err(|error| self.commit_failed(error))?;
+        if self.pruned.is_none_or(|pruned| pruned.elapsed() >= PRUNING_INTERVAL) {
+            self.prune()?;
+        }
+        Ok(registered)
+    }
+
+    /// Retires `writer`, and prunes.
+    pub(crate) fn retire(&mut self, writer: &Writer) -> Result<(), StoreError> {
+        let retired = retired::retire(self.connection()?, writer);
+        retired.map_err(|error| self.commit_failed(error))?;
+        self.prune()
+    }
+
+    /// Retires the earlier writers of the node of `writer`.
+    pub(crate) fn retire_predecessors(&mut self, writer: &Writer) -> Result<(), StoreError> {
+        let retired = retired::retire_predecessors(self.connection()?, writer);
+        retired.map_err(|error| self.commit_failed(error))
+    }
+
+    /// Forgets some of the writers that are retired for long enough; the next call goes on.
+    fn prune(&mut self) -> Result<(), StoreError> {
+        let pruned = retired::prune(self.connection()?);
+        let has_more = pruned.map_err(|error| self.commit_failed(error))?;
+        self.pruned = Some(Instant::now()).filter(|_| !has_more);
+        Ok(())
     }
 
     /// Deletes the bookkeeping of `writer`.

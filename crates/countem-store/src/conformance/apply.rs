@@ -193,3 +193,22 @@ pub(super) async fn forgetting_a_writer_keeps_the_counts(store: &dyn Store, mut 
     apply(store, &kept).await;
     assert_eq!(lane.day(store).await, counters(&[("m", 11)]), "another writer's batch was forgotten");
 }
+
+pub(super) async fn a_retired_writer_is_still_recognised(store: &dyn Store, mut lane: Lane) {
+    let mut next = lane.other(2);
+    let batches = [lane.batch(&[(DAY, "m", 1)]), next.batch(&[(DAY, "m", 10)])];
+    for batch in &batches {
+        store.register(&batch.id().writer).await.expect("registering succeeds");
+        apply(store, batch).await;
+    }
+    store.retire_predecessors(&next.writer).await.expect("retiring succeeds");
+    store.retire(&next.writer).await.expect("retiring succeeds");
+    for late in &batches {
+        apply(store, late).await;
+        assert!(
+            store.remembers(&late.id().writer).await.expect("the store knows"),
+            "it was retired a moment ago"
+        );
+    }
+    assert_eq!(lane.day(store).await, counters(&[("m", 11)]));
+}
