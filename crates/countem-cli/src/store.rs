@@ -24,10 +24,10 @@ use crate::{
     output::say,
 };
 
-/// Time for which MongoDB is sure to remember a stored batch. Watermarks leave long-lived documents 48 hours after their writer
-/// was retired, and a batch that is sent again after that is counted twice. One hour is left for clocks that differ and for
+/// Time for which a store is sure to remember a stored batch. Its bookkeeping goes 48 hours after its writer was retired: MongoDB
+/// counts a batch that is sent again after that twice in long-lived documents, and SQLite quarantines it. One hour is left for clocks that differ and for
 /// the duration of a replay.
-pub(crate) const MONGODB_MEMORY: Duration = Duration::from_secs(47 * 3600);
+pub(crate) const STORE_MEMORY: Duration = Duration::from_secs(47 * 3600);
 
 /// The configuration in effect.
 pub(crate) struct Effective {
@@ -227,8 +227,8 @@ impl Effective {
     /// nor sending it again can tell whether it is stored.
     pub(crate) fn remembered_since(&self) -> SystemTime {
         match self.config.store_uri().scheme() {
-            "sqlite" | "memory" => UNIX_EPOCH,
-            _ => SystemTime::now() - MONGODB_MEMORY,
+            "memory" => UNIX_EPOCH,
+            _ => SystemTime::now() - STORE_MEMORY,
         }
     }
 }

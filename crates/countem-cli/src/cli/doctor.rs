@@ -24,7 +24,7 @@ use crate::{
     exit::{Exit, exit_of},
     global::Global,
     output::{Format, Listing, grouped, shown},
-    store::{Effective, MONGODB_MEMORY, block_on},
+    store::{Effective, STORE_MEMORY, block_on},
 };
 
 /// Check the configuration, the store and the journal
@@ -55,7 +55,7 @@ store's bookkeeping says that it is there. Equal values mean that the store has 
 batch. A stored batch that is missing is a failure, one that waits to be sent is not.
 The audit does not cover batches whose amounts are all zero, batches that are not kept
 any more (`durability.keep_resolved`), and does not check whether the
-values themselves were changed by hand. MongoDB is sure to remember a batch for 47 hours:
+values themselves were changed by hand. A store is sure to remember a batch for 47 hours:
 older ones are not compared. If the store's bookkeeping of a writer was removed otherwise,
 its batches look as if they were missing.
 
@@ -349,7 +349,7 @@ async fn audit(
     findings
         .ok("audit", format!("{stored} stored batches are in the store, of {unknown} reading does not tell"));
     if too_old > 0 {
-        let hours = MONGODB_MEMORY.as_secs() / 3600;
+        let hours = STORE_MEMORY.as_secs() / 3600;
         let why = format!("the store may have forgotten what it got more than {hours} hours ago");
         findings.warn("audit", format!("{too_old} stored batches were not compared: {why}"));
     }

@@ -13,7 +13,7 @@ use crate::{
     exit::{Exit, NotFound, UsageError},
     global::Global,
     output::{Listing, say},
-    store::{Effective, MONGODB_MEMORY, block_on},
+    store::{Effective, STORE_MEMORY, block_on},
 };
 
 /// Send stored batches again, to a store that was restored to an older point
@@ -36,9 +36,9 @@ still there, and what is not stored yet, is sent in the order of (epoch, lane, s
 under its old identity. A batch that the store has is not added again, so a replay may
 be repeated, and ended at any time.
 
-MongoDB is sure to remember a batch for 47 hours only, and a journal whose process was
-stopped for longer still has older ones. These are not sent, because weeks, months,
-years and `all` could count them twice. A replay within 47 hours leaves none out.
+A store is sure to remember a batch for 47 hours only, and a journal whose process was
+stopped for longer still has older ones. These are not sent, because the store could
+count them twice. A replay within 47 hours leaves none out.
 
 This relies on the store's own bookkeeping (the table `applied` of SQLite, the field `w`
 of MongoDB's documents) being restored together with the counters. A process ends
@@ -142,7 +142,7 @@ fn exit_of(report: &ReplayReport) -> Exit {
         ));
     }
     if too_old > 0 {
-        let hours = MONGODB_MEMORY.as_secs() / 3600;
+        let hours = STORE_MEMORY.as_secs() / 3600;
         say(format_args!(
             "{too_old} batches were stored more than {hours} hours ago and cannot be replayed safely any more: the store \
              may have forgotten that it has them, and would count them twice. {too_old_unproven} of them may be missing"
