@@ -9,7 +9,7 @@
 
 use std::{env, error::Error, process::ExitCode, time::Duration};
 
-use countem::{Collector, StartError, store::MongodbConfig};
+use countem::{Collector, Period, StartError};
 
 const NODES: usize = 2;
 const ORDERS: u32 = 2000;
@@ -62,11 +62,9 @@ async fn main() -> Result<ExitCode, Box<dyn Error>> {
 /// Starts a node.
 async fn start(uri: &str) -> Result<Collector, StartError> {
     // All of this can be in `countem.toml`, too. The default keeps days for ever.
-    let mongodb =
-        MongodbConfig { retention: Some(Duration::from_secs(400 * 24 * 3600)), ..MongodbConfig::default() };
     Collector::builder()
         .store(uri)
-        .mongodb(mongodb)
+        .retention(Period::Day, Duration::from_secs(400 * 24 * 3600))
         .flush_interval(Duration::from_secs(1))
         // Reports a wrong address at once. A service does better without this line: it starts while the database is away,
         // counts in memory, and delivers once it is back.

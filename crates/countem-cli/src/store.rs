@@ -97,7 +97,8 @@ impl Effective {
     pub(crate) fn load(global: &Global) -> Result<Self> {
         let config = global.load_config()?;
         let engine = config.to_engine_config();
-        let schedules = engine.schedule.schedules().map_err(|error| UsageError::new(error.to_string()))?;
+        let schedules = engine.schedule.without_retention().schedules();
+        let schedules = schedules.map_err(|error| UsageError::new(error.to_string()))?;
         Ok(Self { config, engine, schedules: Arc::new(schedules), timeout: None })
     }
 

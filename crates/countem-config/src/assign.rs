@@ -3,14 +3,14 @@
 use std::path::Path;
 
 use config::ValueKind;
-use countem_core::CollectionName;
+use countem_core::{CollectionName, Period, Retention};
 use countem_store_uri::shown;
 use toml::Value;
 
 use crate::{
     Config, Origin, Problem,
-    keys::{self, COLLECTION_KEYS, KEYS, ORDERED, key_text, section_keys},
-    kind::{Kind, Periods},
+    keys::{self, COLLECTION_KEYS, KEYS, ORDERED, REPLACED, RETENTION, key_text, section_keys},
+    kind::{Keep, Kind, Periods},
     layer::{Entry, PREFIX},
     nearest::nearest,
     raw::{RawValue, Refusal},
@@ -38,6 +38,11 @@ pub(crate) fn assign(config: &mut Config, entry: &Entry) -> Result<(), Problem> 
             let name = collection_name(name).map_err(refused)?;
             let periods = Periods.read(&entry.value).map_err(refused)?;
             config.engine.schedule.own.insert(name, periods);
+        }
+        ["collections", name, "retention"] => {
+            let name = collection_name(name).map_err(refused)?;
+            let retention = Keep(RETENTION).read(&entry.value).map_err(refused)?;
+            config.engine.schedule.own_retention.insert(name, retention);
         }
         [section] if is_section && section_keys(section).next().is_some() => return Ok(()),
         [section] if section_keys(section).next().is_some() => {
@@ -81,14 +86,39 @@ pub(crate) fn check_order(config: &Config, problems: &mut Vec<Problem>) {
     }
 }
 
+/// Adds a problem for each retention of a period that is configured not to be stored.
+pub(crate) fn check_retention(config: &Config, problems: &mut Vec<Problem>) {
+    let schedule = &config.engine.schedule;
+    let mut check = |key: String, periods: Option<&Vec<Period>>, retention: &Retention| {
+        let Some(periods) = periods else { return };
+        for period in retention.periods().filter(|period| !periods.contains(period)) {
+            let stored = periods.iter().map(|period| period.name()).collect::<Vec<_>>().join(", ");
+            let origin = config.origin(&key);
+            let text =
+                format!("`{}` in {origin} names the period `{period}`; stored are: {stored}", shown(&key));
+            problems.push(Problem::of_key(&key, origin, text));
+        }
+    };
+    if let Some(retention) = &schedule.retention {
+        check("time.retention".to_owned(), schedule.periods.as_ref(), retention);
+    }
+    for (name, retention) in &schedule.own_retention {
+        let key = key_text(&["collections", name.as_str(), "retention"]);
+        check(key, schedule.own.get(name).or(schedule.periods.as_ref()), retention);
+    }
+}
+
 fn collection_name(name: &str) -> Result<CollectionName, Refusal> {
     CollectionName::new(name).map_err(|error| format!("is refused: {error}"))
 }
 
 fn unknown_key(key: &str, entry: &Entry) -> String {
     let candidates = candidates(entry);
-    let dotted = candidates.iter().map(|path| path.join("."));
-    let near = nearest(&entry.path.join("."), dotted, '.', 1).concat();
+    let path = entry.path.join(".");
+    let near = match REPLACED.iter().find(|(old, _)| *old == path) {
+        Some((_, new)) => (*new).to_owned(),
+        None => nearest(&path, candidates.iter().map(|path| path.join(".")), '.', 1).concat(),
+    };
     let unknown = format!("unknown key `{}` in {}", shown(key), entry.origin);
     let Some(path) = candidates.into_iter().find(|path| path.join(".") == near) else {
         return unknown + "; `countem config --default` shows all keys";

@@ -13,8 +13,9 @@ use toml::Value;
 
 use crate::{
     Config,
-    duration::DAY,
-    kind::{Address, Directory, Fraction, Kind, Level, OfStore, Periods, Span, Switch, Whole, WordOr, Zone},
+    kind::{
+        Address, Directory, Fraction, Keep, Kind, Level, OfStore, Periods, Span, Switch, Whole, WordOr, Zone,
+    },
     raw::{RawValue, Refusal},
 };
 
@@ -66,8 +67,6 @@ keys! {
     /// Number of documents that the writers of one counter are spread over. Raise it when many nodes flush the same
     /// counters.
     mongodb.writer_shards => mongodb.writer_shards: Whole(NonZeroU16::MIN..=MAX_SHARDS);
-    /// Time that a day (or other bucket) is kept after its end: "forever", or such as "400d". Applies to new documents.
-    mongodb.retention => mongodb.retention: WordOr("forever", Span(RETENTION));
     /// Maximum duration of one request, waiting for the majority included.
     mongodb.deadline => mongodb.deadline: Span(TIMER);
 
@@ -95,6 +94,10 @@ keys! {
     /// Stored periods: second, minute, hour, day, week, month, year, all. Coarser ones than stored are added up on read.
     /// "store": those of the store, and ["day"] for a new one. The store keeps them, as it does the zone.
     time.periods => engine.schedule.periods: OfStore(Periods);
+    /// Time that the buckets of stored periods are kept after their end, such as ["minute=48h", "hour=90d"]; those of a
+    /// period that is not named are kept forever. Expired buckets are removed, and reads of them refused. "store": as the
+    /// store has it, and forever in a new one. The store keeps it, as it does the zone.
+    time.retention => engine.schedule.retention: OfStore(Keep(RETENTION));
     /// Maximum age of the time of an increment. Raise it to take in older logs.
     time.past_window => engine.past_window: Span(WINDOW);
     /// Maximum lead of the time of an increment over this node's clock. Raise it for senders with bad clocks.
@@ -125,7 +128,10 @@ keys! {
 }
 
 /// Keys of a section `[collections.NAME]`.
-pub(crate) const COLLECTION_KEYS: [&str; 1] = ["periods"];
+pub(crate) const COLLECTION_KEYS: [&str; 2] = ["periods", "retention"];
+
+/// Keys of earlier versions, each with the one that took its place.
+pub(crate) const REPLACED: [(&str, &str); 1] = [("mongodb.retention", "time.retention")];
 
 const MAX_SHARDS: NonZeroU16 = NonZeroU16::new(1024).expect("1024 is not zero");
 const MAX_METRICS: NonZeroUsize = NonZeroUsize::new(4096).expect("4096 is not zero");
@@ -138,8 +144,8 @@ const TIMER: RangeInclusive<Duration> = Duration::from_millis(1)..=CENTURY;
 const WINDOW: RangeInclusive<Duration> = Duration::ZERO..=CENTURY;
 /// Two days after the end of a writer, stores may forget its bookkeeping, which a replay needs.
 const REPLAY: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(2 * 24 * 3600);
-/// With less, a document could be removed on the day that it is made.
-const RETENTION: RangeInclusive<Duration> = DAY..=CENTURY;
+/// With less, a bucket could be gone before its last counts are stored.
+pub(crate) const RETENTION: RangeInclusive<Duration> = Duration::from_secs(3600)..=CENTURY;
 
 /// Tells whether a rule holds.
 type Rule = fn(&Config) -> bool;

@@ -12,8 +12,11 @@ use std::{
 
 use config::ValueKind;
 use countem_core::{
-    Period,
-    jiff::tz::{self, TimeZone},
+    Period, Retention,
+    jiff::{
+        SignedDuration,
+        tz::{self, TimeZone},
+    },
 };
 use countem_store_uri::{StoreUri, shown};
 use serde::Serialize;
@@ -309,11 +312,7 @@ impl Kind for Periods {
         }
         let mut periods = Vec::with_capacity(names.len());
         for name in names {
-            periods.push(name.parse().map_err(|_| {
-                let near = nearest(name, Period::ALL.map(Period::name), ' ', 1);
-                let hint = near.first().map(|near| format!(" did you mean `{near}`?")).unwrap_or_default();
-                format!("names the period `{}`;{hint} allowed: {allowed}", shown(name))
-            })?);
+            periods.push(period(name, &allowed)?);
         }
         periods.sort_unstable();
         periods.dedup();
@@ -322,5 +321,65 @@ impl Kind for Periods {
 
     fn write(&self, periods: &Vec<Period>) -> Value {
         Value::Array(periods.iter().map(|period| Value::from(period.name())).collect())
+    }
+}
+
+fn period(name: &str, allowed: &str) -> Result<Period, Refusal> {
+    name.parse().map_err(|_| {
+        let near = nearest(name, Period::ALL.map(Period::name), ' ', 1);
+        let hint = near.first().map(|near| format!(" did you mean `{near}`?")).unwrap_or_default();
+        format!("names the period `{}`;{hint} allowed: {allowed}", shown(name))
+    })
+}
+
+/// Times for which buckets of periods are kept, in a range.
+pub(crate) struct Keep(pub(crate) RangeInclusive<Duration>);
+
+impl Kind for Keep {
+    type Target = Retention;
+
+    fn allowed(&self) -> String {
+        let (min, max) = (duration::text(*self.0.start()), duration::text(*self.0.end()));
+        format!("periods, each with \"forever\" or a time from {min} to {max}, such as")
+    }
+
+    fn read(&self, raw: &RawValue) -> Result<Retention, Refusal> {
+        let form = match raw {
+            RawValue::Text(_) => "`minute=48h,hour=90d`",
+            RawValue::Typed(_) => "[\"minute=48h\", \"hour=90d\"]",
+        };
+        let allowed = format!("{} {form}", self.allowed());
+        let words = raw.list().ok_or_else(|| raw.refuse(&allowed))?;
+        let mut entries: Vec<(Period, Option<SignedDuration>)> = Vec::with_capacity(words.len());
+        for word in words {
+            let refused = |why: &str| format!("has `{}`, which {why}; allowed: {allowed}", shown(word));
+            let (name, keep) = word.split_once('=').ok_or_else(|| refused("has no `=`"))?;
+            let period = period(name.trim(), &allowed)?;
+            let keep = match keep.trim() {
+                "forever" => None,
+                text => {
+                    let time = duration::parse(text)
+                        .filter(|time| self.0.contains(time) && time.subsec_nanos() == 0);
+                    let time = time.and_then(|time| SignedDuration::try_from(time).ok());
+                    Some(time.ok_or_else(|| refused("has no such time"))?)
+                }
+            };
+            if period == Period::All && keep.is_some() {
+                return Err(refused("cannot expire, because it has no end"));
+            }
+            if entries.iter().any(|(other, _)| *other == period) {
+                return Err(refused("is there twice"));
+            }
+            entries.push((period, keep));
+        }
+        Ok(entries.into_iter().collect())
+    }
+
+    fn write(&self, retention: &Retention) -> Value {
+        let word = |(period, keep): (Period, Option<SignedDuration>)| {
+            let keep = keep.map_or_else(|| "forever".to_owned(), |keep| duration::text(keep.unsigned_abs()));
+            Value::from(format!("{period}={keep}"))
+        };
+        Value::Array(retention.iter().map(word).collect())
     }
 }

@@ -83,6 +83,7 @@ impl Config {
                 .extend(layer.entries.iter().filter_map(|entry| assign::assign(&mut config, entry).err()));
         }
         assign::check_order(&config, &mut problems);
+        assign::check_retention(&config, &mut problems);
         if problems.is_empty() { Ok(config) } else { Err(ConfigError::new(problems)) }
     }
 
@@ -123,6 +124,7 @@ impl PartialEq for Config {
         // The address by itself: what its key shows hides the password.
         self.store_uri == other.store_uri
             && self.engine.schedule.own == other.engine.schedule.own
+            && self.engine.schedule.own_retention == other.engine.schedule.own_retention
             && keys::KEYS.iter().all(|key| (key.get)(self) == (key.get)(other))
     }
 }

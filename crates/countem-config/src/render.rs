@@ -1,14 +1,15 @@
 //! The configuration as a file that can be loaded again, and as a serialised value.
 
-use std::fmt::Write;
+use std::{collections::BTreeSet, fmt::Write};
 
+use countem_core::CollectionName;
 use serde::{Serialize, Serializer, ser::SerializeMap};
 use toml::Value;
 
 use crate::{
     Config, Origin,
-    keys::{KEYS, Key, key_text},
-    kind::{Kind, Periods},
+    keys::{KEYS, Key, RETENTION, key_text},
+    kind::{Keep, Kind, Periods},
     problem::shown_path,
 };
 
@@ -25,6 +26,7 @@ const COLLECTION_EXAMPLE: &str = "
 # What one collection has of its own wins over the keys above; a name that has dots has to be quoted.
 # [collections.\"app-events\"]
 # periods = [\"hour\", \"day\"]
+# retention = [\"hour=90d\"]
 ";
 
 impl Config {
@@ -52,11 +54,26 @@ impl Config {
             }
         }
         text += COLLECTION_EXAMPLE;
-        for (name, periods) in &self.engine.schedule.own {
-            write_line(&mut text, format_args!("\n[collections.{}]", Value::from(name.as_str())));
-            self.write_value(&mut text, &["collections", name.as_str(), "periods"], &Periods.write(periods));
+        for (name, values) in self.collections() {
+            write_line(&mut text, format_args!("\n[collections.{}]", Value::from(name)));
+            for (key, value) in values.0 {
+                self.write_value(&mut text, &["collections", name, key], &value);
+            }
         }
         text
+    }
+
+    /// Lists the collections that have keys of their own, with their values.
+    fn collections(&self) -> Vec<(&str, Ordered<'static, Value>)> {
+        let schedule = &self.engine.schedule;
+        let names: BTreeSet<_> = schedule.own.keys().chain(schedule.own_retention.keys()).collect();
+        let values = |name| {
+            let periods = schedule.own.get(name).map(|periods| ("periods", Periods.write(periods)));
+            let retention = schedule.own_retention.get(name);
+            let retention = retention.map(|retention| ("retention", Keep(RETENTION).write(retention)));
+            (CollectionName::as_str(name), Ordered(periods.into_iter().chain(retention).collect()))
+        };
+        names.into_iter().map(values).collect()
     }
 
     fn write_value(&self, text: &mut String, path: &[&str], value: &Value) {
@@ -76,10 +93,7 @@ impl Serialize for Config {
             let values = section.iter().map(|key| (key.key, (key.get)(self))).collect();
             map.serialize_entry(section[0].section, &Ordered(values))?;
         }
-        let collections = self.engine.schedule.own.iter();
-        let collections = collections
-            .map(|(name, periods)| (name.as_str(), Ordered(vec![("periods", Periods.write(periods))])));
-        map.serialize_entry("collections", &Ordered(collections.collect()))?;
+        map.serialize_entry("collections", &Ordered(self.collections()))?;
         map.end()
     }
 }

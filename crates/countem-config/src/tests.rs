@@ -119,7 +119,13 @@ fn every_key_reaches_its_field() {
         ("limits.warn_on_stderr", "false", "warn_on_stderr: false,"),
         ("shutdown.deadline", "19s", "shutdown_deadline: 19s"),
         ("durability.level", "journal", "durability: Journal {"),
+        (
+            "time.retention",
+            "minute=48h, day=forever",
+            "retention: Some(Retention({Minute: Some(48h), Day: None}))",
+        ),
         ("collections.a.b.periods", "all", "own: {\"a.b\": [All]},"),
+        ("collections.a.b.retention", "day=90d", "own_retention: {\"a.b\": Retention({Day: Some(2160h)})}"),
     ];
     for (key, value, told) in cases {
         let config = format!("{:?}", from_flag(key, value).unwrap().to_engine_config());
@@ -143,10 +149,7 @@ fn every_key_reaches_its_field() {
     let mongodb = |key, value| from_flag(key, value).unwrap().mongodb().clone();
     assert_eq!(mongodb("mongodb.metrics_per_document", "100").metrics_per_document.get(), 100);
     assert_eq!(mongodb("mongodb.writer_shards", "4").writer_shards.get(), 4);
-    assert_eq!(mongodb("mongodb.retention", "400d").retention, Some(Duration::from_secs(400 * 24 * 3600)));
-    assert_eq!(mongodb("mongodb.retention", "forever").retention, None);
     assert_eq!(mongodb("mongodb.deadline", "5s").deadline, Duration::from_secs(5));
-    assert!(from_flag("mongodb.retention", "3h").is_err());
     let config = from_flag("store.uri", "memory://").unwrap();
     assert_eq!((config.store_uri().expose(), config.store_uri().scheme()), ("memory://", "memory"));
 }
@@ -470,4 +473,42 @@ fn short_variable_names_the_store() {
     assert_eq!(Config::load(&flag).unwrap().store_uri().to_string(), "sqlite://b.db");
     let error = Config::load(&variables("nonsense://")).unwrap_err().to_string();
     assert!(error.contains("COUNTEM_STORE"), "{error}");
+}
+
+#[test]
+fn retention_is_checked_against_the_stored_periods() {
+    let problems = |file: &str| {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("countem.toml"), file).unwrap();
+        let loaded = Config::load(&Sources::default().directory(folder.path()));
+        loaded.map_or_else(|error| error.to_string(), |config| config.to_toml())
+    };
+    let stored = "[time]\nperiods = [\"hour\", \"day\"]\nretention = [\"hour=90d\", \"day=forever\"]\n";
+    let own = "[collections.web]\nretention = [\"day=1d 12h\"]\n";
+    let kept = problems(&(stored.to_owned() + own));
+    assert!(kept.contains("\nretention = [\"hour=90d\", \"day=forever\"] # "), "{kept}");
+    assert!(kept.contains("[collections.\"web\"]\nretention = [\"day=1d 12h\"] # "), "{kept}");
+    for (text, told) in [
+        (
+            stored.replace("hour=90d", "minute=90d"),
+            "`time.retention` in countem.toml names the period `minute`; stored are: hour, day",
+        ),
+        (
+            stored.to_owned() + &own.replace("day", "week"),
+            "`collections.web.retention` in countem.toml names the period `week`",
+        ),
+        (stored.replace("hour=90d", "hours=90d"), "names the period `hours`; did you mean `hour`?"),
+        (stored.replace("hour=90d", "hour=90"), "has `hour=90`, which has no such time"),
+        (stored.replace("hour=90d", "hour=59m"), "has `hour=59m`, which has no such time"),
+        (stored.replace("hour=90d", "hour 90d"), "has `hour 90d`, which has no `=`"),
+        (stored.replace("hour=90d", "day=90d"), "has `day=forever`, which is there twice"),
+        (stored.replace("hour=90d", "all=90d"), "has `all=90d`, which cannot expire"),
+        (
+            "[mongodb]\nretention = \"400d\"\n".to_owned(),
+            "unknown key `mongodb.retention` in countem.toml; did you mean `time.retention`?",
+        ),
+    ] {
+        let problem = problems(&text);
+        assert!(problem.contains(told), "{problem}");
+    }
 }

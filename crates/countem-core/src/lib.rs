@@ -14,7 +14,7 @@ pub use name::{CollectionName, Fitted, LabelError, Labelled, MetricName, NameErr
 pub use quarantined::Quarantined;
 pub use table::{CounterHasher, FoldError, Table};
 pub use time::{
-    AtomicBucket, Bucket, BucketError, BucketRange, NotExact, Part, Period, PeriodError, Schedule,
+    AtomicBucket, Bucket, BucketError, BucketRange, NotExact, Part, Period, PeriodError, Retention, Schedule,
     ScheduleConfig, ScheduleConflict, ScheduleError, ScheduleTextError, Schedules,
 };
 

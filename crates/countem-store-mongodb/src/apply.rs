@@ -39,7 +39,7 @@ use crate::{
     command::{self, Reply, action},
     connection::Connection,
     error::WriteError,
-    expiry::Expiry,
+    expiry::Indexes,
     known_splits::KnownSplits,
     names::mongo_collection,
     partition::hash,
@@ -59,7 +59,7 @@ use target::{Hashed, Step, Target};
 pub(crate) struct Context<'a> {
     pub(crate) connection: &'a Connection,
     pub(crate) splits: &'a KnownSplits,
-    pub(crate) expiry: &'a Expiry,
+    pub(crate) indexes: &'a Indexes,
     pub(crate) limits: Limits,
 }
 

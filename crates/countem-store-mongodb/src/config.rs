@@ -16,7 +16,7 @@ use mongodb::options::{ClientOptions, ConnectionString, HostInfo};
 /// use countem_store_mongodb::MongoConfig;
 ///
 /// let config = MongoConfig {
-///     retention: Some(Duration::from_secs(400 * 24 * 3600)),
+///     deadline: Duration::from_secs(3),
 ///     ..MongoConfig::new("mongodb://counter:secret@db.example/countem")
 /// };
 /// assert!(!format!("{config:?}").contains("secret"));
@@ -38,11 +38,6 @@ pub struct MongoConfig {
     ///
     /// May differ between nodes and change at any time. A document that is already spread over more stays so.
     pub writer_shards: NonZeroU16,
-    /// Minimum time for which a bucket is kept after its end; `None` keeps it for ever. Default: `None`.
-    ///
-    /// Applies to buckets that are begun from now on; all documents of a bucket expire together. What is counted in a bucket that
-    /// has expired is quarantined, also after the retention was made longer. The bucket `all` has no end and is always kept.
-    pub retention: Option<Duration>,
     /// Maximum duration of one request, its wait for the majority included. Default: 10 seconds.
     pub deadline: Duration,
     /// Maximum time to find a server that can take a request, within its deadline. The URI has precedence. Default: 4 seconds.
@@ -58,7 +53,6 @@ impl MongoConfig {
             uri: uri.into(),
             metrics_per_document: const { NonZeroUsize::new(256).expect("256 is not zero") },
             writer_shards: NonZeroU16::MIN,
-            retention: None,
             deadline: Duration::from_secs(10),
             server_selection: Duration::from_secs(4),
             connections: const { NonZeroU32::new(16).expect("16 is not zero") },
@@ -68,15 +62,7 @@ impl MongoConfig {
 
 impl fmt::Debug for MongoConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
-            uri,
-            metrics_per_document,
-            writer_shards,
-            retention,
-            deadline,
-            server_selection,
-            connections,
-        } = self;
+        let Self { uri, metrics_per_document, writer_shards, deadline, server_selection, connections } = self;
         // A URI that is not understood may have its password anywhere.
         let location =
             Location::parse(uri).map_or_else(|_| "(not understood)".to_owned(), |at| at.to_string());
@@ -84,7 +70,6 @@ impl fmt::Debug for MongoConfig {
             .field("uri", &location)
             .field("metrics_per_document", metrics_per_document)
             .field("writer_shards", writer_shards)
-            .field("retention", retention)
             .field("deadline", deadline)
             .field("server_selection", server_selection)
             .field("connections", connections)

@@ -27,8 +27,6 @@ pub(crate) const EXPIRES_AT: &CStr = cstr!("expires_at");
 /// True in the root of a bucket that may have expired and been removed before: it takes no count, and stays.
 pub(crate) const EXPIRED: &CStr = cstr!("expired");
 
-/// MongoDB collection with one document for each collection that has a retention: `{_id, shortest: milliseconds}`.
-pub(crate) const RETENTION: &str = "_countem_retention";
 /// MongoDB collection with one document for each node. No collection has a name that begins like this.
 pub(crate) const WRITERS: &str = "_countem_writers";
 /// MongoDB collection with one document for each mark.

@@ -2,7 +2,7 @@
 //!
 //! `_countem_schedules`: `{_id: "schedules", revision, eras: ["beginning UTC day", …]}`
 
-use countem_core::Schedules;
+use countem_core::{Schedules, jiff::Timestamp};
 use countem_store::{ErrorKind, StoreError};
 use mongodb::bson::{
     RawArrayBuf, RawDocument,
@@ -23,11 +23,21 @@ const ERAS: &CStr = cstr!("eras");
 
 /// Returns the recorded schedules, `None` when none were ever recorded.
 pub(crate) async fn read(connection: &Connection) -> Result<Option<Schedules>, StoreError> {
-    let projection = rawdoc! { ERAS: 1 };
+    Ok(read_with_time(connection).await?.map(|(schedules, _)| schedules))
+}
+
+/// Does what [`read`] does, and tells the time of the server.
+pub(crate) async fn read_with_time(
+    connection: &Connection,
+) -> Result<Option<(Schedules, Timestamp)>, StoreError> {
+    let projection = rawdoc! { ERAS: 1, "now": "$$NOW" };
     let find = command::find(connection, SCHEDULES, Level::Majority, rawdoc! { "_id": ID }, projection);
     let mut recorded = None;
     command::read(connection, SCHEDULES, find, |document| {
-        recorded = parse(document)?;
+        let now = document.get_datetime("now").map_err(|error| refused(error.to_string()))?;
+        let now = Timestamp::from_millisecond(now.timestamp_millis());
+        let now = now.map_err(|error| refused(error.to_string()))?;
+        recorded = parse(document)?.map(|schedules| (schedules, now));
         Ok(())
     })
     .await?;
@@ -59,7 +69,6 @@ pub(crate) async fn record(connection: &Connection, schedules: &Schedules) -> Re
 }
 
 fn parse(document: &RawDocument) -> Result<Option<Schedules>, StoreError> {
-    let refused = |why: String| StoreError::new(ErrorKind::Refused, format!("`{SCHEDULES}`: {why}"));
     let eras = document.get_array(ERAS).map_err(|error| refused(error.to_string()))?;
     let mut lines = Vec::new();
     for era in eras {
@@ -74,4 +83,8 @@ fn parse(document: &RawDocument) -> Result<Option<Schedules>, StoreError> {
         .parse()
         .map(Some)
         .map_err(|error: countem_core::ScheduleTextError| refused(error.to_string()))
+}
+
+fn refused(why: String) -> StoreError {
+    StoreError::new(ErrorKind::Refused, format!("`{SCHEDULES}`: {why}"))
 }

@@ -15,7 +15,7 @@ use crate::{
     check, command,
     connection::Connection,
     document::DocumentId,
-    expiry::Expiry,
+    expiry::Indexes,
     held,
     known_splits::KnownSplits,
     marks,
@@ -33,7 +33,7 @@ pub struct MongoStore {
     connection: Connection,
     splits: KnownSplits,
     sent: SentBatches,
-    expiry: Expiry,
+    indexes: Indexes,
 }
 
 /// Maximum number of collections that are examined at once.
@@ -50,12 +50,11 @@ impl MongoStore {
     /// # Errors
     /// The URI is malformed, or has an option that does not exist.
     pub fn connect(config: MongoConfig) -> Result<Self, StoreError> {
-        let expiry = Expiry::new(config.retention);
         Ok(Self {
             connection: Connection::new(config)?,
             splits: KnownSplits::default(),
             sent: SentBatches::default(),
-            expiry,
+            indexes: Indexes::default(),
         })
     }
 
@@ -81,7 +80,7 @@ impl MongoStore {
             metrics: config.metrics_per_document.get(),
             writer_shards: config.writer_shards.get().into(),
         };
-        Context { connection: &self.connection, splits: &self.splits, expiry: &self.expiry, limits }
+        Context { connection: &self.connection, splits: &self.splits, indexes: &self.indexes, limits }
     }
 
     /// Adds the deltas of a batch to their documents, whatever its mark.

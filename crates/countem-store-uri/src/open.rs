@@ -17,8 +17,6 @@ pub struct MongodbConfig {
     pub metrics_per_document: NonZeroUsize,
     /// Number of documents that the writers of one metric are spread over.
     pub writer_shards: NonZeroU16,
-    /// Minimum time that a bucket is kept after its end; `None` keeps it for ever.
-    pub retention: Option<Duration>,
     /// Maximum duration of one request.
     pub deadline: Duration,
 }
@@ -28,7 +26,6 @@ impl Default for MongodbConfig {
         Self {
             metrics_per_document: const { NonZeroUsize::new(256).expect("256 is not zero") },
             writer_shards: NonZeroU16::MIN,
-            retention: None,
             deadline: Duration::from_secs(10),
         }
     }
@@ -126,7 +123,6 @@ fn open_mongodb(uri: &str, mongodb: &MongodbConfig) -> Result<Arc<dyn Store>, St
     let mut config = countem_store_mongodb::MongoConfig::new(uri);
     config.metrics_per_document = mongodb.metrics_per_document;
     config.writer_shards = mongodb.writer_shards;
-    config.retention = mongodb.retention;
     config.deadline = mongodb.deadline;
     Ok(Arc::new(countem_store_mongodb::MongoStore::connect(config)?))
 }

@@ -147,6 +147,14 @@ impl Builder {
         })
     }
 
+    /// Keeps the buckets of `period` for `keep` after their end; those of periods without a retention are kept for ever.
+    pub fn retention(self, period: Period, keep: Duration) -> Self {
+        self.change(move |engine| {
+            let kept = engine.schedule.retention.take().unwrap_or_default();
+            engine.schedule.retention = Some(kept.iter().chain([(period, keep.try_into().ok())]).collect());
+        })
+    }
+
     /// Changes zone and stored periods of a store that has others than this configuration, from the beginning of a later day on. Default:
     /// `start` refuses such a configuration, and the store stays as it is.
     pub fn change_schedule(self) -> Self {

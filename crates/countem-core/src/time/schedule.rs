@@ -2,6 +2,7 @@
 
 use jiff::{SignedDuration, Timestamp, tz::TimeZone};
 
+use super::retention::{KeptEra, Retention};
 use crate::{Bucket, BucketError, BucketRange, Period};
 
 /// The zone and the stored periods of a collection. They may change: each era has its own.
@@ -12,6 +13,8 @@ use crate::{Bucket, BucketError, BucketRange, Period};
 pub struct Schedule {
     /// In order, never empty; the first one has no beginning.
     pub(super) eras: Vec<Era>,
+    /// The eras in which some period is not kept for ever. They are apart from those of counting: a retention moves no count.
+    pub(super) kept: Vec<KeptEra>,
 }
 
 /// A time in which zone and stored periods of a collection stay the same. It ends where the next one begins.
@@ -35,6 +38,20 @@ pub enum ScheduleError {
     /// The zone has rules and no name, so that no store can record it.
     #[error("the time zone has no IANA name")]
     NamelessZone,
+    /// A bucket cannot be kept for such a time.
+    #[error(
+        "buckets of the period `{period}` cannot be kept for that time; allowed: whole seconds from 1 hour to 100 years, and `all` has no end"
+    )]
+    RetentionRange {
+        /// The period.
+        period: Period,
+    },
+    /// A retention names a period that is not stored.
+    #[error("a retention is set for the period `{period}`, which is not stored there")]
+    RetentionNotStored {
+        /// The period.
+        period: Period,
+    },
 }
 
 /// Maximum time until [`Schedule::next_change`], for zones whose rules change while the process runs.
@@ -46,7 +63,7 @@ impl Schedule {
     /// # Errors
     /// [`ScheduleError`]: there is no period.
     pub fn new(periods: &[Period], zone: TimeZone) -> Result<Self, ScheduleError> {
-        Ok(Self { eras: vec![Era::new(Timestamp::MIN, periods, zone)?] })
+        Ok(Self { eras: vec![Era::new(Timestamp::MIN, periods, zone)?], kept: Vec::new() })
     }
 
     /// Changes the schedule from `era.since` on, which is after the beginning of the last era.
@@ -116,6 +133,51 @@ impl Schedule {
             _ => &self.eras[0],
         };
         era.periods.iter().filter_map(move |&period| counted.rollup(period, &era.zone))
+    }
+
+    /// Lists the stored buckets that follow from a counting bucket and have not expired at `now`, the finest first; all of them where
+    /// all have expired, so that no delta is lost on its way. Those that are left out are refused by every reader.
+    pub fn fan_out_kept(&self, counted: Bucket, now: Timestamp) -> Vec<Bucket> {
+        let mut buckets: Vec<_> = self.fan_out(counted).collect();
+        if !self.kept.is_empty() && buckets.iter().any(|bucket| !self.has_expired(*bucket, now)) {
+            buckets.retain(|bucket| !self.has_expired(*bucket, now));
+        }
+        buckets
+    }
+
+    /// Returns true where every stored bucket that follows from a counting bucket has expired at `now`.
+    pub fn has_expired_everywhere(&self, counted: Bucket, now: Timestamp) -> bool {
+        !self.kept.is_empty() && self.fan_out(counted).all(|bucket| self.has_expired(bucket, now))
+    }
+
+    /// Returns true where `bucket` has expired at `now`: a reader refuses it, and a store may have removed it. A bucket that has
+    /// expired stays so, whatever is changed.
+    ///
+    /// A bucket expires when, after its end, the shortest time has passed that was ever in effect for its period since it began, or
+    /// up to a day before: a writer may have begun it before it learned of a longer one.
+    pub fn has_expired(&self, bucket: Bucket, now: Timestamp) -> bool {
+        self.kept_from(bucket.period(), now).is_some_and(|first| bucket < first)
+    }
+
+    /// Returns the first bucket of `period` that has not expired at `now`, `None` where none ever does.
+    pub fn kept_from(&self, period: Period, now: Timestamp) -> Option<Bucket> {
+        self.kept.iter().filter_map(|era| era.kept_from(period, now)).max()
+    }
+
+    /// Returns the moment from which on `bucket` has expired, as far as is known by now; `None` if it is kept for ever.
+    pub fn expires_at(&self, bucket: Bucket) -> Option<Timestamp> {
+        self.kept.iter().filter_map(|era| era.expires_at(bucket)).min()
+    }
+
+    /// Returns the retention at `moment`.
+    pub fn retention(&self, moment: Timestamp) -> Retention {
+        let era = self.kept.iter().find(|era| era.since <= moment && moment < era.until);
+        era.map(|era| era.retention.clone()).unwrap_or_default()
+    }
+
+    /// Returns true where some bucket expires at some time.
+    pub fn expires(&self) -> bool {
+        !self.kept.is_empty()
     }
 
     /// Returns true where counts of `bucket` that were made until `moment` are what `other` would have counted.

@@ -1,6 +1,10 @@
 //! The schedules of a store: those of all collections, with their changes.
 
-use std::{collections::BTreeMap, fmt, str::FromStr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    str::FromStr,
+};
 
 use jiff::{
     SignedDuration, Timestamp,
@@ -8,17 +12,19 @@ use jiff::{
 };
 
 use super::{
+    retention::{KeptEra, Retention, shown},
     schedule::{Era, Schedule, ScheduleError},
     spans::spans,
 };
-use crate::{Bucket, BucketRange, CollectionName, Period};
+use crate::{Bucket, BucketRange, CollectionName, Period, PeriodError};
 
 /// The schedule of every collection: one for all, with exceptions for single collections, and every change since the first
-/// count. A store records it, and its text is one line for each era:
+/// count. A store records it, and its text is one line for each era; a period that is not kept for ever has the seconds for which its
+/// buckets are kept after their end:
 ///
 /// ```text
 /// beginning UTC day
-/// 2026-11-21T00:00:00Z Europe/Berlin hour,day app-events=minute,day
+/// 2026-11-21T00:00:00Z Europe/Berlin hour:7776000s,day app-events=minute:172800s,day
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Schedules {
@@ -33,8 +39,17 @@ pub struct Schedules {
 struct Entry {
     since: Timestamp,
     zone: TimeZone,
+    stored: Stored,
+    own: BTreeMap<CollectionName, Stored>,
+}
+
+/// Stored periods, and how long each is kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Stored {
+    /// From fine to coarse, no period twice.
     periods: Vec<Period>,
-    own: BTreeMap<CollectionName, Vec<Period>>,
+    /// Of some of the periods; the others are kept for ever.
+    retention: Retention,
 }
 
 /// The part of the schedules of a store that a configuration demands. The rest is as the store has it.
@@ -46,6 +61,11 @@ pub struct ScheduleConfig {
     pub periods: Option<Vec<Period>>,
     /// Stored periods of single collections.
     pub own: BTreeMap<CollectionName, Vec<Period>>,
+    /// Retention of every collection that has none of its own; a stored period that it does not name is kept for ever. In a store
+    /// without a recorded schedule everything is kept for ever.
+    pub retention: Option<Retention>,
+    /// Retention of single collections.
+    pub own_retention: BTreeMap<CollectionName, Retention>,
     /// Changes a store that has another schedule, instead of refusing it.
     pub change: bool,
 }
@@ -78,13 +98,48 @@ impl ScheduleConfig {
         Self { periods: Some(periods.into_iter().collect()), ..Self::default() }
     }
 
+    /// Returns this demand without retention: by it, nothing expires.
+    #[must_use]
+    pub fn without_retention(&self) -> Self {
+        Self { retention: None, own_retention: BTreeMap::new(), ..self.clone() }
+    }
+
     /// Returns the schedules of a store without a record.
     ///
     /// # Errors
-    /// [`ScheduleError`]: a set of periods is empty, or the zone has no name.
+    /// [`ScheduleError`]: a set of periods is empty, the zone has no name, or a retention is set for a period that is not stored.
     pub fn schedules(&self) -> Result<Schedules, ScheduleError> {
-        let zone = self.zone.clone().unwrap_or(TimeZone::UTC);
-        Schedules::new(&zone, self.periods.as_deref().unwrap_or(&[Period::Day]), &self.own)
+        let unrecorded = Entry {
+            since: Timestamp::MIN,
+            zone: TimeZone::UTC,
+            stored: Stored::new(&[Period::Day], &Retention::default()),
+            own: BTreeMap::new(),
+        };
+        Schedules::of_entries(vec![self.wanted(&unrecorded)?])
+    }
+
+    /// Returns the entry that this configuration demands in place of `last`.
+    fn wanted(&self, last: &Entry) -> Result<Entry, ScheduleError> {
+        let zone = self.zone.as_ref().unwrap_or(&last.zone);
+        if zone_name(zone).is_none() {
+            return Err(ScheduleError::NamelessZone);
+        }
+        let check = |periods: &[Period], retention: Option<&Retention>| {
+            retention.map_or(Ok(()), |retention| retention.check(periods))
+        };
+        let periods = self.periods.as_deref().unwrap_or(&last.stored.periods);
+        check(periods, self.retention.as_ref())?;
+        let stored = Stored::new(periods, self.retention.as_ref().unwrap_or(&last.stored.retention));
+        let mut own = last.own.clone();
+        for name in self.own.keys().chain(self.own_retention.keys()) {
+            let has = last.own.get(name).unwrap_or(&stored);
+            let periods = self.own.get(name).unwrap_or(&has.periods);
+            let retention = self.own_retention.get(name);
+            check(periods, retention)?;
+            let retention = retention.or(self.retention.as_ref()).unwrap_or(&has.retention);
+            own.insert(name.clone(), Stored::new(periods, retention));
+        }
+        Ok(Entry { since: last.since, zone: zone.clone(), stored, own })
     }
 
     /// Compares the newest recorded schedule with this configuration. Returns the schedules to record instead when it differs and
@@ -100,7 +155,9 @@ impl ScheduleConfig {
         ahead: SignedDuration,
     ) -> Result<Option<Schedules>, ScheduleConflict> {
         let last = recorded.last();
-        let differences = self.differences(last);
+        let wanted =
+            self.wanted(last).map_err(|error| ScheduleConflict { differences: error.to_string() })?;
+        let differences = self.differences(last, &wanted);
         if differences.is_empty() {
             return Ok(None);
         }
@@ -108,22 +165,12 @@ impl ScheduleConfig {
         if !self.change {
             return conflict(differences.join("; "));
         }
-        let mut own = last.own.clone();
-        own.extend(self.own.iter().map(|(name, periods)| (name.clone(), sorted(periods))));
         let notice = now.saturating_add(MIN_NOTICE).and_then(|at| at.saturating_add(ahead));
         let notice = notice.unwrap_or(Timestamp::MAX);
         let Some(since) = last.next_boundary(notice.max(last.since)) else {
             return conflict("no day is left for a change of the schedule".to_owned());
         };
-        if self.zone.as_ref().is_some_and(|zone| zone_name(zone).is_none()) {
-            return conflict(ScheduleError::NamelessZone.to_string());
-        }
-        let entry = Entry {
-            since,
-            zone: self.zone.clone().unwrap_or_else(|| last.zone.clone()),
-            periods: self.periods.as_deref().map_or_else(|| last.periods.clone(), sorted),
-            own,
-        };
+        let entry = Entry { since, ..wanted };
         let entries = recorded.entries.iter().cloned().chain([entry]).collect();
         match Schedules::of_entries(entries) {
             Ok(changed) => Ok(Some(changed)),
@@ -131,28 +178,78 @@ impl ScheduleConfig {
         }
     }
 
-    fn differences(&self, last: &Entry) -> Vec<String> {
+    fn differences(&self, last: &Entry, wanted: &Entry) -> Vec<String> {
         let mut differences = Vec::new();
-        if let Some(zone) = &self.zone
-            && zone_name(zone) != zone_name(&last.zone)
-        {
-            let (has, wants) = (shown_zone(&last.zone), shown_zone(zone));
+        if zone_name(&wanted.zone) != zone_name(&last.zone) {
+            let (has, wants) = (shown_zone(&last.zone), shown_zone(&wanted.zone));
             differences.push(format!("the store counts in the zone `{has}`, and `{wants}` is configured"));
         }
-        let mut differ = |of: &str, has: &[Period], wants: &[Period]| {
-            if sorted(wants) != has {
-                let (has, wants) = (list(has), list(&sorted(wants)));
+        let mut differ = |of: &str, has: &Stored, wants: &Stored| {
+            if wants.periods != has.periods {
+                let (has, wants) = (list(&has.periods), list(&wants.periods));
                 differences
                     .push(format!("the store has the periods `{has}`{of}, and `{wants}` is configured"));
             }
+            for period in wants.periods.iter().filter(|period| has.periods.contains(period)) {
+                let (has, wants) = (has.retention.of(*period), wants.retention.of(*period));
+                if has != wants {
+                    let (has, wants) = (shown(has), shown(wants));
+                    differences.push(format!(
+                        "the store keeps {period} buckets{of} `{has}`, and `{wants}` is configured"
+                    ));
+                }
+            }
         };
-        if let Some(periods) = &self.periods {
-            differ("", &last.periods, periods);
-        }
-        for (name, periods) in &self.own {
-            differ(&format!(" for `{name}`"), last.own.get(name).unwrap_or(&last.periods), periods);
+        differ("", &last.stored, &wanted.stored);
+        for name in self.own.keys().chain(self.own_retention.keys()).collect::<BTreeSet<_>>() {
+            let has = last.own.get(name).unwrap_or(&last.stored);
+            differ(&format!(" for `{name}`"), has, &wanted.own[name]);
         }
         differences
+    }
+}
+
+impl Stored {
+    fn new(periods: &[Period], retention: &Retention) -> Self {
+        Self { periods: sorted(periods), retention: retention.limited_to(periods) }
+    }
+}
+
+impl fmt::Display for Stored {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (at, period) in self.periods.iter().enumerate() {
+            f.write_str(if at == 0 { "" } else { "," })?;
+            f.write_str(period.name())?;
+            if let Some(keep) = self.retention.of(*period) {
+                write!(f, ":{}s", keep.as_secs())?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl FromStr for Stored {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let mut entries = Vec::new();
+        for word in text.split(',') {
+            let (period, keep) = match word.split_once(':') {
+                None => (word, None),
+                Some((period, keep)) => {
+                    let seconds = keep.strip_suffix('s').and_then(|text| text.parse::<u32>().ok());
+                    let seconds = seconds.ok_or_else(|| format!("`{keep}` is no time to be kept"))?;
+                    (period, Some(SignedDuration::from_secs(seconds.into())))
+                }
+            };
+            let period: Period = period.parse().map_err(|error: PeriodError| error.to_string())?;
+            if period == Period::All && keep.is_some() {
+                return Err("`all` has no end".to_owned());
+            }
+            entries.push((period, keep));
+        }
+        let periods: Vec<_> = entries.iter().map(|(period, _)| *period).collect();
+        Ok(Self::new(&periods, &entries.into_iter().collect()))
     }
 }
 
@@ -161,7 +258,7 @@ impl Entry {
     /// bucket of the finest stored period of every collection.
     fn next_boundary(&self, moment: Timestamp) -> Option<Timestamp> {
         let zone = &self.zone;
-        let finest = self.own.values().chain([&self.periods]).filter_map(|periods| periods.first());
+        let finest = self.own.values().chain([&self.stored]).filter_map(|stored| stored.periods.first());
         // UTC spans begin often enough, and nothing contains the beginning of `all`.
         let coarse: Vec<_> = finest.filter(|period| period.is_civil() && **period != Period::All).collect();
         let ends_by = |day, start: Timestamp| {
@@ -190,28 +287,30 @@ impl Schedules {
         periods: &[Period],
         own: &BTreeMap<CollectionName, Vec<Period>>,
     ) -> Result<Self, ScheduleError> {
-        if zone_name(zone).is_none() {
-            return Err(ScheduleError::NamelessZone);
-        }
-        let own = own.iter().map(|(name, periods)| (name.clone(), sorted(periods))).collect();
-        let (since, zone, periods) = (Timestamp::MIN, zone.clone(), sorted(periods));
-        Self::of_entries(vec![Entry { since, zone, periods, own }])
+        let (zone, periods, own) = (Some(zone.clone()), Some(periods.to_vec()), own.clone());
+        ScheduleConfig { zone, periods, own, ..ScheduleConfig::default() }.schedules()
     }
 
     fn of_entries(entries: Vec<Entry>) -> Result<Self, ScheduleError> {
-        let timeline = |periods_of: &dyn Fn(&Entry) -> Vec<Period>| {
-            let era = |entry: &Entry| Era::new(entry.since, &periods_of(entry), entry.zone.clone());
-            let mut schedule = Schedule { eras: vec![era(&entries[0])?] };
+        let timeline = |stored: &dyn Fn(&Entry) -> Stored| {
+            let era = |entry: &Entry| Era::new(entry.since, &stored(entry).periods, entry.zone.clone());
+            let mut schedule = Schedule { eras: vec![era(&entries[0])?], kept: Vec::new() };
             for entry in &entries[1..] {
                 schedule.change(era(entry)?);
             }
+            let ends = entries[1..].iter().map(|entry| entry.since).chain([Timestamp::MAX]);
+            let kept = entries.iter().zip(ends).map(|(entry, until)| {
+                let (since, zone, retention) = (entry.since, entry.zone.clone(), stored(entry).retention);
+                KeptEra { since, until, zone, retention }
+            });
+            schedule.kept = kept.filter(|era| !era.retention.is_forever()).collect();
             Ok(schedule)
         };
-        let default = timeline(&|entry| entry.periods.clone())?;
+        let default = timeline(&|entry| entry.stored.clone())?;
         let names = entries.iter().flat_map(|entry| entry.own.keys());
         let own = names.map(|name| {
-            let periods = |entry: &Entry| entry.own.get(name).unwrap_or(&entry.periods).clone();
-            Ok((name.clone(), timeline(&periods)?))
+            let stored = |entry: &Entry| entry.own.get(name).unwrap_or(&entry.stored).clone();
+            Ok((name.clone(), timeline(&stored)?))
         });
         let own = own.collect::<Result<_, ScheduleError>>()?;
         Ok(Self { entries, default, own })
@@ -303,8 +402,8 @@ impl fmt::Display for Schedules {
             } else {
                 write!(f, "\n{}", entry.since)?;
             }
-            write!(f, " {} {}", shown_zone(&entry.zone), list(&entry.periods))?;
-            entry.own.iter().try_for_each(|(name, periods)| write!(f, " {name}={}", list(periods)))?;
+            write!(f, " {} {}", shown_zone(&entry.zone), entry.stored)?;
+            entry.own.iter().try_for_each(|(name, stored)| write!(f, " {name}={stored}"))?;
         }
         Ok(())
     }
@@ -342,16 +441,12 @@ fn parse_entry(line: &str, is_first: bool) -> Result<Entry, String> {
     };
     let name = words.next().ok_or("it lacks a zone")?;
     let zone = zone_of(name).ok_or_else(|| format!("this machine does not know the zone `{name}`"))?;
-    let periods_of = |text: &str| -> Result<Vec<Period>, String> {
-        let periods: Result<Vec<Period>, _> = text.split(',').map(str::parse).collect();
-        Ok(sorted(&periods.map_err(|error| error.to_string())?))
-    };
-    let periods = periods_of(words.next().ok_or("it lacks periods")?)?;
+    let stored = words.next().ok_or("it lacks periods")?.parse()?;
     let own = words.map(|word| {
-        let (name, periods) = word.split_once('=').ok_or("a collection lacks `=`")?;
-        Ok((CollectionName::new(name).map_err(|error| error.to_string())?, periods_of(periods)?))
+        let (name, stored) = word.split_once('=').ok_or("a collection lacks `=`")?;
+        Ok((CollectionName::new(name).map_err(|error| error.to_string())?, stored.parse()?))
     });
-    Ok(Entry { since, zone, periods, own: own.collect::<Result<_, String>>()? })
+    Ok(Entry { since, zone, stored, own: own.collect::<Result<_, String>>()? })
 }
 
 #[cfg(test)]

@@ -55,7 +55,8 @@ impl Engine {
     where
         F: Future<Output = Result<Arc<dyn Store>, StoreError>> + Send + 'static,
     {
-        let configured = config.schedule.schedules()?;
+        // Nothing expires before the store says so.
+        let configured = config.schedule.without_retention().schedules()?;
         let is_required = config.store_required;
         let open = async move {
             let store = open.await?;

@@ -1,8 +1,5 @@
 //! Creation of documents, and the split of full ones.
 
-use std::collections::HashSet;
-
-use countem_core::Bucket;
 use countem_store::StoreError;
 use mongodb::bson::{RawDocumentBuf, rawdoc};
 
@@ -13,7 +10,7 @@ use super::{
 use crate::{
     document::{COUNTERS, DocumentId, EXPIRED, EXPIRES_AT, SPLIT, WATERMARKS},
     error::{WriteError, without_effect},
-    expiry::expired_before,
+    expiry::Expiry,
     partition::{By, Partition, Split},
 };
 
@@ -47,19 +44,21 @@ impl Run<'_> {
         let Some(_) = self.at_step(|step| matches!(step, Step::Create(_) | Step::Split(_))).next() else {
             return Ok(());
         };
-        let Context { connection, expiry, .. } = self.context;
-        expiry.prepare(connection, &self.stored_in).await.map_err(without_effect)?;
-        let new_roots =
-            self.targets.iter().filter(|target| target.creates_root()).map(|target| target.id.bucket);
-        let expired = expired_before(connection, &self.stored_in, new_roots.collect()).await?;
+        let Context { connection, indexes, .. } = self.context;
+        let new_roots = self.targets.iter().filter(|target| target.creates_root());
+        let new_roots: Vec<_> = new_roots.map(|target| target.id.bucket).collect();
+        let expiry = Expiry::of_new_roots(connection, &new_roots).await.map_err(without_effect)?;
+        if new_roots.iter().any(|bucket| expiry.removal(self.collection, *bucket).is_some()) {
+            indexes.prepare(connection, &self.stored_in).await;
+        }
         for target in &mut self.targets {
-            if target.creates_root() && expired.contains(&target.id.bucket) {
+            if target.creates_root() && expiry.may_be_gone(self.collection, target.id.bucket) {
                 target.omit_expired();
                 target.step = Step::Create(None);
             }
         }
         let updates: Vec<_> =
-            self.targets.iter().filter_map(|target| self.creation(target, &expired)).collect();
+            self.targets.iter().filter_map(|target| self.creation(target, &expiry)).collect();
         let reply = self.write(updates).await.map_err(without_effect)?;
         for (_, error) in reply.errors {
             if let WriteError::Other(kind, words) = error {
@@ -80,8 +79,8 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Returns the update that creates or splits the document of `target`, `expired` if its bucket was.
-    fn creation(&self, target: &Target<'_>, expired: &HashSet<Bucket>) -> Option<RawDocumentBuf> {
+    /// Returns the update that creates or splits the document of `target`.
+    fn creation(&self, target: &Target<'_>, expiry: &Expiry) -> Option<RawDocumentBuf> {
         let DocumentId { bucket, partition } = target.id;
         let id = target.id.to_string();
         let split = match target.step {
@@ -98,11 +97,12 @@ impl Run<'_> {
         if let Some(split) = split {
             fields.append(SPLIT, stored(split));
         }
-        let expires_at = match partition {
-            Partition::ROOT => self.context.expiry.of(bucket),
-            _ => self.expiries.get(&bucket).copied().flatten(),
+        let is_root = partition == Partition::ROOT;
+        let expires_at = match is_root {
+            true => expiry.removal(self.collection, bucket),
+            false => self.expiries.get(&bucket).copied().flatten(),
         };
-        if expired.contains(&bucket) {
+        if is_root && expiry.may_be_gone(self.collection, bucket) {
             fields.append(EXPIRED, true);
         } else if let Some(at) = expires_at {
             fields.append(EXPIRES_AT, at);

@@ -24,7 +24,6 @@ fn shard_writers(config: &mut MongoConfig) {
 fn everything(config: &mut MongoConfig) {
     split_early(config);
     shard_writers(config);
-    config.retention = Some(std::time::Duration::from_secs(100 * 366 * 24 * 3600));
 }
 
 /// Checks `law` with each of `configs`, in a database of its own.

@@ -21,13 +21,17 @@ use mongodb::{
 
 use crate::support::{Lane, collection, database, deliver, documents, open_with};
 
-/// Days for which a bucket is kept, by the first of two processes.
-const LONG: Duration = Duration::from_secs(400 * 24 * 3600);
-
 /// A store whose documents hold few metrics.
-fn open_small(uri: &str, retention: Option<Duration>) -> MongoStore {
+fn open_small(uri: &str) -> MongoStore {
     let metrics_per_document = 8.try_into().expect("eight is not zero");
-    open_with(MongoConfig { retention, metrics_per_document, ..MongoConfig::new(uri) })
+    open_with(MongoConfig { metrics_per_document, ..MongoConfig::new(uri) })
+}
+
+/// Records the schedules of `text`.
+async fn record(store: &MongoStore, text: &str) -> Result<()> {
+    let schedules = text.parse()?;
+    assert_eq!(store.record_schedules(&schedules).await?, schedules);
+    Ok(())
 }
 
 /// The day three days ago.
@@ -36,11 +40,10 @@ fn day() -> Bucket {
     Bucket::containing(Period::Day, then, &TimeZone::UTC).expect("it is a day of this era")
 }
 
-/// Returns the retention after which the documents of `bucket` expire in `wait`.
-fn retention_until(bucket: Bucket, wait: SignedDuration) -> Duration {
+/// Returns the retention in seconds after which `bucket` is hidden in `wait` seconds.
+fn retention_until(bucket: Bucket, wait: i64) -> i64 {
     let end = bucket.next().expect("a day has an end").start_instant(&TimeZone::UTC);
-    let kept = Timestamp::now().duration_since(end) - SignedDuration::from_hours(12) + wait;
-    kept.try_into().expect("three days are longer than a day and a half")
+    Timestamp::now().duration_since(end).as_secs() - 3600 + wait
 }
 
 fn count(lane: &mut Lane, metrics: std::ops::Range<usize>) -> Arc<Batch> {
@@ -68,10 +71,18 @@ async fn children_expire_with_their_root() -> Result<()> {
     let server = Server::any().await?;
     let uri = in_own_database(&server.uri());
     let database = database(&uri).await?;
+    let store = open_small(&uri);
+    let tomorrow = Bucket::containing(Period::Day, Timestamp::now(), &TimeZone::UTC)?.next();
+    let mut since = tomorrow.expect("time goes on").start_instant(&TimeZone::UTC);
+    let mut text = "beginning UTC day:34560000s".to_owned();
     let mut lane = Lane::new(1);
-    deliver(&open_small(&uri, Some(LONG)), &count(&mut lane, 0..5)).await;
-    for (retention, metrics) in [(None, 0..100), (Some(LONG * 2), 0..400), (None, 0..400)] {
-        deliver(&open_small(&uri, retention), &count(&mut lane, metrics)).await;
+    record(&store, &text).await?;
+    deliver(&store, &count(&mut lane, 0..5)).await;
+    for (stored, metrics) in [("day", 0..100), ("day:69120000s", 0..400), ("day", 0..400)] {
+        text += &format!("\n{since} UTC {stored}");
+        since += SignedDuration::from_hours(24);
+        record(&store, &text).await?;
+        deliver(&open_small(&uri), &count(&mut lane, metrics)).await;
     }
     let documents = documents(&database, "web").await?;
     assert!(documents.len() > 8, "{} documents", documents.len());
@@ -90,16 +101,17 @@ async fn bucket_expires_as_one_and_for_ever() -> Result<()> {
     let server = Server::any().await?;
     let uri = in_own_database(&server.uri());
     let database = database(&uri).await?;
-    let short = retention_until(day(), SignedDuration::from_secs(6));
-    let (expiring, forever) = (open_small(&uri, Some(short)), open_small(&uri, None));
+    let schedules = format!("beginning UTC day:{}s", retention_until(day(), 6));
+    let store = open_small(&uri);
+    record(&store, &schedules).await?;
     let mut lane = Lane::new(1);
-    deliver(&expiring, &count(&mut lane, 0..5)).await;
+    deliver(&store, &count(&mut lane, 0..5)).await;
     let in_doubt = count(&mut lane, 0..395);
-    deliver(&forever, &in_doubt).await;
-    assert_eq!(sum(&forever).await?, 400);
+    deliver(&store, &in_doubt).await;
+    assert_eq!(sum(&store).await?, 400);
     let begun = Instant::now();
     loop {
-        match sum(&forever).await? {
+        match sum(&store).await? {
             400 => assert!(begun.elapsed() < Duration::from_secs(60), "it does not expire"),
             0 => break,
             part => panic!("{part} of 400"),
@@ -114,16 +126,21 @@ async fn bucket_expires_as_one_and_for_ever() -> Result<()> {
         }
         let late = count(&mut others, 0..20);
         for _ in 0..2 {
-            let quarantined = forever.apply(&late).await?.quarantined;
+            let quarantined = store.apply(&late).await?.quarantined;
             assert_eq!(quarantined.len(), 20);
             assert!(quarantined[0].reason.contains("expired"), "{}", quarantined[0].reason);
-            assert_eq!(sum(&forever).await?, 0);
+            assert_eq!(sum(&store).await?, 0);
         }
     }
-    // A process that remembers nothing sends what was counted, and removed since.
-    let retry = open_small(&uri, None).apply(&in_doubt).await?;
+    // A retention that is made longer brings nothing back. A process that remembers nothing sends what was counted, and removed
+    // since.
+    let tomorrow = Bucket::containing(Period::Day, Timestamp::now(), &TimeZone::UTC)?.next();
+    let since = tomorrow.expect("time goes on").start_instant(&TimeZone::UTC);
+    record(&store, &format!("{schedules}\n{since} UTC day")).await?;
+    remove(&database, doc! {}).await?;
+    let retry = open_small(&uri).apply(&in_doubt).await?;
     assert_eq!(retry.quarantined.len(), 395);
-    assert_eq!(sum(&forever).await?, 0);
+    assert_eq!(sum(&store).await?, 0);
     assert!(
         documents(&database, "web")
             .await?
@@ -140,7 +157,7 @@ async fn children_without_root_are_refused() -> Result<()> {
     }
     let server = Server::any().await?;
     let uri = in_own_database(&server.uri());
-    let store = open_small(&uri, None);
+    let store = open_small(&uri);
     deliver(&store, &count(&mut Lane::new(1), 0..100)).await;
     remove(&database(&uri).await?, doc! { "_id": format!("{}/1", day()) }).await?;
     let error = sum(&store).await.expect_err("a part is missing");
@@ -156,13 +173,13 @@ async fn removed_documents_leave_no_known_split() -> Result<()> {
     }
     let server = Server::any().await?;
     let uri = in_own_database(&server.uri());
-    let store = open_small(&uri, None);
+    let store = open_small(&uri);
     let mut lane = Lane::new(1);
     deliver(&store, &count(&mut lane, 0..100)).await;
     remove(&database(&uri).await?, doc! {}).await?;
     let next = count(&mut lane, 0..5);
     deliver(&store, &next).await;
-    deliver(&open_small(&uri, None), &next).await;
+    deliver(&open_small(&uri), &next).await;
     assert_eq!(sum(&store).await?, 5);
     Ok(())
 }

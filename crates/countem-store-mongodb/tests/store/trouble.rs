@@ -33,6 +33,9 @@ fn all_contain(errors: &[StoreError], kind: ErrorKind, words: &str) {
     }
 }
 
+/// Schedules by which days are kept for a century.
+const A_CENTURY: &str = "beginning UTC day:3153600000s,all";
+
 #[tokio::test]
 async fn server_away_at_start_counts_when_back() -> Result<()> {
     if !require_mongod() {
@@ -153,10 +156,9 @@ async fn missing_login_and_rights_are_reported() -> Result<()> {
 
     // The documented role is enough for every method.
     create_user(&mongod, "writer", doc! { "role": "readWrite", "db": "countem" }).await?;
-    let mut config = MongoConfig::new(format!("mongodb://writer:hunter2@{at}?authSource=admin"));
-    config.retention = Some(Duration::from_secs(3600 * 24 * 365 * 100));
-    let store = open_with(config);
+    let store = open(&format!("mongodb://writer:hunter2@{at}?authSource=admin"));
     store.check().await?;
+    store.record_schedules(&A_CENTURY.parse()?).await?;
     let mut lane = Lane::new(1);
     store.register(&lane.writer).await?;
     deliver(&store, &lane.batch([("web", DAY, "m", 1)])).await;
@@ -208,9 +210,8 @@ async fn retention_creates_ttl_index_and_expiry() -> Result<()> {
     let database = database(&uri).await?;
     let mut lane = Lane::new(1);
     deliver(&open(&uri), &lane.batch([("web", DAY, "m", 1)])).await;
-    let mut config = MongoConfig::new(&uri);
-    config.retention = Some(Duration::from_secs(3600 * 24 * 365 * 100));
-    let store = open_with(config);
+    let store = open(&uri);
+    store.record_schedules(&A_CENTURY.parse()?).await?;
     deliver(&store, &lane.batch(["2026-11-20", "2026-11-21", "all"].map(|day| ("web", day, "m", 1)))).await;
     let has = |document: &Document| document.get_datetime("expires_at").is_ok();
     let expiring: Vec<_> = documents(&database, "web").await?.iter().map(has).collect();

@@ -44,6 +44,7 @@ fn config(setting: &Setting) -> ScheduleConfig {
         periods: Some(setting.periods.clone()),
         own: own.collect(),
         change: true,
+        ..ScheduleConfig::default()
     }
 }
 
