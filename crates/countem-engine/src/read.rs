@@ -12,6 +12,7 @@ use countem_core::{Batch, CollectionName, Schedules};
 use countem_query::{ReadError, Source};
 use countem_store::{ErrorKind, RowQuery, Rows, Store, StoreError, async_trait, overlay};
 use futures_util::future::join_all;
+use jiff::Timestamp;
 use parking_lot::Mutex;
 use tokio::sync::{self, oneshot};
 
@@ -197,6 +198,10 @@ impl Source for EngineSource {
     async fn schedules(&self) -> Result<Arc<Schedules>, ReadError> {
         self.supervisor.agreement().ensure(&*self.store()?).await?;
         Ok(self.intake.calendar().schedules())
+    }
+
+    fn now(&self) -> Timestamp {
+        self.intake.clock().now()
     }
 
     async fn collections(&self) -> Result<Vec<CollectionName>, ReadError> {

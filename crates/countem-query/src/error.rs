@@ -42,6 +42,21 @@ pub enum ReadError {
         /// The beginning of the new zone.
         since: Timestamp,
     },
+    /// The bucket, or a stored one that is part of it, has expired and may have been removed.
+    #[error(
+        "`{bucket}` of `{collection}` has expired: the first of its {period} buckets that is kept is `{kept_from}`{}",
+        if bucket.period() == *period { String::new() } else { format!("; store {} buckets to keep their sums", bucket.period()) }
+    )]
+    Expired {
+        /// The collection.
+        collection: CollectionName,
+        /// The first requested bucket.
+        bucket: Bucket,
+        /// The stored period.
+        period: Period,
+        /// The first bucket of that period that is kept.
+        kept_from: Bucket,
+    },
     /// The requested bucket lies outside the years 0001 to 9999.
     #[error(transparent)]
     Bucket(#[from] BucketError),

@@ -37,9 +37,9 @@ impl Reader {
                 if range == BucketRange::every(step) {
                     range = self.counted(query, step, zone).await?.unwrap_or(range);
                 }
-                Plan::of(query, &schedules, range)?
+                Plan::of(query, &schedules, range, self.source().now())?
             }
-            None => Plan::coarsest(query, &schedules, now, zone)?,
+            None => Plan::coarsest(query, &schedules, now, zone, self.source().now())?,
         };
         let metric_rows = query.group == Group::Metric && !matches!(query.metrics, Metrics::Exact(_));
         // Of rows that are chosen among others, the points are read once they are chosen.
@@ -165,11 +165,12 @@ impl Plan {
         schedules: &Schedules,
         now: Timestamp,
         zone: &TimeZone,
+        clock: Timestamp,
     ) -> Result<Self, QueryError> {
         let mut refused = None;
         for period in Period::ALL.into_iter().rev() {
             match query.range.buckets(period, now, zone) {
-                Ok(range) => match Self::of(query, schedules, range) {
+                Ok(range) => match Self::of(query, schedules, range, clock) {
                     Ok(plan) => return Ok(plan),
                     Err(error) => refused = refused.or(Some(error)),
                 },
@@ -182,7 +183,12 @@ impl Plan {
         Err(refused.unwrap_or(QueryError::Contradiction { why: "the range has no buckets" }))
     }
 
-    fn of(query: &Query, schedules: &Schedules, range: BucketRange) -> Result<Self, QueryError> {
+    fn of(
+        query: &Query,
+        schedules: &Schedules,
+        range: BucketRange,
+        clock: Timestamp,
+    ) -> Result<Self, QueryError> {
         // Before anything is listed, however long the range is.
         let is_listed = query.step.is_some() || range.period() != Period::All;
         if is_listed && range.len() > query.limits.buckets {
@@ -192,9 +198,9 @@ impl Plan {
         let spans = query.collections.iter().map(|collection| {
             Ok(Spans {
                 collection: collection.clone(),
-                range: parts(schedules, collection, range)?,
+                range: parts(schedules, collection, range, clock)?,
                 earlier: earlier
-                    .map(|range| parts(schedules, collection, range))
+                    .map(|range| parts(schedules, collection, range, clock))
                     .transpose()?
                     .unwrap_or_default(),
             })

@@ -2,7 +2,9 @@
 
 use std::{collections::BTreeMap, num::NonZeroUsize, sync::Arc};
 
-use countem_core::{Bucket, BucketRange, CollectionName, MetricName, Part, Schedules, jiff::Timestamp};
+use countem_core::{
+    Bucket, BucketRange, CollectionName, MetricName, Part, Period, Schedule, Schedules, jiff::Timestamp,
+};
 use countem_store::{Counters, RowQuery, Select, Store, Unreadable};
 use futures_util::future::try_join_all;
 
@@ -100,7 +102,7 @@ impl Reader {
         range: BucketRange,
     ) -> Result<BTreeMap<Bucket, i64>, ReadError> {
         let mut sums = BTreeMap::<Bucket, Counters>::new();
-        for part in parts(&*self.schedules().await?, collection, range)? {
+        for part in parts(&*self.schedules().await?, collection, range, self.source.now())? {
             let select = Select::One(metric.clone());
             let query = RowQuery { collection: collection.clone(), range: part.range(), select };
             for (stored, counters) in self.source.rows(&query).await? {
@@ -118,15 +120,18 @@ impl Reader {
         sums.iter().filter_map(|(bucket, sum)| value(*bucket, sum)).collect()
     }
 
-    /// Returns the first and the last stored bucket in which `collection` has a counter, `None` for a collection without any. They
+    /// Returns the first and the last stored bucket that is kept and in which `collection` has a counter, `None` for a collection without any. They
     /// are of the finest stored period, two if the schedule changed.
     ///
     /// # Errors
     /// The source could not be read.
     pub async fn extent(&self, collection: &CollectionName) -> Result<Option<(Bucket, Bucket)>, ReadError> {
         let mut ends = None;
-        for (period, _) in self.schedules().await?.of(collection.as_str()).finest() {
-            let Some(found) = self.source.extent(collection, BucketRange::every(period)).await? else {
+        let schedules = self.schedules().await?;
+        let schedule = schedules.of(collection.as_str());
+        for (period, _) in schedule.finest() {
+            let range = kept(schedule, period, self.source.now());
+            let Some(found) = self.source.extent(collection, range).await? else {
                 continue;
             };
             let (first, last) = ends.unwrap_or((found.first(), found.last()));
@@ -151,12 +156,14 @@ impl Reader {
             return Ok(None);
         }
         let mut near = Vec::new();
-        for (period, zone) in self.schedules().await?.of(collection.as_str()).finest() {
-            let all = BucketRange::every(period);
+        let schedules = self.schedules().await?;
+        let schedule = schedules.of(collection.as_str());
+        for (period, zone) in schedule.finest() {
+            let all = kept(schedule, period, self.source.now());
             // The first day of the first year begins a few hours before it, in some zones.
             let start = Bucket::containing(period, bucket.start_instant(zone), zone).unwrap_or(all.first());
             let before = BucketRange::new(all.first(), start);
-            let after = BucketRange::new(start, all.last());
+            let after = BucketRange::new(start.max(all.first()), all.last());
             for (range, is_before) in [(before, true), (after, false)] {
                 let Some(range) = range else { continue };
                 let Some(found) = self.source.extent(collection, range).await? else { continue };
@@ -199,7 +206,7 @@ impl Reader {
         bucket: Bucket,
         select: Select,
     ) -> Result<Counters, ReadError> {
-        let parts = parts(schedules, collection, BucketRange::one(bucket))?;
+        let parts = parts(schedules, collection, BucketRange::one(bucket), self.source.now())?;
         let mut query = RowQuery { collection: collection.clone(), range: BucketRange::one(bucket), select };
         let mut rows = Vec::new();
         for part in parts {
@@ -221,14 +228,31 @@ fn unreadable(metric: &MetricName, bucket: Bucket, why: &Unreadable) -> ReadErro
     ReadError::Unreadable { metric: metric.to_string(), bucket, why: why.clone() }
 }
 
-/// Returns the stored buckets that hold the counts of the buckets of `range`.
+/// Returns the stored buckets that hold the counts of the buckets of `range`, all of which are kept at `now`.
 pub(crate) fn parts(
     schedules: &Schedules,
     collection: &CollectionName,
     range: BucketRange,
+    now: Timestamp,
 ) -> Result<Vec<Part>, ReadError> {
-    let parts = schedules.of(collection.as_str()).parts(range);
-    parts.map_err(|(bucket, why)| ReadError::not_exact(collection, bucket, why))
+    let schedule = schedules.of(collection.as_str());
+    let parts = schedule.parts(range);
+    let parts = parts.map_err(|(bucket, why)| ReadError::not_exact(collection, bucket, why))?;
+    for part in &parts {
+        let (first, period) = (part.range().first(), part.range().period());
+        if let Some(kept_from) = schedule.kept_from(period, now).filter(|kept_from| first < *kept_from) {
+            let (collection, bucket) = (collection.clone(), range.first());
+            return Err(ReadError::Expired { collection, bucket, period, kept_from });
+        }
+    }
+    Ok(parts)
+}
+
+/// Returns the buckets of `period` that are kept at `now`.
+fn kept(schedule: &Schedule, period: Period, now: Timestamp) -> BucketRange {
+    let every = BucketRange::every(period);
+    let first = schedule.kept_from(period, now).unwrap_or(every.first());
+    BucketRange::new(first, every.last()).unwrap_or(every)
 }
 
 #[cfg(test)]

@@ -5,6 +5,8 @@ use std::{fmt, sync::Arc};
 use countem_core::{BucketRange, CollectionName, Schedules};
 use countem_store::{RowQuery, Rows, Store, async_trait, extent};
 
+use jiff::Timestamp;
+
 use crate::ReadError;
 
 /// A source of rows: a store alone, or a store and the counts that an engine has pending.
@@ -39,6 +41,11 @@ pub trait Source: Send + Sync + fmt::Debug + 'static {
     /// # Errors
     /// [`ReadError`]: the source could not be read, or is closed.
     async fn schedules(&self) -> Result<Arc<Schedules>, ReadError>;
+
+    /// Returns the time by which buckets have expired, or not. The default is that of the system clock.
+    fn now(&self) -> Timestamp {
+        Timestamp::now()
+    }
 }
 
 /// A store as it is, without pending counts.

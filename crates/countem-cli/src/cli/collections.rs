@@ -119,7 +119,8 @@ async fn detail(reader: &Reader, name: &CollectionName) -> Result<(Detail, bool)
             }
         }
         Err(
-            error @ (ReadError::NotStored { .. }
+            error @ (ReadError::Expired { .. }
+            | ReadError::NotStored { .. }
             | ReadError::PeriodsChanged { .. }
             | ReadError::ZoneChanged { .. }),
         ) => detail.error = Some(error.to_string()),

@@ -156,4 +156,5 @@ async fn nearest_bucket_is_of_the_asked_period() {
 }
 
 mod changes;
+mod expired;
 mod zones;
