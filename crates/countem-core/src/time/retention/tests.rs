@@ -22,7 +22,7 @@ fn first(schedule: &Schedule, period: Period, now: &str) -> String {
 }
 
 #[test]
-fn bucket_expires_when_its_time_after_its_end_is_over() {
+fn bucket_expires_some_time_after_its_end() {
     let schedules = schedules("beginning Europe/Berlin minute:172800s,day:864000s,all own=day");
     let schedule = schedules.of("c");
     assert_eq!(first(schedule, Period::Minute, "2026-11-20T10:05:59Z"), "2026-11-18T10:05");
