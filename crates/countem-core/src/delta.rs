@@ -2,6 +2,8 @@
 
 use std::ops::Range;
 
+use jiff::Timestamp;
+
 use crate::{Bucket, Schedule};
 
 /// The amount that one increment, or many merged, adds to one counter.
@@ -27,6 +29,13 @@ impl<'a> Delta<'a> {
     pub fn fan_out(self, schedule: &Schedule) -> impl Iterator<Item = Self> + use<'a, '_> {
         let in_bucket = move |(at, bucket)| self.in_bucket(bucket, at == 0);
         schedule.fan_out(self.bucket).enumerate().map(in_bucket)
+    }
+
+    /// Does what [`fan_out`](Self::fan_out) does, without the stored buckets that have expired at `now`, as
+    /// [`Schedule::fan_out_kept`] leaves them out.
+    pub fn fan_out_kept(self, schedule: &Schedule, now: Timestamp) -> impl Iterator<Item = Self> + use<'a> {
+        let buckets = schedule.fan_out_kept(self.bucket, now).into_iter().enumerate();
+        buckets.map(move |(at, bucket)| self.in_bucket(bucket, at == 0))
     }
 
     /// Returns the delta of one stored bucket, for callers that cache the buckets of a [`Schedule`].

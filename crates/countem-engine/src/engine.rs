@@ -250,6 +250,17 @@ impl EngineState {
         });
     }
 
+    /// Removes expired buckets, in steps between which the store takes batches.
+    fn remove_expired(&self) {
+        let Some(store) = self.supervisor.store() else { return };
+        let now = self.intake.clock().now();
+        self.supervisor.runtime().spawn(async move {
+            if let Err(error) = countem_store::remove_expired(&*store, now).await {
+                tracing::debug!(%error, "expired buckets stay for now");
+            }
+        });
+    }
+
     /// Waits until everything pending now is stored, as long as the store takes it; for when the journal cannot.
     async fn is_stored_instead(&self) -> bool {
         self.intake.drain_all();

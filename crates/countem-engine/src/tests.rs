@@ -1,6 +1,7 @@
 //! The engine as a whole, on a store with injected faults.
 
 mod exactly_once;
+mod expiry;
 mod flush;
 #[cfg(target_os = "linux")]
 mod fork;

@@ -23,6 +23,8 @@ pub enum Reject {
     Time(usize),
     /// The clocks showed the time in the field of this index twice, in different buckets.
     Repeated(usize),
+    /// The time has expired: no stored period is kept so long.
+    Expired,
     /// The field of this index is not a whole number.
     Amount(usize),
     /// The line is longer than the door takes.
@@ -44,6 +46,7 @@ impl Reject {
                 format!("the clocks showed the time in `{{{}}}` twice, and it has no offset", name(index))
                     .into()
             }
+            Self::Expired => "time has expired: no stored period is kept so long".into(),
             Self::Amount(index) => format!("field `{{{}}}` is not a whole number", name(index)).into(),
             Self::TooLong => "line is longer than 1 MiB".into(),
         }

@@ -8,7 +8,10 @@ use rusqlite::{
     CachedStatement, Connection, Error, OptionalExtension as _, Transaction, TransactionBehavior, params,
 };
 
-use crate::{quarantine, register};
+use crate::{
+    expiry::{self, Removed},
+    quarantine, register,
+};
 
 const APPLIED: &str = "SELECT seq FROM applied WHERE writer = ?1 AND lane = ?2";
 const SET_APPLIED: &str = "INSERT OR REPLACE INTO applied (writer, lane, seq) VALUES (?1, ?2, ?3)";
@@ -82,7 +85,16 @@ pub(crate) fn apply(connection: &mut Connection, batch: &Batch) -> Result<Outcom
         }
     }
     let mut any_quarantined = false;
+    let removed = Removed::read(&transaction)?;
     for group in batch.groups() {
+        if removed.as_ref().is_some_and(|removed| removed.holds(group.collection(), group.bucket())) {
+            let reason = expiry::reason(group.bucket());
+            for delta in group.deltas() {
+                quarantine::add(&transaction, batch.id(), batch.is_journaled(), delta, &reason)?;
+            }
+            any_quarantined = true;
+            continue;
+        }
         any_quarantined |= add(&transaction, batch, group)?;
     }
     if let Some(mark) = batch.mark() {
@@ -139,7 +151,7 @@ pub(crate) fn applied_seq(connection: &Connection, id: &BatchId) -> rusqlite::Re
 /// Checks that every statement of a batch fits the tables.
 pub(crate) fn prepare_statements(connection: &Connection) -> rusqlite::Result<()> {
     let own = [APPLIED, SET_APPLIED, MARK, SET_MARK, REMOVE_MARK, STORED_FROM, SET_ONE, &SET_SEVERAL];
-    for sql in own.into_iter().chain(quarantine::STATEMENTS) {
+    for sql in own.into_iter().chain(quarantine::STATEMENTS).chain(expiry::STATEMENTS) {
         connection.prepare_cached(sql)?;
     }
     Ok(())

@@ -2,6 +2,7 @@
 
 mod config;
 mod error;
+mod expiry;
 mod schema;
 mod store;
 

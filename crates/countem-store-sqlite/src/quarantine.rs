@@ -7,6 +7,8 @@ use countem_core::{BatchId, Bucket, Delta, Quarantined};
 use countem_store::{Held, Release, Released};
 use rusqlite::{Connection, Error, OptionalExtension as _, Row, TransactionBehavior, params, types::Type};
 
+use crate::expiry::{self, Removed};
+
 const INSERT: &str = "INSERT OR REPLACE INTO quarantined
     (writer, lane, seq, collection, bucket, metric, n, increments, reason, journaled)
     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)";
@@ -100,6 +102,10 @@ pub(crate) fn release(
         return Ok(Released::Gone);
     };
     if release == Release::Retry {
+        let removed = Removed::read(&transaction)?;
+        if removed.is_some_and(|removed| removed.holds(collection, held.quarantined.bucket)) {
+            return Ok(Released::Kept(expiry::reason(held.quarantined.bucket)));
+        }
         let value = transaction.query_row(VALUE, [collection, &bucket, metric], |row| row.get(0));
         let value: i64 = value.optional()?.unwrap_or(0);
         let Some(sum) = value.checked_add(n) else { return Ok(Released::Kept(overflow(value, n))) };

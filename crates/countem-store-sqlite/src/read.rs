@@ -4,5 +4,5 @@ mod connection;
 mod query;
 mod threads;
 
-pub(crate) use query::{collections, integrity, marks, snapshot};
+pub(crate) use query::{buckets_before, collections, integrity, marks, snapshot};
 pub(crate) use threads::ReadThreads;

@@ -29,6 +29,11 @@ pub(crate) fn record(connection: &mut Connection, schedules: &Schedules) -> rusq
     Ok(recorded)
 }
 
+/// Describes a record that cannot be read.
+pub(crate) fn unreadable(error: Box<dyn std::error::Error + Send + Sync>) -> rusqlite::Error {
+    rusqlite::Error::FromSqlConversionFailure(0, rusqlite::types::Type::Text, error)
+}
+
 /// Returns the schedules of recorded lines, `None` when there are none.
 pub(crate) fn parse(lines: &[String]) -> Result<Option<Schedules>, StoreError> {
     if lines.is_empty() {

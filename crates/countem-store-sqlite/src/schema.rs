@@ -15,7 +15,7 @@ pub const APPLICATION_ID: i32 = i32::from_be_bytes(*b"cntm");
 pub const SCHEMA_VERSION: usize = MIGRATIONS.len();
 
 /// Steps of the schema; step `n` leads from version `n` to `n + 1`. A released step is never edited.
-pub(crate) const MIGRATIONS: &[&str] = &[V1, V2, V3, V4, V5];
+pub(crate) const MIGRATIONS: &[&str] = &[V1, V2, V3, V4, V5, V6];
 
 const V1: &str = "
 CREATE TABLE counter (
@@ -83,6 +83,13 @@ CREATE TABLE clock ( -- of retirements; one row
     one INTEGER PRIMARY KEY CHECK (one = 1),
     seen INTEGER NOT NULL, -- the time of the system, in milliseconds since 1970, when this clock advanced
     elapsed INTEGER NOT NULL -- in milliseconds
+) STRICT;
+";
+
+const V6: &str = "
+CREATE TABLE removed ( -- one row once expired buckets were removed: those that had expired by then take no count again
+    id INTEGER NOT NULL PRIMARY KEY CHECK (id = 1),
+    second INTEGER NOT NULL -- since 1970
 ) STRICT;
 ";
 

@@ -2,14 +2,14 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use countem_core::{Batch, CollectionName, Schedules, Writer};
+use countem_core::{Batch, CollectionName, Schedules, Writer, jiff::Timestamp};
 use countem_store::{
     Applied, ErrorKind, Held, Registration, Release, Released, RowQuery, Rows, Store, StoreError,
     async_trait, overlay,
 };
 
 use crate::{
-    SqliteConfig, open, quarantine,
+    SqliteConfig, expiry, open, quarantine,
     read::{self, ReadThreads},
     register, schedule,
     write::WriteThread,
@@ -137,6 +137,15 @@ impl Store for SqliteStore {
         let lines = self.writer()?.ask(move |connection| connection.record_schedules(&schedules)).await?;
         let missing = || StoreError::new(ErrorKind::Refused, "there are no schedules yet that could change");
         schedule::parse(&lines)?.ok_or_else(missing)
+    }
+
+    async fn remove_expired(&self, now: Timestamp, limit: usize) -> Result<usize, StoreError> {
+        // Looked for beside the writer, so that it is kept for the removal alone.
+        let expired = self.readers.ask(move |connection| expiry::find(connection, now, limit)).await?;
+        if expired.is_empty() {
+            return Ok(0);
+        }
+        self.writer()?.ask(move |connection| connection.remove_expired(&expired, limit)).await
     }
 
     async fn check(&self) -> Result<(), StoreError> {

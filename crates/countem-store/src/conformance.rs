@@ -15,6 +15,7 @@ use countem_core::{Batch, BatchId, Bucket, BucketRange, CollectionName, Deltas, 
 use crate::{Counters, RowQuery, Rows, Select, Store};
 
 mod apply;
+mod expiry;
 mod marks;
 mod names;
 mod read;
@@ -58,6 +59,8 @@ laws! { $
     apply::a_journal_holds_what_is_quarantined_of_its_batches,
     apply::forgetting_a_writer_keeps_the_counts,
     apply::a_retired_writer_is_still_recognised,
+    expiry::removal_keeps_what_is_kept,
+    expiry::removed_buckets_take_no_count_again,
     marks::a_mark_moves_with_its_batch,
     marks::a_mark_elsewhere_stores_nothing,
     marks::of_two_batches_from_one_mark_one_is_stored,

@@ -6,7 +6,7 @@ use std::{
 };
 
 use async_trait::async_trait;
-use countem_core::{Batch, BucketRange, CollectionName, Schedules, Writer};
+use countem_core::{Batch, BucketRange, CollectionName, Schedules, Writer, jiff::Timestamp};
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
@@ -234,6 +234,10 @@ impl<S: Store> Store for FaultyStore<S> {
     async fn record_schedules(&self, schedules: &Schedules) -> Result<Schedules, StoreError> {
         self.faults.find_schedules()?;
         self.inner.record_schedules(schedules).await
+    }
+
+    async fn remove_expired(&self, now: Timestamp, limit: usize) -> Result<usize, StoreError> {
+        self.inner.remove_expired(now, limit).await
     }
 
     async fn check(&self) -> Result<(), StoreError> {

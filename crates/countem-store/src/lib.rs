@@ -6,6 +6,7 @@ pub mod conformance;
 
 mod counters;
 mod error;
+mod expiry;
 mod faulty;
 mod held;
 mod memory;
@@ -16,6 +17,7 @@ mod store;
 pub use countem_core::Quarantined;
 pub use counters::{Counters, Iter, Unreadable, Value, plus};
 pub use error::{ErrorKind, StoreError};
+pub use expiry::{REMOVAL_MARGIN, remove_expired};
 pub use faulty::{Fault, Faults, FaultyStore};
 pub use held::{Held, Release, Released};
 pub use memory::MemoryStore;

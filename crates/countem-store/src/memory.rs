@@ -6,12 +6,12 @@ use std::{
 };
 
 use async_trait::async_trait;
-use countem_core::{Batch, BatchId, Bucket, CollectionName, Schedules, Writer};
+use countem_core::{Batch, BatchId, Bucket, CollectionName, Schedules, Writer, jiff::Timestamp};
 use parking_lot::Mutex;
 
 use crate::{
-    Applied, Counters, ErrorKind, Held, Quarantined, Release, Released, RowQuery, Rows, Select, Store,
-    StoreError, overlay,
+    Applied, Counters, ErrorKind, Held, Quarantined, REMOVAL_MARGIN, Release, Released, RowQuery, Rows,
+    Select, Store, StoreError, overlay,
 };
 
 /// A store in memory: it ends with the process, and keeps the whole contract until then.
@@ -27,6 +27,8 @@ struct State {
     held: Vec<Held>,
     marks: BTreeMap<String, String>,
     schedules: Option<Schedules>,
+    /// Buckets that had expired by then were removed, or may have been.
+    removed_by: Option<Timestamp>,
 }
 
 /// The newest batch of a lane. Older ones need no memory: a lane resolves its batches in order.
@@ -52,6 +54,12 @@ impl State {
     fn has_applied(&self, id: &BatchId) -> bool {
         self.applied.get(&(id.writer.clone(), id.lane)).is_some_and(|resolved| resolved.seq >= id.seq)
     }
+
+    /// Returns true where `bucket` may have been removed.
+    fn may_be_gone(&self, collection: &str, bucket: Bucket) -> bool {
+        let known = self.schedules.as_ref().zip(self.removed_by);
+        known.is_some_and(|(schedules, by)| schedules.of(collection).has_expired(bucket, by))
+    }
 }
 
 #[async_trait]
@@ -71,6 +79,11 @@ impl Store for MemoryStore {
         }
         let mut quarantined = Vec::new();
         for delta in batch.deltas() {
+            if state.may_be_gone(delta.collection, delta.bucket) {
+                let reason = format!("the bucket {} has expired", delta.bucket);
+                quarantined.push(Quarantined::new(delta, reason));
+                continue;
+            }
             let counters = state.counters.entry((delta.collection.to_owned(), delta.bucket)).or_default();
             if counters.add(delta.metric, delta.n).is_none() {
                 let reason = format!("{} plus {} exceeds i64", counters[delta.metric], delta.n);
@@ -149,6 +162,9 @@ impl Store for MemoryStore {
         let Some(at) = state.held.iter().position(is_meant) else { return Ok(Released::Gone) };
         let Quarantined { collection, bucket, metric, n, .. } = state.held[at].quarantined.clone();
         if release == Release::Retry {
+            if state.may_be_gone(&collection, bucket) {
+                return Ok(Released::Kept(format!("the bucket {bucket} has expired")));
+            }
             let counters = state.counters.entry((collection, bucket)).or_default();
             if counters.add(&metric, n).is_none() {
                 return Ok(Released::Kept(format!("{} plus {n} exceeds i64", counters[&metric])));
@@ -176,6 +192,21 @@ impl Store for MemoryStore {
         }
         let missing = || StoreError::new(ErrorKind::Refused, "there are no schedules yet that could change");
         recorded.clone().ok_or_else(missing)
+    }
+
+    async fn remove_expired(&self, now: Timestamp, limit: usize) -> Result<usize, StoreError> {
+        let by = now.saturating_sub(REMOVAL_MARGIN).unwrap_or(Timestamp::MIN);
+        let mut state = self.state.lock();
+        state.removed_by = state.removed_by.max(Some(by));
+        let expired = state.counters.keys().filter(|(name, bucket)| state.may_be_gone(name, *bucket));
+        let mut expired: Vec<_> = expired.take(limit).cloned().collect();
+        let mut removed = 0;
+        while removed < limit
+            && let Some(key) = expired.pop()
+        {
+            removed += state.counters.remove(&key).map_or(0, |counters| counters.len());
+        }
+        Ok(removed)
     }
 
     async fn check(&self) -> Result<(), StoreError> {

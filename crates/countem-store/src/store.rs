@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, fmt, sync::Arc};
 
 use async_trait::async_trait;
-use countem_core::{Batch, BucketRange, CollectionName, Quarantined, Schedules, Writer};
+use countem_core::{Batch, BucketRange, CollectionName, Quarantined, Schedules, Writer, jiff::Timestamp};
 
 use crate::{ErrorKind, Held, Release, Released, RowQuery, Rows, StoreError, extent};
 
@@ -176,6 +176,19 @@ pub trait Store: Send + Sync + fmt::Debug + 'static {
         Ok(schedules.clone())
     }
 
+    /// Removes counters of buckets that had expired two hours before `now` by the recorded schedules, at most `limit` of them, in one
+    /// short transaction. Returns how many were removed; zero when none is left. A delta for a bucket that may have been removed is
+    /// quarantined from then on.
+    ///
+    /// The default, for stores without a record or with a removal of their own, removes nothing.
+    ///
+    /// # Errors
+    /// It is not known what was removed. Removing again is harmless.
+    async fn remove_expired(&self, now: Timestamp, limit: usize) -> Result<usize, StoreError> {
+        let _ = (now, limit);
+        Ok(0)
+    }
+
     /// Checks that the store can be reached and used with the given rights.
     ///
     /// # Errors
@@ -263,6 +276,9 @@ impl<S: Store + ?Sized> Store for Arc<S> {
     }
     async fn record_schedules(&self, schedules: &Schedules) -> Result<Schedules, StoreError> {
         (**self).record_schedules(schedules).await
+    }
+    async fn remove_expired(&self, now: Timestamp, limit: usize) -> Result<usize, StoreError> {
+        (**self).remove_expired(now, limit).await
     }
     async fn check(&self) -> Result<(), StoreError> {
         (**self).check().await

@@ -80,7 +80,10 @@ impl Inc {
             let moment = self.moment(now, schedules.zone(now))?;
             let schedule = schedules.of(collection);
             let bucket = schedule.bucket_at(moment)?;
-            let periods = schedule.fan_out(bucket).count();
+            if schedule.has_expired_everywhere(bucket, now) {
+                anyhow::bail!("{moment} has expired: no stored period of `{collection}` is kept so long");
+            }
+            let periods = schedule.fan_out_kept(bucket, now).len();
             let mut table = Table::new();
             table.fold(collection, metric.as_str(), bucket, self.n)?;
             // One more attempt of the store may follow.

@@ -15,7 +15,7 @@ use clap::{
 use countem_core::Bucket;
 use countem_lines::{Filter, Format as LineFormat, Kind, Template, TimeFormat, Wanted};
 use countem_query::Reader;
-use countem_store::{MemoryStore, Store};
+use countem_store::{MemoryStore, Store, remove_expired};
 use jiff::tz::TimeZone;
 
 use crate::{
@@ -211,7 +211,11 @@ impl Ingest {
                 Some(total) => Goal::Bytes(total),
                 None => Goal::Unknown,
             };
+            let expiring = Arc::clone(&store);
             let report = self.count(plan, inputs, &effective, store, shows.then_some(goal)).await?;
+            if let Err(error) = remove_expired(&*expiring, countem_core::jiff::Timestamp::now()).await {
+                tracing::debug!(%error, "expired buckets stay for now");
+            }
             let all = match reader {
                 Some(reader) => Some(reader.get_all_counters(Bucket::ALL).await?),
                 None => None,

@@ -22,12 +22,14 @@ struct Entry {
     from: i64,
     until: i64,
     bucket: Bucket,
+    /// Every stored bucket that follows from it had expired when it was learnt.
+    has_expired: bool,
 }
 
 impl BucketCache {
     /// Returns an empty cache for `schedule`.
     pub(crate) fn new(schedule: Schedule) -> Self {
-        let empty = Entry { from: 0, until: 0, bucket: Bucket::ALL };
+        let empty = Entry { from: 0, until: 0, bucket: Bucket::ALL, has_expired: false };
         Self { schedule, entries: [empty; 4], current: 0, oldest: 0 }
     }
 
@@ -40,6 +42,12 @@ impl BucketCache {
     #[inline]
     pub(crate) fn bucket(&self) -> Bucket {
         self.entries[self.current].bucket
+    }
+
+    /// Returns true where no count of that moment is kept.
+    #[inline]
+    pub(crate) fn has_expired(&self) -> bool {
+        self.entries[self.current].has_expired
     }
 
     /// Moves to the bucket in which `second` is counted; `None` outside the years 0001 to 9999.
@@ -68,7 +76,8 @@ impl BucketCache {
             return Some(known);
         }
         let index = self.oldest;
-        self.entries[index] = Entry { from: second, until, bucket };
+        let has_expired = self.schedule.has_expired_everywhere(bucket, Timestamp::now());
+        self.entries[index] = Entry { from: second, until, bucket, has_expired };
         self.oldest = (index + 1) % self.entries.len();
         Some(index)
     }

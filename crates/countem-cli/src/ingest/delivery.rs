@@ -222,14 +222,15 @@ impl Delivery {
     fn fan_out(&self, deltas: Deltas) -> Result<Deltas, StoreError> {
         let is_only_bucket = |schedule: &countem_core::Schedule, bucket| {
             let mut buckets = schedule.fan_out(bucket);
-            buckets.next() == Some(bucket) && buckets.next().is_none()
+            !schedule.expires() && buckets.next() == Some(bucket) && buckets.next().is_none()
         };
         if deltas.iter().all(|delta| is_only_bucket(self.schedules.of(delta.collection), delta.bucket)) {
             return Ok(deltas);
         }
         let mut table = Table::new();
+        let now = Timestamp::now();
         for counted in deltas.iter() {
-            for delta in counted.fan_out(self.schedules.of(counted.collection)) {
+            for delta in counted.fan_out_kept(self.schedules.of(counted.collection), now) {
                 table.merge(delta).map_err(|error| {
                     StoreError::new(ErrorKind::Refused, format!("cannot add up `{}`", delta.metric))
                         .with_source(error)

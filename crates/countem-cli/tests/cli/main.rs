@@ -19,6 +19,7 @@ mod quarantine;
 mod reading;
 mod recorded;
 mod replay;
+mod retention;
 mod schedule;
 #[cfg(unix)]
 mod unwritable;

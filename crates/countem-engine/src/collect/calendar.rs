@@ -80,6 +80,14 @@ impl Calendar {
         self.schedules.read().of(collection).bucket_at(moment)
     }
 
+    /// Returns true where every stored bucket of an increment to `collection` at `moment` has expired at `now`.
+    pub(crate) fn has_expired(&self, collection: &str, moment: Timestamp, now: Timestamp) -> bool {
+        let schedules = self.schedules.read();
+        let schedule = schedules.of(collection);
+        let bucket = schedule.expires().then(|| schedule.bucket_at(moment).ok()).flatten();
+        bucket.is_some_and(|bucket| schedule.has_expired_everywhere(bucket, now))
+    }
+
     /// Replaces the schedules by those that became of them, and makes `now` the time at which increments are counted.
     pub(crate) fn adopt(&self, schedules: Arc<Schedules>, now: Timestamp) -> Advanced {
         *self.schedules.write() = schedules;

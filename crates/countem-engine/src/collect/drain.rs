@@ -4,6 +4,8 @@ use std::ptr;
 
 use countem_core::{Bucket, Delta, Schedule, Schedules};
 
+use jiff::Timestamp;
+
 use super::{Intake, collector::Draining};
 use crate::sync::Ordering;
 
@@ -35,7 +37,7 @@ impl Intake {
     /// Merges a drained table into the lanes, going on where an interrupted attempt ended.
     fn merge_drained(&self, draining: &mut Draining, schedules: &Schedules) {
         let Draining { table, merged } = draining;
-        let mut fan_out = FanOut::default();
+        let mut fan_out = FanOut { now: Some(self.clock().now()), ..FanOut::default() };
         let mut lane = None;
         for delta in table.iter().skip(*merged) {
             let index = self.lanes.index_of(delta.collection);
@@ -64,7 +66,8 @@ impl Intake {
     /// Moves the sum of a cell, whose lock the caller holds together with `moves`, to its lane. The caller empties the cell.
     pub(super) fn merge_from_cell(&self, delta: &Delta<'_>, schedules: &Schedules) {
         let mut state = self.lanes.of(delta.collection).lock();
-        delta.fan_out(schedules.of(delta.collection)).for_each(|delta| state.merge(delta));
+        let kept = delta.fan_out_kept(schedules.of(delta.collection), self.clock().now());
+        kept.for_each(|delta| state.merge(delta));
         drop(state);
         self.accepted_by_cells.fetch_add(delta.increments, Ordering::Relaxed);
     }
@@ -73,6 +76,8 @@ impl Intake {
 /// Remembers the stored buckets of the last counting bucket: deltas of one table are nearly always of the same one.
 #[derive(Default)]
 pub(super) struct FanOut {
+    /// Time by which expired buckets are left out; `None` for a read, which refuses them.
+    now: Option<Timestamp>,
     last: Option<(*const Schedule, Bucket)>,
     buckets: Vec<Bucket>,
 }
@@ -81,8 +86,10 @@ impl FanOut {
     pub(super) fn of(&mut self, schedule: &Schedule, counted: Bucket) -> &[Bucket] {
         let wanted = (ptr::from_ref(schedule), counted);
         if self.last != Some(wanted) {
-            self.buckets.clear();
-            self.buckets.extend(schedule.fan_out(counted));
+            self.buckets = match self.now {
+                Some(now) => schedule.fan_out_kept(counted, now),
+                None => schedule.fan_out(counted).collect(),
+            };
             self.last = Some(wanted);
         }
         &self.buckets

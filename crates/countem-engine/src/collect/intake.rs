@@ -157,6 +157,9 @@ impl Intake {
         if age > self.limits.past_window || -age > self.limits.future_window {
             return Err(Refusal::Window { timestamp });
         }
+        if self.calendar.has_expired(collection, timestamp, self.clock.now()) {
+            return Err(Refusal::Expired { timestamp });
+        }
         self.fold(collection, metric, n, || self.calendar.bucket_at(collection, timestamp))
     }
 
@@ -227,7 +230,8 @@ impl Intake {
     /// No room for a new counter. One that is pending in its lane already needs none.
     fn fold_into_lane(&self, delta: Delta<'_>) -> Result<(), Refusal> {
         let schedules = self.calendar.schedules();
-        let deltas: Vec<_> = delta.fan_out(schedules.of(delta.collection)).collect();
+        let kept = delta.fan_out_kept(schedules.of(delta.collection), self.clock.now());
+        let deltas: Vec<_> = kept.collect();
         let mut lane = self.lanes.of(delta.collection).lock();
         // Checked under the lock of the lane: a shutdown takes it after it has closed the intake.
         let state = self.state();

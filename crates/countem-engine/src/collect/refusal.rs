@@ -39,6 +39,12 @@ pub enum Refusal {
     /// The time of the increment has no bucket.
     #[error(transparent)]
     Bucket(#[from] BucketError),
+    /// Every stored bucket of the time of the increment has expired: none is kept so long.
+    #[error("time `{timestamp}` has expired: no stored period is kept so long")]
+    Expired {
+        /// The time of the increment.
+        timestamp: jiff::Timestamp,
+    },
     /// This process is a fork of the one that started the collector, without the threads that store. Start a collector after
     /// the fork.
     #[error("collector was started before this process was forked")]
@@ -58,8 +64,8 @@ pub fn warn_on_stderr(warning: impl fmt::Display) {
 }
 
 /// The words under which refused increments are counted, in the order of [`Refusal::index`].
-pub(super) const REASONS: [&str; 7] =
-    ["name", "closed", "full", "overflow", "time", "journal_full", "forked"];
+pub(super) const REASONS: [&str; 8] =
+    ["name", "closed", "full", "overflow", "time", "journal_full", "forked", "expired"];
 
 impl Refusal {
     /// Returns the one word under which refused increments are counted in the stats.
@@ -76,6 +82,7 @@ impl Refusal {
             Self::Window { .. } | Self::Bucket(_) => 4,
             Self::JournalFull => 5,
             Self::Forked => 6,
+            Self::Expired { .. } => 7,
         }
     }
 }

@@ -17,6 +17,9 @@ use crate::deliver::{Lane, Lanes};
 const CHECK_INTERVAL: Duration = Duration::from_millis(200);
 /// Interval at which a change of the store's schedule is noticed although nothing is pending.
 const AGREEMENT_INTERVAL: Duration = Duration::from_secs(30);
+/// Interval at which expired buckets are looked for.
+const REMOVAL_INTERVAL: Duration =
+    if cfg!(test) { Duration::from_millis(100) } else { Duration::from_secs(60) };
 /// Minimum gap between two flushes triggered by size.
 const MIN_EARLY_FLUSH_GAP: Duration = Duration::from_millis(50);
 /// Contended locks in one interval beyond which there are too few collectors.
@@ -29,6 +32,7 @@ pub(super) async fn run(state: Weak<EngineState>, config: EngineConfig) {
     let mut flush_at = Instant::now() + jittered(&config);
     let mut early_flush_at = Instant::now() + MIN_EARLY_FLUSH_GAP;
     let mut agree_at = Instant::now() + AGREEMENT_INTERVAL;
+    let mut remove_at = Instant::now() + REMOVAL_INTERVAL;
     let mut idle = 0;
     while let Some(engine) = state.upgrade() {
         let wake = flush_at.min(Instant::now() + CHECK_INTERVAL);
@@ -47,6 +51,10 @@ pub(super) async fn run(state: Weak<EngineState>, config: EngineConfig) {
         if now >= agree_at {
             agree_at = now + AGREEMENT_INTERVAL;
             engine.agree();
+        }
+        if now >= remove_at {
+            remove_at = now + REMOVAL_INTERVAL;
+            engine.remove_expired();
         }
         let is_urgent = lanes.are_crowded() || lanes.journal_is_full.load(Ordering::Relaxed);
         if now >= flush_at || (is_urgent && now >= early_flush_at) {

@@ -64,6 +64,31 @@ const COLLECTIONS: &str = "WITH RECURSIVE visited (collection) AS (
     )
     SELECT collection FROM visited WHERE collection IS NOT NULL";
 
+const BUCKETS_BEFORE: &str = "WITH RECURSIVE visited (bucket) AS (
+        SELECT min(bucket) FROM counter WHERE collection = ?1 AND bucket >= ?2 AND bucket < ?3
+        UNION ALL
+        SELECT (
+            SELECT min(bucket) FROM counter WHERE collection = ?1 AND bucket < ?3
+                AND bucket > substr(visited.bucket, 1, ?4) || iif(length(visited.bucket) < ?4, '', '~')
+        ) FROM visited WHERE visited.bucket IS NOT NULL
+    )
+    SELECT bucket FROM visited WHERE length(bucket) = ?4 LIMIT ?5";
+
+/// Lists the buckets of the period of `first`, from it to before `end`, at most `limit` of them.
+pub(crate) fn buckets_before(
+    connection: &Connection,
+    collection: &str,
+    first: Bucket,
+    end: Bucket,
+    limit: usize,
+) -> rusqlite::Result<Vec<String>> {
+    let (first, end) = (first.to_string(), end.to_string());
+    let length = i64::try_from(first.len()).expect("an id has at most 19 bytes");
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    let mut select = connection.prepare_cached(BUCKETS_BEFORE)?;
+    select.query_map(params![collection, first, end, length, limit], |row| row.get(0))?.collect()
+}
+
 /// Reads the counters, and whether they include `in_flight`, from one state of the file.
 pub(crate) fn snapshot(
     connection: &mut Connection,

@@ -11,6 +11,7 @@ use crate::{
     SqliteConfig, Synchronous,
     apply::{self, Failure, Outcome},
     error::store_error,
+    expiry::{self, Expired},
     open::{self, LOG_LIMIT},
     quarantine, register, retired, schedule,
 };
@@ -207,6 +208,12 @@ impl WriteConnection {
     pub(crate) fn record_schedules(&mut self, schedules: &Schedules) -> Result<Vec<String>, StoreError> {
         let recorded = schedule::record(self.connection()?, schedules);
         recorded.map_err(|error| self.commit_failed(error))
+    }
+
+    /// Removes at most `limit` counters of expired buckets, and returns how many.
+    pub(crate) fn remove_expired(&mut self, expired: &Expired, limit: usize) -> Result<usize, StoreError> {
+        let removed = expiry::remove(self.connection()?, expired, limit);
+        removed.map_err(|error| self.commit_failed(error))
     }
 
     /// Checks that the tables are there and can be written.

@@ -5,6 +5,7 @@
 mod calls;
 mod conformance;
 mod crash;
+mod expiry;
 mod files;
 mod process;
 mod several_processes;

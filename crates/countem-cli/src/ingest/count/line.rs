@@ -181,6 +181,9 @@ impl LineCounter {
         for cache in &mut self.caches {
             // Before the first fold: a line without a bucket counts for no template.
             cache.move_to(second).ok_or(no_time)?;
+            if cache.has_expired() {
+                return Err(Reject::Expired);
+            }
         }
         if let Some(again) = again {
             self.check_repeated(second, again, no_time)?;

@@ -1,0 +1,116 @@
+//! Buckets expire: reads of them are refused, and their rows are removed.
+
+use std::{collections::BTreeSet, process::Command};
+
+use countem_core::jiff::{SignedDuration, Timestamp};
+use countem_testkit::{Server, in_own_database, require_server};
+
+use crate::harness::{BINARY, Sandbox};
+
+const KEPT: [&str; 4] = ["--set", "time.periods=hour,day,all", "--set", "time.retention=hour=48h,day=30d"];
+
+/// The beginning of the id of the moment `hours` ago.
+fn ago(hours: i64, length: usize) -> String {
+    (Timestamp::now() - SignedDuration::from_hours(hours)).to_string()[..length].to_owned()
+}
+
+fn check_refused(sandbox: &Sandbox, store: &[&str]) {
+    let run = |args: &[&str]| sandbox.run(&[store, args].concat());
+    run(&[&KEPT[..], &["inc", "web", "m", "5"]].concat()).expect(0);
+    let (day, hour, old) = (ago(10 * 24, 10), ago(10 * 24, 13), ago(60 * 24, 10));
+    // Its hours have expired, and its day is kept.
+    run(&["inc", "web", "m", "7", "--date", &day]).expect(0);
+    assert_eq!(run(&["get", "web", "m", "--date", &day]).expect(0).out.trim(), "7");
+    assert_eq!(run(&["get", "web", "m", "--bucket", "all"]).expect(0).out.trim(), "12");
+    for bucket in [&hour, &old, &old[..7].to_owned(), &old[..4].to_owned()] {
+        // The year of a day two months ago may be over, and is not kept either way.
+        for command in [&["get", "web", "m"][..], &["get", "web"], &["all"], &["top", "web"]] {
+            let refused = run(&[command, &["--bucket", bucket]].concat()).expect(1);
+            assert!(refused.err.contains("has expired: the first of its"), "{}", refused.err);
+            assert_eq!(refused.out, "");
+        }
+    }
+    let refused = run(&["inc", "web", "m", "--date", &old]).expect(1);
+    assert!(refused.err.contains("has expired: no stored period"), "{}", refused.err);
+    assert_eq!(run(&["get", "web", "m", "--bucket", "all"]).expect(0).out.trim(), "12");
+    let lines = [60, 10].map(|days| format!("{{\"ts\":\"{}Z\"}}\n", ago(days * 24, 19)));
+    sandbox.write("lines", lines.concat());
+    let ingest = ["ingest", "lines", "--format", "ndjson", "--time-field", "ts", "--count", "web:x"];
+    let ingested = run(&ingest);
+    assert!(ingested.err.contains("time has expired"), "{}", ingested.err);
+    assert_eq!(run(&["get", "web", "x", "--bucket", "all"]).expect(0).out.trim(), "1");
+    let quarantined = run(&["quarantine", "list"]);
+    assert!(!quarantined.out.contains("expired"), "{}", quarantined.out);
+    // A configuration with another retention.
+    let other = ["--set", "time.retention=hour=24h,day=30d", "inc", "web", "m"];
+    let refused = run(&other).expect(2);
+    assert!(
+        refused.err.contains("the store keeps hour buckets `48h`, and `24h` is configured"),
+        "{}",
+        refused.err
+    );
+}
+
+#[test]
+fn expired_buckets_are_refused_on_sqlite() {
+    let sandbox = Sandbox::new();
+    check_refused(&sandbox, &[]);
+}
+
+#[test]
+fn expired_buckets_are_refused_on_mongodb() {
+    if !require_server() {
+        return;
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let server = runtime.block_on(Server::any()).unwrap();
+    check_refused(&Sandbox::new(), &["--store", &in_own_database(&server.uri())]);
+}
+
+#[test]
+fn total_of_expiring_days_is_an_error_of_the_collection() {
+    let sandbox = Sandbox::new();
+    sandbox.run(&["--set", "time.retention=day=30d", "inc", "web", "m", "5"]).expect(0);
+    let listed = sandbox.run(&["collections", "-l"]).expect(6);
+    assert!(listed.out.contains("the first of its day buckets that is kept is `"), "{}", listed.out);
+}
+
+/// The zone of the process is of no concern: the collection's decides.
+#[test]
+fn zone_of_the_process_removes_no_other_rows() {
+    let left = |zone: &str| -> BTreeSet<String> {
+        let sandbox = Sandbox::new();
+        sandbox
+            .run(&["--set", "time.periods=hour", "--set", "time.retention=hour=48h", "inc", "web", "m"])
+            .expect(0);
+        let file = rusqlite::Connection::open(sandbox.path("countem.db")).unwrap();
+        for hours in 0..120 {
+            file.execute("INSERT OR IGNORE INTO counter VALUES ('web', ?1, 'n', 1)", [ago(hours, 13)])
+                .unwrap();
+        }
+        sandbox.write("none", "");
+        let mut ingest = Command::new(BINARY);
+        ingest.args([
+            "ingest",
+            "none",
+            "--format",
+            "ndjson",
+            "--time-field",
+            "ts",
+            "--count",
+            "web:x",
+            "--store",
+        ]);
+        ingest.arg(format!("sqlite://{}", sandbox.path("countem.db").display())).env("TZ", zone);
+        ingest.current_dir(sandbox.path("."));
+        let ran = ingest.output().unwrap();
+        assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
+        let mut select = file.prepare("SELECT bucket FROM counter WHERE metric = 'n'").unwrap();
+        let rows = select.query_map([], |row| row.get(0)).unwrap();
+        rows.map(Result::unwrap).collect()
+    };
+    let (utc, west) = (left("UTC"), left("America/Los_Angeles"));
+    // Kept for 48 hours after their end, and removed two hours later.
+    assert!((50..=52).contains(&utc.len()), "{} rows are left", utc.len());
+    assert!(utc.symmetric_difference(&west).count() <= 1, "an hour may have passed: {utc:?} {west:?}");
+}
