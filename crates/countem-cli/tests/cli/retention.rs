@@ -7,7 +7,16 @@ use countem_testkit::{Server, in_own_database, require_server};
 
 use crate::harness::{BINARY, Sandbox};
 
-const KEPT: [&str; 4] = ["--set", "time.periods=hour,day,all", "--set", "time.retention=hour=48h,day=30d"];
+const KEPT: [&str; 8] = [
+    "--set",
+    "time.periods=hour,day,all",
+    "--set",
+    "time.retention=hour=48h,day=30d",
+    "--set",
+    "collections.strict.periods=hour,day",
+    "--set",
+    "collections.strict.retention=hour=48h,day=30d",
+];
 
 /// The beginning of the id of the moment `hours` ago.
 fn ago(hours: i64, length: usize) -> String {
@@ -30,15 +39,17 @@ fn check_refused(sandbox: &Sandbox, store: &[&str]) {
             assert_eq!(refused.out, "");
         }
     }
-    let refused = run(&["inc", "web", "m", "--date", &old]).expect(1);
+    // What is kept forever still counts.
+    run(&["inc", "web", "m", "--date", &old]).expect(0);
+    assert_eq!(run(&["get", "web", "m", "--bucket", "all"]).expect(0).out.trim(), "13");
+    let refused = run(&["inc", "strict", "m", "--date", &old]).expect(1);
     assert!(refused.err.contains("has expired: no stored period"), "{}", refused.err);
-    assert_eq!(run(&["get", "web", "m", "--bucket", "all"]).expect(0).out.trim(), "12");
     let lines = [60, 10].map(|days| format!("{{\"ts\":\"{}Z\"}}\n", ago(days * 24, 19)));
     sandbox.write("lines", lines.concat());
-    let ingest = ["ingest", "lines", "--format", "ndjson", "--time-field", "ts", "--count", "web:x"];
+    let ingest = ["ingest", "lines", "--format", "ndjson", "--time-field", "ts", "--count", "strict:x"];
     let ingested = run(&ingest);
     assert!(ingested.err.contains("time has expired"), "{}", ingested.err);
-    assert_eq!(run(&["get", "web", "x", "--bucket", "all"]).expect(0).out.trim(), "1");
+    assert_eq!(run(&["get", "strict", "x", "--date", &day]).expect(0).out.trim(), "1");
     let quarantined = run(&["quarantine", "list"]);
     assert!(!quarantined.out.contains("expired"), "{}", quarantined.out);
     // A configuration with another retention.
