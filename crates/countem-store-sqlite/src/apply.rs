@@ -9,8 +9,8 @@ use rusqlite::{
 };
 
 use crate::{
-    expiry::{self, Removed},
     quarantine, register,
+    removed::{self, Removed},
 };
 
 const APPLIED: &str = "SELECT seq FROM applied WHERE writer = ?1 AND lane = ?2";
@@ -85,10 +85,10 @@ pub(crate) fn apply(connection: &mut Connection, batch: &Batch) -> Result<Outcom
         }
     }
     let mut any_quarantined = false;
-    let removed = Removed::read(&transaction)?;
+    let gone = Removed::read(&transaction)?;
     for group in batch.groups() {
-        if removed.as_ref().is_some_and(|removed| removed.holds(group.collection(), group.bucket())) {
-            let reason = expiry::reason(group.bucket());
+        if gone.as_ref().is_some_and(|gone| gone.holds(group.collection(), group.bucket())) {
+            let reason = removed::reason(group.bucket());
             for delta in group.deltas() {
                 quarantine::add(&transaction, batch.id(), batch.is_journaled(), delta, &reason)?;
             }
@@ -151,7 +151,7 @@ pub(crate) fn applied_seq(connection: &Connection, id: &BatchId) -> rusqlite::Re
 /// Checks that every statement of a batch fits the tables.
 pub(crate) fn prepare_statements(connection: &Connection) -> rusqlite::Result<()> {
     let own = [APPLIED, SET_APPLIED, MARK, SET_MARK, REMOVE_MARK, STORED_FROM, SET_ONE, &SET_SEVERAL];
-    for sql in own.into_iter().chain(quarantine::STATEMENTS).chain(expiry::STATEMENTS) {
+    for sql in own.into_iter().chain(quarantine::STATEMENTS).chain(removed::STATEMENTS) {
         connection.prepare_cached(sql)?;
     }
     Ok(())

@@ -1,59 +1,21 @@
-//! Expiry of buckets: their rows are removed, and deltas for them are quarantined from then on.
-//!
-//! The table `removed` holds the time by which buckets had expired that were removed, or may have been. It is written in the
-//! transaction that removes the first of them, so a bucket that may have been removed takes no count again, whatever the clocks say.
+//! Removal of the rows of expired buckets.
 
-use countem_core::{Bucket, BucketRange, CollectionName, Period, Schedules, jiff::Timestamp};
+use countem_core::{BucketRange, CollectionName, Period, jiff::Timestamp};
 use countem_store::{REMOVAL_MARGIN, StoreError};
 use rusqlite::{Connection, OptionalExtension as _, TransactionBehavior, params};
 
-use crate::{read, schedule};
+use crate::{read, removed::REMOVED_BY, schedule};
 
-const REMOVED_BY: &str = "SELECT second FROM removed";
 const SET_REMOVED_BY: &str = "INSERT OR REPLACE INTO removed (id, second) VALUES (1, ?1)";
 const REMOVE: &str = "DELETE FROM counter WHERE collection = ?1 AND bucket = ?2 AND metric IN (
         SELECT metric FROM counter WHERE collection = ?1 AND bucket = ?2 LIMIT ?3
     )";
-
-/// Statements of a batch.
-pub(crate) const STATEMENTS: [&str; 1] = [REMOVED_BY];
 
 /// Buckets that have expired, and the time by which they had.
 #[derive(Debug)]
 pub(crate) struct Expired {
     by: Timestamp,
     buckets: Vec<(String, String)>,
-}
-
-/// The buckets that may have been removed.
-#[derive(Debug)]
-pub(crate) struct Removed {
-    schedules: Schedules,
-    by: Timestamp,
-}
-
-impl Removed {
-    /// Reads which buckets may have been removed, `None` where none was.
-    pub(crate) fn read(connection: &Connection) -> rusqlite::Result<Option<Self>> {
-        let mut select = connection.prepare_cached(REMOVED_BY)?;
-        let Some(second) = select.query_row([], |row| row.get::<_, i64>(0)).optional()? else {
-            return Ok(None);
-        };
-        let by = Timestamp::from_second(second).map_err(|error| schedule::unreadable(error.into()))?;
-        let schedules = schedule::parse(&schedule::lines(connection)?);
-        let schedules = schedules.map_err(|error| schedule::unreadable(error.into()))?;
-        Ok(schedules.map(|schedules| Self { schedules, by }))
-    }
-
-    /// Returns true where `bucket` is one of them.
-    pub(crate) fn holds(&self, collection: &str, bucket: Bucket) -> bool {
-        self.schedules.of(collection).has_expired(bucket, self.by)
-    }
-}
-
-/// Returns the reason of a quarantine.
-pub(crate) fn reason(bucket: Bucket) -> String {
-    format!("the bucket {bucket} has expired")
 }
 
 /// Finds buckets to remove at `now`, at most `limit` of them.

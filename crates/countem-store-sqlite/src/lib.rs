@@ -11,6 +11,7 @@ mod open;
 mod quarantine;
 mod read;
 mod register;
+mod removed;
 mod retired;
 mod schedule;
 mod write;

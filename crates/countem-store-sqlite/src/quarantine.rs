@@ -7,7 +7,7 @@ use countem_core::{BatchId, Bucket, Delta, Quarantined};
 use countem_store::{Held, Release, Released};
 use rusqlite::{Connection, Error, OptionalExtension as _, Row, TransactionBehavior, params, types::Type};
 
-use crate::expiry::{self, Removed};
+use crate::removed::{self, Removed};
 
 const INSERT: &str = "INSERT OR REPLACE INTO quarantined
     (writer, lane, seq, collection, bucket, metric, n, increments, reason, journaled)
@@ -102,9 +102,9 @@ pub(crate) fn release(
         return Ok(Released::Gone);
     };
     if release == Release::Retry {
-        let removed = Removed::read(&transaction)?;
-        if removed.is_some_and(|removed| removed.holds(collection, held.quarantined.bucket)) {
-            return Ok(Released::Kept(expiry::reason(held.quarantined.bucket)));
+        let gone = Removed::read(&transaction)?;
+        if gone.is_some_and(|gone| gone.holds(collection, held.quarantined.bucket)) {
+            return Ok(Released::Kept(removed::reason(held.quarantined.bucket)));
         }
         let value = transaction.query_row(VALUE, [collection, &bucket, metric], |row| row.get(0));
         let value: i64 = value.optional()?.unwrap_or(0);

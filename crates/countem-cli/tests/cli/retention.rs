@@ -79,7 +79,7 @@ fn expired_buckets_are_refused_on_mongodb() {
 }
 
 #[test]
-fn total_of_expiring_days_is_an_error_of_the_collection() {
+fn total_of_expiring_days_is_an_error() {
     let sandbox = Sandbox::new();
     sandbox.run(&["--set", "time.retention=day=30d", "inc", "web", "m", "5"]).expect(0);
     let listed = sandbox.run(&["collections", "-l"]).expect(6);
