@@ -1,6 +1,6 @@
 //! Errors of reads.
 
-use countem_core::{Bucket, BucketError, CollectionName, NotExact, Period, jiff::Timestamp};
+use countem_core::{Bucket, BucketError, CollectionName, NameError, NotExact, Period, jiff::Timestamp};
 use countem_store::{StoreError, Unreadable};
 
 use crate::TimeRangeError;
@@ -85,6 +85,9 @@ pub enum QueryError {
     /// The range of time is none, or the step does not divide it.
     #[error(transparent)]
     Range(#[from] TimeRangeError),
+    /// The name of a collection is not valid.
+    #[error(transparent)]
+    Name(#[from] NameError),
     /// The answer would be larger than a limit allows.
     #[error("the answer exceeds the limit `{limit}` of {max}: {}", remedy(limit))]
     Limit {

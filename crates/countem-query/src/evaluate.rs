@@ -16,7 +16,7 @@ use self::{
 };
 use crate::{
     Answer, Compare, Cursor, Fill, Group, Metrics, Order, Query, QueryError, ReadError, Reader, Row,
-    reader::parts,
+    query::Problem, reader::parts,
 };
 
 impl Reader {
@@ -125,6 +125,11 @@ impl Reader {
 impl Query {
     /// Checks that the parts of the query do not contradict each other.
     fn check(&self) -> Result<(), QueryError> {
+        match self.problem.clone() {
+            Some(Problem::Name(error)) => return Err(error.into()),
+            Some(Problem::Range(error)) => return Err(error.into()),
+            None => {}
+        }
         let refuse = |why: &'static str| Err(QueryError::Contradiction { why });
         if self.order == Order::Change && self.compare.is_none() {
             return refuse("the order by change needs an earlier range to compare with");

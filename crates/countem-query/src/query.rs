@@ -6,12 +6,13 @@ mod metrics;
 use std::{fmt, str::FromStr};
 
 use countem_core::{Bucket, CollectionName, NameError, Period};
+use jiff::Span;
 
 pub use self::{
     limits::Limits,
     metrics::{LabelFilter, LabelFilterError, Metrics, Pattern, PatternError},
 };
-use crate::TimeRange;
+use crate::{TimeRange, TimeRangeError};
 
 /// A question about the counters of one or more collections, answered by [`Reader::query`](crate::Reader::query).
 ///
@@ -19,8 +20,10 @@ use crate::TimeRange;
 ///
 /// ```
 /// use countem_query::Query;
+/// use countem_core::jiff::ToSpan as _;
 ///
-/// let query = Query::new("web")?.matching("GET *").range("30d".parse()?).by_day().limit(20);
+/// let daily = Query::new("web").matching("GET *").last(30.days()).by_day();
+/// let largest = Query::new("web").range("2026-11".parse()?).order(countem_query::Order::Value).limit(20);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Debug, Clone)]
@@ -38,6 +41,15 @@ pub struct Query {
     pub(crate) after: Option<Cursor>,
     pub(crate) compare: Option<Compare>,
     pub(crate) limits: Limits,
+    /// The first part that cannot be, which is reported when the query is asked.
+    pub(crate) problem: Option<Problem>,
+}
+
+/// A part of a query that cannot be.
+#[derive(Debug, Clone)]
+pub(crate) enum Problem {
+    Name(NameError),
+    Range(TimeRangeError),
 }
 
 /// Points of buckets without a count. No choice changes a sum.
@@ -102,21 +114,21 @@ pub struct Cursor {
 }
 
 impl Query {
-    /// Returns a query for every metric of `collection` today.
-    ///
-    /// # Errors
-    /// [`NameError`]: the name of the collection is not valid.
-    pub fn new(collection: &str) -> Result<Self, NameError> {
-        Ok(Self::of(CollectionName::new(collection)?))
+    /// Returns a query for every metric of `collection` today. A name that is not valid is an error of the answer.
+    pub fn new(collection: &str) -> Self {
+        Self::of([]).and(collection)
     }
 
-    /// Returns a query for every metric of `collection` today.
-    pub fn of(collection: CollectionName) -> Self {
+    /// Returns a query for every metric of some collections today.
+    pub fn of(collections: impl IntoIterator<Item = CollectionName>) -> Self {
+        let mut collections: Vec<_> = collections.into_iter().collect();
+        collections.sort_unstable();
+        collections.dedup();
         Self {
-            collections: vec![collection],
+            collections,
             metrics: Metrics::All,
             labels: Vec::new(),
-            range: "today".parse().expect("today is a span of time"),
+            range: TimeRange::TODAY,
             step: None,
             fill: Fill::default(),
             group: Group::default(),
@@ -126,15 +138,20 @@ impl Query {
             after: None,
             compare: None,
             limits: Limits::default(),
+            problem: None,
         }
     }
 
     /// Asks for another collection, too. Its rows are apart.
     #[must_use]
-    pub fn and(mut self, collection: CollectionName) -> Self {
-        if !self.collections.contains(&collection) {
-            self.collections.push(collection);
-            self.collections.sort_unstable();
+    pub fn and(mut self, collection: &str) -> Self {
+        match CollectionName::new(collection) {
+            Ok(collection) => {
+                if let Err(at) = self.collections.binary_search(&collection) {
+                    self.collections.insert(at, collection);
+                }
+            }
+            Err(error) => self.problem = self.problem.or(Some(Problem::Name(error))),
         }
         self
     }
@@ -164,10 +181,22 @@ impl Query {
         Self { range, ..self }
     }
 
+    /// Selects the last days, hours or other units, the present one included: the span has one unit, such as `30.days()`.
+    #[must_use]
+    pub fn last(mut self, span: Span) -> Self {
+        match TimeRange::last(span) {
+            Ok(range) => self.range(range),
+            Err(error) => {
+                self.problem = self.problem.or(Some(Problem::Range(error)));
+                self
+            }
+        }
+    }
+
     /// Selects one bucket.
     #[must_use]
     pub fn bucket(self, bucket: Bucket) -> Self {
-        self.range(bucket.to_string().parse().expect("the id of a bucket is a span of time"))
+        self.range(bucket.into())
     }
 
     /// Asks for a point for each bucket of `period`, which has to divide the range.

@@ -5,7 +5,7 @@ mod point;
 use std::{fmt, ops::Range, str::FromStr};
 
 use countem_core::{Bucket, BucketError, BucketRange, Period};
-use jiff::{SignedDuration, Timestamp, civil::DateTime, tz::TimeZone};
+use jiff::{SignedDuration, Span, Timestamp, civil::DateTime, tz::TimeZone};
 
 use self::point::{Point, Unit};
 
@@ -126,6 +126,36 @@ pub enum TimeRangeError {
 const END: DateTime = DateTime::constant(9999, 12, 30, 0, 0, 0, 0);
 
 impl TimeRange {
+    /// The present day.
+    pub const TODAY: Self = {
+        let today = Point::Ago(0, Unit::Day);
+        Self { first: today, last: today }
+    };
+
+    /// Returns the last so many days, hours or other units, the present one included; `span` has one unit.
+    ///
+    /// # Errors
+    /// [`TimeRangeError`]: the span has no unit or several, or is negative.
+    pub fn last(span: Span) -> Result<Self, TimeRangeError> {
+        let units = [
+            (i64::from(span.get_years()), "y"),
+            (span.get_months().into(), "mo"),
+            (span.get_weeks().into(), "w"),
+            (span.get_days().into(), "d"),
+            (span.get_hours().into(), "h"),
+            (span.get_minutes(), "m"),
+            (span.get_seconds(), "s"),
+        ];
+        let mut units = units.into_iter().filter(|(number, _)| *number != 0);
+        match (units.next(), units.next()) {
+            (Some((number, suffix)), None) => format!("{number}{suffix}").parse::<Self>().and_then(|range| {
+                // Behind a sign it is one span in the past.
+                if number > 0 { Ok(range) } else { Err(TimeRangeError::Malformed { text: span.to_string() }) }
+            }),
+            _ => Err(TimeRangeError::Malformed { text: span.to_string() }),
+        }
+    }
+
     /// The accepted expressions, for errors and help texts.
     pub const FORMS: &'static str = "2026-11-20, 2026-11-20T14, 2026-11-20T14:05, 2026-W47, 2026-11, 2026-Q4, 2026, all, \
         now, today, yesterday, last-week, this-month, -7d (the day 7 days ago), 30d (the last 30 days, today included), \
@@ -292,6 +322,12 @@ fn name(zone: &TimeZone) -> String {
 /// Returns the instant, the last one of the calendar where there is none.
 fn instant(second: i64) -> Timestamp {
     Timestamp::from_second(second).unwrap_or(Timestamp::MAX)
+}
+
+impl From<Bucket> for TimeRange {
+    fn from(bucket: Bucket) -> Self {
+        Self { first: Point::Bucket(bucket), last: Point::Bucket(bucket) }
+    }
 }
 
 impl fmt::Display for TimeRange {

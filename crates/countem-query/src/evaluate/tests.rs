@@ -4,7 +4,7 @@ mod oracle;
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use countem_core::{Batch, BatchId, Bucket, CollectionName, Period, Table, Writer};
+use countem_core::{Batch, BatchId, Bucket, Period, Table, Writer};
 use countem_store::{MemoryStore, Store as _, Value};
 
 use super::*;
@@ -68,7 +68,7 @@ async fn november() -> World {
 }
 
 fn web() -> Query {
-    Query::new("web").unwrap()
+    Query::new("web")
 }
 
 fn range(text: &str) -> TimeRange {
@@ -102,7 +102,7 @@ async fn metrics_are_summed_over_the_range() {
     let answer = world.ask(&web().range(range("2026-11-12..yesterday")).matching("GET *")).await;
     assert_eq!(values(&answer), [("GET 200", 15), ("GET 404", 9)]);
     assert_eq!((answer.is_partial, answer.total), (false, Some(Ok(24))));
-    let all = web().and(CollectionName::new("app").unwrap()).range(range("all"));
+    let all = web().and("app").range(range("all"));
     let answer = world.ask(&all).await;
     let rows: Vec<_> = answer.rows.iter().map(|row| (row.collection.as_str(), row.name.as_str())).collect();
     assert_eq!(rows, [("app", "starts"), ("web", "GET 200"), ("web", "GET 404"), ("web", "POST 200")]);
@@ -177,7 +177,7 @@ async fn pages_return_every_row_once_beside_a_writer() {
     counted.extend(names.iter().map(|name| ("app", "2026-11-19", name.as_str(), 2)));
     world.count(&counted).await;
     for limit in [1, 3, 7, 39, 40, 41, 100] {
-        let query = web().and(CollectionName::new("app").unwrap()).range(range("2d")).limit(limit);
+        let query = web().and("app").range(range("2d")).limit(limit);
         let (mut read, mut after) = (Vec::new(), None);
         loop {
             let page = match after.take() {

@@ -62,3 +62,20 @@ async fn contradictions_are_refused() {
         assert!(error.contains(why), "{why}: {error}");
     }
 }
+
+#[tokio::test]
+async fn parts_that_cannot_be_are_errors_of_the_answer() {
+    use jiff::{Span, ToSpan as _};
+    let world = november().await;
+    assert!(world.error(&Query::new("a b")).await.contains("collection name"));
+    assert!(world.error(&web().and("").last(3.days())).await.contains("empty"));
+    for span in [Span::new(), 1.day().hours(2), -3.days()] {
+        assert!(world.error(&web().last(span)).await.contains("is not a time"), "{span}");
+    }
+    assert_eq!(values(&world.ask(&web().last(2.days())).await).len(), 3);
+    assert_eq!(
+        values(&world.ask(&web().last(1.month())).await),
+        values(&world.ask(&web().range(range("2026-11"))).await)
+    );
+    assert_eq!(values(&world.ask(&web().bucket("2026-11-12".parse().unwrap())).await), [("GET 200", 4)]);
+}

@@ -100,7 +100,7 @@ proptest! {
         let compared = compared || order == Order::Change;
         let last = first + length - 1;
         let mut query = web()
-            .and(CollectionName::new("app").unwrap())
+            .and("app")
             .metrics(metrics)
             .group(group.clone())
             .order(order)
