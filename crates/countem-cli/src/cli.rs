@@ -14,6 +14,8 @@ mod journal;
 mod marks;
 mod quarantine;
 mod replay;
+mod select;
+mod series;
 mod top;
 
 use std::{
@@ -52,6 +54,7 @@ enum Command {
     Get(get::Get),
     All(all::All),
     Top(top::Top),
+    Series(series::Series),
     Collections(collections::Collections),
     Marks(marks::Marks),
     Forget(forget::Forget),
@@ -79,6 +82,7 @@ impl Cli {
             Command::Get(get) => get.run(&self.global),
             Command::All(all) => all.run(&self.global),
             Command::Top(top) => top.run(&self.global),
+            Command::Series(series) => series.run(&self.global),
             Command::Collections(collections) => collections.run(&self.global),
             Command::Marks(marks) => marks.run(&self.global),
             Command::Forget(forget) => forget.run(&self.global),

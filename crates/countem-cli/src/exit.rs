@@ -10,7 +10,7 @@ use clap::error::ContextValue;
 use countem_config::similar;
 use countem_engine::maintenance::MaintenanceError;
 use countem_lines::DefinitionError;
-use countem_query::{Counters, ReadError};
+use countem_query::{Answer, Counters, QueryError, ReadError};
 use countem_store::{ErrorKind, StoreError};
 
 use crate::output::{say, shown, without_codes};
@@ -88,6 +88,29 @@ pub(crate) fn say_unreadable<'a>(collections: impl IntoIterator<Item = (&'a str,
         }
     }
     exit
+}
+
+/// Reports the rows without an exact value, and returns the exit code of a command that printed the others.
+pub(crate) fn say_unreadable_rows(answer: &Answer) -> Exit {
+    let mut exit = Exit::Ok;
+    for row in &answer.rows {
+        let points = row.points.iter().filter_map(|(_, value)| value.as_ref());
+        if let Some(why) =
+            points.chain([&row.value]).chain(&row.earlier).find_map(|value| value.as_ref().err())
+        {
+            say(format_args!("countem: `{}` of `{}` cannot be read: {why}", row.name, row.collection));
+            exit = Exit::Partly;
+        }
+    }
+    exit
+}
+
+/// Returns the error of a query; one that the command line has caused is a [`UsageError`].
+pub(crate) fn query_error(error: QueryError) -> anyhow::Error {
+    match error {
+        QueryError::Read(error) => error.into(),
+        error => UsageError::new(error.to_string()).into(),
+    }
 }
 
 /// Prints the error of a command and returns its exit code. Output that is closed by its reader, such as `head`, is no

@@ -38,12 +38,14 @@ pub(crate) enum Cell {
     Number(i64),
     /// Reason why there is no value.
     Error(String),
+    /// There is no value, and none is expected.
+    Empty,
 }
 
 /// Rows of values under named columns.
 #[derive(Debug)]
 pub(crate) struct Listing {
-    columns: &'static [&'static str],
+    columns: Vec<String>,
     /// Number of leading columns that are the same in every row, which a table leaves out.
     constant: usize,
     rows: Vec<Vec<Cell>>,
@@ -55,6 +57,7 @@ impl Cell {
             Self::Text(text) => text.into(),
             Self::Number(number) => number.to_string().into(),
             Self::Error(why) => format!("error: {why}").into(),
+            Self::Empty => "".into(),
         }
     }
 }
@@ -68,6 +71,12 @@ impl From<&str> for Cell {
 impl From<i64> for Cell {
     fn from(number: i64) -> Self {
         Self::Number(number)
+    }
+}
+
+impl From<&countem_query::Value> for Cell {
+    fn from(value: &countem_query::Value) -> Self {
+        value.as_ref().copied().into()
     }
 }
 
@@ -94,7 +103,8 @@ impl<'a> From<&'a Counters> for JsonCounters<'a> {
 
 impl Listing {
     /// Returns an empty listing.
-    pub(crate) fn new(columns: &'static [&'static str]) -> Self {
+    pub(crate) fn new(columns: &[&str]) -> Self {
+        let columns = columns.iter().map(|name| (*name).to_owned()).collect();
         Self { columns, constant: 0, rows: Vec::new() }
     }
 
@@ -171,8 +181,9 @@ impl Listing {
         self.rows.iter().map(|row| {
             let pairs = self.columns.iter().zip(row).map(|(name, cell)| {
                 let (name, value) = match cell {
-                    Cell::Text(text) => (*name, Value::from(text.as_str())),
-                    Cell::Number(number) => (*name, Value::from(*number)),
+                    Cell::Text(text) => (name.as_str(), Value::from(text.as_str())),
+                    Cell::Number(number) => (name.as_str(), Value::from(*number)),
+                    Cell::Empty => (name.as_str(), Value::Null),
                     Cell::Error(why) => ("error", Value::from(why.as_str())),
                 };
                 (name.to_owned(), value)
@@ -187,8 +198,8 @@ impl Listing {
     /// # Errors
     /// The output cannot be written.
     pub(crate) fn write_csv(&self, out: &mut impl Write, is_safe: bool) -> io::Result<()> {
-        writeln!(out, "{}", self.columns.join(","))?;
-        for row in &self.rows {
+        let header = self.columns.iter().map(|name| Cell::Text(name.clone())).collect();
+        for row in std::iter::once(&header).chain(&self.rows) {
             for (at, cell) in row.iter().enumerate() {
                 out.write_all(if at > 0 { b"," } else { b"" })?;
                 // No program reads the words of an error as a number.
@@ -238,6 +249,11 @@ pub(crate) fn without_codes(text: &str) -> String {
 /// Writes a number with commas between thousands.
 pub(crate) fn grouped(n: u64) -> String {
     indicatif::HumanCount(n).to_string()
+}
+
+/// Writes a number that may be negative with commas between thousands.
+pub(crate) fn grouped_signed(n: i64) -> String {
+    format!("{}{}", if n < 0 { "-" } else { "" }, grouped(n.unsigned_abs()))
 }
 
 /// Writes a number and what it counts: `1 line`, `2,000 lines`.

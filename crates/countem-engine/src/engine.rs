@@ -220,14 +220,15 @@ impl Engine {
     ///
     /// # Errors
     /// [`ReadError::Closed`] when the engine's runtime has ended.
-    pub async fn run<T: Send + 'static>(
+    pub async fn run<T: Send + 'static, E: From<ReadError> + Send + 'static>(
         &self,
-        future: impl Future<Output = Result<T, ReadError>> + Send + 'static,
-    ) -> Result<T, ReadError> {
+        future: impl Future<Output = Result<T, E>> + Send + 'static,
+    ) -> Result<T, E> {
         if self.intake.is_forked() {
-            return Err(StoreError::new(ErrorKind::Refused, Refusal::Forked.to_string()).into());
+            let error = StoreError::new(ErrorKind::Refused, Refusal::Forked.to_string());
+            return Err(ReadError::from(error).into());
         }
-        self.runtime().spawn(future).await.unwrap_or(Err(ReadError::Closed))
+        self.runtime().spawn(future).await.unwrap_or_else(|_| Err(ReadError::Closed.into()))
     }
 }
 

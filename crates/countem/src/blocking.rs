@@ -15,7 +15,10 @@ use std::{collections::BTreeMap, future::Future};
 
 use countem_core::{Bucket, BucketRange, CollectionName};
 
-use crate::{Counters, Error, ShutdownReport, When};
+use crate::{
+    Counters, Error, ShutdownReport, When,
+    query::{Answer, Query},
+};
 
 impl crate::Collector {
     /// Returns the async methods as blocking ones, for code without a runtime.
@@ -87,6 +90,42 @@ impl Collector<'_> {
         range: BucketRange,
     ) -> Result<BTreeMap<Bucket, i64>, Error> {
         block_on(self.0.series(collection, metric, range))
+    }
+
+    /// Does what [`query`](crate::Collector::query) does.
+    ///
+    /// # Errors
+    /// As [`query`](crate::Collector::query).
+    pub fn query(&self, query: Query) -> Result<Answer, Error> {
+        block_on(self.0.query(query))
+    }
+
+    /// Does what [`increment_and_get`](crate::Collector::increment_and_get) does.
+    ///
+    /// # Errors
+    /// As [`increment_and_get`](crate::Collector::increment_and_get).
+    pub fn increment_and_get(
+        &self,
+        collection: &str,
+        metric: &str,
+        n: i64,
+        when: impl Into<When>,
+    ) -> Result<i64, Error> {
+        block_on(self.0.increment_and_get(collection, metric, n, when))
+    }
+
+    /// Does what [`decrement_to_zero`](crate::Collector::decrement_to_zero) does.
+    ///
+    /// # Errors
+    /// As [`decrement_to_zero`](crate::Collector::decrement_to_zero).
+    pub fn decrement_to_zero(
+        &self,
+        collection: &str,
+        metric: &str,
+        n: u64,
+        when: impl Into<When>,
+    ) -> Result<i64, Error> {
+        block_on(self.0.decrement_to_zero(collection, metric, n, when))
     }
 
     /// Does what [`collections`](crate::Collector::collections) does.

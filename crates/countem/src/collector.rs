@@ -1,12 +1,13 @@
 //! The handle that a service holds.
 
-use std::{collections::BTreeMap, future::Future};
+use std::{collections::BTreeMap, future::Future, sync::Arc};
 
 use countem_core::{
     Bucket, BucketRange, CollectionName, LabelError, MetricName, NameError, Period, jiff::Timestamp,
 };
 use countem_engine::{Counter, Engine, Refusal, ShutdownReport, Stats};
 use countem_query::{ReadError, Reader};
+use tokio::sync::Mutex;
 
 use crate::{Counters, Error, When};
 
@@ -17,11 +18,17 @@ use crate::{Counters, Error, When};
 #[derive(Debug, Clone)]
 pub struct Collector {
     engine: Engine,
+    /// Held by the call of [`decrement_to_zero`](Self::decrement_to_zero) that is under way.
+    decrements: Arc<Mutex<()>>,
 }
 
 impl Collector {
     pub(crate) fn new(engine: Engine) -> Self {
-        Self { engine }
+        Self { engine, decrements: Arc::default() }
+    }
+
+    pub(crate) fn decrements(&self) -> &Mutex<()> {
+        &self.decrements
     }
 
     /// Counts `n` events now. Never blocks on the store, never fails: what is refused is counted in [`stats`](Self::stats) and logged.
@@ -265,11 +272,15 @@ impl Collector {
         self.engine.resize(collectors)
     }
 
-    async fn read<T, F>(&self, ask: impl FnOnce(Reader, Timestamp) -> F + Send + 'static) -> Result<T, Error>
+    pub(crate) async fn read<T, E, F>(
+        &self,
+        ask: impl FnOnce(Reader, Timestamp) -> F + Send + 'static,
+    ) -> Result<T, Error>
     where
         T: Send + 'static,
-        F: Future<Output = Result<T, ReadError>> + Send + 'static,
+        E: From<ReadError> + Into<Error> + Send + 'static,
+        F: Future<Output = Result<T, E>> + Send + 'static,
     {
-        Ok(self.engine.run(ask(self.engine.reader(), self.engine.now())).await?)
+        self.engine.run(ask(self.engine.reader(), self.engine.now())).await.map_err(Into::into)
     }
 }

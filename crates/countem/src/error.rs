@@ -2,7 +2,7 @@
 
 use countem_core::{BucketError, LabelError, NameError};
 use countem_engine::{NotDurable, Refusal};
-use countem_query::ReadError;
+use countem_query::{QueryError, ReadError};
 use countem_store::ErrorKind as StoreErrorKind;
 
 /// An error of a collector, in one line.
@@ -30,6 +30,19 @@ pub enum Error {
     /// Counters could not be read.
     #[error(transparent)]
     Read(#[from] ReadError),
+    /// A query has no answer: it contradicts itself, or the answer exceeds a limit.
+    #[error(transparent)]
+    Query(QueryError),
+}
+
+impl From<QueryError> for Error {
+    fn from(error: QueryError) -> Self {
+        match error {
+            QueryError::Read(error) => error.into(),
+            QueryError::Name(error) => error.into(),
+            error => Self::Query(error),
+        }
+    }
 }
 
 /// Kind of an [`Error`], by what a caller does about it.
@@ -54,6 +67,7 @@ impl Error {
         match self {
             Self::Name(_)
             | Self::Labels(_)
+            | Self::Query(_)
             | Self::Bucket(_)
             | Self::Read(
                 ReadError::NotStored { .. }

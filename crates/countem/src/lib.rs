@@ -1,5 +1,6 @@
 #![doc = include_str!("../README.md")]
 
+mod and_get;
 mod builder;
 mod collector;
 mod error;
@@ -28,7 +29,7 @@ pub use countem_core::{
     jiff::{self, Timestamp, civil::Date},
 };
 pub use countem_engine::{Counter, Durability, Refusal, ShutdownReport, StartError, Stats};
-pub use countem_query::When;
+pub use countem_query::{Query, When};
 pub use countem_store::{Counters, Unreadable};
 
 /// The configuration of files, environment and flags.
@@ -42,6 +43,14 @@ pub mod engine {
     pub use countem_core::ScheduleConfig;
     pub use countem_engine::{Clock, EngineConfig, LaneStats, ManualClock, NotDurable};
     pub use countem_query::ReadError;
+}
+
+/// Queries and their answers; see [`Collector::query`].
+pub mod query {
+    pub use countem_query::{
+        Answer, Compare, Cursor, CursorError, Fill, Group, LabelFilter, LabelFilterError, Limits, Metrics,
+        Order, Pattern, PatternError, Query, QueryError, Row, TimeRange, TimeRangeError, Value,
+    };
 }
 
 /// The journal of level `journal`.

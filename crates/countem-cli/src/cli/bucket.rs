@@ -3,7 +3,7 @@
 use anyhow::Result;
 use clap::Args;
 use countem_core::{Bucket, Period};
-use countem_query::{Day, Reader, When};
+use countem_query::{Day, Reader, TimeRange, When};
 use jiff::{Timestamp, tz::TimeZone};
 
 use crate::exit::UsageError;
@@ -20,6 +20,30 @@ pub(crate) struct BucketFlags {
     /// The bucket itself, as in 2015-05-17T10, 2015-W20, 2015-05, 2015 or all
     #[arg(long, value_name = "ID", conflicts_with_all = ["date", "period"])]
     bucket: Option<Bucket>,
+}
+
+/// Flags that choose what to read: a bucket, or a range of time.
+#[derive(Debug, Args)]
+pub(crate) struct RangeFlags {
+    #[command(flatten)]
+    bucket: BucketFlags,
+    /// A range of time: 30d (the last 30 days, today included), 2015-05, 2015-W20, last-week, 2015-05-01..2015-05-17, 2015-05-01..
+    /// (until now); both ends are included
+    #[arg(long, value_name = "RANGE", conflicts_with_all = ["date", "period", "bucket"], allow_hyphen_values = true)]
+    range: Option<TimeRange>,
+}
+
+impl RangeFlags {
+    /// Returns the range now, in the zone of the store that `reader` reads.
+    ///
+    /// # Errors
+    /// As [`BucketFlags::of`].
+    pub(crate) async fn of(&self, reader: &Reader) -> Result<TimeRange> {
+        Ok(match self.range {
+            Some(range) => range,
+            None => self.bucket.of(reader).await?.into(),
+        })
+    }
 }
 
 impl BucketFlags {

@@ -6,3 +6,4 @@ mod builder;
 mod collector;
 mod count;
 mod features;
+mod livecount;

@@ -1,0 +1,118 @@
+//! Flags that select metrics and group them.
+
+use anyhow::Result;
+use clap::Args;
+use countem_core::CollectionName;
+use countem_query::{Compare, Group, LabelFilter, Metrics, Order, Query};
+
+use crate::exit::UsageError;
+
+/// Flags that select the metrics of a query, and say how they are added up.
+#[derive(Debug, Args)]
+pub(crate) struct SelectFlags {
+    /// Only metrics of this name; `*` is any text, `?` any character
+    metric: Option<String>,
+    /// Only metrics whose name matches a regular expression as a whole
+    #[arg(long, value_name = "REGEX", conflicts_with = "metric")]
+    matching: Option<String>,
+    /// Only the metric of this name and those below it in the hierarchy
+    #[arg(long, value_name = "METRIC", conflicts_with_all = ["metric", "matching"])]
+    under: Option<String>,
+    /// Only metrics with such a label: country=DE, country!=DE, country=~D.|FR or country!~D.*; an absent label is empty
+    #[arg(long = "where", value_name = "CONDITION")]
+    labels: Vec<LabelFilter>,
+    /// Add up metrics that have the same value of a label
+    #[arg(long, value_name = "LABEL", value_delimiter = ',')]
+    by: Vec<String>,
+    /// Add up metrics whose names have the same first levels
+    #[arg(long, value_name = "NUMBER", conflicts_with = "by")]
+    level: Option<usize>,
+    /// Text between two levels of a hierarchy
+    #[arg(long, value_name = "TEXT", default_value = ".")]
+    separator: String,
+    /// Add up all selected metrics
+    #[arg(long, conflicts_with_all = ["by", "level"])]
+    sum: bool,
+    /// Compare with the range of the same length before, or that begins on the same weekday
+    #[arg(long, value_name = "RANGE", num_args = 0..=1, default_missing_value = "previous")]
+    compare: Option<Earlier>,
+}
+
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+enum Earlier {
+    /// The range of the same length before
+    Previous,
+    /// The latest range before that begins on the same weekday
+    Weekdays,
+}
+
+/// Order of rows.
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+pub(crate) enum OrderFlag {
+    /// The largest value first
+    Value,
+    /// Names in byte order
+    Name,
+    /// The largest change first; needs --compare
+    Change,
+}
+
+impl SelectFlags {
+    /// Returns the query for today.
+    ///
+    /// # Errors
+    /// A [`UsageError`]: the regular expression cannot be used.
+    pub(crate) fn query(&self, collection: &CollectionName) -> Result<Query> {
+        let mut query = Query::of([collection.clone()]);
+        if let Some(name) = &self.metric {
+            query = query.matching(name);
+        }
+        if let Some(pattern) = &self.matching {
+            let metrics = Metrics::regex(pattern).map_err(|error| UsageError::new(error.to_string()))?;
+            query = query.metrics(metrics);
+        }
+        if let Some(parent) = &self.under {
+            query = query.metrics(Metrics::under(parent, &self.separator));
+        }
+        for label in &self.labels {
+            query = query.label(label.clone());
+        }
+        if let Some(group) = self.group() {
+            query = query.group(group);
+        }
+        query = match self.compare {
+            Some(Earlier::Previous) => query.compare(Compare::Previous),
+            Some(Earlier::Weekdays) => query.compare(Compare::Weekdays),
+            None => query,
+        };
+        Ok(query)
+    }
+
+    fn group(&self) -> Option<Group> {
+        match (self.level, &self.by[..]) {
+            (Some(depth), _) => Some(Group::Level { separator: self.separator.clone(), depth }),
+            (None, []) => self.sum.then_some(Group::All),
+            (None, keys) => Some(Group::Labels(keys.to_vec())),
+        }
+    }
+
+    /// Returns the labels that are the columns of the rows, empty where each row is a metric.
+    pub(crate) fn labels(&self) -> &[String] {
+        &self.by
+    }
+
+    /// Returns whether the rows have a value of an earlier range.
+    pub(crate) fn is_compared(&self) -> bool {
+        self.compare.is_some()
+    }
+}
+
+impl From<OrderFlag> for Order {
+    fn from(order: OrderFlag) -> Self {
+        match order {
+            OrderFlag::Value => Self::Value,
+            OrderFlag::Name => Self::Name,
+            OrderFlag::Change => Self::Change,
+        }
+    }
+}
