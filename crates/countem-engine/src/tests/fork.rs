@@ -50,7 +50,7 @@ fn use_in_child(engine: Engine, handle: &Counter) {
         matches!(&read, Err(ReadError::Store(error)) if error.to_string().contains("forked")),
         "{read:?}"
     );
-    let read = engine.run(async { Ok(()) }).now_or_never().unwrap();
+    let read: Result<(), ReadError> = engine.run(async { Ok(()) }).now_or_never().unwrap();
     assert!(read.is_err());
     assert!(engine.stats().is_forked);
     let report = engine.shutdown().now_or_never().unwrap();
