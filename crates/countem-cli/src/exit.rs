@@ -93,7 +93,7 @@ pub(crate) fn say_unreadable<'a>(collections: impl IntoIterator<Item = (&'a str,
 /// Reports the rows without an exact value, and returns the exit code of a command that printed the others.
 pub(crate) fn say_unreadable_rows(answer: &Answer) -> Exit {
     let mut exit = Exit::Ok;
-    for row in &answer.rows {
+    for row in answer.all_rows() {
         let points = row.points.iter().filter_map(|(_, value)| value.as_ref());
         if let Some(why) =
             points.chain([&row.value]).chain(&row.earlier).find_map(|value| value.as_ref().err())

@@ -19,6 +19,8 @@ pub struct Answer {
     pub is_partial: bool,
     /// The rows, in the order of the query.
     pub rows: Vec<Row>,
+    /// Rows without a value that a limit has cut off. They have no rank in an order by value or change: each might be the first.
+    pub unranked: Vec<Row>,
     /// Sum of all selected counters, those of rows beyond the limit included; `None` where the answer did not read them.
     pub total: Option<Value>,
     /// Position behind the last row, if more rows follow in the order by name.
@@ -44,6 +46,11 @@ pub struct Row {
 }
 
 impl Answer {
+    /// Lists the rows, and after them the unranked ones.
+    pub fn all_rows(&self) -> impl Iterator<Item = &Row> {
+        self.rows.iter().chain(&self.unranked)
+    }
+
     /// Lists the rows that have a value.
     pub fn readable(&self) -> impl Iterator<Item = (&Row, i64)> {
         self.rows.iter().filter_map(|row| Some((row, *row.value.as_ref().ok()?)))
@@ -51,7 +58,7 @@ impl Answer {
 
     /// Returns true when a value or a point of a row cannot be told exactly.
     pub fn has_unreadable(&self) -> bool {
-        self.rows.iter().any(Row::has_unreadable)
+        self.all_rows().any(Row::has_unreadable)
     }
 }
 
@@ -116,6 +123,9 @@ mod serialize {
             }
             map.serialize_entry("partial", &self.is_partial)?;
             map.serialize_entry("rows", &self.rows)?;
+            if !self.unranked.is_empty() {
+                map.serialize_entry("unranked", &self.unranked)?;
+            }
             if let Some(total) = &self.total {
                 entry(&mut map, "total", "total_error", total)?;
             }

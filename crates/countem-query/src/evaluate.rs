@@ -12,7 +12,7 @@ use jiff::{SignedDuration, Timestamp, tz::TimeZone};
 
 use self::{
     pages::{Pages, Requested, Selected, Spans},
-    rows::{Found, exceeds},
+    rows::{Finished, Found, exceeds},
 };
 use crate::{
     Answer, Compare, Cursor, Fill, Group, Metrics, Order, Query, QueryError, ReadError, Reader, Row,
@@ -45,10 +45,10 @@ impl Reader {
         // Of rows that are chosen among others, the points are read once they are chosen.
         let in_two_passes = query.limit.is_some() && query.step.is_some() && metric_rows;
         let found = self.found(query, &plan, query.step.is_some() && !in_two_passes, None).await?;
-        let (mut rows, has_more, total) = found.finish()?;
+        let Finished { mut rows, has_more, unranked, total } = found.finish()?;
         if in_two_passes && !rows.is_empty() {
             let chosen = rows.iter().map(Row::cursor).collect();
-            (rows, _, _) = self.found(query, &plan, true, Some(chosen)).await?.finish()?;
+            rows = self.found(query, &plan, true, Some(chosen)).await?.finish()?.rows;
         }
         let is_continued = has_more && query.order == Order::Name && !query.is_reversed;
         let answer = Answer {
@@ -58,6 +58,7 @@ impl Reader {
             is_partial: is_over(plan.requested.range, now, zone).is_some_and(|is_over| !is_over),
             next: rows.last().filter(|_| is_continued).map(Row::cursor),
             rows,
+            unranked,
             total,
         };
         fill(answer, query, now, zone)

@@ -163,8 +163,7 @@ impl Top {
             change: row.change(),
         });
         let unreadable = answer
-            .rows
-            .iter()
+            .all_rows()
             .filter_map(|row| Some((row.name.as_str(), row.value.as_ref().err()?.to_string())));
         let (top, errors) = (top.collect(), unreadable.collect());
         listing.print(global.output, &Ranking { collection, range, top, errors })?;

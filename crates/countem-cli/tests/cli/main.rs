@@ -21,5 +21,6 @@ mod recorded;
 mod replay;
 mod retention;
 mod schedule;
+mod series;
 #[cfg(unix)]
 mod unwritable;

@@ -120,7 +120,7 @@ fn top_ranks_by_value_and_ties_by_name() {
     assert_eq!(top(&["-n", "2"]), "METRIC    VALUE\nGET 200    1234\nPOST 200      7\n");
     assert_eq!(
         top(&["-o", "json"]),
-        "{\"collection\":\"web\",\"bucket\":\"2015-05-17\",\"counters\":[{\"metric\":\"GET 200\",\"value\":1234},\
+        "{\"collection\":\"web\",\"bucket\":\"2015-05-17\",\"top\":[{\"metric\":\"GET 200\",\"value\":1234},\
          {\"metric\":\"POST 200\",\"value\":7},{\"metric\":\"a,\\\"b\\\"\",\"value\":7}]}\n"
     );
 }
@@ -167,7 +167,7 @@ fn sum_beyond_64_bits_spoils_no_other() {
     assert_eq!(all["collections"]["web"], serde_json::json!({ "ok": 7, "zero": -2 }));
     assert_eq!(all["errors"]["web"]["big"], WHY);
     let top: serde_json::Value = serde_json::from_str(&run(&["top", "web", "-n", "1"], "json")).unwrap();
-    assert_eq!(top["counters"], serde_json::json!([{ "metric": "ok", "value": 7 }]));
+    assert_eq!(top["top"], serde_json::json!([{ "metric": "ok", "value": 7 }]));
     assert_eq!(top["errors"]["big"], WHY);
     assert_eq!(run(&["get", "web", "big"], "table"), "");
     assert_eq!(sandbox.run(&["get", "web", "big", "--bucket", DAY[1]]).expect(0).out, format!("{most}\n"));

@@ -21,7 +21,7 @@ pub(crate) struct Sums {
     pub(crate) points: BTreeMap<Bucket, Value>,
 }
 
-/// What is read of a collection.
+/// The stored buckets that are read of a collection.
 #[derive(Debug)]
 pub(crate) struct Spans {
     pub(crate) collection: CollectionName,

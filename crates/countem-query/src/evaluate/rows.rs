@@ -23,6 +23,7 @@ pub(crate) struct Found<'a> {
     /// Metrics, where each is a row.
     rows: Vec<Row>,
     has_more: bool,
+    unranked: Vec<Row>,
     total: Option<Value>,
     points: usize,
     bytes: usize,
@@ -37,6 +38,7 @@ impl<'a> Found<'a> {
             groups: BTreeMap::new(),
             rows: Vec::new(),
             has_more: false,
+            unranked: Vec::new(),
             total: None,
             points: 0,
             bytes: 0,
@@ -118,11 +120,11 @@ impl<'a> Found<'a> {
             && limit.is_some_and(|limit| self.rows.len() > limit)
     }
 
-    /// Returns the rows in order, true if more were cut off, and the sum of all selected counters.
+    /// Returns the rows in order.
     ///
     /// # Errors
     /// [`QueryError::Limit`].
-    pub(crate) fn finish(mut self) -> Result<(Vec<Row>, bool, Option<Value>), QueryError> {
+    pub(crate) fn finish(mut self) -> Result<Finished, QueryError> {
         let is_whole = !self.is_full();
         let groups = std::mem::take(&mut self.groups);
         let after = self.query.after.as_ref();
@@ -132,7 +134,8 @@ impl<'a> Found<'a> {
         exceeds("rows", self.rows.len(), self.query.limits.rows)?;
         self.check_size()?;
         let total = is_whole.then(|| self.total.unwrap_or(Ok(0)));
-        Ok((self.rows, self.has_more, total))
+        exceeds("rows", self.unranked.len(), self.query.limits.rows)?;
+        Ok(Finished { rows: self.rows, has_more: self.has_more, unranked: self.unranked, total })
     }
 
     fn cut(&mut self, limit: usize) {
@@ -140,11 +143,26 @@ impl<'a> Found<'a> {
         self.rows.sort_by(|a, b| compare(a, b, *order, *is_reversed));
         if self.rows.len() > limit {
             self.has_more = true;
-            self.rows.truncate(limit);
+            let cut = self.rows.split_off(limit);
+            if *order != Order::Name {
+                self.unranked.extend(cut.into_iter().filter(|row| rank(row, *order).is_none()));
+            }
             self.points = self.rows.iter().map(|row| row.points.len()).sum();
             self.bytes = self.rows.iter().map(|row| row.name.len()).sum();
         }
     }
+}
+
+/// The rows of an answer.
+#[derive(Debug)]
+pub(crate) struct Finished {
+    pub(crate) rows: Vec<Row>,
+    /// Others were cut off.
+    pub(crate) has_more: bool,
+    /// Those cut off that cannot be read, unless the order is by name.
+    pub(crate) unranked: Vec<Row>,
+    /// Sum of all selected counters, `None` where not all were read.
+    pub(crate) total: Option<Value>,
 }
 
 /// Compares the size of an answer with its limit.
@@ -193,11 +211,17 @@ fn compare(a: &Row, b: &Row, order: Order, is_reversed: bool) -> Ordering {
         // What cannot be read is last in both directions.
         (a, b) => b.is_some().cmp(&a.is_some()),
     };
-    let value = |row: &Row| row.value.as_ref().ok().copied().map(i128::from);
     match order {
         Order::Name if is_reversed => by_name().reverse(),
         Order::Name => by_name(),
-        Order::Value => descending(value(a), value(b)).then_with(by_name),
-        Order::Change => descending(a.change(), b.change()).then_with(by_name),
+        Order::Value | Order::Change => descending(rank(a, order), rank(b, order)).then_with(by_name),
+    }
+}
+
+/// Returns the number by which a row is ordered; `None` for one that cannot be read.
+fn rank(row: &Row, order: Order) -> Option<i128> {
+    match order {
+        Order::Change => row.change(),
+        _ => row.value.as_ref().ok().copied().map(i128::from),
     }
 }

@@ -167,6 +167,12 @@ async fn unreadable_value_spoils_no_other_row() {
     let last = answer.rows.last().unwrap();
     assert_eq!((last.name.as_str(), last.value.is_err(), last.points.len()), ("huge", true, 2));
     assert!(answer.has_unreadable() && answer.total.unwrap().is_err());
+    // Among the first of a ranking it is missing, and said.
+    for query in [web().order(Order::Value), web().order(Order::Value).reversed().by_day()] {
+        let answer = world.ask(&query.range(range("2d")).limit(1)).await;
+        assert_eq!(answer.unranked.iter().map(|row| row.name.as_str()).collect::<Vec<_>>(), ["huge"]);
+        assert!(answer.has_unreadable());
+    }
 }
 
 #[tokio::test]

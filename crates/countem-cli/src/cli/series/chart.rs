@@ -100,3 +100,55 @@ fn line(row: &Row, room: usize) -> String {
 fn values(row: &Row) -> impl Iterator<Item = i64> {
     row.points.iter().filter_map(|(_, value)| value.as_ref()?.as_ref().ok().copied())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use countem_core::{Batch, BatchId, Period, Schedules, Table, Writer, jiff::tz::TimeZone};
+    use countem_query::{Fill, Query, Reader};
+    use countem_store::{MemoryStore, Store as _};
+
+    use super::*;
+
+    fn drawn(counted: &[(&str, &str, i64)], fill: Fill, width: usize) -> String {
+        let mut table = Table::new();
+        for (metric, day, n) in counted {
+            table.fold("web", metric, day.parse().unwrap(), *n).unwrap();
+        }
+        let id = BatchId { writer: Writer::new(1, 1), lane: 0, seq: 1 };
+        let batch = Batch::new(id, table.drain());
+        let store = Arc::new(MemoryStore::new());
+        let schedules = Schedules::new(&TimeZone::UTC, &[Period::Day], &Default::default());
+        let query = Query::new("web").range("2015-05-16..2015-05-19".parse().unwrap()).by_day().fill(fill);
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(async {
+            store.apply(&Arc::new(batch)).await.unwrap();
+            let reader = Reader::of_store(store, Arc::new(schedules.unwrap()));
+            of(&reader.query(&query, "2015-06-01T00:00:00Z".parse().unwrap()).await.unwrap(), width)
+        })
+    }
+
+    #[test]
+    fn one_row_is_a_bar_chart() {
+        let counted = [("m", "2015-05-16", 500), ("m", "2015-05-17", 1000), ("m", "2015-05-19", 3)];
+        let expected = "2015-05-16    500  ████████\n2015-05-17  1,000  ████████████████\n2015-05-18      0\n\
+            2015-05-19      3\ntotal       1,503\n";
+        assert_eq!(drawn(&counted, Fill::Zero, 35), expected);
+        assert!(drawn(&counted, Fill::Gap, 35).contains("2015-05-18\n"));
+    }
+
+    #[test]
+    fn several_rows_are_a_line_each() {
+        let counted = [
+            ("a\u{202e}b", "2015-05-16", 7),
+            ("a\u{202e}b", "2015-05-19", 1),
+            ("n", "2015-05-17", -5),
+            ("n", "2015-05-18", i64::MAX),
+        ];
+        let expected =
+            "a\\u{202e}b  █▁▁▂                          8\nn           ▁▁█▁  9,223,372,036,854,775,802\n";
+        assert_eq!(drawn(&counted, Fill::Zero, 40), expected);
+        assert_eq!(drawn(&[], Fill::Zero, 40), "");
+    }
+}

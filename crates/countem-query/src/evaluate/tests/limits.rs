@@ -10,7 +10,7 @@ fn limits(change: impl FnOnce(&mut Limits)) -> Limits {
 }
 
 #[tokio::test]
-async fn answers_beyond_a_limit_are_refused_by_its_name() {
+async fn answer_beyond_a_limit_is_refused() {
     let world = november().await;
     let query = web().range(range("30d")).by_day();
     for (limits, name) in [

@@ -1,0 +1,106 @@
+//! `series`, and rankings of ranges and groups.
+
+use serde_json::json;
+
+use crate::harness::Sandbox;
+
+/// Two metrics with labels and two without, on some days.
+fn filled() -> Sandbox {
+    let sandbox = Sandbox::new();
+    for (metric, n, day) in [
+        ("GET 200", "5", "2015-05-16"),
+        ("GET 200", "7", "2015-05-17"),
+        ("GET 404", "1", "2015-05-17"),
+        ("GET 200", "1000", "2015-05-19"),
+        (r#"signups{country="DE",plan="pro"}"#, "3", "2015-05-17"),
+        (r#"signups{country="FR",plan="pro"}"#, "4", "2015-05-17"),
+        (r#"signups{country="DE",plan="free"}"#, "2", "2015-05-18"),
+        ("signups", "10", "2015-05-18"),
+    ] {
+        sandbox.run(&["inc", "web", metric, n, "--date", day]).expect(0);
+    }
+    sandbox
+}
+
+const RANGE: [&str; 2] = ["--range", "2015-05-16..2015-05-19"];
+
+#[test]
+fn series_has_every_bucket_of_the_range() {
+    let sandbox = filled();
+    let series = |more: &[&str]| {
+        let ran = sandbox.run(&[&["series", "web", "GET *"], &RANGE[..], more].concat());
+        ran.expect(0).out
+    };
+    assert_eq!(
+        series(&["-o", "csv"]),
+        "collection,metric,bucket,value\nweb,GET 200,2015-05-16,5\nweb,GET 200,2015-05-17,7\nweb,GET 200,2015-05-18,0\n\
+         web,GET 200,2015-05-19,1000\nweb,GET 404,2015-05-16,0\nweb,GET 404,2015-05-17,1\nweb,GET 404,2015-05-18,0\n\
+         web,GET 404,2015-05-19,0\n"
+    );
+    assert_eq!(
+        series(&["-o", "json", "-n", "1", "--fill", "none"]),
+        "{\"collection\":\"web\",\"step\":\"day\",\"series\":[{\"metric\":\"GET 200\",\"points\":[[\"2015-05-16\",5],\
+         [\"2015-05-17\",7],[\"2015-05-19\",1000]]}]}\n"
+    );
+    let gaps: serde_json::Value = serde_json::from_str(&series(&["-o", "json", "--fill", "gap"])).unwrap();
+    assert_eq!(gaps["series"][1]["points"][0], json!(["2015-05-16", null]));
+    assert_eq!(
+        series(&["--sum"]).lines().last().unwrap().split_whitespace().collect::<Vec<_>>(),
+        ["2015-05-19", "1000"]
+    );
+}
+
+#[test]
+fn groups_are_rows_of_their_labels() {
+    let sandbox = filled();
+    let run = |args: &[&str]| sandbox.run(&[args, &RANGE].concat()).expect(0).out;
+    assert_eq!(
+        run(&["top", "web", "signups", "--by", "country,plan", "-o", "csv"]),
+        "collection,bucket,country,plan,value\nweb,2015-05-16..2015-05-19,,,10\nweb,2015-05-16..2015-05-19,FR,pro,4\n\
+         web,2015-05-16..2015-05-19,DE,pro,3\nweb,2015-05-16..2015-05-19,DE,free,2\n"
+    );
+    assert_eq!(
+        run(&["top", "web", "signups", "--where", "country=~D.|FR", "--by", "country", "-o", "json"]),
+        "{\"collection\":\"web\",\"range\":\"2015-05-16..2015-05-19\",\"top\":[{\"labels\":{\"country\":\"DE\"},\"value\":5},\
+         {\"labels\":{\"country\":\"FR\"},\"value\":4}]}\n"
+    );
+    assert_eq!(
+        run(&["top", "web", "signups", "--where", "plan!=pro", "--sum"]),
+        "METRIC  VALUE\n           12\n"
+    );
+}
+
+#[test]
+fn ranges_are_compared_with_those_before() {
+    let sandbox = filled();
+    let top = ["top", "web", "GET *", "--range", "2015-05-18..2015-05-19", "--compare", "--order", "change"];
+    assert_eq!(
+        sandbox.run(&top).expect(0).out,
+        "METRIC   VALUE  EARLIER  CHANGE\nGET 200   1000       12     988\nGET 404      0        1      -1\n"
+    );
+    let ran = sandbox.run(&["top", "web", "--order", "change"]).expect(2);
+    assert!(ran.err.contains("needs an earlier range"), "{}", ran.err);
+}
+
+#[test]
+fn unanswerable_questions_are_usage_errors() {
+    let sandbox = filled();
+    for (args, why) in [
+        (&["--range", "2015-05-19..2015-05-16"][..], "ends before it begins"),
+        (&["--range", "2015-13"], "accepted:"),
+        (&["--range", "yesteryear"], "accepted:"),
+        (&["--range", "2015-05-16..2015-06-10", "--step", "month"], "not made up of whole months"),
+        (&["--range", "1000y"], "limit `buckets` of 100000"),
+        (&["--matching", "("], "regular expression"),
+        (&["--where", "country"], "country=DE"),
+        (&["--by", "a,a"], "named twice"),
+        (&["--level", "0"], "first level"),
+    ] {
+        let ran = sandbox.run(&[&["series", "web"], args].concat()).expect(2);
+        assert!(ran.err.contains(why), "{args:?}: {}", ran.err);
+    }
+    // Nothing finer than a day is stored.
+    let ran = sandbox.run(&["series", "web", "--range", "2015-05-17", "--step", "hour"]).expect(1);
+    assert!(ran.err.contains("stores no hour buckets"), "{}", ran.err);
+    sandbox.run(&["series", "nosuch"]).expect(3);
+}
