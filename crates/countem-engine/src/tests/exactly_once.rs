@@ -179,6 +179,21 @@ fn accepted_counts_are_stored_exactly_once() {
     }
 }
 
+/// The batch that could not be frozen is, when it is sent.
+#[test]
+fn batch_saved_while_sending_survives_a_crash() {
+    let lane = 1;
+    let events = [
+        Event::FillDisk,
+        Event::Count { lane, metric: 0, n: 1 },
+        Event::Freeze { lane },
+        Event::FailDisk { place: "freeze.before=1*return(error)" },
+        Event::Send { lane },
+        Event::Crash,
+    ];
+    run(&events, None).unwrap();
+}
+
 /// Maximum number of sequences that are tried until a broken rule shows.
 const MAX_SEQUENCES: u32 = 3000;
 

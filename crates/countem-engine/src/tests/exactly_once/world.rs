@@ -336,6 +336,8 @@ impl World {
         if !self.is_saved(lane) {
             // The store is healthy, so it takes what the journal cannot.
             self.runtime.block_on(self.recorder().freeze_or_give_up(lane)).ok();
+            // The disk may have room again by now.
+            self.is_saved(lane);
         }
         let was_sent = self.lane(lane).lock().in_flight().is_some();
         let Some(batch) = self.lane(lane).lock().advance() else { return Ok(()) };
