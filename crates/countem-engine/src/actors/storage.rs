@@ -135,9 +135,10 @@ impl Sender {
     async fn attempt(&self, lane: usize) -> Result<Option<Applied>, StoreError> {
         self.agreement.ensure(&*self.store).await?;
         let Some(batch) = self.next_batch(lane).await? else { return Ok(None) };
+        let may_be_stored = self.lanes.get(lane).lock().is_in_doubt;
         let quarantined = match self.agreement.quarantine_counted_otherwise(&batch) {
             Some(quarantined) => Some(quarantined),
-            None => self.register.quarantine_forgotten(&*self.store, &batch).await?,
+            None => self.register.quarantine_forgotten(&*self.store, &batch, may_be_stored).await?,
         };
         let applied = match quarantined {
             Some(quarantined) => quarantined,

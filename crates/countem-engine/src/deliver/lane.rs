@@ -35,7 +35,7 @@ pub(crate) struct LaneState {
     restored: u64,
     /// The store may have a part of the batch in flight: an attempt is running, or one had no answer.
     is_attempted: bool,
-    is_in_doubt: bool,
+    pub(crate) is_in_doubt: bool,
     /// Nothing more is sent.
     is_over: bool,
     /// Number of freezes, and of the newest one that a caller waits for. One freezes only when all of the one before is stored.

@@ -58,7 +58,12 @@ impl Register {
         }
     }
 
-    /// Quarantines a batch of another writer that the store would not recognise; see [`quarantine_forgotten`].
+    /// Quarantines a batch that the store would not recognise, see [`quarantine_forgotten`], if it is of another writer or
+    /// `may_be_stored`.
+    ///
+    /// A store may have forgotten this very writer: the journal was copied, the copy retired all writers before its own, and this
+    /// process was cut off for two days with a batch in doubt. The first attempt needs no look, because a batch that was never sent is
+    /// in no store.
     ///
     /// # Errors
     /// It is not known whether the store recognises it.
@@ -66,9 +71,12 @@ impl Register {
         &self,
         store: &dyn Store,
         batch: &Batch,
+        may_be_stored: bool,
     ) -> Result<Option<Applied>, StoreError> {
         match &self.writer {
-            Some(writer) if *writer != batch.id().writer => quarantine_forgotten(store, batch).await,
+            Some(writer) if may_be_stored || *writer != batch.id().writer => {
+                quarantine_forgotten(store, batch).await
+            }
             _ => Ok(None),
         }
     }

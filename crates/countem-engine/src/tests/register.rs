@@ -9,7 +9,8 @@ use std::{
 use countem_core::{Batch, CollectionName, Writer};
 use countem_journal::JournalConfig;
 use countem_store::{
-    Applied, ErrorKind, MemoryStore, Registration, RowQuery, Rows, Store, StoreError, async_trait,
+    Applied, ErrorKind, Fault, FaultyStore, MemoryStore, Registration, RowQuery, Rows, Store, StoreError,
+    async_trait,
 };
 use parking_lot::Mutex;
 
@@ -19,7 +20,9 @@ use crate::{Clock, Durability, Engine, EngineConfig};
 /// A store whose register answers as a test says, and then that the writer is fresh.
 #[derive(Debug)]
 struct Registered {
-    inner: MemoryStore,
+    inner: FaultyStore<MemoryStore>,
+    /// It recognises no batch of any writer.
+    has_forgotten: bool,
     answers: Mutex<VecDeque<Option<Registration>>>,
 }
 
@@ -31,6 +34,9 @@ impl Store for Registered {
             Some(Some(answer)) => Ok(answer),
             Some(None) => Err(StoreError::new(ErrorKind::InDoubt, "no answer")),
         }
+    }
+    async fn remembers(&self, _: &Writer) -> Result<bool, StoreError> {
+        Ok(!self.has_forgotten)
     }
     async fn apply(&self, batch: &Arc<Batch>) -> Result<Applied, StoreError> {
         self.inner.apply(batch).await
@@ -57,8 +63,12 @@ impl Store for Registered {
 
 /// Counts once on a store that answers like this when it is asked for the identity.
 async fn count(dir: &std::path::Path, answers: &[Option<Registration>]) -> Engine {
-    let store =
-        Registered { inner: MemoryStore::new(), answers: Mutex::new(answers.iter().copied().collect()) };
+    let (inner, _) = FaultyStore::new(MemoryStore::new());
+    let answers = Mutex::new(answers.iter().copied().collect());
+    count_on(dir, Registered { inner, has_forgotten: false, answers }).await
+}
+
+async fn count_on(dir: &std::path::Path, store: Registered) -> Engine {
     let durability =
         Durability::Journal { options: JournalConfig::new(dir), tick: Duration::from_secs(3600) };
     let config = EngineConfig { durability, shutdown_deadline: Duration::from_millis(50), ..quiet() };
@@ -88,4 +98,19 @@ async fn cloned_identity_sends_nothing() {
     let report = engine.shutdown().await;
     assert_eq!((report.accepted, report.applied, report.journaled), (1, 0, 1), "{report}");
     assert!(report.errors.iter().any(|error| error.contains("start this process again")), "{report:?}");
+}
+
+#[tokio::test]
+async fn own_forgotten_batch_in_doubt_is_quarantined() {
+    for (first, answer) in [(Fault::LoseReply, (0, 1)), (Fault::None, (1, 0)), (Fault::Fail, (1, 0))] {
+        let dir = tempfile::tempdir().unwrap();
+        let (inner, faults) = FaultyStore::new(MemoryStore::new());
+        faults.then([first.clone()]);
+        let store = Registered { inner, has_forgotten: true, answers: Mutex::default() };
+        let engine = count_on(dir.path(), store).await;
+        engine.flush().await;
+        let stats = engine.stats();
+        assert_eq!((stats.applied, stats.quarantined), answer, "{first:?}");
+        assert!(engine.shutdown().await.is_balanced());
+    }
 }
