@@ -90,6 +90,11 @@ impl Supervisor {
         self.store.lock().clone()
     }
 
+    /// Returns the register of the writer.
+    pub(crate) fn register(&self) -> Arc<Register> {
+        Arc::clone(&self.register)
+    }
+
     /// Returns the agreement with the store on schedules.
     pub(crate) fn agreement(&self) -> &Arc<Agreement> {
         &self.agreement

@@ -136,6 +136,7 @@ impl EngineState {
     async fn leave(&self, until: tokio::time::Instant) {
         let Some(store) = self.supervisor.store() else { return };
         let (recorder, writer, lanes) = (self.recorder.clone(), self.writer.clone(), Arc::clone(&self.lanes));
+        let register = self.supervisor.register();
         let was_in_doubt = self.lanes.iter().any(|lane| lane.lock().totals.doubts > 0);
         let may_forget = self.may_forget && !was_in_doubt;
         // A task of its own: a store's future runs to its end.
@@ -146,6 +147,10 @@ impl EngineState {
                     .sync()
                     .await
                     .map_err(|error| StoreError::new(ErrorKind::NotApplied, error.to_string()))?;
+                // A process that only resolved what earlier writers left has not retired them yet.
+                if register.ensure(&*store).await.is_ok() {
+                    register.retire_predecessors(&*store, &lanes, &recorder).await;
+                }
             }
             // A read that took a batch for unresolved recognises it by the bookkeeping: such reads end first.
             for lane in lanes.iter() {
