@@ -13,6 +13,7 @@ use countem::{
 use super::{
     books::{Books, Stored, deliver, last},
     fail_points::{FailPoint, die_at},
+    kill::let_retired_grow_old,
     node::{Line, Node, Start},
 };
 use crate::support::CounterFile;
@@ -216,4 +217,24 @@ fn old_batch_of_forgotten_writer_is_quarantined() {
     assert!(quarantined.iter().any(|entry| entry.quarantined.reason.contains("so old")), "{quarantined:?}");
     let stored = Stored::of(&file);
     assert_eq!((stored.own, stored.shared), (original.own, original.shared));
+}
+
+/// The rows of a writer go two days after its end. A backup of its journal still holds a batch that it had resolved.
+#[test]
+fn old_batch_of_pruned_writer_is_quarantined() {
+    let (file, mut books) = (CounterFile::new(), Books::default());
+    let [journal, backup, other] = ["journal", "backup", "other"].map(|name| file.folder().join(name));
+    die_at(FailPoint::Store("after"), 1, &file.uri(), &journal, "first", &mut books);
+    copy(&journal, &backup);
+    deliver(&last(&file, &journal));
+    let original = Stored::of(&file);
+    books.check(&original);
+    let_retired_grow_old(&file);
+    // Its start prunes what is old.
+    deliver(&last(&file, &other));
+
+    let report = last(&file, &backup).blocking().shutdown();
+    assert!(report.quarantined > 0 && report.is_balanced(), "{report:?}");
+    let after = Stored::of(&file);
+    assert_eq!((after.own, after.shared), (original.own, original.shared));
 }

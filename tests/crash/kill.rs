@@ -5,6 +5,7 @@
 use std::{env, path::Path, thread, time::Duration};
 
 use rand::{Rng, SeedableRng, rngs::StdRng};
+use rusqlite::Connection;
 
 use super::{
     books::{Books, Stored, deliver, last},
@@ -49,6 +50,16 @@ pub(super) fn kill_once(store: &str, journal: &Path, random: &mut StdRng, round:
     println!("round {round}: {tasks} tasks, {} acknowledged", books.acknowledged() - before);
 }
 
+/// Moves the retirements that a file knows of two days into the past.
+pub(super) fn let_retired_grow_old(file: &CounterFile) {
+    let file = Connection::open(file.path()).unwrap();
+    assert!(file.execute("UPDATE retired SET at = at - 49 * 3600 * 1000", []).unwrap() > 0);
+}
+
+fn number(file: &CounterFile, query: &str) -> i64 {
+    Connection::open(file.path()).unwrap().query_row(query, [], |row| row.get(0)).unwrap()
+}
+
 #[test]
 fn every_acknowledged_increment_survives_kill_9_exactly_once() {
     let (file, mut random, mut books) = (CounterFile::new(), random(), Books::default());
@@ -59,6 +70,11 @@ fn every_acknowledged_increment_survives_kill_9_exactly_once() {
     deliver(&last(&file, &journal));
     assert!(books.acknowledged() > 0);
     books.check(&Stored::of(&file));
+    let writers = || number(&file, "SELECT count(DISTINCT writer) FROM applied");
+    assert!(writers() > 10, "{} writers", writers());
+    let_retired_grow_old(&file);
+    deliver(&last(&file, &journal));
+    assert_eq!(writers(), 0, "of killed writers nothing is left after two days");
     assert_eq!((books.unsure(), books.refused()), (0, 0), "nothing was wrong with the journal");
 }
 

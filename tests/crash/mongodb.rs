@@ -2,6 +2,8 @@
 //!
 //! Shows G9.
 
+use std::collections::BTreeSet;
+
 use anyhow::Result;
 use countem::{Collector, store::Counters};
 use countem_testkit::{ReplicaSet, require_mongod};
@@ -92,6 +94,68 @@ async fn process_may_die_anywhere_also_while_recovering() -> Result<()> {
     Ok(())
 }
 
+/// Moves the retirements that the register knows of two days into the past.
+async fn let_retired_grow_old(uri: &str) -> Result<()> {
+    let writers = Client::with_uri_str(uri).await?.database("countem").collection("_countem_writers");
+    let long_ago = DateTime::from_millis(DateTime::now().timestamp_millis() - 49 * 3600 * 1000);
+    let mut found = writers.find(Document::new()).await?;
+    while found.advance().await? {
+        let writer: Document = found.deserialize_current()?;
+        let Ok(retired) = writer.get_document("retired") else { continue };
+        for (start, _) in retired {
+            let update = doc! { "$set": { format!("retired.{start}"): long_ago } };
+            writers.update_one(doc! { "_id": writer.get_str("_id")? }, update).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Returns the writers with a watermark in a document of the bucket `all`.
+async fn watermarked(uri: &str) -> Result<BTreeSet<String>> {
+    let database = Client::with_uri_str(uri).await?.database("countem");
+    let mut writers = BTreeSet::new();
+    for name in ["own-0", "own-1", "own-2", "shared"] {
+        let long_lived = doc! { "_id": { "$regex": "^all/" } };
+        let mut documents = database.collection::<Document>(name).find(long_lived).await?;
+        while documents.advance().await? {
+            writers.extend(documents.deserialize_current()?.get_document("w")?.keys().cloned());
+        }
+    }
+    Ok(writers)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn killed_writers_leave_watermarks_of_two_days() -> Result<()> {
+    /// Kills in the time after which a retired writer is pruned.
+    const IN_TWO_DAYS: usize = 12;
+    if !require_mongod() {
+        return Ok(());
+    }
+    let (set, folder) = (ReplicaSet::start(1).await?, tempfile::tempdir()?);
+    let (journal, mut random, mut books) = (folder.path().join("journal"), random(), Books::default());
+    let (mut seen, mut max) = (BTreeSet::new(), 0);
+    for round in 0..60 {
+        tokio::task::block_in_place(|| kill_once(&set.uri(), &journal, &mut random, round, &mut books));
+        let writers = watermarked(&set.uri()).await?;
+        max = max.max(writers.len());
+        seen.extend(writers);
+        if round % IN_TWO_DAYS == IN_TWO_DAYS - 1 {
+            let_retired_grow_old(&set.uri()).await?;
+        }
+    }
+    deliver(&set.uri(), &journal).await?;
+    books.check(&stored(&set.uri()).await?);
+    assert!(seen.len() > 30, "{} writers have counted", seen.len());
+    // Those of the last two days, and those that were killed before they had resolved what was before them.
+    assert!(max <= 2 * IN_TWO_DAYS, "{max} of {} writers", seen.len());
+
+    let_retired_grow_old(&set.uri()).await?;
+    deliver(&set.uri(), &folder.path().join("other")).await?;
+    assert_eq!(watermarked(&set.uri()).await?, BTreeSet::new(), "all of them have ended");
+    books.check(&stored(&set.uri()).await?);
+    Ok(())
+}
+
 /// The watermarks of a writer are pruned from long-lived documents 48 hours after its end. A backup of its journal still holds a
 /// batch that it had resolved.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -110,16 +174,7 @@ async fn old_batch_of_pruned_writer_is_quarantined() -> Result<()> {
     let original = stored(&set.uri()).await?;
     books.check(&original);
 
-    let writers = Client::with_uri_str(set.uri()).await?.database("countem").collection("_countem_writers");
-    let long_ago = DateTime::from_millis(DateTime::now().timestamp_millis() - 49 * 3600 * 1000);
-    let mut found = writers.find(Document::new()).await?;
-    while found.advance().await? {
-        let writer: Document = found.deserialize_current()?;
-        for (start, _) in writer.get_document("retired")? {
-            let update = doc! { "$set": { format!("retired.{start}"): long_ago } };
-            writers.update_one(doc! { "_id": writer.get_str("_id")? }, update).await?;
-        }
-    }
+    let_retired_grow_old(&set.uri()).await?;
     // Its end prunes what is old.
     deliver(&set.uri(), &other).await?;
 
