@@ -1,8 +1,10 @@
 //! The table `retired`: writers that have ended. Their rows in `applied` go two days later, by the same path as those of a writer
 //! that is forgotten, so that they are known as such for ever.
 //!
-//! A clock that is set must not make a writer old. So the file has a clock of its own, in the table `clock`: it advances whenever
-//! writers retire or are pruned, by what the system's clock has advanced since, never backwards and at most by [`MAX_STEP`].
+//! A clock that is set must not make a writer old. So the file has a clock of its own, in the table `clock`: whenever writers retire
+//! or are pruned, it moves as the system's clock has since, in either direction, at most by [`MAX_STEP`]. It goes back as well, so
+//! that two processes whose clocks differ, or a clock that is set ahead and back again, do not add up to two days. In a backup that
+//! is restored it goes on where it was, and what the backup knows is pruned later.
 
 use std::time::SystemTime;
 
@@ -20,7 +22,7 @@ const HOUR: i64 = 3600 * 1000;
 const MAX_WRITERS: u32 = 100;
 
 const ADVANCE: &str = "INSERT INTO clock (one, seen, elapsed) VALUES (1, ?1, 0)
-    ON CONFLICT DO UPDATE SET elapsed = elapsed + min(max(?1 - seen, 0), ?2), seen = ?1 RETURNING elapsed";
+    ON CONFLICT DO UPDATE SET elapsed = elapsed + min(max(?1 - seen, -?2), ?2), seen = ?1 RETURNING elapsed";
 const RETIRE: &str = "INSERT OR REPLACE INTO retired (writer, at)
     SELECT DISTINCT writer, ?2 FROM applied WHERE writer = ?1";
 const REMAINING: &str = "SELECT DISTINCT writer FROM applied
@@ -100,9 +102,13 @@ mod tests {
         let noon = 500_000;
         assert_eq!(at(noon), 0);
         assert_eq!(at(noon + 5), 5);
-        assert_eq!(at(noon - 10_000), 5, "set back");
-        assert_eq!(at(noon - 9_999), 6);
-        assert_eq!(at(noon + 90_000), 18, "set ahead by ten years");
-        assert_eq!(at(noon + 90_001), 19);
+        assert_eq!(at(noon - 10_000), -7, "set back");
+        assert_eq!(at(noon - 9_999), -6);
+        assert_eq!(at(noon + 90_000), 6, "set ahead by ten years");
+        assert_eq!(at(noon + 90_001), 7);
+        for _ in 0..100 {
+            assert!(at(noon + 90_003) <= 9, "of two processes");
+            assert!(at(noon + 90_001) <= 7, "whose clocks differ");
+        }
     }
 }
