@@ -240,6 +240,8 @@ fn spawn(folder: &TempDir, port: &Port, options: &Options) -> Result<Child> {
         .args(["--port", &port.number().to_string()])
         .args(["--wiredTigerCacheSizeGB", "0.25"])
         .args(["--setParameter", "enableTestCommands=1"])
+        // Expired documents go within a second, not within a minute.
+        .args(["--setParameter", "ttlMonitorSleepSecs=1"])
         // A recorder that wakes every second and writes what no test reads.
         .args(["--setParameter", "diagnosticDataCollectionEnabled=false"]);
     if let Some(name) = &options.replica_set {

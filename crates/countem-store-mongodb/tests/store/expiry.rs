@@ -13,7 +13,7 @@ use countem_core::{
 };
 use countem_store::{ErrorKind, RowQuery, Store, StoreError};
 use countem_store_mongodb::{MongoConfig, MongoStore};
-use countem_testkit::{Server, in_own_database, require_server};
+use countem_testkit::{Mongod, Options, Server, in_own_database, require_mongod, require_server};
 use mongodb::{
     Database,
     bson::{Document, doc},
@@ -60,6 +60,22 @@ async fn sum(store: &MongoStore) -> Result<i64, StoreError> {
 /// Removes documents, as the TTL index does.
 async fn remove(database: &Database, filter: Document) -> Result<()> {
     database.collection::<Document>("web").delete_many(filter).await?;
+    Ok(())
+}
+
+/// Moves the removal of documents, which is an hour after they are hidden, into the past, and returns when the server has removed
+/// them.
+async fn let_server_remove(database: &Database, store: &MongoStore, filter: Document) -> Result<()> {
+    let web = database.collection::<Document>("web");
+    let filter = doc! { "$and": [filter, { "expires_at": { "$type": "date" } }] };
+    let at = doc! { "$dateSubtract": { "startDate": "$expires_at", "unit": "hour", "amount": 2 } };
+    let moved = web.update_many(filter.clone(), vec![doc! { "$set": { "expires_at": at } }]).await?;
+    assert!(moved.modified_count > 0, "no document is there");
+    let begun = Instant::now();
+    while web.count_documents(filter.clone()).await? > 0 {
+        assert!(begun.elapsed() < Duration::from_secs(60), "the server removes nothing");
+        assert_eq!(sum(store).await?, 0, "a part of an expired bucket is read");
+    }
     Ok(())
 }
 
@@ -181,5 +197,39 @@ async fn removed_documents_leave_no_known_split() -> Result<()> {
     deliver(&store, &next).await;
     deliver(&open_small(&uri), &next).await;
     assert_eq!(sum(&store).await?, 5);
+    Ok(())
+}
+
+#[tokio::test]
+async fn removal_by_the_server_leaves_no_part() -> Result<()> {
+    if !require_mongod() {
+        return Ok(());
+    }
+    let server = Mongod::start(Options::default()).await?;
+    let root = format!("{}/1", day());
+    for first in [doc! { "_id": root.as_str() }, doc! { "_id": { "$ne": root.as_str() } }] {
+        let uri = in_own_database(&server.uri());
+        let (database, store, mut lane) = (database(&uri).await?, open_small(&uri), Lane::new(1));
+        record(&store, &format!("beginning UTC day:{}s", retention_until(day(), 6))).await?;
+        deliver(&store, &count(&mut lane, 0..5)).await;
+        let in_doubt = count(&mut lane, 0..395);
+        deliver(&store, &in_doubt).await;
+        assert!(documents(&database, "web").await?.len() > 8);
+        let begun = Instant::now();
+        loop {
+            match sum(&store).await? {
+                400 => assert!(begun.elapsed() < Duration::from_secs(60), "it does not expire"),
+                0 => break,
+                part => panic!("{part} of 400"),
+            }
+        }
+        for filter in [first, doc! {}] {
+            let_server_remove(&database, &store, filter).await?;
+            // A process that remembers nothing sends the batch again.
+            let retry = open_small(&uri).apply(&in_doubt).await?;
+            assert_eq!(retry.quarantined.len(), 395);
+            assert_eq!(sum(&store).await?, 0);
+        }
+    }
     Ok(())
 }
