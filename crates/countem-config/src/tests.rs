@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use std::{fs, path::Path};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 use countem_core::Period;
 use countem_engine::EngineConfig;
@@ -19,7 +22,8 @@ fn from_text(toml: &str) -> Result<Config, ConfigError> {
     // Paths begin in the folder, which is another one each time.
     let folder = format!("{}{}", folder.path().display(), std::path::MAIN_SEPARATOR);
     config.store_uri = StoreUri::new(&config.store_uri.expose().replace(&folder, "")).unwrap();
-    let dir = config.durability.dir.strip_prefix(&folder).map(Path::to_owned);
+    // As text: a path loses its last separator with its prefix.
+    let dir = config.durability.dir.to_str().and_then(|dir| dir.strip_prefix(&folder)).map(PathBuf::from);
     config.durability.dir = dir.unwrap_or(config.durability.dir);
     Ok(config)
 }
@@ -443,6 +447,14 @@ proptest! {
             Ok(config) => prop_assert_eq!(from_text(&config.to_toml()).unwrap(), config),
             Err(error) => prop_assert_eq!(error.to_string().lines().count(), 1),
         }
+    }
+}
+
+#[test]
+fn journal_folder_is_kept_to_the_letter() {
+    for dir in ["A/", "./A", "A//B", "A/.", "..", "/A/"] {
+        let config = from_flag("durability.dir", dir).unwrap();
+        assert_eq!(from_text(&config.to_toml()).unwrap(), config, "{dir}");
     }
 }
 
