@@ -8,6 +8,7 @@ mod clock;
 mod copy;
 mod disk;
 mod fail_points;
+mod first_schema;
 mod kill;
 mod mongodb;
 mod outage;
