@@ -127,7 +127,7 @@ async fn watermarked(uri: &str) -> Result<BTreeSet<String>> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn killed_writers_leave_watermarks_of_two_days() -> Result<()> {
     /// Kills in the time after which a retired writer is pruned.
-    const IN_TWO_DAYS: usize = 12;
+    const IN_TWO_DAYS: usize = 6;
     if !require_mongod() {
         return Ok(());
     }
@@ -140,14 +140,16 @@ async fn killed_writers_leave_watermarks_of_two_days() -> Result<()> {
         max = max.max(writers.len());
         seen.extend(writers);
         if round % IN_TWO_DAYS == IN_TWO_DAYS - 1 {
+            // A killed process need not have lived long enough to retire those before it.
+            deliver(&set.uri(), &journal).await?;
             let_retired_grow_old(&set.uri()).await?;
         }
     }
     deliver(&set.uri(), &journal).await?;
     books.check(&stored(&set.uri()).await?);
-    assert!(seen.len() > 30, "{} writers have counted", seen.len());
-    // Those of the last two days, and those that were killed before they had resolved what was before them.
-    assert!(max <= 2 * IN_TWO_DAYS, "{max} of {} writers", seen.len());
+    assert!(seen.len() > 20, "{} writers have counted", seen.len());
+    // Those of the last two days, and those before them that the next delivery prunes.
+    assert!(max <= 2 * (IN_TWO_DAYS + 1), "{max} of {} writers", seen.len());
 
     let_retired_grow_old(&set.uri()).await?;
     deliver(&set.uri(), &folder.path().join("other")).await?;
