@@ -18,7 +18,7 @@ use crate::{
     exit::{Exit, NotFound},
     global::Global,
     ingest::{
-        identity::{agreeing, read_head},
+        identity::{agreeing, lags_behind, read_head},
         input::Input,
         marks::{self, FileId, StoredMark},
     },
@@ -79,22 +79,33 @@ fn choose(files: &[PathBuf], marks: &[StoredMark]) -> Result<BTreeSet<usize>> {
     Ok(chosen)
 }
 
-/// Returns the indexes of the marks of a file: those that were set for it, or else those of its content.
+/// Returns the indexes of the marks of a file: those of the longer contents of which it may be a copy that lags behind, or else those
+/// that were set for it, or else those of its content.
 fn find(path: &Path, marks: &[StoredMark]) -> Result<Vec<usize>> {
     let id = path.metadata().ok().map(|metadata| FileId::new(path, &metadata));
     let known_path = id.as_ref().map_or_else(|| absolute(path), |id| Ok(id.path.clone()))?;
     let at = |is_wanted: &dyn Fn(&StoredMark) -> bool| -> Vec<usize> {
         (0..marks.len()).filter(|&at| is_wanted(&marks[at])).collect()
     };
-    let mut agree = Vec::new();
-    if id.is_some() {
+    let (mut agree, mut lag) = (Vec::new(), Vec::new());
+    if let Some(id) = &id {
         let mut source = Input::File(path.to_owned()).open(&Arc::default())?;
         let head = read_head(&mut source)?;
         let cannot_read = || format!("cannot read `{}`", path.display());
         let found = agreeing(&mut source, &head, marks).with_context(cannot_read)?;
         agree = found.into_iter().map(|(mark, _)| mark.key.clone()).collect();
+        let group = marks::group(&head);
+        let is_own = marks.iter().any(|mark| mark.value.file.is_same(id));
+        for mark in marks.iter().filter(|mark| !is_own && mark.key.starts_with(&group)) {
+            if lags_behind(&mut source, id, mark, &[]).with_context(cannot_read)? {
+                lag.push(mark.key.clone());
+            }
+        }
     }
     let agrees = |mark: &StoredMark| agree.contains(&mark.key);
+    if !lag.is_empty() {
+        return Ok(at(&|mark| lag.contains(&mark.key)));
+    }
     let is_set_for = |mark: &StoredMark| {
         let file = &mark.value.file;
         file.path == known_path || id.as_ref().is_some_and(|id| file.is_same(id) && agrees(mark))

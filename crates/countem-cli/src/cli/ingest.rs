@@ -134,6 +134,11 @@ one file: its content, wherever it is moved, copied or compressed. A file whose
 beginning was counted continues there. Unless the counted file is still there, too, in
 its folder or its run: these are two. `log.1` with the beginning of `log` is a copy.
 
+A file that is the beginning of what was counted of a longer one may be a copy that lags
+behind: it is left out, with exit code 6, until it is longer or shows a difference.
+Unless it is the counted file itself, emptied, or that one is there, moved, in its
+folder or its run. If it is another file, `countem forget FILE` lets it be counted.
+
 So a file that was emptied, or replaced by one that begins differently, is counted
 anew; one that was replaced by a file with all that was counted of it continues, which
 content alone cannot tell from a new file that happens to begin so. A last line
@@ -407,15 +412,15 @@ impl Ingest {
             meters: Arc::clone(&meters),
             once,
             from_end: self.from_end,
+            follows: self.follow,
             joins_lines: plan.format.joins_lines(),
             inputs: 0,
             named: Vec::new(),
         };
         let (meters_seen, stop_seen) = (Arc::clone(&meters), Arc::clone(&stop));
         let counting = Counting::new(plan, config.batch_counters, requests, meters_seen, stop_seen);
-        let follows = self.follow;
         // The reading thread is not joined: it may wait for input that never comes.
-        spawn("countem-read", move || if follows { feed.follow(inputs) } else { feed.all(&inputs) })?;
+        spawn("countem-read", move || if feed.follows { feed.follow(inputs) } else { feed.all(&inputs) })?;
         let counting = spawn("countem-count", move || counting.run(fed, used))?;
         let bar = goal.map(|goal| tokio::spawn(progress::show(meters, goal)));
 

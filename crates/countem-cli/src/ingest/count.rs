@@ -28,7 +28,7 @@ use crate::{
         delivery::{Counts, FileMark, Request},
         feed::{Event, Start},
         fingerprint::Position,
-        identity::Claim,
+        identity::{Claim, LeftOut},
         lines::Block,
         plan::Plan,
         progress::Meters,
@@ -128,8 +128,12 @@ impl Counting {
                 self.requests.blocking_send(request).map_err(|_| DeliveryEnded)?;
             }
             Event::Begin { input, start, claim } => {
+                let is_due = claim.as_ref().is_some_and(|claim| claim.is_due);
                 self.begin(input, start, claim);
                 self.switch_to(input)?;
+                if is_due {
+                    self.flush()?;
+                }
             }
             Event::Lines { input, block, read_at } => {
                 self.switch_to(input)?;
@@ -144,7 +148,13 @@ impl Counting {
                 self.inputs.remove(&input);
             }
             Event::Failed { name, error } => self.tally.fail(&name, error),
-            Event::Copy { name } => self.tally.copies.push(name),
+            Event::LeftOut { name, why: LeftOut::Copy } => self.tally.copies.push(name),
+            Event::LeftOut { name, why: LeftOut::Lagging } => self.tally.lagging.push(name),
+            Event::CaughtUp { name } => {
+                if let Some(at) = self.tally.lagging.iter().position(|lagging| *lagging == name) {
+                    self.tally.lagging.remove(at);
+                }
+            }
         }
         self.flush_if_due()
     }

@@ -18,7 +18,7 @@ use crate::{
     exit::UsageError,
     ingest::{
         fingerprint::{Position, has_first_line},
-        identity::{Claim, Identity, is_rotated, read_head},
+        identity::{Claim, Identity, Known, LeftOut, is_rotated, read_head},
         input::{Input, Source},
         lines::{Block, Lines},
         marks::{FileId, StoredMark, prefixes},
@@ -42,8 +42,10 @@ pub(crate) enum Event {
     End { input: usize },
     /// An input cannot be read to its end.
     Failed { name: Arc<str>, error: Error },
-    /// An input is a copy in the making of another one, and is left out.
-    Copy { name: Arc<str> },
+    /// An input is left out.
+    LeftOut { name: Arc<str>, why: LeftOut },
+    /// An input that lagged behind is read.
+    CaughtUp { name: Arc<str> },
 }
 
 /// Beginning of an input that was opened.
@@ -73,8 +75,8 @@ pub(crate) enum Begun {
     Reading(usize, Lines),
     /// Its first line is not whole.
     NoLine,
-    /// It is a copy in the making.
-    Copy,
+    /// It is left out.
+    LeftOut(LeftOut),
 }
 
 /// Reason for which an input was not fed to its end.
@@ -102,6 +104,8 @@ pub(crate) struct Feed {
     pub(crate) once: Option<Once>,
     /// Lines that are there already are skipped, in files of which no mark is known.
     pub(crate) from_end: bool,
+    /// Files are read on while they grow.
+    pub(crate) follows: bool,
     /// Records may have several lines.
     pub(crate) joins_lines: bool,
     /// Number of inputs that were opened.
@@ -139,7 +143,7 @@ impl Feed {
             let (number, mut lines) = match self.begin(input, &mut source, counts_rest)? {
                 Begun::Reading(number, lines) => (number, lines),
                 Begun::NoLine => return Ok(()),
-                Begun::Copy => return self.send(Event::Copy { name: Arc::clone(&name) }),
+                Begun::LeftOut(why) => return self.send(Event::LeftOut { name: Arc::clone(&name), why }),
             };
             let read = self.pump(number, &mut source, &mut lines);
             if !matches!(read, Err(Interrupt::Stopped)) {
@@ -191,10 +195,15 @@ impl Feed {
                     source.go_to(0, 0)?;
                     return Ok(Begun::NoLine);
                 }
-                let Some(mut found) = self.claim(input, source, &head)? else { return Ok(Begun::Copy) };
+                let mut found = match self.claim(input, source, &head)? {
+                    Ok(claim) => claim,
+                    Err(why) => return Ok(Begun::LeftOut(why)),
+                };
                 if self.from_end && found.is_new() {
                     found.skip_to(self.end_of_lines(source)?, source, &head, &once.counters)?;
                 }
+                // By its mark the next follower finds the file after a rotation, also when this one is killed before it counts.
+                found.is_due |= self.follows && found.is_new();
                 position = found.start(&once.counters);
                 claim = Some(Box::new(found));
             } else {
@@ -263,8 +272,13 @@ impl Feed {
         self.events.send(event).map_err(|_| Interrupt::Stopped)
     }
 
-    /// Locks a file and finds its mark, `None` for a copy in the making.
-    fn claim(&self, input: &Input, source: &mut Source, head: &[u8]) -> Result<Option<Claim>, Interrupt> {
+    /// Locks a file and finds its mark.
+    fn claim(
+        &self,
+        input: &Input,
+        source: &mut Source,
+        head: &[u8],
+    ) -> Result<Result<Claim, LeftOut>, Interrupt> {
         let name = input.name();
         let (Input::File(path), Some(file)) = (input, source.file()) else {
             let why = "`--once` needs a file that can be read again, not a pipe";
@@ -290,14 +304,17 @@ impl Feed {
         Ok(identity.into_claim(id, head, &marks, Arc::new(file)))
     }
 
-    /// Returns whether a mark of the file is known.
-    pub(crate) fn find_known(&self, input: &Input, metadata: &Metadata) -> Result<bool, Interrupt> {
-        let Input::File(path) = input else { return Ok(false) };
+    /// Returns the mark of the file.
+    pub(crate) fn find_known(&self, input: &Input, metadata: &Metadata) -> Result<Option<Known>, Interrupt> {
+        let Input::File(path) = input else { return Ok(None) };
         let mut source = input.open(&self.meters.bytes)?;
         let head = read_head(&mut source)?;
         let marks = self.find_marks(prefixes(&head))?;
-        let identity = Identity::find(&mut source, &FileId::new(path, metadata), &head, &marks, &self.named)?;
-        Ok(matches!(identity, Identity::Known(_)))
+        let id = FileId::new(path, metadata);
+        Ok(match Identity::find(&mut source, &id, &head, &marks, &self.named)? {
+            Identity::Known(known) => Some(*known),
+            Identity::New | Identity::LeftOut(_) => None,
+        })
     }
 
     /// Returns the marks whose keys begin with one of `prefixes`, after everything that was fed is stored.

@@ -27,13 +27,21 @@ pub(crate) struct Fingerprint {
     head: Vec<u8>,
     tail: Vec<u8>,
     offset: u64,
+    steps: Vec<Step>,
 }
+
+/// A line end inside a content, and the hash of the bytes before it. Each is at least twice as far as the one before.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Step(pub(crate) u64, pub(crate) String);
 
 /// Hashes of a fingerprint.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Sums {
     pub(crate) head: String,
     pub(crate) tail: String,
+    /// A shorter content is compared at those that it reaches.
+    #[serde(default)]
+    pub(crate) steps: Vec<Step>,
 }
 
 /// Returns a hash as it is stored.
@@ -68,9 +76,10 @@ pub(crate) fn tail_len(offset: u64) -> usize {
 }
 
 impl Fingerprint {
-    /// Continues at `offset`, with the beginning of the content and the bytes before the offset.
-    pub(crate) fn resume(head: &[u8], tail: &[u8], offset: u64) -> Self {
-        Self { head: head[..head.len().min(head_len(offset))].to_vec(), tail: tail.to_vec(), offset }
+    /// Continues at `offset`, with the beginning of the content, the bytes before the offset and the steps up to it.
+    pub(crate) fn resume(head: &[u8], tail: &[u8], offset: u64, steps: Vec<Step>) -> Self {
+        let head = head[..head.len().min(head_len(offset))].to_vec();
+        Self { head, tail: tail.to_vec(), offset, steps }
     }
 
     /// Takes in the bytes of the content from `offset` on, except those that it has. A gap before them is a hole of NUL bytes.
@@ -85,6 +94,25 @@ impl Fingerprint {
             self.tail.drain(..self.tail.len().saturating_sub(TAIL));
             self.offset += gap;
         }
+        let mut rest = bytes;
+        while let Some(len) = self.next_step(rest) {
+            let (line, after) = rest.split_at(len);
+            self.take(line);
+            self.steps.push(Step(self.offset, hex(&self.tail)));
+            rest = after;
+        }
+        self.take(rest);
+    }
+
+    /// Returns the number of `bytes` up to the next step, `None` if it is behind them.
+    fn next_step(&self, bytes: &[u8]) -> Option<usize> {
+        let next = self.steps.last().map_or(0, |step| 2 * step.0);
+        let skipped = usize::try_from(next.saturating_sub(self.offset)).unwrap_or(usize::MAX);
+        let newline = memchr::memchr(b'\n', bytes.get(skipped..)?)?;
+        Some(skipped + newline + 1)
+    }
+
+    fn take(&mut self, bytes: &[u8]) {
         let missing = HEAD - self.head.len();
         self.head.extend_from_slice(&bytes[..missing.min(bytes.len())]);
         let news = &bytes[bytes.len().saturating_sub(TAIL)..];
@@ -96,7 +124,7 @@ impl Fingerprint {
 
     /// Returns the hashes.
     pub(crate) fn sums(&self) -> Sums {
-        Sums { head: hex(&self.head), tail: hex(&self.tail) }
+        Sums { head: hex(&self.head), tail: hex(&self.tail), steps: self.steps.clone() }
     }
 }
 
@@ -130,6 +158,18 @@ mod tests {
     }
 
     #[test]
+    fn steps_are_line_ends_at_doubling_distances() {
+        let content: String = (0..200_000).map(|line| format!("line {line}\n")).collect();
+        let steps = read(content.as_bytes(), 1000).sums().steps;
+        assert_eq!(steps[0], Step(7, hex(b"line 0\n")));
+        for pair in steps.windows(2) {
+            assert!((0..=12).contains(&(pair[1].0 - 2 * pair[0].0)), "{pair:?}");
+            assert_eq!(content.as_bytes()[usize::try_from(pair[1].0).unwrap() - 1], b'\n');
+        }
+        assert!(2 * steps.last().unwrap().0 + 12 >= content.len() as u64);
+    }
+
+    #[test]
     fn hole_is_taken_in_as_nul_bytes() {
         for hole in [1, 100, TAIL, HEAD, 3 * HEAD] {
             let whole = [&b"a\n"[..], &vec![0; hole], &b"b\n"[..]].concat();
@@ -154,8 +194,9 @@ mod tests {
         ) {
             let whole = content(len);
             let at = at.index(len);
+            let steps = read(&whole[..at], 100).sums().steps;
             let from = from.index(at + 1);
-            let mut fingerprint = Fingerprint::resume(&whole, &whole[at.saturating_sub(TAIL)..at], at as u64);
+            let mut fingerprint = Fingerprint::resume(&whole, &whole[at.saturating_sub(TAIL)..at], at as u64, steps);
             // Some of the bytes are known.
             fingerprint.advance(from as u64, &whole[from..from + (len - from) / 2]);
             fingerprint.advance((from + (len - from) / 2) as u64, &whole[from + (len - from) / 2..]);

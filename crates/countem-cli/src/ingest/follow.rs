@@ -14,7 +14,7 @@ use crate::{
     exit::UsageError,
     ingest::{
         feed::{Begun, Event, Feed, Interrupt, LINGER},
-        identity::rotated,
+        identity::{Known, LeftOut, rotated},
         input::{Input, Source},
         lines::Lines,
     },
@@ -54,6 +54,8 @@ struct Tail {
     grown: Instant,
     /// The last time at which other processes were asked for the file.
     checked: Option<Instant>,
+    /// The length at which the file lagged behind what was counted.
+    lagging: Option<u64>,
 }
 
 impl Feed {
@@ -88,12 +90,12 @@ impl Feed {
         }
     }
 
-    /// Returns whether the lines of a file were counted before, at least in part.
-    fn is_known(&self, path: &FilePath) -> Result<bool, Interrupt> {
+    /// Returns the mark of a file whose lines were counted before, at least in part.
+    fn known(&self, path: &FilePath) -> Result<Option<Known>, Interrupt> {
         let input = Input::File(path.to_owned());
         match path.metadata() {
             Ok(metadata) if metadata.is_file() => self.find_known(&input, &metadata),
-            _ => Ok(false),
+            _ => Ok(None),
         }
     }
 }
@@ -108,13 +110,16 @@ impl Path {
     /// Opens the files that were rotated away since the path was counted: the newest of which lines were counted, and those
     /// that came after it.
     fn catch_up(&mut self, feed: &mut Feed) -> Result<(), Interrupt> {
-        if feed.once.is_none() || feed.from_end || feed.is_known(&self.path)? {
+        if feed.once.is_none()
+            || feed.from_end
+            || feed.known(&self.path)?.is_some_and(|known| known.is_proven())
+        {
             return Ok(());
         }
         let rotated = rotated(&self.path);
         let mut missed = rotated.len();
         for (at, path) in rotated.iter().enumerate() {
-            if feed.is_known(path)? {
+            if feed.known(path)?.is_some() {
                 missed = at;
             }
         }
@@ -227,7 +232,7 @@ impl Tail {
         let file = source.file().ok_or_else(|| UsageError::new("`--follow` needs a file, not a pipe"))?;
         let key = key(&file.metadata()?);
         let (lines, sample, grown) = (Lines::new(0), Vec::new(), Instant::now());
-        Ok(Self { input, number: None, source, lines, key, sample, grown, checked: None })
+        Ok(Self { input, number: None, source, lines, key, sample, grown, checked: None, lagging: None })
     }
 
     /// Begins to read the file, if it has a line.
@@ -235,14 +240,38 @@ impl Tail {
         self.sample.clear();
         self.lines = Lines::new(0);
         self.number = None;
-        if let Begun::Reading(number, lines) = feed.begin(&self.input, &mut self.source, is_finished)? {
-            (self.number, self.lines) = (Some(number), lines);
+        let len = self.len()?;
+        let name = self.input.name();
+        match feed.begin(&self.input, &mut self.source, is_finished)? {
+            Begun::Reading(number, lines) => {
+                (self.number, self.lines) = (Some(number), lines);
+                if self.lagging.take().is_some() {
+                    feed.send(Event::CaughtUp { name })?;
+                }
+            }
+            Begun::LeftOut(why @ LeftOut::Lagging) => {
+                if self.lagging.replace(len).is_none() {
+                    tracing::warn!(
+                        input = &*name,
+                        "not counted until it is longer than what was counted of it"
+                    );
+                    feed.send(Event::LeftOut { name, why })?;
+                }
+            }
+            Begun::LeftOut(LeftOut::Copy) | Begun::NoLine => {}
         }
         Ok(())
     }
 
+    fn len(&self) -> io::Result<u64> {
+        self.source.file().map_or(Ok(0), |file| file.metadata().map(|metadata| metadata.len()))
+    }
+
     fn pump(&mut self, feed: &mut Feed) -> Result<(), Interrupt> {
         if self.number.is_none() {
+            if self.lagging == Some(self.len()?) {
+                return Ok(());
+            }
             self.source.go_to(0, 0)?;
             self.begin(feed, false)?;
         }
@@ -261,9 +290,7 @@ impl Tail {
                 self.source.go_to(0, 0)?;
                 return self.begin(feed, false);
             }
-            let len =
-                self.source.file().map_or(Ok(0), |file| file.metadata().map(|metadata| metadata.len()))?;
-            let behind = len.saturating_sub(self.lines.seen());
+            let behind = self.len()?.saturating_sub(self.lines.seen());
             match block {
                 // The beginning of a line waits for its end.
                 None => feed.meters.behind.store(0, Ordering::Relaxed),
@@ -409,6 +436,7 @@ mod tests {
                 meters: Arc::default(),
                 once: None,
                 from_end: false,
+                follows: true,
                 joins_lines: false,
                 inputs: 0,
                 named: Vec::new(),
@@ -426,7 +454,7 @@ mod tests {
             match event {
                 Event::Lines { block, .. } => text += str::from_utf8(block.bytes()).unwrap(),
                 Event::Failed { .. } => errors += 1,
-                Event::Begin { .. } | Event::End { .. } | Event::FindMarks { .. } | Event::Copy { .. } => {}
+                _ => {}
             }
         }
         (text, errors)

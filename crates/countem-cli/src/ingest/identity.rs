@@ -5,6 +5,10 @@
 //! in the same folder or named in the same run, and has that content, too: then they are two files that begin alike. Two
 //! exceptions: a compressed file is a copy of one with which it agrees until either ends, and so is a file with the name of a
 //! rotated one (`log.1`) whose whole content is the beginning of the present one (`log`), as while `copytruncate` works.
+//!
+//! A file that is shorter than what a mark covers, and equal to it at every step that it reaches, may be a copy that lags behind.
+//! It is left out, unless the mark was set for this very file, which was emptied then, or the content of the mark is in another
+//! file beside it or in the run.
 
 use std::{
     cmp::Reverse,
@@ -19,9 +23,9 @@ use std::{
 use anyhow::Result;
 
 use crate::ingest::{
-    fingerprint::{Fingerprint, HEAD, Position, head_len, hex, tail_len},
+    fingerprint::{Fingerprint, HEAD, Position, Step, head_len, hex, tail_len},
     input::{Input, Source},
-    marks::{FileId, MarkValue, StoredMark, free_key},
+    marks::{FileId, MarkValue, StoredMark, free_key, group},
 };
 
 /// The mark that goes with the lines of a file.
@@ -45,8 +49,17 @@ pub(crate) enum Identity {
     Known(Box<Known>),
     /// No mark is of this file.
     New,
-    /// The file is a copy in the making of another one.
+    /// The file is left out.
+    LeftOut(LeftOut),
+}
+
+/// Reason for which a file is left out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum LeftOut {
+    /// It is a copy in the making of another file.
     Copy,
+    /// It may be a copy of a longer file that was counted.
+    Lagging,
 }
 
 /// A mark that a file has.
@@ -80,10 +93,11 @@ impl Identity {
         if !is_known && !source.is_compressed() {
             for path in rotated_from(&id.path) {
                 if begins_like(source, id, &path)? {
-                    return Ok(Self::Copy);
+                    return Ok(Self::LeftOut(LeftOut::Copy));
                 }
             }
         }
+        let mut known = None;
         for (mark, tail) in found {
             let there = if is_own(mark) { None } else { where_it_is(mark, id, named) };
             let is_copy = match &there {
@@ -92,26 +106,35 @@ impl Identity {
             };
             if there.is_none() || is_copy {
                 let is_due = !is_own(mark) && !is_copy;
-                return Ok(Self::Known(Box::new(Known { mark: mark.clone(), tail, is_due })));
+                known = Some(Known { mark: mark.clone(), tail, is_due });
+                break;
             }
         }
-        Ok(Self::New)
+        let counted = known.as_ref().map_or(0, |known| known.mark.value.position.offset);
+        if !marks.iter().any(is_own) {
+            for mark in marks.iter().filter(|mark| mark.value.position.offset > counted) {
+                if lags_behind(source, id, mark, named)? {
+                    return Ok(Self::LeftOut(LeftOut::Lagging));
+                }
+            }
+        }
+        Ok(known.map_or(Self::New, |known| Self::Known(Box::new(known))))
     }
 
-    /// Returns the claim on the mark for the file `id`, `None` for a copy. `marks` are those that were searched.
+    /// Returns the claim on the mark for the file `id`. `marks` are those that were searched.
     pub(crate) fn into_claim(
         self,
         id: FileId,
         head: &[u8],
         marks: &[StoredMark],
         lock: Arc<File>,
-    ) -> Option<Claim> {
+    ) -> Result<Claim, LeftOut> {
         match self {
-            Self::Copy => None,
-            Self::New => Some(Claim {
+            Self::LeftOut(why) => Err(why),
+            Self::New => Ok(Claim {
                 key: free_key(head, marks),
                 stored: None,
-                value: MarkValue { file: id, ..MarkValue::default() },
+                value: MarkValue { file: id, sums: Fingerprint::default().sums(), ..MarkValue::default() },
                 fingerprint: Fingerprint::default(),
                 is_due: false,
                 lock,
@@ -123,12 +146,20 @@ impl Identity {
                     true => (free_key(head, marks), None),
                     false => (mark.key, Some(mark.text)),
                 };
-                let fingerprint = Fingerprint::resume(head, &tail, mark.value.position.offset);
+                let steps = mark.value.sums.steps.clone();
+                let fingerprint = Fingerprint::resume(head, &tail, mark.value.position.offset, steps);
                 let is_due = is_due && stored.is_some();
                 let value = MarkValue { file: id, ..mark.value };
-                Some(Claim { key, stored, value, fingerprint, is_due, lock })
+                Ok(Claim { key, stored, value, fingerprint, is_due, lock })
             }
         }
+    }
+}
+
+impl Known {
+    /// Returns whether the file is the one of the mark, or has content that was counted.
+    pub(crate) fn is_proven(&self) -> bool {
+        !self.is_due || self.mark.value.position.offset > 0
     }
 }
 
@@ -153,7 +184,9 @@ impl Claim {
     ) -> io::Result<()> {
         let tail = source.go_to(offset, tail_len(offset))?.unwrap_or_default();
         let position = Position { offset, line: 0 };
-        self.fingerprint = Fingerprint::resume(head, &tail, offset);
+        let mut begin = Fingerprint::default();
+        begin.advance(0, &head[..head.len().min(head_len(offset))]);
+        self.fingerprint = Fingerprint::resume(head, &tail, offset, begin.sums().steps);
         self.value.position = position;
         self.value.sums = self.fingerprint.sums();
         self.value.counted = counters.iter().map(|counter| (counter.clone(), position)).collect();
@@ -169,8 +202,8 @@ pub(crate) fn agreeing<'a>(
     marks: &'a [StoredMark],
 ) -> io::Result<Vec<(&'a StoredMark, Vec<u8>)>> {
     let mut heads: HashMap<usize, String> = HashMap::new();
-    let mut found = Vec::new();
-    for mark in marks {
+    let (mut found, group) = (Vec::new(), group(head));
+    for mark in marks.iter().filter(|mark| mark.is_old() || mark.key.starts_with(&group)) {
         let offset = mark.value.position.offset;
         let Some(covered) = head.get(..head_len(offset)) else { continue };
         if *heads.entry(covered.len()).or_insert_with(|| hex(covered)) != mark.value.sums.head {
@@ -198,13 +231,53 @@ fn where_it_is(mark: &StoredMark, id: &FileId, named: &[FileId]) -> Option<PathB
     let file = &mark.value.file;
     let in_run = named.iter().find(|other| other.is_same(file)).map(|other| other.path.clone());
     let path = in_run.or_else(|| locate(file, id))?;
+    holds(&path, mark, false).then_some(path)
+}
+
+/// Returns whether the file `id` may be a copy of the longer content of `mark` that lags behind.
+pub(crate) fn lags_behind(
+    source: &mut Source,
+    id: &FileId,
+    mark: &StoredMark,
+    named: &[FileId],
+) -> io::Result<bool> {
+    for Step(offset, expected) in &mark.value.sums.steps {
+        match source.go_to(*offset, tail_len(*offset))? {
+            Some(tail) if hex(&tail) != *expected => return Ok(false),
+            Some(_) => {}
+            None => break,
+        }
+    }
+    // A file that reaches the mark was compared with all of it.
+    if mark.is_old() || source.go_to(mark.value.position.offset, 1)?.is_some() {
+        return Ok(false);
+    }
+    match where_its_content_is(mark, id, named) {
+        None => Ok(true),
+        // Two files that begin alike, unless one is an archive of the other.
+        Some(path) => Ok(source.is_compressed() && agrees_to_an_end(source, &path)?),
+    }
+}
+
+/// Returns the path of another file with the content of a mark: the one that it was set for, one of this run, or a rotated one
+/// beside the file `id`, also if it is compressed.
+fn where_its_content_is(mark: &StoredMark, id: &FileId, named: &[FileId]) -> Option<PathBuf> {
+    let others = named.iter().filter(|other| !other.is_same(id)).map(|other| other.path.clone());
+    let paths = locate(&mark.value.file, id).into_iter().chain(others);
+    let mut paths = paths.chain(rotated(&id.path)).chain(rotated_from(&id.path));
+    paths.find(|path| *path != id.path && holds(path, mark, true))
+}
+
+/// Returns whether the file at `path` has the content of a mark.
+fn holds(path: &Path, mark: &StoredMark, may_be_compressed: bool) -> bool {
     let has_content = || -> Result<bool> {
-        let mut source = Input::File(path.clone()).open(&Arc::default())?;
+        let mut source = Input::File(path.to_owned()).open(&Arc::default())?;
         let head = read_head(&mut source)?;
-        Ok(!source.is_compressed() && !agreeing(&mut source, &head, std::slice::from_ref(mark))?.is_empty())
+        let is_usable = may_be_compressed || !source.is_compressed();
+        Ok(is_usable && !agreeing(&mut source, &head, std::slice::from_ref(mark))?.is_empty())
     };
     // A file that cannot be read is none that could be counted.
-    has_content().unwrap_or(false).then_some(path)
+    path.is_file() && has_content().unwrap_or(false)
 }
 
 /// Returns whether the content of `source` and that of the file at `path` are equal until one of them ends.

@@ -128,7 +128,12 @@ impl StoredMark {
 
 /// Returns the prefixes of the keys of all marks that contents with the beginning `head` can have.
 pub(crate) fn prefixes(head: &[u8]) -> Vec<String> {
-    vec![format!("{PREFIX}{}/", first_line_hash(head)), OLD_PREFIX.to_owned()]
+    vec![group(head), OLD_PREFIX.to_owned()]
+}
+
+/// Returns the prefix of the keys of the marks of all contents with the first line of `head`.
+pub(crate) fn group(head: &[u8]) -> String {
+    format!("{PREFIX}{}/", first_line_hash(head))
 }
 
 /// Returns the prefixes of the keys of all marks.
@@ -139,7 +144,7 @@ pub(crate) fn all_prefixes() -> Vec<String> {
 /// Returns the first key for the beginning `head` that none of `marks` has. Two processes that find no mark of a content choose
 /// the same one, and only one of them can set it.
 pub(crate) fn free_key(head: &[u8], marks: &[StoredMark]) -> String {
-    let group = format!("{PREFIX}{}/", first_line_hash(head));
+    let group = group(head);
     let keys = (0_u64..).map(|number| format!("{group}{number}"));
     let mut free = keys.filter(|key| marks.iter().all(|mark| mark.key != *key));
     free.next().expect("there are more numbers than marks")

@@ -48,6 +48,8 @@ pub(crate) struct Tally {
     pub(crate) nuls: u64,
     /// Inputs that are copies in the making of others.
     pub(crate) copies: Vec<Arc<str>>,
+    /// Inputs that may be copies of longer files that were counted.
+    pub(crate) lagging: Vec<Arc<str>>,
     /// Uncompressed bytes that were counted by earlier runs.
     pub(crate) skipped: u64,
     rejected: BTreeMap<Reject, Rejected>,
@@ -171,6 +173,7 @@ impl Report {
         }
         let is_whole = self.tally.rejected() == 0
             && self.tally.failed.is_empty()
+            && self.tally.lagging.is_empty()
             && self.delivered.quarantined.is_empty()
             && !self.interrupted;
         if self.tally.lines == 0
@@ -243,6 +246,7 @@ impl Report {
             "skipped_bytes": tally.skipped,
             "nul_bytes": tally.nuls,
             "copies": tally.copies.iter().map(|name| &**name).collect::<Vec<_>>(),
+            "lagging": tally.lagging.iter().map(|name| &**name).collect::<Vec<_>>(),
             "reasons": tally.rejected.iter().map(reason).collect::<Vec<_>>(),
             "skipped": tally.changes.skipped.iter().map(|(key, lines)| self.skipped(*key, *lines)).collect::<Vec<_>>(),
             "names": {"shortened": tally.changes.shortened, "escaped": tally.changes.escaped},
@@ -333,6 +337,17 @@ impl fmt::Display for Report {
         for name in &tally.copies {
             let name = escape(name);
             writeln!(f, "left out {name}: it is the beginning of the file that it is a rotated copy of")?;
+        }
+        for name in &tally.lagging {
+            let name = escape(name);
+            writeln!(
+                f,
+                "left out {name}: it is the beginning of a longer file that was counted, and waits until it is longer"
+            )?;
+            writeln!(
+                f,
+                "if {name} is another file, `countem forget {name}` forgets the longer one, and the next run counts it"
+            )?;
         }
         if tally.rejected() > 0 {
             writeln!(f, "rejected {}", plural(tally.rejected(), "line"))?;
@@ -449,6 +464,9 @@ mod tests {
         assert_eq!(whole().exit().unwrap(), Exit::Ok);
         assert_eq!(Report { interrupted: true, ..whole() }.exit().unwrap(), Exit::Partly);
         let mut failed = whole();
+        let mut lagging = whole();
+        lagging.tally.lagging.push("a".into());
+        assert_eq!(lagging.exit().unwrap(), Exit::Partly);
         failed.tally.fail(&"a".into(), anyhow::anyhow!("gone"));
         assert_eq!(failed.exit().unwrap(), Exit::Partly);
         let mut nothing = Report { tally: Tally::default(), ..report() };

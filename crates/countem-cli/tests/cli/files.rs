@@ -171,10 +171,131 @@ fn copy_in_another_folder_continues() {
     for lines in [1, 5, 20] {
         for (file, log) in files.iter().zip(&logs) {
             sandbox.write(file, [&banner, head(log, lines)].concat());
-            once(&sandbox, &[file]);
+            // A line is little to tell them apart.
+            assert!(!lags(&sandbox, file) || lines == 1, "{lines} lines of {file}");
         }
     }
     assert_eq!(sandbox.total("web"), 300 + 2 * 21);
+}
+
+/// Counts a file once, and returns whether it was left out because it lags behind.
+fn lags(sandbox: &Sandbox, file: &str) -> bool {
+    let ran = sandbox.run(&args(&[file, "--once"]));
+    let lags = ran.err.contains(&format!("left out {file}: it is the beginning of a longer file"));
+    ran.expect(if lags { 6 } else { 0 });
+    lags
+}
+
+#[test]
+fn copy_that_lags_behind_is_left_out() {
+    let log = Log::new(90, 1200, 10);
+    for pack in [|text: &str| text.as_bytes().to_vec(), |text: &str| gzip(text.as_bytes())] {
+        let sandbox = Sandbox::new();
+        for folder in ["one", "two"] {
+            std::fs::create_dir(sandbox.path(folder)).unwrap();
+        }
+        sandbox.write("one/log", head(&log, 1000));
+        assert_eq!(once(&sandbox, &["one/log"]), 1000);
+        for lines in [1, 2, 3, 5, 8, 100, 600, 601, 602, 603, 950, 999] {
+            // As rsync does, also in the middle of a line.
+            for further in [0, 30] {
+                let text = &log.text.as_bytes()[..head(&log, lines).len() + further];
+                sandbox.write("two/new", pack(&String::from_utf8_lossy(text)));
+                sandbox.rename("two/new", "two/log");
+                assert!(lags(&sandbox, "two/log"), "{lines} lines and {further} bytes");
+                assert_eq!(sandbox.total("web"), 1000);
+            }
+        }
+        sandbox.write("two/log", pack(&log.text));
+        assert_eq!(once(&sandbox, &["two/log"]), 200);
+        sandbox.write("one/log", &log.text);
+        assert_eq!(once(&sandbox, &["one/log"]), 0);
+        assert_counted(&sandbox, &log, 1);
+    }
+}
+
+#[test]
+fn equal_beginning_of_lost_file_is_left_out() {
+    // Nothing tells a new file from a copy.
+    let sandbox = Sandbox::new();
+    let line = Log::new(95, 1, 10).text;
+    sandbox.write("log", line.repeat(1000));
+    assert_eq!(once(&sandbox, &["log"]), 1000);
+    sandbox.write("new", line.repeat(10));
+    std::fs::remove_file(sandbox.path("log")).unwrap();
+    sandbox.rename("new", "log");
+    assert!(lags(&sandbox, "log"));
+    assert_eq!(sandbox.total("web"), 1000);
+    let ran = sandbox.run(&[args(&["log", "--once"]), vec!["-o", "json"]].concat()).expect(6);
+    assert_eq!(ran.json()["lagging"], serde_json::json!(["log"]));
+    sandbox.run(&["forget", "log"]).expect(0);
+    assert_eq!(once(&sandbox, &["log"]), 10);
+}
+
+#[test]
+fn archive_of_a_beginning_is_left_out() {
+    let log = Log::new(96, 300, 10);
+    let sandbox = Sandbox::new();
+    sandbox.write("log", &log.text);
+    assert_eq!(once(&sandbox, &["log"]), 300);
+    sandbox.write("log.gz", gzip(head(&log, 200).as_bytes()));
+    assert!(lags(&sandbox, "log.gz"));
+    assert_counted(&sandbox, &log, 1);
+}
+
+#[test]
+fn new_file_behind_a_long_banner_is_counted() {
+    let (banner, one, two) = (Log::new(91, 40, 10), Log::new(92, 200, 10), Log::new(93, 60, 10));
+    for forget in [false, true] {
+        let sandbox = Sandbox::new();
+        std::fs::create_dir(sandbox.path("two")).unwrap();
+        sandbox.write("log", [&*banner.text, &one.text].concat());
+        assert_eq!(once(&sandbox, &["log"]), 240);
+        let mut left_out = 0;
+        for lines in 1..=60 {
+            sandbox.write("two/log", [&banner.text, head(&two, lines)].concat());
+            if lags(&sandbox, "two/log") {
+                left_out += 1;
+                assert_eq!(left_out, lines, "left out after it was counted");
+                assert_eq!(sandbox.total("web"), 240);
+                if forget {
+                    sandbox.run(&["forget", "two/log"]).expect(0);
+                    assert!(!lags(&sandbox, "two/log"));
+                }
+            }
+            if forget || left_out < lines {
+                assert_eq!(sandbox.total("web"), 280 + i64::try_from(lines).unwrap(), "{lines} lines");
+            }
+        }
+        assert!(
+            if forget { left_out == 1 } else { (1..60).contains(&left_out) },
+            "left out {left_out} times"
+        );
+    }
+}
+
+#[test]
+fn shorter_file_beside_the_counted_one_is_another() {
+    // Where the counted file was moved, compressed or not, and the next one begins alike.
+    let log = Log::new(94, 300, 10);
+    for archive in [false, true] {
+        for files in [["log", "log.1"], ["log.1", "log"]] {
+            let files = files.map(|file| if archive && file == "log.1" { "log.1.gz" } else { file });
+            let sandbox = Sandbox::new();
+            sandbox.write("log", &log.text);
+            assert_eq!(once(&sandbox, &["log"]), 300);
+            sandbox.rename("log", "log.1");
+            if archive {
+                sandbox.write("log.1.gz", gzip(log.text.as_bytes()));
+                std::fs::remove_file(sandbox.path("log.1")).unwrap();
+            }
+            for (lines, new) in [(1, 1), (150, 149), (151, 1)] {
+                sandbox.write("log", head(&log, lines));
+                let named = if lines == 150 { &files[..] } else { &["log"] };
+                assert_eq!(once(&sandbox, named), new, "{lines} lines, {files:?}");
+            }
+        }
+    }
 }
 
 #[test]

@@ -1,9 +1,11 @@
 //! `--follow`: a file that grows, through rotation.
 
+use countem_testkit::{Server, in_own_database, require_server};
+
 use crate::{
     generator::Log,
     harness::{Sandbox, eventually, finish, interrupt},
-    ingest::{args, assert_counted},
+    ingest::{args, assert_counted, gzip},
 };
 
 /// Cuts a log into three parts between lines.
@@ -262,6 +264,93 @@ fn follower_finds_files_rotated_while_it_was_down() {
         eventually(&(expected + 50), || sandbox.total("web"));
         interrupt(follower).expect(0);
         assert_eq!(sandbox.total("web"), expected + 50);
+    }
+}
+
+/// Kills a follower that has begun and counted nothing, rotates its file, and starts the next one.
+fn kill_before_the_first_count(store: &str, is_compressed: bool) {
+    let (log, next) = (Log::new(76, 60, 10), Log::new(77, 40, 10));
+    let sandbox = Sandbox::new();
+    let all = |args: &[&str]| sandbox.run(&[args, &["--store", store, "-o", "json"]].concat());
+    let total = || match all(&["get", "web", "--bucket", "all"]) {
+        ran if ran.code == 3 => 0,
+        ran => {
+            let counters: crate::harness::Counters =
+                serde_json::from_value(ran.expect(0).json()["counters"].clone()).unwrap();
+            counters.values().sum::<i64>()
+        }
+    };
+    let marks = || match all(&["marks"]) {
+        // There is no store yet.
+        ran if ran.code != 0 => 0,
+        ran => ran.json()["marks"].as_array().unwrap().len(),
+    };
+    // Nothing of it is counted, so nothing is flushed.
+    sandbox.write("log", "garbage\n");
+    let follow = [args(&["log", "--follow", "--once"]), vec!["--store", store]].concat();
+    let mut follower = sandbox.start(&follow);
+    eventually(&1, marks);
+    follower.kill().unwrap();
+    assert_eq!(total(), 0);
+
+    sandbox.append("log", &log.text);
+    sandbox.rename("log", "log.1");
+    if is_compressed {
+        sandbox.write("log.1.gz", gzip(&std::fs::read(sandbox.path("log.1")).unwrap()));
+        std::fs::remove_file(sandbox.path("log.1")).unwrap();
+    }
+    // The next one begins alike.
+    sandbox.write("log", ["garbage\n", &next.text].concat());
+    let follower = sandbox.start(&follow);
+    eventually(&100, total);
+    interrupt(follower).expect(6);
+    assert_eq!(total(), 100);
+}
+
+#[test]
+fn file_of_killed_follower_is_found() {
+    for is_compressed in [false, true] {
+        kill_before_the_first_count("sqlite://countem.db", is_compressed);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn file_of_killed_follower_is_found_on_mongodb() {
+    if !require_server() {
+        return;
+    }
+    let server = Server::any().await.unwrap();
+    let uri = server.uri();
+    tokio::task::spawn_blocking(move || kill_before_the_first_count(&in_own_database(&uri), false))
+        .await
+        .unwrap();
+}
+
+#[test]
+fn followed_copy_that_lags_behind_waits() {
+    let log = Log::new(78, 300, 10);
+    let [one, two, three] = thirds(&log);
+    for end in [200, 300] {
+        let sandbox = Sandbox::new();
+        std::fs::create_dir(sandbox.path("copy")).unwrap();
+        sandbox.write("log", [one, two].concat());
+        sandbox.run(&args(&["log", "--once"])).expect(0);
+        let counted = lines(one) + lines(two);
+        assert_eq!(sandbox.total("web"), counted);
+        sandbox.write("copy/log", one);
+        // A file that is counted shows that the copy was looked at.
+        let other = Log::new(79, 10, 10);
+        sandbox.write("other", &other.text);
+        let follower = sandbox.start(&args(&["copy/log", "other", "--follow", "--once"]));
+        eventually(&(counted + 10), || sandbox.total("web"));
+        if end == 300 {
+            sandbox.append("copy/log", [two, three].concat());
+            eventually(&310, || sandbox.total("web"));
+        }
+        let ran = interrupt(follower).expect(if end == 300 { 0 } else { 6 });
+        assert!(ran.err.contains("not counted until it is longer"), "{}", ran.err);
+        assert_eq!(ran.err.contains("left out copy/log"), end != 300, "{}", ran.err);
+        assert_eq!(sandbox.total("web"), if end == 300 { 310 } else { counted + 10 });
     }
 }
 
