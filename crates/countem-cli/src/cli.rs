@@ -1,13 +1,17 @@
 //! The commands, one file each: flags, help and action.
 
 mod all;
+mod backup;
 mod bucket;
 mod collections;
 mod completions;
 mod config;
+mod copy;
 mod doctor;
+mod export;
 mod forget;
 mod get;
+mod import;
 mod inc;
 mod ingest;
 mod journal;
@@ -26,7 +30,11 @@ use std::{
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
-use crate::{exit::Exit, global::Global, output::say};
+use crate::{
+    exit::{Exit, UsageError},
+    global::Global,
+    output::{Format, say},
+};
 
 /// Count events, exactly once, and read the numbers back.
 #[derive(Debug, Parser)]
@@ -56,6 +64,10 @@ enum Command {
     Top(top::Top),
     Series(series::Series),
     Collections(collections::Collections),
+    Export(export::Export),
+    Import(import::Import),
+    Copy(copy::Copy),
+    Backup(backup::Backup),
     Marks(marks::Marks),
     Forget(forget::Forget),
     Doctor(doctor::Doctor),
@@ -75,6 +87,9 @@ impl Cli {
     pub(crate) fn run(mut self) -> Result<Exit> {
         self.global.start_log();
         self.global.settle_format()?;
+        if self.global.output == Format::OpenMetrics && !matches!(self.command, Command::Export(_)) {
+            return Err(UsageError::new("`-o openmetrics` is for `countem export`").into());
+        }
         self.say_unused();
         match self.command {
             Command::Ingest(ingest) => ingest.run(&self.global),
@@ -84,6 +99,10 @@ impl Cli {
             Command::Top(top) => top.run(&self.global),
             Command::Series(series) => series.run(&self.global),
             Command::Collections(collections) => collections.run(&self.global),
+            Command::Export(export) => export.run(&self.global),
+            Command::Import(import) => import.run(&self.global),
+            Command::Copy(copy) => copy.run(&self.global),
+            Command::Backup(backup) => backup.run(&self.global),
             Command::Marks(marks) => marks.run(&self.global),
             Command::Forget(forget) => forget.run(&self.global),
             Command::Doctor(doctor) => doctor.run(&self.global),

@@ -7,6 +7,7 @@ mod ingest;
 mod output;
 mod stop;
 mod store;
+mod transfer;
 
 use std::process::ExitCode;
 

@@ -29,6 +29,9 @@ pub(crate) enum Format {
     /// The same with `--csv-safe`: no text cell is a formula
     #[value(skip)]
     CsvSafe,
+    /// OpenMetrics, of an export alone
+    #[value(name = "openmetrics")]
+    OpenMetrics,
 }
 
 /// One value.
@@ -133,6 +136,7 @@ impl Listing {
             Format::Ndjson => self.write_ndjson(&mut out)?,
             Format::Csv => self.write_csv(&mut out, false)?,
             Format::CsvSafe => self.write_csv(&mut out, true)?,
+            Format::OpenMetrics => anyhow::bail!("`-o openmetrics` is for `countem export`"),
         }
         Ok(out.flush()?)
     }

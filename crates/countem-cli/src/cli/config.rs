@@ -39,7 +39,7 @@ impl Config {
             let text = match global.output {
                 Format::Json => format!("{:#}\n", serde_json::to_value(&config)?),
                 Format::Ndjson => format!("{}\n", serde_json::to_value(&config)?),
-                Format::Table | Format::Csv | Format::CsvSafe => config.to_toml(),
+                Format::Table | Format::Csv | Format::CsvSafe | Format::OpenMetrics => config.to_toml(),
             };
             io::stdout().write_all(text.as_bytes())?;
         } else if !global.quiet {

@@ -192,7 +192,7 @@ impl Report {
         match format {
             Format::Table => write!(out, "{self}")?,
             Format::Json | Format::Ndjson => writeln!(out, "{}", self.to_json())?,
-            Format::Csv | Format::CsvSafe => self.to_listing().write_csv(out, false)?,
+            Format::Csv | Format::CsvSafe | Format::OpenMetrics => self.to_listing().write_csv(out, false)?,
         }
         out.flush()
     }

@@ -22,5 +22,6 @@ mod replay;
 mod retention;
 mod schedule;
 mod series;
+mod transfer;
 #[cfg(unix)]
 mod unwritable;

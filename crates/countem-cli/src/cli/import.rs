@@ -1,0 +1,316 @@
+//! `countem import`
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
+    sync::Arc,
+};
+
+use anyhow::{Result, anyhow};
+use clap::Args;
+use countem_core::{
+    Bucket, CollectionName, Delta, Mark, Period, Schedule, Schedules, Table, jiff::Timestamp,
+};
+use countem_transfer::{Counter, Identity};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    exit::{Exit, UsageError},
+    global::Global,
+    output::{Listing, say},
+    store::{ChangeSchedule, Effective, block_on},
+    transfer::{
+        rows::{ColumnFlags, RowFormat, Rows, refused},
+        sender::Sender,
+    },
+};
+
+/// Add the counters of files that `countem export` or another program wrote, each content once
+#[derive(Debug, Args)]
+#[command(after_help = AFTER)]
+pub(crate) struct Import {
+    /// The files
+    #[arg(value_name = "FILE", required = true)]
+    files: Vec<PathBuf>,
+    /// Format of the files [default: by their names]
+    #[arg(long, value_enum)]
+    format: Option<RowFormat>,
+    /// Columns of CSV files without a header, such as collection,date,metric,value
+    #[arg(long, value_name = "NAMES")]
+    columns: Option<String>,
+    /// Collection of all rows of CSV files without this column
+    #[arg(long, value_name = "NAME")]
+    collection: Option<CollectionName>,
+    /// Bucket of all rows of CSV files without this column, such as 2015-05-17
+    #[arg(long, value_name = "ID")]
+    bucket: Option<Bucket>,
+    #[command(flatten)]
+    change: ChangeSchedule,
+}
+
+const AFTER: &str = "\
+Examples:
+  countem import counters.ndjson
+  countem import visits.csv --collection web
+  countem import old.csv --columns date,metric,value --collection web
+
+A CSV file has the columns collection, bucket (or date), metric and value, separated by
+commas, semicolons or tabs. Every file is read to its end before anything is stored, and
+a row that cannot be stored refuses all. The same rows are added once: an import that
+was interrupted continues where it ended, and one that is repeated adds nothing.
+
+Rows of the finest period that the store keeps are added to its coarser ones, too. An
+export of several periods is stored as it is, by a store of the same periods.";
+
+/// Number of rows that are stored at once. A mark of an interrupted import is a multiple of it.
+const CHUNK: u64 = 10_000;
+
+/// Value of the mark of an import.
+#[derive(Debug, Serialize, Deserialize)]
+struct MarkValue {
+    /// Rows that are stored.
+    rows: u64,
+    /// Rows of the file.
+    of: u64,
+}
+
+/// What is known of a file that was read to its end.
+struct Plan {
+    rows: Rows,
+    count: u64,
+    identity: Identity,
+    /// Identity of the rows up to the end of each chunk.
+    chunks: Vec<Identity>,
+    /// The collections whose rows are added to all buckets that the store keeps.
+    fans_out: BTreeSet<CollectionName>,
+}
+
+impl Import {
+    pub(super) fn run(self, global: &Global) -> Result<Exit> {
+        let effective = Effective::load(global)?;
+        block_on(async {
+            let schedules = match effective.lacks_store() {
+                true => None,
+                false => effective.open_for_reading().await?.schedules().await?,
+            };
+            let schedules = schedules.map_or_else(|| Arc::clone(&effective.schedules), Arc::new);
+            let mut plans = Vec::new();
+            for path in &self.files {
+                plans.push(self.plan(path.clone(), &schedules)?);
+            }
+            let (store, agreed) = effective.open_writer(&self.change).await?;
+            if *agreed != *schedules && agreed.changed_at().is_some() {
+                // Checked against the schedule before the change.
+                for path in &self.files {
+                    self.plan(path.clone(), &agreed)?;
+                }
+            }
+            let mut sender = Sender::new(Arc::clone(&store), &effective.engine);
+            let mut listing = Listing::new(&["file", "rows", "imported"]);
+            for mut plan in plans {
+                let key = format!("import/{}-{}", plan.identity, plan.count);
+                let stored = store.marks(&key).await?.remove(&key);
+                let imported = plan.store(&agreed, &mut sender, &key, stored).await?;
+                let name = plan.rows.name();
+                if imported == 0 && !global.quiet {
+                    match plan.count {
+                        0 => say(format_args!("countem: `{name}` has no rows: there is nothing to import")),
+                        _ => say(format_args!("countem: the rows of `{name}` are imported already")),
+                    }
+                }
+                let number = |n| i64::try_from(n).unwrap_or(i64::MAX);
+                listing.push([name.into(), number(plan.count).into(), number(imported).into()]);
+            }
+            sender.finish().await;
+            listing.print_as(global.output, "imports")?;
+            for counter in &sender.quarantined {
+                let (metric, bucket, why) = (&counter.metric, counter.bucket, &counter.reason);
+                say(format_args!(
+                    "countem: `{metric}` of {bucket} could not be added ({why}): `countem quarantine` lists it"
+                ));
+            }
+            Ok(if sender.quarantined.is_empty() { Exit::Ok } else { Exit::Partly })
+        })
+    }
+
+    /// Reads a file to its end, and checks that all its rows can be stored.
+    fn plan(&self, path: PathBuf, schedules: &Schedules) -> Result<Plan> {
+        let by_name = path.extension().and_then(|extension| match extension.to_str()? {
+            "csv" | "tsv" => Some(RowFormat::Csv),
+            "ndjson" | "jsonl" => Some(RowFormat::Ndjson),
+            _ => None,
+        });
+        let format = self.format.or(by_name).ok_or_else(|| {
+            UsageError::new(format!(
+                "`{}` does not tell its format: add `--format csv` or `ndjson`",
+                path.display()
+            ))
+        })?;
+        let flags = ColumnFlags {
+            columns: self.columns.clone(),
+            collection: self.collection.as_ref().map(ToString::to_string),
+            bucket: self.bucket.map(|bucket| bucket.to_string()),
+        };
+        let mut rows = Rows::open(&path, format, flags)?;
+        let now = Timestamp::now();
+        let (mut count, mut identity, mut chunks) = (0, Identity::default(), Vec::new());
+        let mut periods = BTreeMap::<CollectionName, BTreeMap<Period, u64>>::new();
+        while let Some((line, row)) = rows.next()? {
+            let schedule = schedules.of(row.collection.as_str());
+            if schedule.has_expired(row.bucket, now) {
+                let why =
+                    format!("{} has expired: the store keeps no {} as old", row.bucket, row.bucket.period());
+                return Err(rows.refused(why));
+            }
+            count += 1;
+            push(&mut identity, &row);
+            if count % CHUNK == 0 {
+                chunks.push(identity);
+            }
+            periods.entry(row.collection).or_default().entry(row.bucket.period()).or_insert(line);
+        }
+        chunks.push(identity);
+        let mut fans_out = BTreeSet::new();
+        for (collection, found) in &periods {
+            if fans_out_rows(rows.name(), collection, found, schedules.of(collection.as_str()), now)? {
+                fans_out.insert(collection.clone());
+            }
+        }
+        let is_civil = |found: &BTreeMap<Period, u64>| {
+            found.keys().any(|period| period.is_civil() && *period != Period::All)
+        };
+        let zone = schedules.zone(now).iana_name().unwrap_or("unknown");
+        if let Some(other) = rows.zone().filter(|other| *other != zone && periods.values().any(is_civil)) {
+            let why = format!(
+                "the days are those of {other}, and the store counts those of {zone}: import into a new store, with `--set time.zone={other}`"
+            );
+            return Err(rows.refused(why));
+        }
+        let mut plan = Plan { rows, count, identity, chunks, fans_out };
+        plan.check_sums(schedules)?;
+        Ok(plan)
+    }
+}
+
+/// Tells whether the rows are counted in all the buckets that the store keeps, because they are of its finest period. Those of all
+/// its periods are stored as they are.
+///
+/// # Errors
+/// They are of other periods, so that sums over different periods would differ.
+fn fans_out_rows(
+    name: &str,
+    collection: &CollectionName,
+    found: &BTreeMap<Period, u64>,
+    schedule: &Schedule,
+    now: Timestamp,
+) -> Result<bool> {
+    let stored = schedule.periods(now);
+    if found.keys().eq(stored) {
+        return Ok(false);
+    }
+    // Which buckets hold a count depends on its moment where the schedule was changed.
+    if found.keys().eq(stored.first()) && schedule.finest().count() == 1 {
+        return Ok(true);
+    }
+    let list = |periods: &mut dyn Iterator<Item = &Period>| {
+        periods.map(|period| period.name()).collect::<Vec<_>>().join(",")
+    };
+    let (has, keeps) = (list(&mut found.keys()), list(&mut stored.iter()));
+    let odd = found.iter().find(|(period, _)| !stored.contains(period)).or(found.first_key_value());
+    let line = odd.map_or(0, |(_, line)| *line);
+    let why = format!(
+        "`{collection}` has rows of {has}, and the store keeps {keeps}: import rows of {keeps} or of the finest alone, or into a new store, with `--set time.periods={has}`"
+    );
+    Err(refused(name, line, why))
+}
+
+fn push(identity: &mut Identity, row: &Counter) {
+    identity.push(row.collection.as_str(), row.bucket, row.metric.as_str(), row.value);
+}
+
+impl Plan {
+    /// Checks that no sum of a chunk leaves the range of a value.
+    fn check_sums(&mut self, schedules: &Schedules) -> Result<()> {
+        self.rows.rewind()?;
+        let (mut count, mut table) = (0_u64, Table::new());
+        while let Some((_, row)) = self.rows.next()? {
+            fold(&mut table, &row, schedules, &self.fans_out).map_err(|why| self.rows.refused(why))?;
+            count += 1;
+            if count % CHUNK == 0 {
+                table.clear();
+            }
+        }
+        Ok(())
+    }
+
+    /// Stores the rows that are not stored yet, and returns their number.
+    async fn store(
+        &mut self,
+        schedules: &Schedules,
+        sender: &mut Sender,
+        key: &str,
+        mut stored: Option<String>,
+    ) -> Result<u64> {
+        let done = match &stored {
+            None => 0,
+            Some(text) => {
+                let value: MarkValue = serde_json::from_str(text)?;
+                value.rows
+            }
+        };
+        self.rows.rewind()?;
+        let (mut count, mut identity, mut table) = (0_u64, Identity::default(), Table::new());
+        let mut is_over = self.count == 0 || done >= self.count;
+        while !is_over {
+            let row = self.rows.next()?;
+            is_over = row.is_none();
+            if let Some((_, row)) = &row {
+                count += 1;
+                push(&mut identity, row);
+                if count > done {
+                    fold(&mut table, row, schedules, &self.fans_out).map_err(|why| self.rows.refused(why))?;
+                }
+            }
+            let is_chunk = count % CHUNK == 0 || is_over;
+            if !is_chunk || count <= done || table.is_empty() {
+                continue;
+            }
+            let chunk = usize::try_from((count - 1) / CHUNK).unwrap_or(usize::MAX);
+            if self.chunks.get(chunk) != Some(&identity) {
+                return Err(self.changed());
+            }
+            let value = serde_json::to_string(&MarkValue { rows: count, of: self.count })?;
+            let mark = Mark { key: key.to_owned(), expected: stored.take(), value: Some(value.clone()) };
+            sender.send(table.drain(), mark).await?;
+            stored = Some(value);
+        }
+        if count < self.count && done < self.count {
+            return Err(self.changed());
+        }
+        Ok(self.count - done.min(self.count))
+    }
+
+    fn changed(&self) -> anyhow::Error {
+        let name = self.rows.name();
+        anyhow!(
+            "`{name}` was changed while it was imported, and a part of it is stored: restore the file and import it again"
+        )
+    }
+}
+
+/// Adds a row to its bucket, or to all buckets that the store keeps of a collection of `fans_out`.
+fn fold(
+    table: &mut Table,
+    row: &Counter,
+    schedules: &Schedules,
+    fans_out: &BTreeSet<CollectionName>,
+) -> Result<(), String> {
+    let (collection, metric) = (row.collection.as_str(), row.metric.as_str());
+    let delta = Delta { collection, metric, bucket: row.bucket, n: row.value, increments: 1 };
+    let mut merge =
+        |delta| table.merge(delta).map_err(|error| format!("`{metric}` of {}: {error}", row.bucket));
+    match fans_out.contains(&row.collection) {
+        true => delta.fan_out(schedules.of(collection)).try_for_each(merge),
+        false => merge(delta),
+    }
+}
