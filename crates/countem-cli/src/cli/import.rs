@@ -74,7 +74,7 @@ struct MarkValue {
     of: u64,
 }
 
-/// What is known of a file that was read to its end.
+/// A file that was read to its end.
 struct Plan {
     rows: Rows,
     count: u64,

@@ -25,7 +25,7 @@ pub(crate) enum RowFormat {
     Ndjson,
 }
 
-/// What the command line says of the columns of a CSV file.
+/// Flags of the columns of a CSV file.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct ColumnFlags {
     pub(crate) columns: Option<String>,

@@ -17,7 +17,7 @@ pub(crate) struct Sender {
     writer: Writer,
     retry: Retry,
     was_in_doubt: bool,
-    /// What the store could not add.
+    /// Counts that the store could not add.
     pub(crate) quarantined: Vec<Quarantined>,
 }
 

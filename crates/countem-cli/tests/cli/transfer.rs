@@ -104,7 +104,7 @@ fn export_and_import_conserve_the_digest() {
 }
 
 #[test]
-fn export_of_several_periods_is_stored_as_it_is() {
+fn export_of_several_periods_is_stored_unchanged() {
     let sandbox = Sandbox::new();
     let periods = ["--set", "time.periods=hour,day,month"];
     sandbox
