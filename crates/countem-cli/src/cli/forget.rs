@@ -26,7 +26,7 @@ use crate::{
     store::{Effective, block_on},
 };
 
-/// Forget how far files were counted: the next `ingest --once` counts them from the beginning
+/// Forget how far files were counted: `ingest --once` begins them anew
 ///
 /// The counters stay. To count a file anew without counting it twice, take its counts back first.
 #[derive(Debug, Args)]

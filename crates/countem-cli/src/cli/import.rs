@@ -25,7 +25,7 @@ use crate::{
     },
 };
 
-/// Add the counters of files that `countem export` or another program wrote, each content once
+/// Add the counters of files, such as those of `export`, each content once
 #[derive(Debug, Args)]
 #[command(after_help = AFTER)]
 pub(crate) struct Import {
