@@ -5,6 +5,7 @@ mod durable;
 mod load;
 mod midnight;
 mod names;
+pub(crate) mod oracle;
 mod periods;
 mod processes;
 mod reads;

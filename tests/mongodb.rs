@@ -6,6 +6,7 @@ mod failover;
 mod lanes;
 mod load;
 mod names;
+mod oracle;
 mod program;
 mod reads;
 mod restarts;

@@ -64,7 +64,7 @@ async fn contradictions_are_refused() {
 }
 
 #[tokio::test]
-async fn parts_that_cannot_be_are_errors_of_the_answer() {
+async fn unfit_parts_are_errors_of_the_answer() {
     use jiff::{Span, ToSpan as _};
     let world = november().await;
     assert!(world.error(&Query::new("a b")).await.contains("collection name"));
