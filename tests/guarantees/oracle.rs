@@ -1,4 +1,6 @@
 //! Reads by period and by label, against oracles in Python that know nothing of countem.
+//!
+//! Shows G20.
 
 use std::{collections::BTreeMap, process::Command};
 

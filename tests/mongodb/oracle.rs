@@ -1,4 +1,6 @@
 //! Reads by period and by label, against oracles in Python.
+//!
+//! Shows G20.
 
 use countem::Collector;
 use countem_testkit::{Server, in_own_database, require_server};

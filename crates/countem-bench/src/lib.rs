@@ -14,6 +14,7 @@ pub mod subject;
 pub mod drain;
 pub mod memory;
 pub mod new_key;
+pub mod query;
 pub mod readers;
 pub mod sqlite;
 pub mod step;

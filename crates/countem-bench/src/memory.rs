@@ -74,8 +74,12 @@ impl State {
 
     /// Returns the default configuration, but for the first state: there the table has to hold what else would have gone to a lane.
     fn config(self) -> EngineConfig {
-        let mut config =
-            EngineConfig { flush_interval: Duration::from_secs(24 * 3600), ..EngineConfig::default() };
+        let mut config = EngineConfig {
+            flush_interval: Duration::from_secs(24 * 3600),
+            // Nothing is to be stored at the end.
+            shutdown_deadline: Duration::ZERO,
+            ..EngineConfig::default()
+        };
         if self == Self::Table {
             config.collectors_max = Some(1);
             config.flush_counters = 2 * COUNTERS;

@@ -49,7 +49,7 @@ pub struct HandWritten {
 }
 
 /// Returns a folder beside this program: the disk of the target folder, where `/tmp` may be memory.
-fn folder() -> Result<TempDir> {
+pub(crate) fn folder() -> Result<TempDir> {
     let program = env::current_exe().context("cannot find this program")?;
     let beside = program.parent().unwrap_or(Path::new("."));
     tempfile::tempdir_in(beside).with_context(|| format!("cannot make a folder in `{}`", beside.display()))

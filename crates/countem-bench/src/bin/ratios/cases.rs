@@ -22,6 +22,7 @@ pub(crate) const KINDS: &[(&str, Measure)] = &[
     ("new-key", steps::new_key),
     ("drain", steps::drain),
     ("sqlite", steps::sqlite),
+    ("query", steps::queries),
     ("memory", memory::pending),
 ];
 

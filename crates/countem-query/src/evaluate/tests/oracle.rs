@@ -1,4 +1,6 @@
 //! Random counts and queries, answered a second time by adding up single events.
+//!
+//! Shows G20.
 
 use proptest::{collection::vec, prelude::*, sample::select};
 

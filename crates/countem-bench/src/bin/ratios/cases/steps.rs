@@ -4,6 +4,7 @@ use anyhow::Result;
 use countem_bench::{
     drain::{Drain, DrainMap},
     new_key::{NewKeys, NewKeysInMap},
+    query::{InSql, Question},
     sqlite::{HandWritten, StoreFlush},
     step::Step,
 };
@@ -57,6 +58,21 @@ pub(crate) fn sqlite(quick: bool) -> Result<Vec<Row>> {
         rows.push(row);
     }
     Ok(rows)
+}
+
+/// Answering queries.
+pub(crate) fn queries(quick: bool) -> Result<Vec<Row>> {
+    let row = |(question, target): (&Question, f64)| {
+        let mut in_sql = InSql(question);
+        let samples = Samples::in_turns(rounds(60, quick), 2, |thing| {
+            let took = if thing == 0 { question.time() } else { in_sql.time() };
+            took.as_secs_f64() * 1e3
+        });
+        let pair = Pair { countem: 0, baseline: 1, against: in_sql.label() };
+        let row = Row::compare(question.label(), "ms", &samples, pair, Meaning::Time);
+        row.promised(Target::AtMost(target))
+    };
+    Ok(Question::all()?.iter().zip([3.0, 1.5, 2.0, 2.0]).map(row).collect())
 }
 
 fn often(counters: usize) -> usize {
