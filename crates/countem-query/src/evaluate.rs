@@ -7,7 +7,7 @@ mod rows;
 
 use std::collections::BTreeSet;
 
-use countem_core::{Bucket, BucketRange, Period, Schedules};
+use countem_core::{Bucket, BucketRange, MetricName, Period, Schedules};
 use jiff::{SignedDuration, Timestamp, tz::TimeZone};
 
 use self::{
@@ -18,6 +18,9 @@ use crate::{
     Answer, Compare, Cursor, Fill, Group, Metrics, Order, Query, QueryError, ReadError, Reader, Row,
     query::Problem, reader::parts,
 };
+
+/// Maximum number of chosen metrics that are read one by one.
+const MAX_SINGLE: usize = if cfg!(test) { 3 } else { 100 };
 
 impl Reader {
     /// Answers a query; `now` defines relative times.
@@ -93,7 +96,7 @@ impl Reader {
         by_bucket: bool,
         chosen: Option<BTreeSet<Cursor>>,
     ) -> Result<Found<'q>, QueryError> {
-        let mut found = Found::new(query, chosen);
+        let mut found = Found::new(query, chosen.clone());
         for spans in &plan.spans {
             let after = query.after.as_ref().filter(|_| query.group == Group::Metric);
             if after.is_some_and(|after| after.collection > spans.collection) {
@@ -101,21 +104,29 @@ impl Reader {
             }
             let after = after.filter(|after| after.collection == spans.collection);
             let is_early = query.order == Order::Name && !query.is_reversed && query.group == Group::Metric;
-            let select = match &query.metrics {
-                Metrics::Exact(metric) => Selected::One(metric.clone()),
-                metrics => {
+            let selected = match (&query.metrics, &chosen) {
+                (Metrics::Exact(metric), _) => vec![Selected::One(metric.clone())],
+                (_, Some(chosen)) if chosen.len() <= MAX_SINGLE => {
+                    let chosen = chosen.iter().filter(|cursor| cursor.collection == spans.collection);
+                    chosen
+                        .filter_map(|cursor| MetricName::new(&cursor.name).ok().map(Selected::One))
+                        .collect()
+                }
+                (metrics, _) => {
                     let rows = query.limit.filter(|_| is_early);
-                    Selected::pages(metrics.prefix(), after.map(|after| after.name.clone()), rows)
+                    vec![Selected::pages(metrics.prefix(), after.map(|after| after.name.clone()), rows)]
                 }
             };
             let requested = Requested { by_bucket, ..plan.requested };
-            let mut pages = Pages { source: self.source(), spans, requested, select };
-            while let Some(page) = pages.next().await? {
-                for (metric, sums) in page {
-                    found.add(&spans.collection, metric, sums)?;
-                }
-                if found.is_full() {
-                    return Ok(found);
+            for select in selected {
+                let mut pages = Pages { source: self.source(), spans, requested, select };
+                while let Some(page) = pages.next().await? {
+                    for (metric, sums) in page {
+                        found.add(&spans.collection, metric, sums)?;
+                    }
+                    if found.is_full() {
+                        return Ok(found);
+                    }
                 }
             }
         }
