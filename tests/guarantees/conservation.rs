@@ -90,7 +90,7 @@ fn counter_that_overflows_in_file_is_quarantined_alone() {
     let [quarantined] = &stats.quarantine[..] else { panic!("one counter: {:?}", stats.quarantine) };
     assert_eq!((&*quarantined.collection, &*quarantined.metric), ("c", "full"));
     assert_eq!((quarantined.n, quarantined.increments), (3, 3));
-    assert_eq!(quarantined.reason, format!("{} plus 3 exceeds i64", i64::MAX));
+    assert_eq!(quarantined.reason, format!("{} plus 3 exceeds 64 bits", i64::MAX));
 
     collector.increment("c", "full", -1);
     let report = collector.blocking().shutdown();

@@ -98,7 +98,8 @@ pub(crate) fn say_unreadable_rows(answer: &Answer) -> Exit {
         if let Some(why) =
             points.chain([&row.value]).chain(&row.earlier).find_map(|value| value.as_ref().err())
         {
-            say(format_args!("countem: `{}` of `{}` cannot be read: {why}", row.name, row.collection));
+            let name = if row.name.is_empty() { "the sum".to_owned() } else { format!("`{}`", row.name) };
+            say(format_args!("countem: {name} of `{}` cannot be read: {why}", row.collection));
             exit = Exit::Partly;
         }
     }

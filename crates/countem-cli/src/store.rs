@@ -50,7 +50,7 @@ pub(crate) struct ChangeSchedule {
 /// Flag of the commands that end soon, whatever the store does.
 #[derive(Debug, Args)]
 pub(crate) struct Timeout {
-    /// Maximum duration of the command, such as 10s or 500ms
+    /// Maximum time that the store may take, such as 10s or 500ms
     #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = timeout)]
     timeout: Duration,
 }

@@ -37,10 +37,15 @@ impl Reader {
         let plan = match query.step {
             Some(step) => {
                 let mut range = query.range.buckets(step, now, zone)?;
-                if range == BucketRange::every(step) {
-                    range = self.counted(query, step, zone).await?.unwrap_or(range);
+                let is_everything = range == BucketRange::every(step);
+                if is_everything {
+                    range = self.counted(query, &schedules, step, zone).await?.unwrap_or(range);
                 }
-                Plan::of(query, &schedules, range, self.source().now())?
+                let plan = Plan::of(query, &schedules, range, self.source().now())?;
+                if is_everything {
+                    plan.refuse_removable(&schedules, self.source().now())?;
+                }
+                plan
             }
             None => Plan::coarsest(query, &schedules, now, zone, self.source().now())?,
         };
@@ -72,18 +77,32 @@ impl Reader {
     async fn counted(
         &self,
         query: &Query,
+        schedules: &Schedules,
         step: Period,
         zone: &TimeZone,
     ) -> Result<Option<BucketRange>, QueryError> {
         let mut ends: Option<(Bucket, Bucket)> = None;
         for collection in &query.collections {
-            let Some((first, last)) = self.extent(collection).await? else { continue };
-            let end = last.next().map_or(Timestamp::MAX, |next| next.start_instant(zone));
-            let moments = [first.start_instant(zone), end - SignedDuration::from_secs(1)];
-            let [first, last] = moments.map(|moment| Bucket::containing(step, moment, zone));
-            let (Ok(first), Ok(last)) = (first, last) else { return Ok(None) };
-            let (earliest, latest) = ends.unwrap_or((first, last));
-            ends = Some((earliest.min(first), latest.max(last)));
+            let schedule = schedules.of(collection.as_str());
+            let mut covers_all = false;
+            for period in schedule.ever_stored() {
+                // Finer periods may be kept for a shorter time than coarser ones, or be stored since later.
+                if covers_all || period == Period::All {
+                    break;
+                }
+                covers_all = schedule.has_always_stored(period)
+                    && schedule.kept_from(period, self.source().now()).is_none();
+                let extent = self.source().extent(collection, BucketRange::every(period)).await?;
+                let Some(extent) = extent else { continue };
+                let end = extent.last().next().map_or(Timestamp::MAX, |next| next.start_instant(zone));
+                let moments = [extent.first().start_instant(zone), end - SignedDuration::from_secs(1)];
+                let [first, last] = moments.map(|moment| Bucket::containing(step, moment, zone));
+                let (Ok(first), Ok(last)) = (first, last) else { return Ok(None) };
+                let (earliest, latest) = ends.unwrap_or((first, last));
+                // The end of a coarse bucket lies behind the last count in it.
+                let is_finest = ends.is_none();
+                ends = Some((earliest.min(first), if is_finest { last } else { latest.max(last) }));
+            }
         }
         Ok(ends.and_then(|(first, last)| BucketRange::new(first, last)))
     }
@@ -153,6 +172,7 @@ impl Query {
             return refuse("a limit of no rows has no answer");
         }
         match &self.group {
+            Group::Labels(keys) if keys.iter().any(String::is_empty) => return refuse("a label has a name"),
             Group::Labels(keys) if keys.is_empty() => return refuse("a group by labels needs a label"),
             Group::Labels(keys) if keys.iter().collect::<BTreeSet<_>>().len() < keys.len() => {
                 return refuse("a label to group by is named twice");
@@ -185,10 +205,14 @@ impl Plan {
         clock: Timestamp,
     ) -> Result<Self, QueryError> {
         let mut refused = None;
-        for period in Period::ALL.into_iter().rev() {
+        // The present moment would be all of the bucket that it lies in.
+        let coarsest = if query.range.mentions_now() { query.range.period() } else { Period::All };
+        for period in Period::ALL.into_iter().rev().filter(|period| *period <= coarsest) {
             match query.range.buckets(period, now, zone) {
                 Ok(range) => match Self::of(query, schedules, range, clock) {
                     Ok(plan) => return Ok(plan),
+                    // Finer buckets would be those of one of the zones.
+                    Err(error @ QueryError::Read(ReadError::ZoneChanged { .. })) => return Err(error),
                     Err(error) => refused = refused.or(Some(error)),
                 },
                 Err(error) if period == Period::Second => {
@@ -224,6 +248,21 @@ impl Plan {
         });
         let spans = spans.collect::<Result<_, ReadError>>()?;
         Ok(Self { requested: Requested { range, earlier, by_bucket: false }, spans })
+    }
+
+    /// Refuses the plan of all time if some of the buckets that make it up may have been removed.
+    fn refuse_removable(&self, schedules: &Schedules, now: Timestamp) -> Result<(), QueryError> {
+        for spans in &self.spans {
+            for part in &spans.range {
+                let period = part.range().period();
+                let schedule = schedules.of(spans.collection.as_str());
+                if let Some(kept_from) = schedule.kept_from(period, now) {
+                    let (collection, bucket) = (spans.collection.clone(), self.requested.range.first());
+                    return Err(ReadError::Expired { collection, bucket, period, kept_from }.into());
+                }
+            }
+        }
+        Ok(())
     }
 }
 

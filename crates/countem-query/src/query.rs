@@ -98,7 +98,7 @@ pub enum Order {
 /// An earlier range that is read beside the range of a query.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Compare {
-    /// The range of the same length that ends where the range begins.
+    /// The range of as many buckets that ends where the range begins: the month before a month, 30 days before 30 days.
     Previous,
     /// The latest range of the same length before it that begins on the same day of the week.
     Weekdays,

@@ -170,6 +170,11 @@ impl TimeRange {
         if is_mixed { Period::Day } else { finest }
     }
 
+    /// Returns true if an end of the span is the present moment.
+    pub(crate) fn mentions_now(&self) -> bool {
+        [self.first, self.last].contains(&Point::Now)
+    }
+
     /// Returns the instants of the span, from the first to before the second; `now` is the present second.
     ///
     /// # Errors

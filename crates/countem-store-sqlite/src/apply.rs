@@ -336,7 +336,7 @@ mod tests {
             Conflict => panic!("the batch has no mark"),
         };
         assert_eq!(add(&mut connection, 1, i64::MAX), []);
-        assert_eq!(add(&mut connection, 2, 1)[0].reason, "9223372036854775807 plus 1 exceeds i64");
+        assert_eq!(add(&mut connection, 2, 1)[0].reason, "9223372036854775807 plus 1 exceeds 64 bits");
         assert_eq!(add(&mut connection, 3, -1), []);
         assert_eq!(add(&mut connection, 2, 1), [], "the writer has moved on");
         let kept: i64 =

@@ -55,7 +55,7 @@ pub(crate) fn add(
 
 /// Returns why `n` cannot be added to `value`.
 pub(crate) fn overflow(value: i64, n: i64) -> String {
-    format!("{value} plus {n} exceeds i64")
+    format!("{value} plus {n} exceeds 64 bits")
 }
 
 /// Reads what was quarantined of a batch.

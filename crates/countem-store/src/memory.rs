@@ -86,7 +86,7 @@ impl Store for MemoryStore {
             }
             let counters = state.counters.entry((delta.collection.to_owned(), delta.bucket)).or_default();
             if counters.add(delta.metric, delta.n).is_none() {
-                let reason = format!("{} plus {} exceeds i64", counters[delta.metric], delta.n);
+                let reason = format!("{} plus {} exceeds 64 bits", counters[delta.metric], delta.n);
                 quarantined.push(Quarantined::new(delta, reason));
             }
         }
@@ -167,7 +167,7 @@ impl Store for MemoryStore {
             }
             let counters = state.counters.entry((collection, bucket)).or_default();
             if counters.add(&metric, n).is_none() {
-                return Ok(Released::Kept(format!("{} plus {n} exceeds i64", counters[&metric])));
+                return Ok(Released::Kept(format!("{} plus {n} exceeds 64 bits", counters[&metric])));
             }
         }
         state.held.remove(at);

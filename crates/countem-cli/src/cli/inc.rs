@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result};
 use clap::Args;
-use countem_core::{CollectionName, MetricName, Table};
+use countem_core::{BucketRange, CollectionName, MetricName, Table};
 use countem_lines::{TimeFormat, Times};
 use countem_query::Day;
 use countem_store::{ErrorKind, StoreError};
@@ -35,7 +35,8 @@ pub(crate) struct Inc {
     /// Count on this day instead of now, as in 2015-05-17, today, yesterday or -7d
     #[arg(long, value_name = "DAY", allow_hyphen_values = true)]
     date: Option<Day>,
-    /// Count at this time instead of now: RFC 3339, or seconds since 1970; without an offset in the zone of the store
+    /// Count at this time instead of now: RFC 3339, or a number since 1970 whose digits tell seconds, milliseconds, microseconds or
+    /// nanoseconds; without an offset in the zone of the store
     #[arg(long, visible_alias = "at", value_name = "TIME", conflicts_with = "date")]
     time: Option<String>,
     #[command(flatten)]
@@ -138,6 +139,11 @@ impl Inc {
         if let Some(day) = self.date {
             let day = day_bucket(day, now, zone)?;
             refuse_later(day.date())?;
+            if BucketRange::one(day).spans(zone).is_empty() {
+                let zone = zone.iana_name().unwrap_or("this zone");
+                let why = format!("there was no {day} in {zone}: clocks were set forward over the whole day");
+                return Err(UsageError::new(why).into());
+            }
             return Ok(day.start_instant(zone));
         }
         let Some(text) = &self.time else { return Ok(now) };

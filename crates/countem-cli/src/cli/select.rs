@@ -33,14 +33,11 @@ pub(crate) struct SelectFlags {
     /// Add up all selected metrics
     #[arg(long, conflicts_with_all = ["by", "level"])]
     sum: bool,
-    /// Compare with the range of the same length before, or that begins on the same weekday
-    #[arg(long, value_name = "RANGE", num_args = 0..=1, default_missing_value = "previous")]
-    compare: Option<Earlier>,
 }
 
 #[derive(Debug, Clone, Copy, clap::ValueEnum)]
-enum Earlier {
-    /// The range of the same length before
+pub(crate) enum Earlier {
+    /// The range of as many days, weeks, months or years before
     Previous,
     /// The latest range before that begins on the same weekday
     Weekdays,
@@ -80,11 +77,6 @@ impl SelectFlags {
         if let Some(group) = self.group() {
             query = query.group(group);
         }
-        query = match self.compare {
-            Some(Earlier::Previous) => query.compare(Compare::Previous),
-            Some(Earlier::Weekdays) => query.compare(Compare::Weekdays),
-            None => query,
-        };
         Ok(query)
     }
 
@@ -96,14 +88,23 @@ impl SelectFlags {
         }
     }
 
+    /// Returns true if not all metrics of the collection are selected.
+    pub(crate) fn is_selective(&self) -> bool {
+        self.metric.is_some() || self.matching.is_some() || self.under.is_some() || !self.labels.is_empty()
+    }
+
     /// Returns the labels that are the columns of the rows, empty where each row is a metric.
     pub(crate) fn labels(&self) -> &[String] {
         &self.by
     }
+}
 
-    /// Returns whether the rows have a value of an earlier range.
-    pub(crate) fn is_compared(&self) -> bool {
-        self.compare.is_some()
+impl From<Earlier> for Compare {
+    fn from(earlier: Earlier) -> Self {
+        match earlier {
+            Earlier::Previous => Self::Previous,
+            Earlier::Weekdays => Self::Weekdays,
+        }
     }
 }
 

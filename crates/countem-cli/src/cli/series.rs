@@ -16,9 +16,8 @@ use serde::Serialize;
 
 use crate::{
     cli::{
-        get,
         select::{OrderFlag, SelectFlags},
-        top::{JsonName, name_cells, name_columns},
+        top::{JsonName, name_cells, name_columns, say_empty},
     },
     exit::{Exit, query_error, say_unreadable_rows},
     global::Global,
@@ -44,7 +43,7 @@ pub(crate) struct Series {
     /// Points without a count
     #[arg(long, default_value = "zero")]
     fill: FillFlag,
-    /// Only the first metrics in this order [default: value]
+    /// Order of the metrics [default: name; value with --number]
     #[arg(long)]
     order: Option<OrderFlag>,
     /// Only so many metrics, the largest ones
@@ -113,8 +112,7 @@ impl Series {
             let reader = effective.open_reader(global.quiet).await?;
             let answer = reader.query(&query, Timestamp::now()).await.map_err(query_error)?;
             if answer.rows.is_empty() {
-                get::require(&reader, &self.collection).await?;
-                get::say_nearest(&reader, &self.collection, answer.range.last(), global).await?;
+                say_empty(&reader, &self.collection, &self.select, &answer, global).await?;
             }
             Ok(answer)
         })?;

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, num::NonZeroUsize};
 use anyhow::Result;
 use clap::Args;
 use countem_core::CollectionName;
-use countem_query::{Answer, Row};
+use countem_query::{Answer, Reader, Row};
 use jiff::Timestamp;
 use serde::Serialize;
 
@@ -13,11 +13,11 @@ use crate::{
     cli::{
         bucket::RangeFlags,
         get,
-        select::{OrderFlag, SelectFlags},
+        select::{Earlier, OrderFlag, SelectFlags},
     },
     exit::{Exit, query_error, say_unreadable_rows},
     global::Global,
-    output::{Cell, Listing},
+    output::{Cell, Listing, say},
     store::{Effective, Timeout},
 };
 
@@ -29,6 +29,9 @@ pub(crate) struct Top {
     collection: CollectionName,
     #[command(flatten)]
     select: SelectFlags,
+    /// Compare with an earlier range: the one before, or the latest that begins on the same weekday
+    #[arg(long, value_name = "RANGE", num_args = 0..=1, default_missing_value = "previous")]
+    compare: Option<Earlier>,
     /// Number of counters
     #[arg(short = 'n', long, value_name = "COUNT", default_value = "10", value_parser = number)]
     number: NonZeroUsize,
@@ -57,6 +60,11 @@ struct Ranking<'a> {
     collection: &'a str,
     #[serde(flatten)]
     range: JsonRange,
+    /// The range of the comparison, and whether the range that is compared with it is not over yet.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    earlier: Option<String>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    partial: bool,
     top: Vec<JsonRow<'a>>,
     /// Rows without a value, which have no rank.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
@@ -124,22 +132,28 @@ impl Top {
         let effective = Effective::load_within(global, &self.timeout)?;
         let query = self.select.query(&self.collection)?.order(self.order.into()).limit(self.number.get());
         let query = if self.reverse { query.reversed() } else { query };
+        let query = if let Some(compare) = self.compare { query.compare(compare.into()) } else { query };
         let answer = self.timeout.block_on(async {
             let reader = effective.open_reader(global.quiet).await?;
             let query = query.range(self.range.of(&reader).await?);
             let answer = reader.query(&query, Timestamp::now()).await.map_err(query_error)?;
             if answer.rows.is_empty() {
-                get::require(&reader, &self.collection).await?;
-                get::say_nearest(&reader, &self.collection, answer.range.last(), global).await?;
+                say_empty(&reader, &self.collection, &self.select, &answer, global).await?;
             }
             Ok(answer)
         })?;
+        if let Some(earlier) = answer.earlier.filter(|_| answer.is_partial && !global.quiet) {
+            say(format_args!(
+                "countem: {} is not over, and compared with the whole of {earlier}",
+                answer.range
+            ));
+        }
         let range = JsonRange::of(&answer);
         let collection = self.collection.as_str();
         let mut columns = vec!["collection", "bucket"];
         columns.extend(name_columns(&self.select));
         columns.push("value");
-        if self.select.is_compared() {
+        if self.compare.is_some() {
             columns.extend(["earlier", "change"]);
         }
         let mut listing = Listing::new(&columns).hide(2);
@@ -162,13 +176,53 @@ impl Top {
             earlier: row.earlier.as_ref().and_then(|earlier| earlier.as_ref().ok().copied()),
             change: row.change(),
         });
-        let unreadable = answer
-            .all_rows()
-            .filter_map(|row| Some((row.name.as_str(), row.value.as_ref().err()?.to_string())));
+        let unreadable = answer.all_rows().filter_map(|row| {
+            Some((
+                row.name.as_str(),
+                row.value
+                    .as_ref()
+                    .err()
+                    .or(row.earlier.as_ref().and_then(|earlier| earlier.as_ref().err()))?
+                    .to_string(),
+            ))
+        });
         let (top, errors) = (top.collect(), unreadable.collect());
-        listing.print(global.output, &Ranking { collection, range, top, errors })?;
+        listing.print(
+            global.output,
+            &Ranking {
+                collection,
+                range,
+                earlier: answer.earlier.map(|range| range.to_string()),
+                partial: answer.is_partial && answer.earlier.is_some(),
+                top,
+                errors,
+            },
+        )?;
         Ok(say_unreadable_rows(&answer))
     }
+}
+
+/// Says that the answer has no row, and why.
+pub(super) async fn say_empty(
+    reader: &Reader,
+    collection: &CollectionName,
+    select: &SelectFlags,
+    answer: &Answer,
+    global: &Global,
+) -> Result<()> {
+    get::require(reader, collection).await?;
+    let range = answer.range;
+    if range.first() == range.last() && !select.is_selective() {
+        return get::say_nearest(reader, collection, range.last(), global).await;
+    }
+    if !global.quiet {
+        let matching = if select.is_selective() { " that matches" } else { "" };
+        say(format_args!(
+            "no counter of `{collection}`{matching} was counted in {}",
+            JsonRange::of(answer).text()
+        ));
+    }
+    Ok(())
 }
 
 /// Returns the columns that name a row: its labels, or `metric`.

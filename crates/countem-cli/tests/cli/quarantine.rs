@@ -16,7 +16,7 @@ fn overflowed() -> Sandbox {
 fn retried_count_is_stored_when_its_counter_fits() {
     let sandbox = overflowed();
     let ran = sandbox.run(&["quarantine", "list"]).expect(0);
-    for part in ["ID", "REASON", "big", "exceeds i64", "/2"] {
+    for part in ["ID", "REASON", "big", "exceeds 64 bits", "/2"] {
         assert!(ran.out.contains(part), "{part}: {}", ran.out);
     }
     let ran = sandbox.run(&["quarantine", "retry", "1", "-o", "json"]).expect(6);

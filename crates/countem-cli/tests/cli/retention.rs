@@ -125,3 +125,37 @@ fn zone_of_the_process_removes_no_other_rows() {
     assert!((50..=52).contains(&utc.len()), "{} rows are left", utc.len());
     assert!(utc.symmetric_difference(&west).count() <= 1, "an hour may have passed: {utc:?} {west:?}");
 }
+
+#[test]
+fn series_of_all_time_begins_with_the_first_count() {
+    let sandbox = Sandbox::new();
+    let day = |ago: i64| {
+        let today = jiff::Timestamp::now().to_zoned(jiff::tz::TimeZone::UTC).date();
+        today.checked_sub(jiff::Span::new().days(ago)).unwrap().to_string()
+    };
+    let set = ["--set", "time.periods=minute,day", "--set", "time.retention=minute=1h"];
+    sandbox.run(&[&["inc", "w", "m", "5", "--date", "-7d"], &set[..]].concat()).expect(0);
+    let series = |more: &[&str]| {
+        let ran =
+            sandbox.run(&[&["series", "w", "--range", "all", "--fill", "none", "-o", "csv"], more].concat());
+        (ran.code, ran.out.lines().skip(1).collect::<Vec<_>>().join(" "), ran.err)
+    };
+    // The minutes are gone; the days are not.
+    assert_eq!(series(&[]).1, format!("w,m,{},5", day(7)));
+    sandbox.run(&["inc", "w", "m", "3", "--date", "-1d"]).expect(0);
+    sandbox.run(&["inc", "w", "m", "1"]).expect(0);
+    assert_eq!(series(&[]).1, format!("w,m,{},5 w,m,{},3 w,m,{},1", day(7), day(1), day(0)));
+    let (code, out, err) = series(&["--step", "hour"]);
+    assert_eq!((code, out.as_str()), (1, ""), "{err}");
+    assert!(err.contains("kept"), "{err}");
+
+    // Where the only period expires, all of time is refused in every step.
+    let sandbox = Sandbox::new();
+    let set = ["--set", "time.periods=day", "--set", "time.retention=day=30d"];
+    sandbox.run(&[&["inc", "w", "m", "5", "--date", "-3d"], &set[..]].concat()).expect(0);
+    for step in ["day", "week", "month"] {
+        let ran = sandbox.run(&["series", "w", "--range", "all", "--step", step]).expect(1);
+        assert!(ran.err.contains("kept"), "{step}: {}", ran.err);
+    }
+    sandbox.run(&["series", "w", "--range", "25d"]).expect(0);
+}

@@ -104,3 +104,69 @@ fn unanswerable_questions_are_usage_errors() {
     assert!(ran.err.contains("stores no hour buckets"), "{}", ran.err);
     sandbox.run(&["series", "nosuch"]).expect(3);
 }
+
+#[test]
+fn running_range_is_named_in_a_comparison() {
+    let sandbox = Sandbox::new();
+    sandbox.run(&["inc", "web", "m", "5", "--date", "yesterday"]).expect(0);
+    sandbox.run(&["inc", "web", "m"]).expect(0);
+    let ran = sandbox.run(&["top", "web", "--compare", "-o", "json"]).expect(0);
+    assert!(ran.err.contains("is not over, and compared with the whole of"), "{}", ran.err);
+    assert_eq!(ran.json()["partial"], json!(true));
+    assert_eq!(ran.json()["top"][0]["change"], json!(-4));
+    let over = sandbox.run(&["top", "web", "--date", "yesterday", "--compare", "-o", "json"]).expect(0);
+    assert_eq!((over.err.as_str(), over.json()["partial"].as_bool()), ("", None));
+}
+
+#[test]
+fn present_moment_is_no_longer_span() {
+    let sandbox = Sandbox::new();
+    sandbox.run(&["inc", "web", "m", "--set", "time.periods=second,day"]).expect(0);
+    sandbox.run(&["inc", "web", "m", "5", "--date", "-40d"]).expect(0);
+    let ran = sandbox.run(&["top", "web", "--sum", "--range", "-40d..now", "-o", "json"]).expect(0);
+    assert_eq!(ran.json()["top"][0]["value"], json!(6));
+    let now = sandbox.run(&["top", "web", "--sum", "--range", "now", "-o", "json"]).expect(0).json();
+    assert!(now["top"][0]["value"].as_i64().is_none_or(|value| value <= 1), "{now}");
+    assert!(now["bucket"].as_str().is_some_and(|bucket| bucket.len() == 19), "{now}");
+}
+
+#[test]
+fn ranking_across_a_change_of_zone_is_refused() {
+    let sandbox = Sandbox::new();
+    let run = |args: &[&str]| sandbox.run(args);
+    let day = |ahead: i64| {
+        let today = jiff::Timestamp::now().to_zoned(jiff::tz::TimeZone::UTC).date();
+        today.checked_add(jiff::Span::new().days(ahead)).unwrap().to_string()
+    };
+    run(&["inc", "w", "m", "5", "--date", "-7d", "--set", "time.periods=hour,day"]).expect(0);
+    run(&["inc", "w", "m", "7", "--set", "time.zone=Asia/Tokyo", "--change-schedule"]).expect(0);
+    let refused = |command: &[&str]| {
+        let codes = (1..4).map(|ahead| run(&[command, &["--date", &day(ahead)]].concat()).code);
+        codes.collect::<Vec<_>>()
+    };
+    // One of these days is cut by the change, and both commands refuse it.
+    assert_eq!(refused(&["top", "w"]), refused(&["get", "w"]));
+    assert!(refused(&["top", "w"]).contains(&1));
+}
+
+#[test]
+fn empty_answers_say_what_is_missing() {
+    let sandbox = filled();
+    let said = |args: &[&str]| sandbox.run(args).expect(0).err;
+    assert!(
+        said(&["top", "web", "zzz", "--date", "2015-05-17"]).contains("no counter of `web` that matches")
+    );
+    assert!(said(&["top", "web", "--range", "2014"]).contains("nearest"));
+    assert!(
+        said(&["series", "web", "--range", "2014-01..2014-02"])
+            .contains("was counted in 2014-01-01..2014-02-28")
+    );
+}
+
+#[test]
+fn day_that_never_was_is_not_counted() {
+    let sandbox = Sandbox::new();
+    let inc = ["inc", "w", "m", "--date", "2011-12-30", "--set", "time.zone=Pacific/Apia"];
+    let ran = sandbox.run(&inc).expect(2);
+    assert!(ran.err.contains("there was no 2011-12-30 in Pacific/Apia"), "{}", ran.err);
+}

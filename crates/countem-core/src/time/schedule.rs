@@ -1,5 +1,7 @@
 //! Schedules: the stored periods of a collection over time, and the buckets of a moment.
 
+use std::collections::BTreeSet;
+
 use jiff::{SignedDuration, Timestamp, tz::TimeZone};
 
 use super::retention::{KeptEra, Retention};
@@ -81,6 +83,16 @@ impl Schedule {
     /// Lists the finest stored period of every era, and the zone of its days. Every count is in a bucket of one of them.
     pub fn finest(&self) -> impl Iterator<Item = (Period, &TimeZone)> {
         self.eras.iter().map(|era| (era.finest(), &era.zone))
+    }
+
+    /// Lists all periods that are or were stored, each once.
+    pub fn ever_stored(&self) -> BTreeSet<Period> {
+        self.eras.iter().flat_map(|era| era.periods.iter().copied()).collect()
+    }
+
+    /// Returns true for a period that was stored in every era.
+    pub fn has_always_stored(&self, period: Period) -> bool {
+        self.eras.iter().all(|era| era.periods.contains(&period))
     }
 
     /// Returns the counting bucket of an increment at `moment`.
