@@ -16,7 +16,7 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use countem::{
-    BucketRange, CollectionName, Collector, Durability, Error, Period,
+    BucketRange, CollectionName, Collector, Durability, Error, Period, Timestamp,
     engine::{Clock, EngineConfig, ManualClock, ScheduleConfig},
     journal::{Health, JournalConfig},
     store::{
@@ -292,6 +292,10 @@ impl Store for DeadlyStore {
 
     async fn release(&self, held: &Held, release: Release) -> Result<Released, StoreError> {
         self.inner().await?.release(held, release).await
+    }
+
+    async fn remove_expired(&self, now: Timestamp, limit: usize) -> Result<usize, StoreError> {
+        self.inner().await?.remove_expired(now, limit).await
     }
 
     async fn verify(&self) -> Result<Vec<String>, StoreError> {

@@ -104,7 +104,6 @@ async fn start(database: &Database, number: usize, stop: &Arc<AtomicBool>) -> Re
         metrics_per_document: const { NonZeroUsize::new(16).expect("16 is not zero") },
         writer_shards: SHARDS[number % SHARDS.len()],
         deadline: Duration::from_secs(5),
-        ..MongodbConfig::default()
     };
     let uri = with_option(database.uri(), "serverSelectionTimeoutMS=2000");
     let collector = begin(&uri).mongodb(config).require_store().start().await?;

@@ -46,7 +46,7 @@ impl Backup {
         effective.require_store()?;
         let file = NewFile::new(&self.file)?;
         // Checks that the file is a store.
-        block_on(async { Ok(drop(effective.open_for_reading().await?)) })?;
+        block_on(async { Ok(effective.open_for_reading().await?) })?;
         let mut digest = Digest::default();
         backup::create(&SqliteConfig::new(from), &file.part, |counter| add(&mut digest, counter))?;
         let mut copied = Digest::default();

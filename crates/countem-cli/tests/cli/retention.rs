@@ -127,7 +127,7 @@ fn zone_of_the_process_removes_no_other_rows() {
 }
 
 #[test]
-fn series_of_all_time_begins_with_the_first_count() {
+fn series_of_all_time_misses_no_bucket() {
     let sandbox = Sandbox::new();
     let day = |ago: i64| {
         let today = jiff::Timestamp::now().to_zoned(jiff::tz::TimeZone::UTC).date();

@@ -73,7 +73,7 @@ const SPARSE: u64 = if cfg!(test) { 3 } else { 1_000 };
 impl Selected {
     /// Returns the largest pages, or those of `rows` metrics where that is less.
     pub(crate) fn pages(prefix: &str, after: Option<String>, rows: Option<usize>) -> Self {
-        let limit = rows.map_or(TARGET, |rows| rows.saturating_add(1).max(MIN_PAGE).min(TARGET));
+        let limit = rows.map_or(TARGET, |rows| TARGET.min(rows.saturating_add(1).max(MIN_PAGE)));
         Self::Page {
             prefix: prefix.to_owned(),
             after,

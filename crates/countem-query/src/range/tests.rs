@@ -127,10 +127,7 @@ fn day_that_never_was_is_refused_alone() {
     assert_eq!(apia("2011-12-28..2012-01-02", Period::Day), "2011-12-28..2012-01-02");
     assert_eq!(apia("2011-12-28..2012-01-02", Period::Hour), "2011-12-28T10..2012-01-02T09");
     assert_eq!(apia("2011-12-29..2011-12-30", Period::Day), "2011-12-29");
-    assert_eq!(
-        buckets_at("2011-12-31T00:00:00Z", "Pacific/Apia", "yesterday", Period::Day).contains("no"),
-        true
-    );
+    assert!(buckets_at("2011-12-31T00:00:00Z", "Pacific/Apia", "yesterday", Period::Day).contains("no"));
 }
 
 #[test]
@@ -399,7 +396,7 @@ proptest! {
         if let Ok(range) = text.parse::<TimeRange>() {
             prop_assert_eq!(range.to_string().parse::<TimeRange>().unwrap(), range);
             for step in Period::ALL {
-                let _ = range.buckets(step, NOW.parse().unwrap(), &zone("Europe/Berlin"));
+                range.buckets(step, NOW.parse().unwrap(), &zone("Europe/Berlin")).ok();
             }
         }
     }
