@@ -59,7 +59,7 @@ async fn every_command_uses_the_same_documents() -> Result<()> {
     let top = json!([{ "metric": "GET 200", "value": 2 }]);
     assert_eq!(
         read(&["top", "web", "-n", "1", "--date", DAY]),
-        json!({ "collection": "web", "bucket": DAY, "counters": top })
+        json!({ "collection": "web", "bucket": DAY, "top": top })
     );
     assert_eq!(read(&["collections"]), json!({ "collections": ["app.events", "stock", "web"] }));
     let near = line.run(&["get", "wep", "--date", DAY]).expect(3);
