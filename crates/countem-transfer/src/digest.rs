@@ -102,7 +102,7 @@ mod tests {
         let again: Digest = digest.to_string().parse().unwrap();
         assert_eq!((again, digest.counters()), (digest, 2));
         assert_eq!(digest.to_string(), "e4b6d75e78987801a5d4eb6cff352858-2");
-        assert_eq!(identity.to_string(), "IDENTITY");
+        assert_eq!(identity.to_string(), "2fe1fba0154b85eddb36d2acd0656fcf");
     }
 
     proptest! {
