@@ -99,9 +99,7 @@ impl Reader {
                 let [first, last] = moments.map(|moment| Bucket::containing(step, moment, zone));
                 let (Ok(first), Ok(last)) = (first, last) else { return Ok(None) };
                 let (earliest, latest) = ends.unwrap_or((first, last));
-                // The end of a coarse bucket lies behind the last count in it.
-                let is_finest = ends.is_none();
-                ends = Some((earliest.min(first), if is_finest { last } else { latest.max(last) }));
+                ends = Some((earliest.min(first), latest.max(last)));
             }
         }
         Ok(ends.and_then(|(first, last)| BucketRange::new(first, last)))
