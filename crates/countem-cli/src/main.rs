@@ -1,6 +1,6 @@
 #![doc = include_str!("../README.md")]
 
-mod cli;
+mod commands;
 mod exit;
 mod global;
 mod ingest;
@@ -14,6 +14,6 @@ use std::process::ExitCode;
 use clap::Parser;
 
 fn main() -> ExitCode {
-    let cli = cli::Cli::try_parse().unwrap_or_else(|error| exit::refuse(error));
+    let cli = commands::Cli::try_parse().unwrap_or_else(|error| exit::refuse(error));
     exit::report(cli.run())
 }

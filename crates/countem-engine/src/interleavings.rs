@@ -16,11 +16,20 @@ use crate::{
 const SCHEDULES: usize = 3000;
 
 fn start(collectors: usize, clock: &ManualClock) -> (Arc<Intake>, Arc<Lanes>) {
+    start_with_room(collectors, clock, EngineConfig::default().pending_counters)
+}
+
+fn start_with_room(
+    collectors: usize,
+    clock: &ManualClock,
+    pending_counters: usize,
+) -> (Arc<Intake>, Arc<Lanes>) {
     let config = EngineConfig {
         collectors_min: collectors,
         collectors_max: Some(3),
         lanes: 1,
         flush_counters: 2,
+        pending_counters,
         ..EngineConfig::default()
     };
     let clock = Clock::Manual(clock.clone());
@@ -160,6 +169,26 @@ fn increment_before_a_read_is_seen_by_it() {
             intake.counter("c".parse().unwrap(), MetricName::new("a").unwrap()).try_increment(10).unwrap();
             assert_eq!(observed(&intake, &lanes), 11, "another thread's drain hid a delta");
             draining.join().unwrap();
+        },
+        SCHEDULES,
+    );
+}
+
+#[test]
+fn known_counter_needs_no_room_while_drained() {
+    shuttle::check_random(
+        || {
+            let (intake, lanes) = start_with_room(1, &clock(), 1);
+            let draining = {
+                let intake = Arc::clone(&intake);
+                thread::spawn(move || (0..2).for_each(|_| intake.drain(0)))
+            };
+            for _ in 0..3 {
+                intake.increment("c", "a", 1).unwrap();
+            }
+            draining.join().unwrap();
+            intake.drain(0);
+            assert_eq!(merged(&lanes), sums(&[("a", 3)]));
         },
         SCHEDULES,
     );

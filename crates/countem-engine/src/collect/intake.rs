@@ -205,6 +205,9 @@ impl Intake {
     ) -> Result<(), Refusal> {
         if self.has_room() {
             self.drain(index);
+        } else {
+            // A counter that this thread knows may be on its way to its lane, in neither place until it is there.
+            drop(self.router.table(index).draining.lock());
         }
         let mut open = self.router.table(index).lock();
         if open.state != IntakeState::Open {

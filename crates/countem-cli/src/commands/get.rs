@@ -10,7 +10,7 @@ use countem_query::{Counters, ReadError, Reader};
 use serde::Serialize;
 
 use crate::{
-    cli::bucket::BucketFlags,
+    commands::bucket::BucketFlags,
     exit::{Exit, NotFound, say_unreadable},
     global::Global,
     output::{Format, JsonCounters, Listing, say},

@@ -9,7 +9,7 @@ use countem_query::Counters;
 use serde::Serialize;
 
 use crate::{
-    cli::bucket::BucketFlags,
+    commands::bucket::BucketFlags,
     exit::{Exit, say_unreadable},
     global::Global,
     output::{Format, Listing, say},

@@ -9,7 +9,7 @@ use countem_lines::{TimeFormat, Times};
 use serde_json::json;
 
 use crate::{
-    cli::journal::JournalFlag,
+    commands::journal::JournalFlag,
     exit::{Exit, NotFound, UsageError},
     global::Global,
     output::{Listing, say},

@@ -14,7 +14,7 @@ use countem_engine::{Outbox, Retry, deliver};
 use countem_store::Store;
 
 use crate::{
-    cli::marks::name,
+    commands::marks::name,
     exit::{Exit, NotFound},
     global::Global,
     ingest::{

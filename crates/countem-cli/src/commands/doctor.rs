@@ -20,7 +20,7 @@ use countem_journal::JournalReader;
 use countem_store::{ErrorKind, Store, StoreError};
 
 use crate::{
-    cli::journal::{self, JournalFlag},
+    commands::journal::{self, JournalFlag},
     exit::{Exit, exit_of},
     global::Global,
     output::{Format, Listing, grouped, shown},

@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::{
-    cli::{
+    commands::{
         bucket::RangeFlags,
         get,
         select::{Earlier, OrderFlag, SelectFlags},

@@ -10,7 +10,7 @@ use jiff::{Timestamp, tz::TimeZone};
 use tokio::time::{Instant, timeout_at};
 
 use crate::{
-    cli::{bucket::day_bucket, whole_number},
+    commands::{bucket::day_bucket, whole_number},
     exit::{Exit, UsageError},
     global::Global,
     ingest::delivery::{Counts, Delivery},

@@ -6,7 +6,7 @@ use anyhow::Result;
 use clap::{Args, CommandFactory};
 use clap_complete::Shell;
 
-use crate::{cli::Cli, exit::Exit};
+use crate::{commands::Cli, exit::Exit};
 
 /// Print the completions of a shell
 #[derive(Debug, Args)]

@@ -9,7 +9,7 @@ use countem_store_sqlite::{SqliteConfig, backup};
 use countem_transfer::Digest;
 
 use crate::{
-    cli::export::NewFile,
+    commands::export::NewFile,
     exit::{Exit, UsageError},
     global::Global,
     output::say,

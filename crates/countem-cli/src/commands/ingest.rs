@@ -19,7 +19,7 @@ use countem_store::{MemoryStore, Store, remove_expired};
 use jiff::tz::TimeZone;
 
 use crate::{
-    cli::all,
+    commands::all,
     exit::{Exit, NotFound, UsageError},
     global::Global,
     ingest::{

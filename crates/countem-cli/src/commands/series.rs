@@ -15,7 +15,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::{
-    cli::{
+    commands::{
         select::{OrderFlag, SelectFlags},
         top::{JsonName, name_cells, name_columns, say_empty},
     },

@@ -12,7 +12,7 @@ use countem_store::{Held, Release, Released};
 use serde::Serialize;
 
 use crate::{
-    cli::journal::JournalFlag,
+    commands::journal::JournalFlag,
     exit::{Exit, NotFound, UsageError},
     global::Global,
     output::{Cell, Listing, say},
