@@ -298,6 +298,14 @@ impl Store for DeadlyStore {
         self.inner().await?.remove_expired(now, limit).await
     }
 
+    async fn remove_zeros(
+        &self,
+        collection: &CollectionName,
+        counters: &[(Bucket, MetricName)],
+    ) -> Result<usize, StoreError> {
+        self.inner().await?.remove_zeros(collection, counters).await
+    }
+
     async fn verify(&self) -> Result<Vec<String>, StoreError> {
         self.inner().await?.verify().await
     }

@@ -21,6 +21,7 @@ mod known_splits;
 mod names;
 mod partition;
 mod sent_batches;
+mod zeros;
 
 pub use config::MongoConfig;
 pub use store::MongoStore;

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use countem_core::{Batch, BucketRange, CollectionName, Delta, Schedules, Writer};
+use countem_core::{Batch, Bucket, BucketRange, CollectionName, Delta, MetricName, Schedules, Writer};
 use countem_store::{
     Applied, ErrorKind, Held, Registration, Release, Released, RowQuery, Rows, Store, StoreError, async_trait,
 };
@@ -14,7 +14,7 @@ use crate::{
     apply::{self, Context, Limits, Outcome},
     check, command,
     connection::Connection,
-    document::DocumentId,
+    document::{COUNTERS, DocumentId},
     expiry::Indexes,
     held,
     known_splits::KnownSplits,
@@ -22,6 +22,7 @@ use crate::{
     names::collection_in,
     read, registry, schedule,
     sent_batches::{SentBatches, SentBefore},
+    zeros,
 };
 
 /// Keeps counters in a MongoDB database; see the [crate's documentation](crate) for the documents.
@@ -94,15 +95,24 @@ impl MongoStore {
 
     /// Tells whether a MongoDB collection holds documents of countem: it may be empty, or belong to another program.
     async fn holds_counters(&self, stored_in: &str) -> Result<bool, StoreError> {
-        let find =
-            rawdoc! { "find": stored_in, "projection": { "_id": 1 }, "sort": { "_id": 1 }, "limit": 1 };
-        let mut holds = false;
-        command::read(&self.connection, stored_in, find, |document| {
-            holds = DocumentId::of(document).is_some();
-            Ok(())
-        })
-        .await?;
-        Ok(holds)
+        let any = rawdoc! {};
+        // Documents whose counters were all renamed or deleted hold watermarks alone.
+        let with_counters = rawdoc! { COUNTERS: { "$exists": true, "$ne": {} } };
+        for filter in [any, with_counters] {
+            let find = rawdoc! {
+                "find": stored_in, "filter": filter, "projection": { "_id": 1 }, "sort": { "_id": 1 }, "limit": 1,
+            };
+            let mut holds = false;
+            command::read(&self.connection, stored_in, find, |document| {
+                holds = DocumentId::of(document).is_some();
+                Ok(())
+            })
+            .await?;
+            if !holds {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 }
 
@@ -226,6 +236,14 @@ impl Store for MongoStore {
 
     async fn record_schedules(&self, schedules: &Schedules) -> Result<Schedules, StoreError> {
         schedule::record(&self.connection, schedules).await
+    }
+
+    async fn remove_zeros(
+        &self,
+        collection: &CollectionName,
+        counters: &[(Bucket, MetricName)],
+    ) -> Result<usize, StoreError> {
+        zeros::remove(&self.connection, collection, counters).await
     }
 
     async fn check(&self) -> Result<(), StoreError> {

@@ -16,6 +16,7 @@ mod removed;
 mod retired;
 mod schedule;
 mod write;
+mod zeros;
 
 pub use config::{SqliteConfig, Synchronous};
 pub use schema::{APPLICATION_ID, SCHEMA_VERSION};

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use countem_core::{Batch, CollectionName, Schedules, Writer, jiff::Timestamp};
+use countem_core::{Batch, Bucket, CollectionName, MetricName, Schedules, Writer, jiff::Timestamp};
 use countem_store::{
     Applied, ErrorKind, Held, Registration, Release, Released, RowQuery, Rows, Store, StoreError,
     async_trait, overlay,
@@ -146,6 +146,18 @@ impl Store for SqliteStore {
             return Ok(0);
         }
         self.writer()?.ask(move |connection| connection.remove_expired(&expired, limit)).await
+    }
+
+    async fn remove_zeros(
+        &self,
+        collection: &CollectionName,
+        counters: &[(Bucket, MetricName)],
+    ) -> Result<usize, StoreError> {
+        if counters.is_empty() {
+            return Ok(0);
+        }
+        let (collection, counters) = (collection.clone(), counters.to_vec());
+        self.writer()?.ask(move |connection| connection.remove_zeros(&collection, &counters)).await
     }
 
     async fn check(&self) -> Result<(), StoreError> {

@@ -20,6 +20,7 @@ mod marks;
 mod names;
 mod read;
 mod schedules;
+mod zeros;
 
 /// Declares the laws once, as [`LAWS`] and as the tests of `conformance!`, so that none can be forgotten.
 macro_rules! laws {
@@ -80,6 +81,9 @@ laws! { $
     schedules::recorded_schedules_are_read_back,
     schedules::a_change_of_older_schedules_is_not_recorded,
     schedules::concurrent_changes_of_schedules_agree,
+    zeros::only_zeros_are_removed,
+    zeros::a_removed_zero_counts_again,
+    zeros::removing_zeros_beside_a_writer_loses_nothing,
 }
 
 type Check = for<'a> fn(&'a dyn Store, Lane) -> Pin<Box<dyn Future<Output = ()> + 'a>>;

@@ -6,7 +6,9 @@ use std::{
 };
 
 use async_trait::async_trait;
-use countem_core::{Batch, BucketRange, CollectionName, Schedules, Writer, jiff::Timestamp};
+use countem_core::{
+    Batch, Bucket, BucketRange, CollectionName, MetricName, Schedules, Writer, jiff::Timestamp,
+};
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
@@ -238,6 +240,14 @@ impl<S: Store> Store for FaultyStore<S> {
 
     async fn remove_expired(&self, now: Timestamp, limit: usize) -> Result<usize, StoreError> {
         self.inner.remove_expired(now, limit).await
+    }
+
+    async fn remove_zeros(
+        &self,
+        collection: &CollectionName,
+        counters: &[(Bucket, MetricName)],
+    ) -> Result<usize, StoreError> {
+        self.inner.remove_zeros(collection, counters).await
     }
 
     async fn check(&self) -> Result<(), StoreError> {

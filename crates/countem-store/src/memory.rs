@@ -6,7 +6,7 @@ use std::{
 };
 
 use async_trait::async_trait;
-use countem_core::{Batch, BatchId, Bucket, CollectionName, Schedules, Writer, jiff::Timestamp};
+use countem_core::{Batch, BatchId, Bucket, CollectionName, MetricName, Schedules, Writer, jiff::Timestamp};
 use parking_lot::Mutex;
 
 use crate::{
@@ -205,6 +205,27 @@ impl Store for MemoryStore {
             && let Some(key) = expired.pop()
         {
             removed += state.counters.remove(&key).map_or(0, |counters| counters.len());
+        }
+        Ok(removed)
+    }
+
+    async fn remove_zeros(
+        &self,
+        collection: &CollectionName,
+        counters: &[(Bucket, MetricName)],
+    ) -> Result<usize, StoreError> {
+        let mut state = self.state.lock();
+        let mut removed = 0;
+        for (bucket, metric) in counters {
+            let key = (collection.to_string(), *bucket);
+            let Some(stored) = state.counters.get_mut(&key) else { continue };
+            if stored.get(metric.as_str()) == Ok(Some(0)) {
+                stored.remove(metric.as_str());
+                removed += 1;
+            }
+            if stored.is_empty() {
+                state.counters.remove(&key);
+            }
         }
         Ok(removed)
     }

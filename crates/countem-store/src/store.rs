@@ -3,7 +3,9 @@
 use std::{collections::BTreeMap, fmt, sync::Arc};
 
 use async_trait::async_trait;
-use countem_core::{Batch, BucketRange, CollectionName, Quarantined, Schedules, Writer, jiff::Timestamp};
+use countem_core::{
+    Batch, Bucket, BucketRange, CollectionName, MetricName, Quarantined, Schedules, Writer, jiff::Timestamp,
+};
 
 use crate::{ErrorKind, Held, Release, Released, RowQuery, Rows, StoreError, extent};
 
@@ -189,6 +191,22 @@ pub trait Store: Send + Sync + fmt::Debug + 'static {
         Ok(0)
     }
 
+    /// Removes those of `counters` whose value is zero, so that they are listed no more, and returns how many: a counter that was
+    /// renamed or deleted. Each is looked at and removed in one step, so that no count of a writer is lost, and no sum ever changes.
+    ///
+    /// A store may keep a zero that it cannot remove in one step. The default keeps all.
+    ///
+    /// # Errors
+    /// It is not known what was removed. Removing again is harmless.
+    async fn remove_zeros(
+        &self,
+        collection: &CollectionName,
+        counters: &[(Bucket, MetricName)],
+    ) -> Result<usize, StoreError> {
+        let _ = (collection, counters);
+        Ok(0)
+    }
+
     /// Checks that the store can be reached and used with the given rights.
     ///
     /// # Errors
@@ -279,6 +297,13 @@ impl<S: Store + ?Sized> Store for Arc<S> {
     }
     async fn remove_expired(&self, now: Timestamp, limit: usize) -> Result<usize, StoreError> {
         (**self).remove_expired(now, limit).await
+    }
+    async fn remove_zeros(
+        &self,
+        collection: &CollectionName,
+        counters: &[(Bucket, MetricName)],
+    ) -> Result<usize, StoreError> {
+        (**self).remove_zeros(collection, counters).await
     }
     async fn check(&self) -> Result<(), StoreError> {
         (**self).check().await

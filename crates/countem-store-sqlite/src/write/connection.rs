@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use countem_core::{Batch, BatchId, Schedules, Writer};
+use countem_core::{Batch, BatchId, Bucket, CollectionName, MetricName, Schedules, Writer};
 use countem_sqlite::{Cause, Displaced, OpenFile, Place, is_clean};
 use countem_store::{Applied, ErrorKind, Held, Registration, Release, Released, StoreError};
 use rusqlite::{Connection, Error, TransactionBehavior};
@@ -13,7 +13,7 @@ use crate::{
     error::store_error,
     expiry::{self, Expired},
     open::{self, LOG_LIMIT},
-    quarantine, register, retired, schedule,
+    quarantine, register, retired, schedule, zeros,
 };
 
 /// Minimum time between two looks for writers that are retired for long enough.
@@ -213,6 +213,16 @@ impl WriteConnection {
     /// Removes at most `limit` counters of expired buckets, and returns how many.
     pub(crate) fn remove_expired(&mut self, expired: &Expired, limit: usize) -> Result<usize, StoreError> {
         let removed = expiry::remove(self.connection()?, expired, limit);
+        removed.map_err(|error| self.commit_failed(error))
+    }
+
+    /// Removes those of `counters` whose value is zero, and returns how many.
+    pub(crate) fn remove_zeros(
+        &mut self,
+        collection: &CollectionName,
+        counters: &[(Bucket, MetricName)],
+    ) -> Result<usize, StoreError> {
+        let removed = zeros::remove(self.connection()?, collection, counters);
         removed.map_err(|error| self.commit_failed(error))
     }
 
