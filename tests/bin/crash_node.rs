@@ -16,7 +16,7 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use countem::{
-    BucketRange, CollectionName, Collector, Durability, Error, Period, Timestamp,
+    Bucket, BucketRange, CollectionName, Collector, Durability, Error, MetricName, Period, Timestamp,
     engine::{Clock, EngineConfig, ManualClock, ScheduleConfig},
     journal::{Health, JournalConfig},
     store::{
