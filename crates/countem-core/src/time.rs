@@ -1,6 +1,7 @@
 //! Periods, buckets, ranges of buckets, and the stored periods of a collection.
 
 mod bucket;
+mod nesting;
 mod parts;
 mod period;
 mod range;
