@@ -94,9 +94,9 @@ impl Selected {
 
 impl Pages<'_> {
     /// Returns the next metrics, `None` after the last ones.
-    pub(crate) async fn next(&mut self) -> Result<Option<BTreeMap<String, Sums>>, ReadError> {
+    pub(crate) async fn next(&mut self) -> Result<Option<Vec<(String, Sums)>>, ReadError> {
         let Some(select) = self.select.select() else { return Ok(None) };
-        let mut page = BTreeMap::new();
+        let mut page = Vec::new();
         for part in &self.spans.range {
             let range = self.requested.range;
             let by_bucket = self.requested.by_bucket;
@@ -123,12 +123,12 @@ impl Pages<'_> {
         }
         self.select = match std::mem::replace(&mut self.select, Selected::End) {
             Selected::Page { prefix, limit, .. } if page.len() >= limit.get() => {
-                Selected::Page { prefix, after: page.keys().next_back().cloned(), limit }
+                Selected::Page { prefix, after: page.last().map(|(metric, _)| metric.clone()), limit }
             }
             _ => Selected::End,
         };
         // Some stored buckets lie outside the requested ones, and some metrics in these only.
-        page.retain(|_, sums| sums.value.is_some() || sums.earlier.is_some());
+        page.retain(|(_, sums)| sums.value.is_some() || sums.earlier.is_some());
         Ok(Some(page))
     }
 
@@ -138,7 +138,7 @@ impl Pages<'_> {
         &self,
         part: &Part,
         select: &Select,
-        page: &mut BTreeMap<String, Sums>,
+        page: &mut Vec<(String, Sums)>,
         mut add: impl FnMut(&mut Sums, Bucket, Value),
     ) -> Result<(), ReadError> {
         let collection = &self.spans.collection;
@@ -157,17 +157,34 @@ impl Pages<'_> {
             let rows = self.source.rows(&query).await?;
             let read = rows.values().map(Counters::len).sum::<usize>().max(1) as u64;
             for (bucket, counters) in rows {
-                for (metric, value) in counters {
-                    add(page.entry(metric).or_default(), bucket, value);
-                }
-                while page.len() > limit {
-                    page.pop_last();
-                }
+                merge_sorted(page, counters, |sums, value| add(sums, bucket, value));
+                page.truncate(limit);
             }
             buckets = (buckets.saturating_mul(TARGET as u64) / read).clamp(1, buckets.saturating_mul(64));
             rest = after;
         }
         Ok(())
+    }
+}
+
+/// Adds the counters of a bucket to the metrics of a page. Both are in byte order, so that each is walked over once.
+fn merge_sorted(page: &mut Vec<(String, Sums)>, counters: Counters, mut add: impl FnMut(&mut Sums, Value)) {
+    let (mut at, known) = (0, page.len());
+    for (metric, value) in counters {
+        while at < known && page[at].0 < metric {
+            at += 1;
+        }
+        if at < known && page[at].0 == metric {
+            add(&mut page[at].1, value);
+        } else {
+            let mut sums = Sums::default();
+            add(&mut sums, value);
+            page.push((metric, sums));
+        }
+    }
+    if page.len() > known {
+        // Two sorted runs, which a stable sort merges.
+        page.sort_by(|(a, _), (b, _)| a.cmp(b));
     }
 }
 

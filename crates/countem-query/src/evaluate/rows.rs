@@ -93,9 +93,14 @@ impl<'a> Found<'a> {
                 exceeds("rows", self.groups.len(), limits.rows)?;
             }
         } else if self.query.after.as_ref().is_none_or(|after| cursor > *after) {
-            self.points += sums.points.len();
-            self.bytes += cursor.name.len();
-            self.rows.push(row(cursor, labels, sums, self.query));
+            let row = row(cursor, labels, sums, self.query);
+            if self.is_cut_off(&row) {
+                self.has_more = true;
+                return Ok(());
+            }
+            self.points += row.points.len();
+            self.bytes += row.name.len();
+            self.rows.push(row);
             match self.query.limit {
                 // The rows that are kept are cut now and then, at a cost that does not grow with their number.
                 Some(limit) if self.rows.len() >= limit.saturating_mul(2).max(1_000) => self.cut(limit),
@@ -117,7 +122,7 @@ impl<'a> Found<'a> {
         *order == Order::Name
             && !is_reversed
             && *group == Group::Metric
-            && limit.is_some_and(|limit| self.rows.len() > limit)
+            && limit.is_some_and(|limit| self.has_more || self.rows.len() > limit)
     }
 
     /// Returns the rows in order.
@@ -136,6 +141,14 @@ impl<'a> Found<'a> {
         let total = is_whole.then(|| self.total.unwrap_or(Ok(0)));
         exceeds("rows", self.unranked.len(), self.query.limits.rows)?;
         Ok(Finished { rows: self.rows, has_more: self.has_more, unranked: self.unranked, total })
+    }
+
+    /// Returns true for a row with a rank behind the rows that the last cut has kept, which come first and are in order.
+    fn is_cut_off(&self, row: &Row) -> bool {
+        let Query { order, is_reversed, limit, .. } = self.query;
+        let last = limit.filter(|_| self.has_more).and_then(|limit| self.rows.get(limit - 1));
+        let is_behind = |last| compare(row, last, *order, *is_reversed).is_gt();
+        (*order == Order::Name || rank(row, *order).is_some()) && last.is_some_and(is_behind)
     }
 
     fn cut(&mut self, limit: usize) {

@@ -28,32 +28,30 @@ const BUCKET_PAGE: &str = "SELECT bucket, metric, value FROM counter
 /// The ids of one period have one length (?4), and their order is that of time. Between two of them lie ids of finer
 /// periods, all of which begin with the first one: the next one of the same length is looked for behind `<id>~`, and `~` sorts
 /// behind every character of an id. Ids of coarser periods are shorter; the next id of any length follows.
-macro_rules! range {
-    ($and_metric:literal) => {
-        concat!(
-            "WITH RECURSIVE visited (bucket) AS (
-                SELECT min(bucket) FROM counter WHERE collection = ?1 AND bucket BETWEEN ?2 AND ?3
-                UNION ALL
-                SELECT (
-                    SELECT min(bucket) FROM counter WHERE collection = ?1 AND bucket <= ?3
-                        AND bucket > substr(visited.bucket, 1, ?4) || iif(length(visited.bucket) < ?4, '', '~')
-                ) FROM visited WHERE visited.bucket IS NOT NULL
-            )
-            SELECT counter.bucket, metric, value
-            FROM visited CROSS JOIN counter ON collection = ?1 AND counter.bucket = visited.bucket ",
-            $and_metric,
-            " WHERE length(visited.bucket) = ?4"
-        )
+macro_rules! visited {
+    () => {
+        "WITH RECURSIVE visited (bucket) AS (
+            SELECT min(bucket) FROM counter WHERE collection = ?1 AND bucket BETWEEN ?2 AND ?3
+            UNION ALL
+            SELECT (
+                SELECT min(bucket) FROM counter WHERE collection = ?1 AND bucket <= ?3
+                    AND bucket > substr(visited.bucket, 1, ?4) || iif(length(visited.bucket) < ?4, '', '~')
+            ) FROM visited WHERE visited.bucket IS NOT NULL
+        )"
     };
 }
-const RANGE: &str = range!("");
-const RANGE_ONE: &str = range!("AND metric = ?5");
-const RANGE_PAGE: &str = range!(
-    "AND metric IN (
-        SELECT metric FROM counter WHERE collection = ?1 AND bucket = visited.bucket
-            AND metric >= ?5 AND metric <> ?6 AND metric < ?7
-        ORDER BY metric LIMIT ?8
-    )"
+const BUCKETS: &str = concat!(visited!(), "SELECT bucket FROM visited WHERE length(bucket) = ?4");
+const RANGE: &str = concat!(
+    visited!(),
+    "SELECT counter.bucket, metric, value
+    FROM visited CROSS JOIN counter ON collection = ?1 AND counter.bucket = visited.bucket
+    WHERE length(visited.bucket) = ?4"
+);
+const RANGE_ONE: &str = concat!(
+    visited!(),
+    "SELECT counter.bucket, metric, value
+    FROM visited CROSS JOIN counter ON collection = ?1 AND counter.bucket = visited.bucket AND metric = ?5
+    WHERE length(visited.bucket) = ?4"
 );
 
 const COLLECTIONS: &str = "WITH RECURSIVE visited (collection) AS (
@@ -132,8 +130,13 @@ fn rows(connection: &Connection, query: &RowQuery) -> rusqlite::Result<Rows> {
             }
             Select::Page { prefix, after, limit } => {
                 let Bounds { from, except, before } = Bounds::of(prefix, after.as_deref());
-                let page = params![collection, first, last, length, from, except, before, rows_of(*limit)];
-                found.read(connection, RANGE_PAGE, page)?;
+                let mut buckets = connection.prepare_cached(BUCKETS)?;
+                let mut buckets = buckets.query(params![collection, first, last, length])?;
+                while let Some(bucket) = buckets.next()? {
+                    let bucket = bucket.get_ref(0)?.as_str()?;
+                    let page = params![collection, bucket, from, except, before, rows_of(*limit)];
+                    found.read(connection, BUCKET_PAGE, page)?;
+                }
             }
         }
     }
@@ -352,11 +355,8 @@ mod tests {
             [
                 steps(&connection, RANGE, days),
                 steps(&connection, RANGE_ONE, one),
-                steps(
-                    &connection,
-                    RANGE_PAGE,
-                    params!["web", "2026-11-01", "2026-11-30", 10, "", "", "n", 2],
-                ),
+                steps(&connection, BUCKETS, days),
+                steps(&connection, BUCKET_PAGE, params!["web", "2026-11-20", "", "", "n", 2]),
                 steps(&connection, COLLECTIONS, &[]),
             ]
         };
@@ -374,11 +374,8 @@ mod tests {
             connection.execute(others, [metrics]).unwrap();
             [
                 steps(&connection, RANGE_ONE, params!["web", "2026-11-01", "2026-11-30", 10, "m"]),
-                steps(
-                    &connection,
-                    RANGE_PAGE,
-                    params!["web", "2026-11-01", "2026-11-30", 10, "", "", "n", 2],
-                ),
+                steps(&connection, BUCKETS, params!["web", "2026-11-01", "2026-11-30", 10]),
+                steps(&connection, BUCKET_PAGE, params!["web", "2026-11-20", "", "", "n", 2]),
                 steps(
                     &connection,
                     BUCKET_PAGE,
