@@ -12,6 +12,7 @@ pub(crate) mod follow;
 pub(crate) mod input;
 pub(crate) mod lines;
 
+pub(crate) mod added;
 pub(crate) mod bucket_cache;
 pub(crate) mod count;
 pub(crate) mod plan;
@@ -20,6 +21,7 @@ pub(crate) mod delivery;
 pub(crate) mod fingerprint;
 pub(crate) mod identity;
 pub(crate) mod marks;
+pub(crate) mod undo;
 
 pub(crate) mod progress;
 pub(crate) mod report;

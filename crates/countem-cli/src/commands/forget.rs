@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use clap::Args;
 use countem_core::{Deltas, Writer};
 use countem_engine::{Outbox, Retry, deliver};
@@ -28,7 +28,7 @@ use crate::{
 
 /// Forget how far files were counted: `ingest --once` begins them anew
 ///
-/// The counters stay. To count a file anew without counting it twice, take its counts back first.
+/// The counters stay. To count a file anew without counting it twice, take its counts back with `ingest --undo` instead.
 #[derive(Debug, Args)]
 pub(crate) struct Forget {
     /// Files to forget, by their content or by the path under which they were counted
@@ -53,6 +53,12 @@ impl Forget {
                 marks::read(&store, &marks::all_prefixes(), retry.clone(), Some(STORE_TIMEOUT)).await?;
             let chosen = if self.all { (0..marks.len()).collect() } else { choose(&self.files, &marks)? };
             let chosen: Vec<_> = chosen.into_iter().map(|at| &marks[at]).collect();
+            if let Some(mark) = chosen.iter().find(|mark| mark.value.undo.is_some()) {
+                bail!(
+                    "the counts of `{}` are being taken back: repeat the `ingest --undo` that was interrupted",
+                    name(mark)
+                );
+            }
             remove(&store, &chosen, &retry).await?;
             Ok(chosen.into_iter().map(name).collect::<BTreeSet<_>>())
         })?;

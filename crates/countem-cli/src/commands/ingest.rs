@@ -30,6 +30,7 @@ use crate::{
         plan::{Moment, Plan},
         progress::{self, Goal, Meters},
         report::Report,
+        undo,
     },
     output::{Format, say},
     stop::Stop,
@@ -88,14 +89,17 @@ pub(crate) struct Ingest {
     /// Count a last line without a newline, too; without --once that is always done
     #[arg(long, requires = "once", conflicts_with = "follow")]
     last_line: bool,
+    /// Take back what --once has counted of the files by the same flags, and forget it
+    #[arg(long, conflicts_with_all = ["once", "follow", "from_end", "now"])]
+    undo: bool,
     /// Count only what comes from now on in files that are new to the store
     #[arg(long)]
     from_end: bool,
     /// Show the first ten lines: their fields, and the names and buckets that they count; store nothing
-    #[arg(long, conflicts_with_all = ["print", "follow", "once", "from_end"])]
+    #[arg(long, conflicts_with_all = ["print", "follow", "once", "from_end", "undo"])]
     dry_run: bool,
     /// Print the counters at the end, as `countem all` does; store nothing
-    #[arg(long, conflicts_with_all = ["follow", "once"])]
+    #[arg(long, conflicts_with_all = ["follow", "once", "undo"])]
     print: bool,
     #[command(flatten)]
     change: ChangeSchedule,
@@ -147,6 +151,12 @@ compressed, or was rotated away and is idle for five minutes. A run in which a -
 counts no line moves nothing for it. `countem marks` lists what is remembered, `countem
 forget` undoes it. Of two runs on one file at the same time one ends with exit code 1.
 
+--undo FILE takes back what was counted of a file: it is read once more, to where it was
+counted, by the same flags, also those for times. A file without the counted lines, or
+flags that count them otherwise, are refused. After a kill, the same command goes on, and
+until then the file is not counted. Counts that were dropped from the quarantine, or
+renamed or deleted since, are taken off from where they were counted all the same.
+
 --follow waits for a missing file. A file that was moved away is read on while another
 process has it open, and for five minutes. With --once, what was rotated while nothing
 followed is found under names such as log.1, log-20261120 and log.1.gz.
@@ -193,6 +203,14 @@ impl Ingest {
         let inputs = self.inputs()?;
         let kind = self.kind(&inputs, global)?;
         let mut plan = self.plan(kind, &effective)?;
+        if self.undo {
+            effective.require_store()?;
+            return block_on(async {
+                let (store, schedules) = effective.open_writer(&self.change).await?;
+                plan.schedules = schedules;
+                undo::run(&plan, &inputs, &effective, store, global).await
+            });
+        }
         let total = total_size(&inputs, self.follow)?;
         let output = global.output;
         if self.dry_run {
@@ -371,6 +389,7 @@ impl Ingest {
         for (is_given, flag, why) in [
             (self.follow, "--follow", "does not grow"),
             (self.once, "--once", "cannot be recognised"),
+            (self.undo, "--undo", "cannot be recognised"),
             (self.from_end, "--from-end", "has no end that is known"),
         ] {
             if is_given && reads_stdin {

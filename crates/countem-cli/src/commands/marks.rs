@@ -62,5 +62,8 @@ fn to_json(mark: &StoredMark) -> Value {
     let counters: Vec<_> = positions(mark)
         .map(|(counter, position)| json!({"counter": counter, "bytes": position.offset, "lines": position.line}))
         .collect();
-    json!({"file": name(mark), "counters": counters})
+    match &mark.value.undo {
+        None => json!({"file": name(mark), "counters": counters}),
+        Some(undo) => json!({"file": name(mark), "counters": counters, "undo": undo.counters}),
+    }
 }

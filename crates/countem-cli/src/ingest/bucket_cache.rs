@@ -3,6 +3,8 @@
 use countem_core::{Bucket, Schedule};
 use jiff::Timestamp;
 
+use crate::ingest::added;
+
 /// Finds the counting bucket of a moment and remembers the last few buckets with the seconds they hold.
 ///
 /// Neighbouring lines lie in the same bucket, or go back and forth between two around midnight.
@@ -22,6 +24,8 @@ struct Entry {
     from: i64,
     until: i64,
     bucket: Bucket,
+    /// Hash of the bucket.
+    hash: u64,
     /// Every stored bucket that follows from it had expired when it was learnt.
     has_expired: bool,
 }
@@ -29,7 +33,7 @@ struct Entry {
 impl BucketCache {
     /// Returns an empty cache for `schedule`.
     pub(crate) fn new(schedule: Schedule) -> Self {
-        let empty = Entry { from: 0, until: 0, bucket: Bucket::ALL, has_expired: false };
+        let empty = Entry { from: 0, until: 0, bucket: Bucket::ALL, hash: 0, has_expired: false };
         Self { schedule, entries: [empty; 4], current: 0, oldest: 0 }
     }
 
@@ -42,6 +46,12 @@ impl BucketCache {
     #[inline]
     pub(crate) fn bucket(&self) -> Bucket {
         self.entries[self.current].bucket
+    }
+
+    /// Returns the hash of that bucket.
+    #[inline]
+    pub(crate) fn hash(&self) -> u64 {
+        self.entries[self.current].hash
     }
 
     /// Returns true where no count of that moment is kept.
@@ -77,7 +87,8 @@ impl BucketCache {
         }
         let index = self.oldest;
         let has_expired = self.schedule.has_expired_everywhere(bucket, Timestamp::now());
-        self.entries[index] = Entry { from: second, until, bucket, has_expired };
+        let hash = added::of_bucket(bucket);
+        self.entries[index] = Entry { from: second, until, bucket, hash, has_expired };
         self.oldest = (index + 1) % self.entries.len();
         Some(index)
     }

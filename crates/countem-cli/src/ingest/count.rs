@@ -2,6 +2,7 @@
 
 mod line;
 mod preview;
+mod recount;
 
 use std::{
     collections::HashMap,
@@ -20,7 +21,7 @@ use memchr::{memchr, memchr_iter};
 use tokio::sync::mpsc;
 
 use self::line::{LineCounter, Outcome};
-pub(crate) use self::{line::Changes, preview::Preview};
+pub(crate) use self::{line::Changes, preview::Preview, recount::Recount};
 
 use crate::{
     exit::UsageError,
@@ -162,23 +163,11 @@ impl Counting {
     fn begin(&mut self, input: usize, start: Start, claim: Option<Box<Claim>>) {
         let counters = &self.plan.counters;
         let of = |counter: &String| claim.as_ref().map_or(0, |claim| claim.value.of(counter).offset);
-        let mut state = InputState {
-            position: start.position,
-            starts: counters.iter().map(of).collect(),
-            claim,
-            skips_rest: start.skips_rest,
-            is_utc: start.directive.is_some(),
-            ..InputState::new(start.name, &self.plan)
-        };
+        let starts = counters.iter().map(of).collect();
         self.tally.inputs += 1;
         self.tally.skipped += start.position.offset;
-        if start.position.offset > 0 && std::mem::take(&mut state.awaits_header) {
-            state.read_header(without_byte_order_mark(&start.first_line), &self.plan, &mut self.tally);
-        }
-        if let Some(directive) = &start.directive {
-            state.format.read_directive(directive);
-        }
-        self.inputs.insert(input, state);
+        let state = InputState::at(&start, &self.plan, &mut self.tally);
+        self.inputs.insert(input, InputState { starts, claim, ..state });
     }
 
     fn is_once(&self, input: usize) -> bool {
@@ -241,9 +230,9 @@ impl Counting {
 
     fn flush(&mut self) -> Result<(), DeliveryEnded> {
         self.flushed = Instant::now();
-        let counters = &self.plan.counters;
+        let (counters, sums) = (&self.plan.counters, self.line.take_sums());
         let unsaved = self.unsaved.take().and_then(|input| self.inputs.get_mut(&input));
-        let mark = unsaved.and_then(|state| state.mark(counters));
+        let mark = unsaved.and_then(|state| state.mark(counters, &sums));
         if self.line.counters() == 0 && mark.is_none() {
             return Ok(());
         }
@@ -284,13 +273,32 @@ impl InputState {
         }
     }
 
+    /// Returns the state at `start`.
+    fn at(start: &Start, plan: &Plan, tally: &mut Tally) -> Self {
+        let mut state = Self {
+            position: start.position,
+            skips_rest: start.skips_rest,
+            is_utc: start.directive.is_some(),
+            ..Self::new(Arc::clone(&start.name), plan)
+        };
+        if start.position.offset > 0 && std::mem::take(&mut state.awaits_header) {
+            state.read_header(without_byte_order_mark(&start.first_line), plan, tally);
+        }
+        if let Some(directive) = &start.directive {
+            state.format.read_directive(directive);
+        }
+        state
+    }
+
     /// Returns the mark for the position, `None` where it has not moved. A template that has counted no line of the input stays
-    /// where it was, so that a mistake in it loses nothing.
-    fn mark(&mut self, counters: &[String]) -> Option<FileMark> {
+    /// where it was, so that a mistake in it loses nothing. `sums` are those of the templates since the last mark.
+    fn mark(&mut self, counters: &[String], sums: &[u64]) -> Option<FileMark> {
         let claim = self.claim.as_mut()?;
         let mut is_due = std::mem::take(&mut claim.is_due);
-        for (counter, _) in counters.iter().zip(&self.has_counted).filter(|(_, has_counted)| **has_counted) {
+        let counted = counters.iter().zip(sums).zip(&self.has_counted);
+        for ((counter, sum), _) in counted.filter(|(_, has_counted)| **has_counted) {
             if claim.value.of(counter) < self.position {
+                claim.value.add(counter, *sum);
                 claim.value.counted.insert(counter.clone(), self.position);
                 is_due = true;
                 if claim.value.position < self.position {

@@ -1,7 +1,7 @@
 //! The reading thread: feeds the lines of inputs to the counting thread.
 
 use std::{
-    fs::{Metadata, TryLockError},
+    fs::{File, Metadata, TryLockError},
     io::{self, BufRead, BufReader, Read},
     os::unix::fs::FileExt,
     sync::{
@@ -58,6 +58,35 @@ pub(crate) struct Start {
     pub(crate) directive: Option<Vec<u8>>,
     /// The last line before was counted although no newline had ended it.
     pub(crate) skips_rest: bool,
+}
+
+impl Start {
+    /// Returns the beginning of a content.
+    fn new(name: Arc<str>) -> Self {
+        Self {
+            name,
+            position: Position::default(),
+            first_line: Vec::new(),
+            directive: None,
+            skips_rest: false,
+        }
+    }
+
+    /// Returns the beginning at `position` of a content that begins with `head`, and seeks there.
+    pub(crate) fn at(
+        name: Arc<str>,
+        source: &mut Source,
+        head: &[u8],
+        position: Position,
+    ) -> io::Result<Self> {
+        let has_directives = head.first() == Some(&b'#');
+        let directive =
+            has_directives.then(|| last_directive(source, position.offset)).transpose()?.flatten();
+        let before = source.go_to(position.offset, 1)?.unwrap_or_default();
+        let skips_rest = before.last().is_some_and(|&byte| byte != b'\n');
+        let first_line = head.split(|&byte| byte == b'\n').next().unwrap_or_default().to_vec();
+        Ok(Self { name, position, first_line, directive, skips_rest })
+    }
 }
 
 /// Settings of `--once`.
@@ -186,10 +215,10 @@ impl Feed {
         source: &mut Source,
         is_finished: bool,
     ) -> Result<Begun, Interrupt> {
-        let (mut claim, mut position, mut first_line) = (None, Position::default(), Vec::new());
-        let (mut skips_rest, mut directive) = (false, None);
+        let (mut claim, mut start) = (None, Start::new(input.name()));
         if self.once.is_some() || self.from_end {
             let head = read_head(source)?;
+            let mut position = Position::default();
             if let Some(once) = &self.once {
                 if head.is_empty() || !(is_finished || has_first_line(&head)) {
                     source.go_to(0, 0)?;
@@ -209,19 +238,13 @@ impl Feed {
             } else {
                 position.offset = self.end_of_lines(source)?;
             }
-            directive = (head.first() == Some(&b'#'))
-                .then(|| last_directive(source, position.offset))
-                .transpose()?
-                .flatten();
-            let before = source.go_to(position.offset, 1)?.unwrap_or_default();
-            skips_rest = before.last().is_some_and(|&byte| byte != b'\n');
-            first_line = head.split(|&byte| byte == b'\n').next().unwrap_or_default().to_vec();
+            start = Start::at(input.name(), source, &head, position)?;
         }
         let number = self.inputs;
         self.inputs += 1;
-        let start = Start { name: input.name(), position, first_line, directive, skips_rest };
+        let lines = Lines::new(start.position.offset).joining(self.joins_lines);
         self.send(Event::Begin { input: number, start, claim })?;
-        Ok(Begun::Reading(number, Lines::new(position.offset).joining(self.joins_lines)))
+        Ok(Begun::Reading(number, lines))
     }
 
     /// Returns the position behind the last whole record.
@@ -286,22 +309,24 @@ impl Feed {
         };
         let file = file.try_clone()?;
         // Two processes that count one file at the same time would both count the lines after its mark, and one would be refused.
-        let is_locked = || match file.try_lock() {
-            Err(TryLockError::WouldBlock) => false,
-            // Some file systems have no locks.
-            Ok(()) | Err(TryLockError::Error(_)) => true,
-        };
-        if !is_locked() {
+        if !try_lock(&file) {
             // This process may have counted it under another name, and stores its counts now.
             self.find_marks(Vec::new())?;
-            if !is_locked() {
+            if !try_lock(&file) {
                 return Err(anyhow!("`{name}` is being counted by another `ingest --once`").into());
             }
         }
         let marks = self.find_marks(prefixes(head))?;
         let id = FileId::new(path, &file.metadata()?);
         let identity = Identity::find(source, &id, head, &marks, &self.named)?;
-        Ok(identity.into_claim(id, head, &marks, Arc::new(file)))
+        let claim = identity.into_claim(id, head, &marks, Arc::new(file));
+        if claim.as_ref().is_ok_and(|claim| claim.value.undo.is_some()) {
+            return Err(anyhow!(
+                "the counts of `{name}` are being taken back: repeat the `ingest --undo` that was interrupted"
+            )
+            .into());
+        }
+        Ok(claim)
     }
 
     /// Returns the mark of the file.
@@ -322,6 +347,15 @@ impl Feed {
         let (reply, answer) = mpsc::channel();
         self.send(Event::FindMarks { prefixes, reply })?;
         answer.recv().map_err(|_| Interrupt::Stopped)
+    }
+}
+
+/// Locks a file, and returns whether no other process has locked it.
+pub(crate) fn try_lock(file: &File) -> bool {
+    match file.try_lock() {
+        Err(TryLockError::WouldBlock) => false,
+        // Some file systems have no locks.
+        Ok(()) | Err(TryLockError::Error(_)) => true,
     }
 }
 

@@ -23,6 +23,7 @@ use std::{
 use anyhow::Result;
 
 use crate::ingest::{
+    added::Added,
     fingerprint::{Fingerprint, HEAD, Position, Step, head_len, hex, tail_len},
     input::{Input, Source},
     marks::{FileId, MarkValue, StoredMark, free_key, group},
@@ -190,6 +191,8 @@ impl Claim {
         self.value.position = position;
         self.value.sums = self.fingerprint.sums();
         self.value.counted = counters.iter().map(|counter| (counter.clone(), position)).collect();
+        let added = Added { from: offset, sum: 0 };
+        self.value.added = counters.iter().map(|counter| (counter.clone(), added)).collect();
         self.is_due = true;
         Ok(())
     }

@@ -1,7 +1,7 @@
 //! Marks in the store: how far each content was counted, by which counters.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs::Metadata,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
@@ -15,7 +15,10 @@ use countem_store::{ErrorKind, Store, StoreError};
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
-use crate::ingest::fingerprint::{Position, Sums, first_line_hash};
+use crate::ingest::{
+    added::Added,
+    fingerprint::{Position, Sums, first_line_hash},
+};
 
 /// Prefix of the keys of all marks.
 pub(crate) const PREFIX: &str = "file/";
@@ -38,9 +41,24 @@ pub(crate) struct MarkValue {
     /// The position up to which each counter has counted.
     #[serde(default)]
     pub(crate) counted: BTreeMap<String, Position>,
+    /// Sums of all that each of them has added, but for those of an earlier countem.
+    #[serde(default)]
+    pub(crate) added: BTreeMap<String, Added>,
+    /// The counters that are being taken back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) undo: Option<UndoState>,
     /// The same for counters that are not listed, in a mark of an earlier countem.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) others: Option<Position>,
+}
+
+/// Progress of taking counts back.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct UndoState {
+    /// The counters of which counts are taken back.
+    pub(crate) counters: BTreeSet<String>,
+    /// The last of their stored counters, in order, whose counts were taken back.
+    pub(crate) last: (String, String, String),
 }
 
 /// A file at the moment when its mark was set.
@@ -95,6 +113,19 @@ impl MarkValue {
     /// Returns the position up to which `counter` has counted.
     pub(crate) fn of(&self, counter: &str) -> Position {
         self.counted.get(counter).copied().or(self.others).unwrap_or_default()
+    }
+
+    /// Adds to the sum of `counter`, before its position moves.
+    pub(crate) fn add(&mut self, counter: &str, sum: u64) {
+        let is_new = self.of(counter) == Position::default();
+        match self.added.get_mut(counter) {
+            Some(added) => added.sum = added.sum.wrapping_add(sum),
+            None if is_new => {
+                self.added.insert(counter.to_owned(), Added { from: 0, sum });
+            }
+            // The sum of what was counted before is not known.
+            None => {}
+        }
     }
 
     /// Returns the value as it is stored.

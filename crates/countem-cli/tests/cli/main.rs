@@ -23,5 +23,6 @@ mod retention;
 mod schedule;
 mod series;
 mod transfer;
+mod undo;
 #[cfg(unix)]
 mod unwritable;

@@ -6,7 +6,7 @@ use countem_core::{Deltas, FoldError, MetricName, Table};
 use countem_lines::{Format, Reject, Span, Times, amount};
 use jiff::{Timestamp, tz::TimeZone};
 
-use crate::ingest::{bucket_cache::BucketCache, lines::MAX_LINE, plan::Plan};
+use crate::ingest::{added, bucket_cache::BucketCache, lines::MAX_LINE, plan::Plan};
 
 /// Counts line by line into a table.
 pub(super) struct LineCounter {
@@ -31,6 +31,8 @@ pub(super) struct LineCounter {
     is_utc: bool,
     /// Lines that each template has counted so far.
     counted: Vec<u64>,
+    /// Sums over what each template has counted since they were taken.
+    sums: Vec<u64>,
     /// Templates that did not count the current line, with the fields that it lacks.
     lacking: Vec<(usize, usize)>,
     pub(super) changes: Changes,
@@ -89,6 +91,7 @@ impl LineCounter {
             weight: 0,
             is_utc: false,
             counted: vec![0; plan.templates.len()],
+            sums: vec![0; plan.templates.len()],
             lacking: Vec::new(),
             changes: Changes::default(),
         }
@@ -123,6 +126,12 @@ impl LineCounter {
     pub(super) fn drain(&mut self) -> Deltas {
         self.weight = 0;
         self.table.drain()
+    }
+
+    /// Returns the sum over what each template has counted since the last call.
+    pub(super) fn take_sums(&mut self) -> Vec<u64> {
+        let zeros = vec![0; self.sums.len()];
+        std::mem::replace(&mut self.sums, zeros)
     }
 
     /// Takes the times of the next lines to be in UTC, or in the zone of the plan.
@@ -196,7 +205,8 @@ impl LineCounter {
                 self.lacking.push((index, field));
                 continue;
             }
-            let bucket = self.caches[self.cache_of[index]].bucket();
+            let cache = &self.caches[self.cache_of[index]];
+            let (bucket, hash) = (cache.bucket(), cache.hash());
             let mut fold = |metric: &str| self.table.fold(template.collection().as_str(), metric, bucket, n);
             // The table checks a name when it is new; a known one costs nothing.
             match str::from_utf8(&self.metric).map(&mut fold) {
@@ -210,6 +220,7 @@ impl LineCounter {
                 // The weight bounds the sums, and a flush comes long before four gigabytes of names.
                 Ok(Err(_)) => return Err(FULL),
             }
+            self.sums[index] = self.sums[index].wrapping_add(added::of(hash, &self.metric, n));
             self.counted[index] += 1;
             templates += 1;
         }
