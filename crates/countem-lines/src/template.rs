@@ -1,6 +1,8 @@
 //! Names of counters, made from the fields of a line: `collection:{template}`.
 
-use countem_core::{CollectionName, MetricName};
+use std::fmt::Write as _;
+
+use countem_core::{CollectionName, Labelled, MetricName};
 
 use crate::{DefinitionError, Span, Wanted, function::Function};
 
@@ -15,13 +17,26 @@ pub struct Template {
 enum Part {
     Literal(String),
     /// Index of a wanted field, and the functions that are applied to its value one after the other.
-    Field(usize, Vec<Function>),
+    Field(usize, Vec<Function>, Place),
+}
+
+/// Place of a field in the name, which decides about what is escaped in its value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    /// In a name without labels.
+    Name,
+    /// In front of labels, where a brace would begin others.
+    BeforeLabels,
+    /// Between the quotes of a label.
+    LabelValue,
 }
 
 impl Template {
     /// Reads `collection:{template}` and adds the fields it names to `wanted`.
     ///
-    /// `{{` and `}}` stand for single braces. Functions may follow a field, as in `{path|path_prefix(2)|lower}`.
+    /// `{{` and `}}` stand for single braces. Functions may follow a field, as in `{path|path_prefix(2)|lower}`. A template of a metric
+    /// with labels, as `hits{{plan="free",agent="{agent}"}}`, makes [canonical](MetricName::labelled) names: sorted by key, with escaped
+    /// values.
     ///
     /// # Errors
     /// A [`DefinitionError`] with the reason.
@@ -31,7 +46,7 @@ impl Template {
             refuse("expected a collection, a colon and a template, as in `web:{status}`".into())
         })?;
         let collection = CollectionName::new(collection).map_err(|error| refuse(error.to_string()))?;
-        let parts = parse_parts(metric, wanted).map_err(refuse)?;
+        let parts = with_labels(parse_parts(metric, wanted).map_err(refuse)?);
         if let [Part::Literal(only)] = &parts[..] {
             MetricName::validate(only).map_err(|error| refuse(error.to_string()))?;
         }
@@ -61,13 +76,17 @@ impl Template {
         for part in &self.parts {
             match part {
                 Part::Literal(literal) => out.extend_from_slice(literal.as_bytes()),
-                Part::Field(field, functions) => {
+                Part::Field(field, functions, place) => {
                     let value = spans[*field].of(text).or(absent.map(str::as_bytes)).ok_or(*field)?;
                     let value = if value.is_empty() { b"-" } else { value };
+                    let start = out.len();
                     match &functions[..] {
                         [] => out.extend_from_slice(value),
                         [only] => only.apply(value, out),
                         several => apply_all(several, value, out),
+                    }
+                    if *place != Place::Name {
+                        escape(out, start, *place);
                     }
                 }
             }
@@ -84,6 +103,91 @@ fn apply_all(functions: &[Function], value: &[u8], out: &mut Vec<u8>) {
         result
     });
     out.extend_from_slice(&result);
+}
+
+/// Escapes the value that begins at `start`.
+#[cold]
+fn escape(out: &mut Vec<u8>, start: usize, place: Place) {
+    let mut value = String::new();
+    for chunk in out[start..].utf8_chunks() {
+        value.push_str(chunk.valid());
+        for byte in chunk.invalid() {
+            // Writing to a string never fails.
+            write!(value, "\\x{byte:02x}").ok();
+        }
+    }
+    let escaped = match place {
+        Place::LabelValue => Labelled::escaped(&value),
+        Place::Name | Place::BeforeLabels => value.replace('{', r"\x7b").replace('}', r"\x7d").into(),
+    };
+    out.truncate(start);
+    out.extend_from_slice(escaped.as_bytes());
+}
+
+/// Stands for the first field in the text of a template; those behind it in the code follow.
+const FIRST_FIELD: u32 = 0x10_0000;
+
+/// Puts the labels of a template in order. A template with something else in braces stays as it is.
+fn with_labels(parts: Vec<Part>) -> Vec<Part> {
+    let (mut text, mut fields) = (String::new(), Vec::new());
+    for part in &parts {
+        match part {
+            Part::Literal(literal) => text.push_str(literal),
+            Part::Field(..) => {
+                text.extend(char::from_u32(FIRST_FIELD + u32::try_from(fields.len()).unwrap_or(u32::MAX)));
+                fields.push(part);
+            }
+        }
+    }
+    let labelled = Labelled::split(&text);
+    if labelled.labels.is_empty() || labelled.labels.iter().any(|(key, _)| key.contains(is_field)) {
+        return parts;
+    }
+    let mut sorted = Sorted { fields: &fields, parts: Vec::new(), literal: String::new() };
+    sorted.push(labelled.name, Place::BeforeLabels);
+    for (at, (key, value)) in labelled.labels.iter().enumerate() {
+        sorted.literal.push(if at == 0 { '{' } else { ',' });
+        sorted.literal.push_str(key);
+        sorted.literal.push_str("=\"");
+        sorted.push(value, Place::LabelValue);
+        sorted.literal.push('"');
+    }
+    sorted.literal.push('}');
+    sorted.parts.push(Part::Literal(sorted.literal));
+    sorted.parts
+}
+
+fn is_field(char: char) -> bool {
+    u32::from(char) >= FIRST_FIELD
+}
+
+/// The parts of a template with labels, in their order.
+struct Sorted<'a> {
+    fields: &'a [&'a Part],
+    parts: Vec<Part>,
+    /// Text behind the last part.
+    literal: String,
+}
+
+impl Sorted<'_> {
+    /// Adds `text`, in which characters stand for fields.
+    fn push(&mut self, text: &str, place: Place) {
+        for char in text.chars() {
+            let at = u32::from(char).wrapping_sub(FIRST_FIELD) as usize;
+            match self.fields.get(at) {
+                Some(Part::Field(field, functions, _)) if is_field(char) => {
+                    if !self.literal.is_empty() {
+                        self.parts.push(Part::Literal(std::mem::take(&mut self.literal)));
+                    }
+                    self.parts.push(Part::Field(*field, functions.clone(), place));
+                }
+                _ if place == Place::LabelValue => {
+                    self.literal.push_str(&Labelled::escaped(char.encode_utf8(&mut [0; 4])));
+                }
+                _ => self.literal.push(char),
+            }
+        }
+    }
 }
 
 fn parse_parts(template: &str, wanted: &mut Wanted) -> Result<Vec<Part>, String> {
@@ -110,7 +214,7 @@ fn parse_parts(template: &str, wanted: &mut Wanted) -> Result<Vec<Part>, String>
             if !literal.is_empty() {
                 parts.push(Part::Literal(std::mem::take(&mut literal)));
             }
-            parts.push(Part::Field(wanted.index_of(field), functions));
+            parts.push(Part::Field(wanted.index_of(field), functions, Place::Name));
             rest = after;
         }
     }
@@ -149,6 +253,25 @@ mod tests {
         assert_eq!(render("web:{1}|{2}", "a\t").unwrap(), "a|-");
         assert_eq!(render("web:{1|path_prefix(1)|lower} x", "/A/b").unwrap(), "/a x");
         assert_eq!(render("web:{3}", "a"), Err(0));
+    }
+
+    #[test]
+    fn values_of_labels_are_escaped() {
+        let one = |value: &str| render("web:h{{plan=\"free\",agent=\"{1}\"}}", value).unwrap();
+        for value in [r"C:\new", r#"b""#, r#"x",plan="pro"#, "}", "{", ",", "", "\u{1f600}"] {
+            let name = one(value);
+            let labelled = Labelled::split(&name);
+            let read = if value.is_empty() { "-" } else { value };
+            assert_eq!((labelled.name, labelled.get("agent")), ("h", Some(read)), "{name}");
+            assert_eq!(
+                MetricName::labelled("h", [("plan", "free"), ("agent", read)]).unwrap().as_str(),
+                name
+            );
+        }
+        let name = render(r#"web:{1}{{b="{2}-{1}",a="x\"{2}"}}"#, "{n=\"1\"}\t2").unwrap();
+        assert_eq!(name, r#"\x7bn="1"\x7d{a="x\"2",b="2-{n=\"1\"}"}"#);
+        assert_eq!(Labelled::split(&name).get("b"), Some("2-{n=\"1\"}"));
+        assert_eq!(render("web:{{\"a\":\"{1}\"}}", "\"").unwrap(), "{\"a\":\"\"\"}", "no labels");
     }
 
     #[test]

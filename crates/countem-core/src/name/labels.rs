@@ -89,7 +89,7 @@ impl MetricName {
             text.push(if before.is_none() { '{' } else { ',' });
             text.push_str(key);
             text.push_str("=\"");
-            push_escaped(&mut text, value);
+            text.push_str(&Labelled::escaped(value));
             text.push('"');
             before = Some(key);
         }
@@ -102,6 +102,29 @@ impl<'a> Labelled<'a> {
     /// Splits `metric` into its name and its labels. A text without labels, or with something else in braces, is all name.
     pub fn split(metric: &'a str) -> Self {
         parse(metric).unwrap_or(Self { name: metric, labels: Vec::new() })
+    }
+
+    /// Returns `value` as it is written between the quotes of a label.
+    pub fn escaped(value: &str) -> Cow<'_, str> {
+        if !value.contains(|c: char| c.is_control() || matches!(c, '\\' | '"')) {
+            return value.into();
+        }
+        let mut text = String::with_capacity(value.len() + 8);
+        for char in value.chars() {
+            match char {
+                '\\' => text.push_str(r"\\"),
+                '"' => text.push_str(r#"\""#),
+                '\n' => text.push_str(r"\n"),
+                char if char.is_control() => {
+                    for byte in char.encode_utf8(&mut [0; 4]).bytes() {
+                        // Writing to a string never fails.
+                        write!(text, "\\x{byte:02x}").ok();
+                    }
+                }
+                char => text.push(char),
+            }
+        }
+        text.into()
     }
 
     /// Returns the value of the label `key`.
@@ -150,27 +173,6 @@ fn is_key(key: &str) -> bool {
     let is_forbidden =
         |c: char| c.is_control() || c.is_whitespace() || matches!(c, '{' | '}' | '=' | ',' | '"' | '\\');
     !key.is_empty() && !key.contains(is_forbidden)
-}
-
-fn push_escaped(text: &mut String, value: &str) {
-    if !value.contains(|c: char| c.is_control() || matches!(c, '\\' | '"')) {
-        text.push_str(value);
-        return;
-    }
-    for char in value.chars() {
-        match char {
-            '\\' => text.push_str(r"\\"),
-            '"' => text.push_str(r#"\""#),
-            '\n' => text.push_str(r"\n"),
-            char if char.is_control() => {
-                for byte in char.encode_utf8(&mut [0; 4]).bytes() {
-                    // Writing to a string never fails.
-                    write!(text, "\\x{byte:02x}").ok();
-                }
-            }
-            char => text.push(char),
-        }
-    }
 }
 
 /// Returns the value that was escaped as `text`, `None` where nothing is.
