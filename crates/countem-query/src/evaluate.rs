@@ -234,6 +234,13 @@ impl Plan {
             return Err(QueryError::Limit { limit: "buckets", max: query.limits.buckets });
         }
         let earlier = query.compare.map(|compare| earlier(compare, range)).transpose()?;
+        if let Some(earlier) = earlier.filter(|earlier| earlier.period() == Period::Day)
+            && earlier.iter().any(|day| !is_there(day, schedules.zone(clock)))
+        {
+            return Err(QueryError::Contradiction {
+                why: "the earlier range has a day that a change of the date line left out",
+            });
+        }
         let spans = query.collections.iter().map(|collection| {
             Ok(Spans {
                 collection: collection.clone(),
@@ -293,6 +300,11 @@ fn is_over(range: BucketRange, now: Timestamp, zone: &TimeZone) -> Option<bool> 
     Some(range.last().next()?.start_instant(zone) <= now)
 }
 
+/// Returns false for a day that a change of the date line left out.
+fn is_there(bucket: Bucket, zone: &TimeZone) -> bool {
+    bucket.next().is_none_or(|next| bucket.start_instant(zone) < next.start_instant(zone))
+}
+
 /// Adds the points of buckets without a count.
 fn fill(mut answer: Answer, query: &Query, now: Timestamp, zone: &TimeZone) -> Result<Answer, QueryError> {
     let value = match (query.step, query.fill) {
@@ -301,11 +313,7 @@ fn fill(mut answer: Answer, query: &Query, now: Timestamp, zone: &TimeZone) -> R
         (_, Fill::Gap) => None,
     };
     let buckets = answer.range.iter().take_while(|bucket| bucket.start_instant(zone) <= now);
-    // A change of the date line left some days out.
-    let is_there = |bucket: &Bucket| {
-        bucket.next().is_none_or(|next| bucket.start_instant(zone) < next.start_instant(zone))
-    };
-    let buckets: Vec<_> = buckets.filter(is_there).collect();
+    let buckets: Vec<_> = buckets.filter(|bucket| is_there(*bucket, zone)).collect();
     exceeds("points", answer.rows.len().saturating_mul(buckets.len()), query.limits.points)?;
     for row in &mut answer.rows {
         let known = std::mem::take(&mut row.points);

@@ -3,7 +3,8 @@
 use std::{collections::BTreeMap, num::NonZeroUsize, sync::Arc};
 
 use countem_core::{
-    Bucket, BucketRange, CollectionName, MetricName, Part, Period, Schedule, Schedules, jiff::Timestamp,
+    Bucket, BucketRange, CollectionName, MetricName, Part, Period, Schedule, Schedules,
+    jiff::{Timestamp, tz::TimeZone},
 };
 use countem_store::{Counters, RowQuery, Select, Store, Unreadable};
 use futures_util::future::try_join_all;
@@ -120,24 +121,24 @@ impl Reader {
         sums.iter().filter_map(|(bucket, sum)| value(*bucket, sum)).collect()
     }
 
-    /// Returns the first and the last stored bucket that is kept and in which `collection` has a counter, `None` for a collection without any. They
-    /// are of the finest stored period, two if the schedule changed.
+    /// Returns the first and the last stored bucket that is kept and in which `collection` has a counter, `None` for a collection
+    /// without any. Each is of the finest period that holds it.
     ///
     /// # Errors
     /// The source could not be read.
     pub async fn extent(&self, collection: &CollectionName) -> Result<Option<(Bucket, Bucket)>, ReadError> {
-        let mut ends = None;
+        let mut ends: Option<(Bucket, Bucket)> = None;
         let schedules = self.schedules().await?;
         let schedule = schedules.of(collection.as_str());
-        for (period, _) in schedule.finest() {
+        for (period, zone) in every_count(schedule, self.source.now()) {
             let range = kept(schedule, period, self.source.now());
-            let Some(found) = self.source.extent(collection, range).await? else {
-                continue;
-            };
+            let Some(found) = self.source.extent(collection, range).await? else { continue };
+            let start = |bucket: Bucket| bucket.start_instant(zone);
+            let end = |bucket: Bucket| bucket.next().map_or(Timestamp::MAX, start);
             let (first, last) = ends.unwrap_or((found.first(), found.last()));
             ends = Some((
-                std::cmp::min_by_key(first, found.first(), |bucket| bucket.start()),
-                std::cmp::max_by_key(last, found.last(), |bucket| bucket.start()),
+                if end(found.first()) <= start(first) { found.first() } else { first },
+                if start(found.last()) >= end(last) { found.last() } else { last },
             ));
         }
         Ok(ends)
@@ -158,7 +159,7 @@ impl Reader {
         let mut near = Vec::new();
         let schedules = self.schedules().await?;
         let schedule = schedules.of(collection.as_str());
-        for (period, zone) in schedule.finest() {
+        for (period, zone) in every_count(schedule, self.source.now()) {
             let all = kept(schedule, period, self.source.now());
             // The first day of the first year begins a few hours before it, in some zones.
             let start = Bucket::containing(period, bucket.start_instant(zone), zone).unwrap_or(all.first());
@@ -246,6 +247,23 @@ pub(crate) fn parts(
         }
     }
     Ok(parts)
+}
+
+/// Lists the periods, from fine to coarse, whose kept buckets hold every count that is kept at `now`, and the zone of their days.
+fn every_count(schedule: &Schedule, now: Timestamp) -> Vec<(Period, &TimeZone)> {
+    let mut periods: Vec<_> = schedule.finest().collect();
+    let holds_all =
+        |period: Period| schedule.has_always_stored(period) && schedule.kept_from(period, now).is_none();
+    if !periods.iter().any(|(period, _)| holds_all(*period))
+        && let Some((finest, zone)) = periods.iter().min_by_key(|(period, _)| *period).copied()
+    {
+        // Those in which the counts of expired finer buckets, or of earlier times, are kept; `all` tells no time.
+        let coarser =
+            schedule.ever_stored().into_iter().filter(|period| *period > finest && *period != Period::All);
+        let known: Vec<_> = periods.iter().map(|(period, _)| *period).collect();
+        periods.extend(coarser.filter(|period| !known.contains(period)).map(|period| (period, zone)));
+    }
+    periods
 }
 
 /// Returns the buckets of `period` that are kept at `now`.

@@ -8,6 +8,7 @@ use countem_core::CollectionName;
 use countem_query::{Answer, Reader, Row};
 use jiff::Timestamp;
 use serde::Serialize;
+use serde_json::Value;
 
 use crate::{
     commands::{
@@ -103,7 +104,7 @@ struct JsonRow<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     earlier: Option<i64>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    change: Option<i128>,
+    change: Option<Value>,
 }
 
 /// Name of a row in JSON: `metric`, or `labels` of a group.
@@ -174,7 +175,10 @@ impl Top {
             name: JsonName::of(row),
             value,
             earlier: row.earlier.as_ref().and_then(|earlier| earlier.as_ref().ok().copied()),
-            change: row.change(),
+            // Beyond 64 bits a text, as in every other format.
+            change: row
+                .change()
+                .map(|change| i64::try_from(change).map_or_else(|_| change.to_string().into(), Value::from)),
         });
         let unreadable = answer.all_rows().filter_map(|row| {
             Some((

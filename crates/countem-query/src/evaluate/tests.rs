@@ -159,6 +159,16 @@ async fn ranges_are_compared_with_earlier_ones() {
 }
 
 #[tokio::test]
+async fn comparison_with_a_day_left_out_is_refused() {
+    let mut world = World::new("Pacific/Apia", &[Period::Day]);
+    world.count(&[("web", "2011-12-29", "m", 16), ("web", "2011-12-31", "m", 8)]).await;
+    let query = web().range(range("2011-12-31")).compare(Compare::Previous);
+    assert!(world.error(&query).await.contains("the date line left out"));
+    let answer = world.ask(&query.range(range("2011-12-29"))).await;
+    assert_eq!(answer.rows[0].change(), Some(16));
+}
+
+#[tokio::test]
 async fn unreadable_value_spoils_no_other_row() {
     let mut world = november().await;
     world.count(&[("web", "2026-11-19", "huge", i64::MAX), ("web", "2026-11-20", "huge", 1)]).await;

@@ -93,3 +93,18 @@ async fn extent_begins_with_what_is_kept() {
     assert_eq!(reader.extent(&web()).await.unwrap(), Some((bucket("2026-11-12"), bucket("2026-11-20"))));
     assert_eq!(reader.nearest(&web(), bucket("2026-11-08")).await.unwrap(), Some(bucket("2026-11-12")));
 }
+
+#[tokio::test]
+async fn extent_counts_what_coarser_buckets_keep() {
+    let counted = [
+        ("2026-09-10", "m", 1),
+        ("2026-09", "m", 1),
+        ("2026-11-18", "m", 2),
+        ("2026-11-20", "m", 4),
+        ("2026-11", "m", 6),
+    ];
+    let reader = reader_at("2026-11-20T10:05:30Z", "beginning UTC day:864000s,month", &counted).await;
+    assert_eq!(reader.extent(&web()).await.unwrap(), Some((bucket("2026-09"), bucket("2026-11-20"))));
+    assert_eq!(reader.nearest(&web(), bucket("2026-10")).await.unwrap(), Some(bucket("2026-09")));
+    assert_eq!(reader.nearest(&web(), bucket("2026-11-19")).await.unwrap(), Some(bucket("2026-11-18")));
+}
