@@ -297,6 +297,9 @@ impl Store for DeadlyStore {
     async fn remove_expired(&self, now: Timestamp, limit: usize) -> Result<usize, StoreError> {
         self.inner().await?.remove_expired(now, limit).await
     }
+    async fn compact(&self, now: Timestamp, limit: usize) -> Result<usize, StoreError> {
+        self.inner().await?.compact(now, limit).await
+    }
 
     async fn remove_zeros(
         &self,

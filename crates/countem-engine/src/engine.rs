@@ -262,6 +262,24 @@ impl EngineState {
         });
     }
 
+    /// Compacts closed buckets, in steps between which the store takes batches, and so many at most that what is left behind an outage
+    /// does not load the store for long.
+    fn compact(&self) {
+        const STEP: usize = 8;
+        const MAX_STEPS: usize = 128;
+        let Some(store) = self.supervisor.store() else { return };
+        let now = self.intake.clock().now();
+        self.supervisor.runtime().spawn(async move {
+            for _ in 0..MAX_STEPS {
+                match store.compact(now, STEP).await {
+                    Ok(0) => return,
+                    Ok(_) => {}
+                    Err(error) => return tracing::debug!(%error, "some buckets are compacted later"),
+                }
+            }
+        });
+    }
+
     /// Waits until everything pending now is stored, as long as the store takes it; for when the journal cannot.
     async fn is_stored_instead(&self) -> bool {
         self.intake.drain_all();

@@ -6,7 +6,7 @@ use countem_store::{ErrorKind, StoreError};
 use futures_util::StreamExt;
 use mongodb::{
     Database,
-    bson::{Bson, Document, RawArrayBuf, RawDocument, RawDocumentBuf, rawdoc},
+    bson::{Bson, Document, RawArrayBuf, RawDocument, RawDocumentBuf, raw::cstr, rawdoc},
 };
 
 use crate::{
@@ -101,18 +101,46 @@ pub(crate) async fn try_read(
     }
 }
 
+/// Sends a `delete` command none of whose parts may fail.
+///
+/// # Errors
+/// Some of the documents may be left.
+pub(crate) async fn remove_all(
+    connection: &Connection,
+    collection: &str,
+    deletes: RawArrayBuf,
+) -> Result<(), StoreError> {
+    let mut command = rawdoc! { "delete": collection, "deletes": deletes };
+    append_concern(&mut command, connection.config.deadline);
+    let action = action("remove documents of", collection);
+    let reply = connection.request(|database| async move { database.run_raw_command(command).await }).await;
+    let reply = reply.map_err(|failure| without_effect(connection.explain(&action, failure)))?;
+    let failed = |words: &str| connection.failed(ErrorKind::NotApplied, &action, words);
+    let reply = Reply::read(&reply).map_err(|Unconfirmed(words)| failed(&words))?;
+    match reply.errors.into_iter().next() {
+        None => Ok(()),
+        Some((_, WriteError::Exists)) => Ok(()),
+        Some((_, WriteError::Data(words) | WriteError::Other(_, words))) => Err(failed(&words)),
+    }
+}
+
 fn update(
     collection: &str,
     deadline: Duration,
     updates: impl IntoIterator<Item = RawDocumentBuf>,
 ) -> RawDocumentBuf {
-    rawdoc! {
-        "update": collection,
-        "ordered": false,
-        "writeConcern": { "w": "majority", "j": true, "wtimeout": milliseconds(deadline) },
-        "maxTimeMS": milliseconds(deadline),
-        "updates": updates.into_iter().collect::<RawArrayBuf>(),
-    }
+    let mut command =
+        rawdoc! { "update": collection, "updates": updates.into_iter().collect::<RawArrayBuf>() };
+    append_concern(&mut command, deadline);
+    command
+}
+
+/// Lets a write wait for the journals of a majority, and the server give up when this side does.
+fn append_concern(command: &mut RawDocumentBuf, deadline: Duration) {
+    let majority = rawdoc! { "w": "majority", "j": true, "wtimeout": milliseconds(deadline) };
+    command.append(cstr!("ordered"), false);
+    command.append(cstr!("writeConcern"), majority);
+    command.append(cstr!("maxTimeMS"), milliseconds(deadline));
 }
 
 /// Returns a `find` command.

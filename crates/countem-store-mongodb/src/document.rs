@@ -5,8 +5,9 @@ use std::fmt;
 use countem_core::{BatchId, Bucket, Period};
 use countem_store::Unreadable;
 use mongodb::bson::{
-    RawBsonRef, RawDocument, Regex,
+    RawBsonRef, RawDocument, RawDocumentBuf, Regex,
     raw::{CStr, CString, cstr},
+    rawdoc,
 };
 
 use crate::partition::{By, Partition, Split};
@@ -27,10 +28,15 @@ pub(crate) const EXPIRES_AT: &CStr = cstr!("expires_at");
 /// True in the root of a bucket that may have expired and been removed before: it takes no count, and stays.
 pub(crate) const EXPIRED: &CStr = cstr!("expired");
 
+/// Number of the last compaction that took counters out of a child, and in the root of the last that put counters in.
+pub(crate) const COMPACTED: &CStr = cstr!("compacted");
+
 /// MongoDB collection with one document for each node. No collection has a name that begins like this.
 pub(crate) const WRITERS: &str = "_countem_writers";
 /// MongoDB collection with one document for each mark.
 pub(crate) const MARKS: &str = "_countem_marks";
+/// MongoDB collection of one document, the progress of compaction.
+pub(crate) const COMPACTION: &str = "_countem_compaction";
 
 /// Returns a regular expression for ids.
 pub(crate) fn pattern(pattern: &str) -> Regex {
@@ -144,6 +150,16 @@ pub(crate) fn counters_of(document: &RawDocument) -> Result<Option<&RawDocument>
     }
 }
 
+/// Computes the bytes of the counters; zero if they are no object.
+pub(crate) fn size_of_counters() -> RawDocumentBuf {
+    let counters = format!("${COUNTERS}");
+    rawdoc! { "$cond": [
+        { "$eq": [{ "$type": counters.as_str() }, "object"] },
+        { "$bsonSize": counters.as_str() },
+        0,
+    ] }
+}
+
 /// Returns the watermark of a batch.
 pub(crate) fn watermark(id: &BatchId) -> i64 {
     i64::try_from(id.seq).expect("no lane sends 2^63 batches")
@@ -185,7 +201,7 @@ pub(crate) struct DamagedSplit;
 
 #[cfg(test)]
 mod tests {
-    use mongodb::bson::{Decimal128, RawBson, rawdoc};
+    use mongodb::bson::{Decimal128, RawBson};
 
     use super::*;
 

@@ -146,6 +146,11 @@ impl Partition {
         1 << self.writers.bits()
     }
 
+    /// Returns the number of the share of the writers. Documents with the same one that are not split hold different metrics.
+    pub(crate) fn writer_share(self) -> u32 {
+        self.writers.0
+    }
+
     /// Lists the numbers of all documents that can cover `metric`, from the root down.
     pub(crate) fn numbers_covering(metric: u64) -> impl Iterator<Item = u32> {
         (0..=MAX_BITS).map(move |bits| Share::of(metric, bits).0)

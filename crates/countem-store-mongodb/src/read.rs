@@ -7,6 +7,10 @@
 //! The documents of a bucket are not read at one moment, and a batch may be on its way. Its delta is in the sum if and
 //! only if one of the documents that *cover* its metric showed the watermark: each document is read once, counters and
 //! watermark together, and the delta ends up in exactly one of them.
+//!
+//! A [compaction](crate::compaction) moves counters from the children of a bucket to its root. Documents are read in the order of their
+//! ids, a root first. So a read misses counts only if it read the root before a compaction and a child after it; the child then
+//! shows the number of that compaction ([`COMPACTED`]), the root a lower one or none, and the read is repeated.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -25,8 +29,8 @@ use crate::{
     command::{self, Level, action},
     connection::Connection,
     document::{
-        COUNTERS, DocumentId, SPLIT, WATERMARKS, bucket_id_len, counters_of, has_batch, id_bounds, pattern,
-        value_of,
+        COMPACTED, COUNTERS, DocumentId, SPLIT, WATERMARKS, bucket_id_len, counters_of, has_batch, id_bounds,
+        number_in, pattern, value_of,
     },
     error::without_effect,
     expiry::is_live,
@@ -43,6 +47,9 @@ const KIND: &CStr = cstr!("kind");
 const MIN_CUT: usize = 10_000;
 /// Maximum number of attempts to read.
 const MAX_ATTEMPTS: usize = 3;
+/// Maximum number of attempts to read between compactions. Each bucket is compacted once a day at most, and the read is faster than
+/// the compaction of its many buckets.
+const MAX_TORN: usize = 16;
 
 /// Reads the counters that `query` asks for, as if `in_flight` had been applied.
 pub(crate) async fn read(
@@ -53,12 +60,13 @@ pub(crate) async fn read(
     let pending = in_flight.and_then(|batch| Pending::of(batch, query));
     let stored_in = mongo_collection(query.collection.as_str());
     let find = find(&stored_in, connection, query, pending.as_ref());
-    let mut attempt = 1;
+    let (mut attempt, mut torn) = (1, 1);
     let sums = loop {
         let mut sums = Sums::new(query, pending.as_ref());
         match command::try_read(connection, find.clone(), |document| sums.add(document)).await {
             // A root that was created meanwhile is found by the next attempt.
             Ok(Ok(())) if attempt < MAX_ATTEMPTS && sums.orphan().is_some() => attempt += 1,
+            Ok(Ok(())) if torn < MAX_TORN && sums.torn().is_some() => torn += 1,
             Ok(result) => break result.map(|()| sums)?,
             Err(failure) if attempt < MAX_ATTEMPTS && failure.is_transient() => attempt += 1,
             Err(failure) => {
@@ -66,15 +74,16 @@ pub(crate) async fn read(
             }
         }
     };
-    match sums.orphan() {
-        Some(bucket) => Err(StoreError::new(
-            ErrorKind::Refused,
-            format!(
-                "cannot read `{stored_in}`: the documents of `{bucket}` are not complete, `{bucket}/1` is gone"
-            ),
-        )),
-        None => Ok(sums.finish(query)),
+    let failed = |kind, why: &str| Err(StoreError::new(kind, format!("cannot read `{stored_in}`: {why}")));
+    if let Some(bucket) = sums.orphan() {
+        let why = format!("the documents of `{bucket}` are not complete, `{bucket}/1` is gone");
+        return failed(ErrorKind::Refused, &why);
     }
+    if let Some(bucket) = sums.torn() {
+        let why = format!("the documents of `{bucket}` are compacted all the time; read again");
+        return failed(ErrorKind::NotApplied, &why);
+    }
+    Ok(sums.finish(query))
 }
 
 /// Returns the first and the last bucket of `range` in which the collection has a counter. Looks at the two ends only.
@@ -103,7 +112,17 @@ pub(crate) async fn extent(
         .await?;
         Ok::<_, StoreError>(bucket)
     };
-    let Some(first) = end(1).await? else { return Ok(None) };
+    let mut first = end(1).await?;
+    // A compaction moves counters to the root, which the search may have passed already. The next search finds them there.
+    loop {
+        let again = end(1).await?;
+        if again == first {
+            break;
+        }
+        first = again;
+    }
+    let Some(first) = first else { return Ok(None) };
+    // From the end the children come before their root.
     let last = end(-1).await?.unwrap_or(first);
     Ok(BucketRange::new(first, last))
 }
@@ -133,6 +152,8 @@ fn find(
                 rawdoc! { COUNTERS: { "$type": "array" } },
                 // The root of every child.
                 rawdoc! { SPLIT: { "$exists": true } },
+                // It may have had the counter a moment ago.
+                rawdoc! { COMPACTED: { "$exists": true } },
             ];
             filter.append(cstr!("$or"), fields.map(exists).chain(damaged).collect::<RawArrayBuf>());
         }
@@ -140,7 +161,10 @@ fn find(
     if let Some(watermark) = watermark {
         projection.append(watermark, 1);
     }
-    command::find(connection, stored_in, Level::Local, filter, projection)
+    projection.append(COMPACTED, 1);
+    let mut find = command::find(connection, stored_in, Level::Local, filter, projection);
+    find.append(cstr!("sort"), rawdoc! { "_id": 1 });
+    find
 }
 
 /// Returns the condition on `_id`: bounds for the index, and where it pays a pattern that is matched on the index alone.
@@ -211,6 +235,8 @@ struct Sums<'a> {
     /// Buckets of which a root, and of which a child was read.
     roots: BTreeSet<Bucket>,
     children: BTreeSet<Bucket>,
+    /// The last compaction that the root of a bucket shows, and the last that one of its children shows.
+    compacted: BTreeMap<Bucket, (i64, i64)>,
 }
 
 impl<'a> Sums<'a> {
@@ -222,7 +248,13 @@ impl<'a> Sums<'a> {
             applied: BTreeMap::new(),
             roots: BTreeSet::new(),
             children: BTreeSet::new(),
+            compacted: BTreeMap::new(),
         }
+    }
+
+    /// Returns a bucket whose root was read before a compaction, and a child after it.
+    fn torn(&self) -> Option<Bucket> {
+        self.compacted.iter().find(|(_, (root, child))| child > root).map(|(bucket, _)| *bucket)
     }
 
     /// Returns a bucket that has children and no root.
@@ -237,6 +269,11 @@ impl<'a> Sums<'a> {
         }
         let is_root = partition == Partition::ROOT;
         if is_root { &mut self.roots } else { &mut self.children }.insert(bucket);
+        if let Some(number) = number_in(document, COMPACTED) {
+            let (root, child) = self.compacted.entry(bucket).or_insert((i64::MIN, i64::MIN));
+            let last = if is_root { root } else { child };
+            *last = number.max(*last);
+        }
         if self.pending.is_some_and(|pending| has_batch(document, pending.batch.id())) {
             self.applied.entry(bucket).or_default().push(partition);
         }

@@ -9,7 +9,7 @@
 //!
 //! `forgotten` stays for ever: batches of this and of earlier epochs of the node are not recognised any more.
 
-use std::time::Duration;
+use std::{collections::HashMap, time::Duration};
 
 use countem_core::{Bucket, CollectionName, Writer};
 use countem_store::{ErrorKind, Registration, StoreError};
@@ -186,6 +186,49 @@ pub(crate) async fn prune(
     Ok(pruned)
 }
 
+/// The writers that are forgotten for ever, so that their watermarks protect nothing any more.
+#[derive(Debug, Default)]
+pub(crate) struct Forgotten(HashMap<u64, Node>);
+
+/// What a document of the register says about the writers of a node.
+#[derive(Debug)]
+struct Node {
+    forgotten: i64,
+    /// Writers of which late copies of a batch may still exist, whatever the number says.
+    kept: Vec<Writer>,
+}
+
+impl Forgotten {
+    /// Returns true if no batch of `writer` is sent any more, and a replay is refused.
+    pub(crate) fn contains(&self, writer: &str) -> bool {
+        let Ok(writer) = writer.parse::<Writer>() else { return false };
+        let is_old = |node: &Node| i64::try_from(writer.epoch()).is_ok_and(|epoch| epoch <= node.forgotten);
+        self.0.get(&writer.node()).is_some_and(|node| is_old(node) && !node.kept.contains(&writer))
+    }
+
+    fn note(&mut self, document: &RawDocument) {
+        let node = document.get_str("_id").ok().and_then(|node| u64::from_str_radix(node, 16).ok());
+        if let (Some(node), Some(forgotten)) = (node, number_in(document, FORGOTTEN)) {
+            let kept = [REPLACED, RETIRED].into_iter().flat_map(|list| writers_in(document, list, |_| true));
+            self.0.insert(node, Node { forgotten, kept: kept.collect() });
+        }
+    }
+}
+
+/// Returns the writers that are forgotten for ever.
+pub(crate) async fn forgotten(connection: &Connection) -> Result<Forgotten, StoreError> {
+    let filter = rawdoc! { FORGOTTEN: { "$exists": true } };
+    let projection = rawdoc! { FORGOTTEN: 1, REPLACED: 1, RETIRED: 1 };
+    let find = command::find(connection, WRITERS, Level::Majority, filter, projection);
+    let mut forgotten = Forgotten::default();
+    command::read(connection, WRITERS, find, |document| {
+        forgotten.note(document);
+        Ok(())
+    })
+    .await?;
+    Ok(forgotten)
+}
+
 /// Removes the watermarks of `writer` from the documents of `buckets`.
 pub(crate) async fn forget(
     connection: &Connection,
@@ -350,6 +393,28 @@ mod tests {
         for (retired_by, pruned_by) in [(0, 60), (-60, 0), (60, 0), (0, -60)] {
             assert!(age(hours(retired_by), hours(pruned_by)) < 3_600_000, "{retired_by} {pruned_by}");
         }
+    }
+
+    #[test]
+    fn only_writers_without_late_batches_are_forgotten() {
+        let mut forgotten = Forgotten::default();
+        forgotten.note(&rawdoc! {
+            "_id": "00000000000000ff", "forgotten": 9_i64, "replaced": { "7": true }, "retired": { "8-0000beef": DateTime::now() },
+        });
+        forgotten.note(&rawdoc! { "_id": "0000000000000001", "epoch": 9_i64 });
+        let expected = [
+            (Writer::new(255, 7), false),
+            (Writer::incarnation(255, 7, 1), true),
+            (Writer::incarnation(255, 8, 0xbeef), false),
+            (Writer::new(255, 9), true),
+            (Writer::new(255, 10), false),
+            (Writer::new(1, 1), false),
+            (Writer::new(2, 1), false),
+        ];
+        for (writer, is_forgotten) in expected {
+            assert_eq!(forgotten.contains(writer.as_str()), is_forgotten, "{writer}");
+        }
+        assert!(!forgotten.contains("by hand"));
     }
 
     #[test]

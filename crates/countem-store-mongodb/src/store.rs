@@ -2,7 +2,9 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use countem_core::{Batch, Bucket, BucketRange, CollectionName, Delta, MetricName, Schedules, Writer};
+use countem_core::{
+    Batch, Bucket, BucketRange, CollectionName, Delta, MetricName, Schedules, Writer, jiff::Timestamp,
+};
 use countem_store::{
     Applied, ErrorKind, Held, Registration, Release, Released, RowQuery, Rows, Store, StoreError, async_trait,
 };
@@ -13,6 +15,7 @@ use crate::{
     MongoConfig,
     apply::{self, Context, Limits, Outcome},
     check, command,
+    compaction::Compaction,
     connection::Connection,
     document::{COUNTERS, DocumentId},
     expiry::Indexes,
@@ -244,6 +247,15 @@ impl Store for MongoStore {
         counters: &[(Bucket, MetricName)],
     ) -> Result<usize, StoreError> {
         zeros::remove(&self.connection, collection, counters).await
+    }
+
+    /// Changes nothing on a standalone server, which has no transactions.
+    async fn compact(&self, now: Timestamp, limit: usize) -> Result<usize, StoreError> {
+        let Some(compaction) = Compaction::due(&self.connection, now).await? else { return Ok(0) };
+        if compaction.is_beginning() {
+            self.prune(WATERMARK_RETENTION).await?;
+        }
+        compaction.go_on(&self.collections().await?, limit).await
     }
 
     async fn check(&self) -> Result<(), StoreError> {

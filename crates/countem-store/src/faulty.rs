@@ -250,6 +250,10 @@ impl<S: Store> Store for FaultyStore<S> {
         self.inner.remove_zeros(collection, counters).await
     }
 
+    async fn compact(&self, now: Timestamp, limit: usize) -> Result<usize, StoreError> {
+        self.inner.compact(now, limit).await
+    }
+
     async fn check(&self) -> Result<(), StoreError> {
         self.inner.check().await
     }

@@ -207,6 +207,19 @@ pub trait Store: Send + Sync + fmt::Debug + 'static {
         Ok(0)
     }
 
+    /// Compacts buckets that had ended two days before `now`: looks at no more than `limit` of them, and returns at how many; zero when
+    /// nothing is left to do for now. No value of a counter changes, whatever else writes or reads at the same time, and no batch that
+    /// [is remembered](Self::remembers) is forgotten.
+    ///
+    /// The default, for stores that keep a counter in one place anyway, has nothing to do.
+    ///
+    /// # Errors
+    /// Some buckets were not compacted. Compacting again is harmless.
+    async fn compact(&self, now: Timestamp, limit: usize) -> Result<usize, StoreError> {
+        let _ = (now, limit);
+        Ok(0)
+    }
+
     /// Checks that the store can be reached and used with the given rights.
     ///
     /// # Errors
@@ -304,6 +317,9 @@ impl<S: Store + ?Sized> Store for Arc<S> {
         counters: &[(Bucket, MetricName)],
     ) -> Result<usize, StoreError> {
         (**self).remove_zeros(collection, counters).await
+    }
+    async fn compact(&self, now: Timestamp, limit: usize) -> Result<usize, StoreError> {
+        (**self).compact(now, limit).await
     }
     async fn check(&self) -> Result<(), StoreError> {
         (**self).check().await

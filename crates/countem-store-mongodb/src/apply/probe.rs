@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashMap};
 
 use countem_core::BatchId;
 use countem_store::{ErrorKind, StoreError};
-use mongodb::bson::{DateTime, RawArrayBuf, RawDocument, RawDocumentBuf, rawdoc};
+use mongodb::bson::{DateTime, RawArrayBuf, RawDocument, rawdoc};
 
 use super::{
     Run,
@@ -14,8 +14,8 @@ use super::{
 use crate::{
     command::{self, Level},
     document::{
-        COUNTERS, DocumentId, EXPIRED, EXPIRES_AT, QUARANTINED, SPLIT, WATERMARKS, has_batch, number_in,
-        split_of,
+        DocumentId, EXPIRED, EXPIRES_AT, QUARANTINED, SPLIT, WATERMARKS, has_batch, number_in,
+        size_of_counters, split_of,
     },
     expiry::has_expired,
     names::path,
@@ -160,14 +160,4 @@ impl<'a> Run<'a> {
         .await?;
         Ok(states)
     }
-}
-
-/// Computes the bytes of the counters; zero if they are no object, which the update will be refused for.
-fn size_of_counters() -> RawDocumentBuf {
-    let counters = format!("${COUNTERS}");
-    rawdoc! { "$cond": [
-        { "$eq": [{ "$type": counters.as_str() }, "object"] },
-        { "$bsonSize": counters.as_str() },
-        0,
-    ] }
 }
