@@ -1,5 +1,6 @@
 //! The store against real servers.
 
+mod compaction;
 mod conformance;
 mod creation;
 mod direct;
