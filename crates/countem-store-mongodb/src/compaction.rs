@@ -114,10 +114,13 @@ impl<'a> Compaction<'a> {
             return Ok(0);
         }
         let forgotten = registry::forgotten(self.connection).await?;
+        let mut result = Ok(found.len());
         for Position { collection, bucket } in &found {
-            self.compact(&mongo_collection(collection), *bucket, &forgotten).await?;
+            // One bucket must not hold up the others.
+            let compacted = self.compact(&mongo_collection(collection), *bucket, &forgotten).await;
+            result = compacted.and(result);
         }
-        Ok(found.len())
+        result
     }
 
     async fn compact(

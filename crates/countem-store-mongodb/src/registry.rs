@@ -190,7 +190,7 @@ pub(crate) async fn prune(
 #[derive(Debug, Default)]
 pub(crate) struct Forgotten(HashMap<u64, Node>);
 
-/// What a document of the register says about the writers of a node.
+/// The writers of a node, as far as a document of the register tells.
 #[derive(Debug)]
 struct Node {
     forgotten: i64,

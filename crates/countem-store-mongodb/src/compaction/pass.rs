@@ -42,7 +42,7 @@ pub(super) struct Pass {
     /// Number of steps that were taken, in all passes.
     step: i64,
     begun: DateTime,
-    /// Where the next step begins: a collection, and an id in it.
+    /// Beginning of the next step: a collection, and an id in it.
     from: (String, String),
 }
 
