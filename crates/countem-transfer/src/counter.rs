@@ -1,6 +1,9 @@
 //! One counter of one bucket.
 
-use countem_core::{Bucket, BucketError, CollectionName, MetricName, NameError};
+use countem_core::{
+    Bucket, BucketError, CollectionName, LabelError, MetricName, NameError, Period,
+    jiff::{Timestamp, tz::TimeZone},
+};
 
 /// A counter of one bucket that has a value.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -74,6 +77,27 @@ pub enum RowError {
     /// A quoted field does not end on its line, or text follows it.
     #[error("a quoted field does not end at a separator (`{0}`) or at the end of the line")]
     Quote(char),
+    /// A line of Graphite has another number of words.
+    #[error("{0} words; expected `metric.path value timestamp`")]
+    Graphite(usize),
+    /// A tag of Graphite is none.
+    #[error("tag `{0}` is not of the form key=value")]
+    Tag(String),
+    /// The labels make no metric.
+    #[error(transparent)]
+    Label(#[from] LabelError),
+    /// The timestamp is none.
+    #[error("timestamp `{0}` is no whole number of seconds since 1970")]
+    Timestamp(String),
+    /// The date of a hit is none.
+    #[error("date `{0}` is not of the form 2026-11-20T14:05:09Z")]
+    Date(String),
+    /// The column `Bot` of a hit has another content.
+    #[error("`{0}` is no number of a bot, which is 0 for people")]
+    Bot(String),
+    /// The document is not of the expected form.
+    #[error("{0}; expected documents such as {{\"_id\":\"20140312\",\"MyMethod\":{{\"calls\":5}}}}")]
+    Document(String),
     /// The line is not JSON of the expected form.
     #[error("{0}; expected {{\"collection\":…,\"bucket\":…,\"metric\":…,\"value\":…}}")]
     Json(String),
@@ -98,6 +122,17 @@ impl Counter {
         }
         let (collection, metric) = (CollectionName::new(collection)?, MetricName::new(metric)?);
         Ok(Self { collection, bucket, metric, value })
+    }
+
+    /// Returns the counter of the second of `moment`, which is the same whatever periods a store keeps.
+    pub(crate) fn at(
+        collection: &CollectionName,
+        moment: Timestamp,
+        metric: MetricName,
+        value: i64,
+    ) -> Result<Self, RowError> {
+        let bucket = Bucket::containing(Period::Second, moment, &TimeZone::UTC)?;
+        Ok(Self { collection: collection.clone(), bucket, metric, value })
     }
 
     /// Returns the counter as it is written.

@@ -81,6 +81,9 @@ pub enum ColumnsError {
         /// The separator.
         separator: char,
     },
+    /// The first column of an export of GoatCounter has no known version.
+    #[error("`{0}` is no first column of an export of GoatCounter: expected `1Path` or `2Path`")]
+    Version(String),
     /// The quotes of the header do not match.
     #[error(transparent)]
     Row(RowError),
@@ -154,7 +157,7 @@ impl Columns {
 }
 
 /// Splits a line into its fields. No name has a line break, so a field ends on its line.
-fn split(line: &str, separator: char) -> Result<Vec<Cow<'_, str>>, RowError> {
+pub(crate) fn split(line: &str, separator: char) -> Result<Vec<Cow<'_, str>>, RowError> {
     let mut fields = Vec::new();
     let mut rest = Some(line);
     while let Some(text) = rest {
