@@ -23,5 +23,4 @@ pub(crate) mod identity;
 pub(crate) mod marks;
 pub(crate) mod undo;
 
-pub(crate) mod progress;
 pub(crate) mod report;

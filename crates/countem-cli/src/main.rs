@@ -5,6 +5,7 @@ mod exit;
 mod global;
 mod ingest;
 mod output;
+mod progress;
 mod stop;
 mod store;
 mod transfer;

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use countem_core::{Bucket, BucketError};
-use countem_store::{ErrorKind, StoreError};
+use countem_store::StoreError;
 use rusqlite::{Connection, OpenFlags, backup::Backup, types::Type};
 
 use crate::{SqliteConfig, error::store_error, open};
@@ -11,7 +11,7 @@ use crate::{SqliteConfig, error::store_error, open};
 /// A stored counter: collection, bucket, metric, value.
 type Counter<'a> = (&'a str, Bucket, &'a str, i64);
 
-/// Copies one state of a store to a new file at `to`, and calls `each` for every counter of this state.
+/// Copies one state of a store to the empty file `to`, and calls `each` for every counter of this state.
 ///
 /// # Errors
 /// The store cannot be read, or the file cannot be written.
@@ -21,10 +21,6 @@ pub fn create(config: &SqliteConfig, to: &Path, each: impl FnMut(Counter<'_>)) -
     let source = file.connection.unchecked_transaction().map_err(failed)?;
     list(&source, &config.path, each)?;
     let written = |error| store_error(to, "write", error);
-    if let Err(error) = private(to) {
-        let why = format!("cannot create `{}`", to.display());
-        return Err(StoreError::new(ErrorKind::Refused, why).with_source(error));
-    }
     let mut target = Connection::open_with_flags(to, OpenFlags::SQLITE_OPEN_READ_WRITE).map_err(written)?;
     // Within the transaction, all steps copy the state that was listed.
     let copying = Backup::new(&source, &mut target).map_err(written)?;
@@ -60,13 +56,4 @@ fn list(connection: &Connection, path: &Path, mut each: impl FnMut(Counter<'_>))
     };
     let mut list = list;
     list().map_err(|error| store_error(path, "read", error))
-}
-
-/// Creates the file for its owner alone.
-fn private(path: &Path) -> std::io::Result<()> {
-    let mut options = std::fs::OpenOptions::new();
-    options.write(true).create_new(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    options.open(path).map(drop)
 }

@@ -62,7 +62,8 @@ mod tests {
     const HEADER: &str = "2Path,Title,Event,UserAgent,Browser,System,Session,Bot,Referrer,Referrer scheme,Screen size,Location,FirstVisit,Date";
 
     fn read(header: &str, row: &str) -> Result<Option<String>, String> {
-        let hits = Hits::new(header, CollectionName::new("web").unwrap()).map_err(|error| error.to_string())?;
+        let hits =
+            Hits::new(header, CollectionName::new("web").unwrap()).map_err(|error| error.to_string())?;
         let counter = hits.read(row).map_err(|error| error.to_string())?;
         Ok(counter.map(|counter| format!("{} {} {}", counter.bucket, counter.metric, counter.value)))
     }

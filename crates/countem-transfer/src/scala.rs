@@ -131,11 +131,16 @@ impl Splitter {
 }
 
 impl Document {
-    /// Returns the counters, by metric, and their day: nested fields are metrics with dots.
+    /// Returns the number of the line on which it begins.
+    pub fn line(&self) -> u64 {
+        self.line
+    }
+
+    /// Returns the day and its counters, by metric: nested fields are metrics with dots.
     ///
     /// # Errors
     /// Number of the line and [`RowError`]: the document has something else than whole numbers.
-    pub fn read(&self, collection: &CollectionName) -> Result<Vec<Counter>, (u64, RowError)> {
+    pub fn read(&self, collection: &CollectionName) -> Result<(Bucket, Vec<Counter>), (u64, RowError)> {
         let mut fields = Fields::default();
         let mut json = serde_json::Deserializer::from_str(&self.text);
         let read = fields.deserialize(&mut json).and_then(|()| json.end());
@@ -148,7 +153,7 @@ impl Document {
         let refused = |error| (self.line, error);
         let Fields { day, mut found, .. } = fields;
         let day = day.ok_or_else(|| refused(RowError::Document("the document has no `_id`".to_owned())))?;
-        // An earlier order of the fields is no other content.
+        // Another order of the fields is no other content.
         found.sort_unstable();
         if let Some(pair) = found.windows(2).find(|pair| pair[0].0 == pair[1].0) {
             return Err(refused(RowError::Document(format!("`{}` is there twice", pair[0].0))));
@@ -157,7 +162,8 @@ impl Document {
             let metric = MetricName::new(&metric)?;
             Ok(Counter { collection: collection.clone(), bucket: day, metric, value })
         };
-        found.into_iter().map(counter).collect::<Result<_, RowError>>().map_err(refused)
+        let counters = found.into_iter().map(counter).collect::<Result<_, RowError>>();
+        Ok((day, counters.map_err(refused)?))
     }
 }
 
@@ -234,7 +240,8 @@ impl<'de> Visitor<'de> for &mut Fields {
             if self.depth == 0 && key == "_id" {
                 let id: Value = map.next_value()?;
                 let day = id.as_str().and_then(day).filter(|_| self.day.is_none());
-                let why = || de::Error::custom(format_args!("`_id` is {id}, not one day such as \"20140312\""));
+                let why =
+                    || de::Error::custom(format_args!("`_id` is {id}, not one day such as \"20140312\""));
                 self.day = Some(day.ok_or_else(why)?);
                 continue;
             }
@@ -275,7 +282,8 @@ mod tests {
                     splitter.push(bytes).map_err(|error| format!("{}: {error}", splitter.line()))?;
                 bytes = &bytes[used..];
                 let Some(document) = document else { continue };
-                let read = document.read(&collection).map_err(|(line, error)| format!("{line}: {error}"))?;
+                let read = document.read(&collection);
+                let (_, read) = read.map_err(|(line, error)| format!("{line}: {error}"))?;
                 counters.extend(
                     read.iter()
                         .map(|counter| format!("{} {} {}", counter.bucket, counter.metric, counter.value)),
@@ -315,7 +323,10 @@ mod tests {
         let ok = "{\"_id\":\"20140311\"}\n";
         for (document, why) in [
             (r#"{"_id":"20140312","a":{"b":1.5}}"#, "2: `a.b` is 1.5, no exact whole number"),
-            ("{\"_id\":\"20140312\",\n\"a\":\"5\"}", "3: invalid type: string \"5\", expected a whole number in `a`"),
+            (
+                "{\"_id\":\"20140312\",\n\"a\":\"5\"}",
+                "3: invalid type: string \"5\", expected a whole number in `a`",
+            ),
             (r#"{"_id":"20140312","a":null}"#, "whole number in `a`"),
             (r#"{"_id":"20140312","a":[1]}"#, "whole number in `a`"),
             (r#"{"_id":"20140312","a":true}"#, "whole number in `a`"),

@@ -1,6 +1,6 @@
 //! `countem backup`
 
-use std::path::PathBuf;
+use std::{path::PathBuf, sync::Arc};
 
 use anyhow::{Result, bail};
 use clap::Args;
@@ -9,11 +9,12 @@ use countem_store_sqlite::{SqliteConfig, backup};
 use countem_transfer::Digest;
 
 use crate::{
-    commands::export::NewFile,
     exit::{Exit, UsageError},
     global::Global,
     output::say,
+    progress::{Bar, Goal, Meters},
     store::{Effective, block_on},
+    transfer::new_file::NewFile,
 };
 
 /// Copy a SQLite store, which may be counted meanwhile, to a new file
@@ -44,13 +45,19 @@ impl Backup {
             .into());
         };
         effective.require_store()?;
-        let file = NewFile::new(&self.file)?;
+        let file = NewFile::new(&self.file, true)?;
         // Checks that the file is a store.
         block_on(async { Ok(effective.open_for_reading().await?) })?;
-        let mut digest = Digest::default();
-        backup::create(&SqliteConfig::new(from), &file.part, |counter| add(&mut digest, counter))?;
-        let mut copied = Digest::default();
-        backup::read(&file.part, |counter| add(&mut copied, counter))?;
+        let meters = Arc::new(Meters::default());
+        let bar = Bar::start(global.quiet, &meters, Goal::Uncounted, "counters compared");
+        let add = |digest: &mut Digest, (collection, bucket, metric, value): (&str, Bucket, &str, i64)| {
+            digest.add(collection, bucket, metric, value);
+            meters.handle(1);
+        };
+        let (mut digest, mut copied) = (Digest::default(), Digest::default());
+        backup::create(&SqliteConfig::new(from), file.part(), |counter| add(&mut digest, counter))?;
+        backup::read(file.part(), |counter| add(&mut copied, counter))?;
+        drop(bar);
         if copied != digest {
             bail!(
                 "`{}` would not hold what the store holds: its digest is {copied}, that of the store {digest}; nothing was kept",
@@ -63,8 +70,4 @@ impl Backup {
         }
         Ok(Exit::Ok)
     }
-}
-
-fn add(digest: &mut Digest, (collection, bucket, metric, value): (&str, Bucket, &str, i64)) {
-    digest.add(collection, bucket, metric, value);
 }

@@ -8,14 +8,15 @@ use countem_core::{CollectionName, Delta, Mark, Schedules, Table, hash::fnv64, j
 use countem_store::Store;
 use countem_store_uri::{StoreUri, open_store_for_reading, open_store_with};
 use countem_transfer::Digest;
-use serde::{Deserialize, Serialize};
 
 use crate::{
     exit::{Exit, NotFound, UsageError},
     global::Global,
     output::say,
+    progress::{Bar, Goal, Meters},
     store::{Effective, block_on},
     transfer::{
+        marks::{COPIES, CopyMark},
         scan::{self, Page, Position, Scan},
         sender::Sender,
     },
@@ -45,22 +46,6 @@ with all that the target holds. The quarantine is not copied.
 A store that is counted meanwhile has other counters in the end: this is said, with exit
 code 6. Stop its writers first, or copy a `countem backup` of it.";
 
-/// Prefix of the marks of copies.
-const PREFIX: &str = "copy/";
-
-/// Value of the mark of a copy.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-struct MarkValue {
-    /// Time by which buckets have expired, or not.
-    now: String,
-    digest: String,
-    collection: String,
-    bucket: String,
-    metric: String,
-    /// The counters are copied and compared.
-    done: bool,
-}
-
 /// A copy under way.
 struct Copying {
     from: Arc<dyn Store>,
@@ -72,7 +57,9 @@ struct Copying {
     stored: Option<String>,
     now: Timestamp,
     digest: Digest,
-    exit: Exit,
+    /// Some counters of the source are not in the target.
+    lacks: bool,
+    meters: Arc<Meters>,
 }
 
 impl Copy {
@@ -89,11 +76,12 @@ impl Copy {
             let to = open_store_with(&to, mongodb, None).await?;
             let recorded = from.schedules().await?;
             let schedules = recorded.map_or_else(|| Arc::clone(&effective.schedules), Arc::new);
-            let key = format!("{PREFIX}{:016x}", fnv64(&from.location()));
-            let stored = to.marks(PREFIX).await?.remove(&key);
+            let key = format!("{COPIES}{:016x}", fnv64(&from.location()));
+            let stored = to.marks(COPIES).await?.remove(&key);
             let sender = Sender::new(Arc::clone(&to), &effective.engine);
-            let (now, digest, exit) = (Timestamp::now(), Digest::default(), Exit::Ok);
-            let copying = Copying { from, to, schedules, sender, key, stored, now, digest, exit };
+            let (now, digest, meters) = (Timestamp::now(), Digest::default(), Arc::default());
+            let copying =
+                Copying { from, to, schedules, sender, key, stored, now, digest, lacks: false, meters };
             copying.run(global).await
         })
     }
@@ -103,13 +91,17 @@ impl Copying {
     async fn run(mut self, global: &Global) -> Result<Exit> {
         let mut at = None;
         if let Some(text) = &self.stored {
-            let value: MarkValue = serde_json::from_str(text)?;
+            let value: CopyMark = serde_json::from_str(text)?;
             if value.done {
                 if !global.quiet {
                     say(format_args!("countem: copied already, digest {}", value.digest));
                 }
-                return Ok(Exit::Ok);
+                if value.lacks {
+                    say("countem: this copy lacks counters of its source, as it said when it was made");
+                }
+                return Ok(if value.lacks { Exit::Partly } else { Exit::Ok });
             }
+            self.lacks = value.lacks;
             self.now = value.now.parse()?;
             self.digest = value.digest.parse().map_err(|why| anyhow::anyhow!("`{}`: {why}", value.digest))?;
             at = Some(Position {
@@ -126,13 +118,16 @@ impl Copying {
         if let Some(at) = &at {
             scan = scan.after(at.clone());
         }
+        let bar = Bar::start(global.quiet, &self.meters, Goal::Uncounted, "counters copied and compared");
         while let Some(page) = scan.next().await? {
             at = page.end().or(at);
             self.copy_page(&page, at.as_ref()).await?;
         }
         self.compare().await?;
         let is_living = self.digest_of(&self.from).await? != self.digest;
+        self.lacks |= is_living;
         self.copy_marks().await?;
+        drop(bar);
         self.set_mark(Table::new(), at.as_ref(), true).await?;
         self.sender.finish().await;
         if !global.quiet {
@@ -144,9 +139,8 @@ impl Copying {
                 "countem: `{}` was counted while it was copied, so the copy lacks some of its counts: stop its writers, or copy a `countem backup` of it, into another empty store",
                 self.from.location()
             ));
-            self.exit = Exit::Partly;
         }
-        Ok(self.exit)
+        Ok(if self.lacks { Exit::Partly } else { Exit::Ok })
     }
 
     /// Records the schedules of the source in the target, one change after the other.
@@ -171,7 +165,7 @@ impl Copying {
     }
 
     async fn digest_of(&self, store: &Arc<dyn Store>) -> Result<Digest> {
-        scan::digest(self.scan(store).await?).await
+        scan::digest(self.scan(store).await?, &self.meters).await
     }
 
     async fn copy_page(&mut self, page: &Page, at: Option<&Position>) -> Result<()> {
@@ -181,7 +175,7 @@ impl Copying {
                 say(format_args!(
                     "countem: `{metric}` of `{collection}` in {bucket} is not copied, since it cannot be read: {why}"
                 ));
-                self.exit = Exit::Partly;
+                self.lacks = true;
             }
         }
         let mut table = Table::new();
@@ -189,6 +183,7 @@ impl Copying {
         while let Some((bucket, metric, n)) = counters.next() {
             table.merge(Delta { collection, metric, bucket, n, increments: 1 })?;
             self.digest.add(collection, bucket, metric, n);
+            self.meters.handle(1);
             last = Some((bucket, metric));
             if table.len() >= CHUNK && counters.peek().is_some() {
                 let (collection, metric) = (page.collection.clone(), metric.to_owned());
@@ -202,13 +197,15 @@ impl Copying {
     /// Stores counters and moves the mark.
     async fn set_mark(&mut self, mut table: Table, at: Option<&Position>, done: bool) -> Result<()> {
         let text = |part: &dyn Fn(&Position) -> String| at.map(part).unwrap_or_default();
-        let value = serde_json::to_string(&MarkValue {
+        let value = serde_json::to_string(&CopyMark {
+            from: self.from.location(),
             now: self.now.to_string(),
             digest: self.digest.to_string(),
             collection: text(&|at| at.collection.to_string()),
             bucket: text(&|at| at.bucket.to_string()),
             metric: text(&|at| at.metric.clone()),
             done,
+            lacks: self.lacks,
         })?;
         let mark = Mark { key: self.key.clone(), expected: self.stored.take(), value: Some(value.clone()) };
         self.sender.send(table.drain(), mark).await?;
@@ -232,7 +229,7 @@ impl Copying {
     /// Copies the marks of files that were ingested and imported.
     async fn copy_marks(&mut self) -> Result<()> {
         let marks = |marks: BTreeMap<String, String>| {
-            marks.into_iter().filter(|(key, _)| !key.starts_with(PREFIX)).collect::<BTreeMap<_, _>>()
+            marks.into_iter().filter(|(key, _)| !key.starts_with(COPIES)).collect::<BTreeMap<_, _>>()
         };
         let there = marks(self.to.marks("").await?);
         for (key, value) in marks(self.from.marks("").await?) {

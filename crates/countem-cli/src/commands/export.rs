@@ -1,13 +1,12 @@
 //! `countem export`
 
 use std::{
-    fs::{self, File},
-    io::{self, BufWriter, Write},
+    io::{self, BufWriter, IsTerminal as _, Write},
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
 };
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::Result;
 use clap::Args;
 use countem_core::{Bucket, CollectionName, Schedules, jiff::Timestamp};
 use countem_query::{TimeRange, Unreadable};
@@ -18,8 +17,9 @@ use crate::{
     exit::{Exit, NotFound, UsageError},
     global::Global,
     output::{Format, say},
+    progress::{Bar, Goal, Meters},
     store::{Effective, block_on},
-    transfer::scan::Scan,
+    transfer::{new_file::NewFile, scan::Scan},
 };
 
 /// Write every stored counter, one line for each counter of each bucket
@@ -73,10 +73,16 @@ impl Export {
             let names = self.names(&store).await?;
             let now = Timestamp::now();
             let scan = Scan::new(store, Arc::clone(&schedules), names, now).within(self.range);
-            let mut out = Target::create(self.file.as_deref())?;
-            let written = Writing { format, schedules, now, digest: Digest::default(), exit: Exit::Ok };
+            let meters = Arc::new(Meters::default());
+            let mut out = Target::create(self.file.as_deref(), Arc::clone(&meters))?;
+            // Lines on the same terminal are progress enough.
+            let is_shown = self.file.is_none() && io::stdout().is_terminal();
+            let bar = Bar::start(global.quiet || is_shown, &meters, Goal::Unknown, "counters exported");
+            let digest = Digest::default();
+            let written = Writing { format, schedules, now, digest, exit: Exit::Ok, meters };
             let (digest, exit) = written.all(scan, &mut out).await?;
             out.complete()?;
+            drop(bar);
             if !global.quiet {
                 say(format_args!("countem: exported {} counters, digest {digest}", digest.counters()));
             }
@@ -105,6 +111,7 @@ struct Writing {
     now: Timestamp,
     digest: Digest,
     exit: Exit,
+    meters: Arc<Meters>,
 }
 
 impl Writing {
@@ -156,6 +163,7 @@ impl Writing {
         metric: &str,
         value: Result<i64, &Unreadable>,
     ) {
+        self.meters.handle(1);
         let why = value.err().map(ToString::to_string).unwrap_or_default();
         match value {
             Ok(value) => self.digest.add(collection, bucket, metric, value),
@@ -178,20 +186,20 @@ impl Writing {
 struct Target {
     out: BufWriter<Box<dyn Write>>,
     file: Option<NewFile>,
+    meters: Arc<Meters>,
 }
 
 impl Target {
-    fn create(path: Option<&Path>) -> Result<Self> {
+    fn create(path: Option<&Path>, meters: Arc<Meters>) -> Result<Self> {
         let (file, out): (_, Box<dyn Write>) = match path {
             None => (None, Box::new(io::stdout())),
             Some(path) => {
-                let file = NewFile::new(path)?;
-                let out = File::create(&file.part);
-                let out = out.with_context(|| format!("cannot write `{}`", file.part.display()))?;
+                let file = NewFile::new(path, false)?;
+                let out = file.writer()?;
                 (Some(file), Box::new(out))
             }
         };
-        Ok(Self { out: BufWriter::with_capacity(256 << 10, out), file })
+        Ok(Self { out: BufWriter::with_capacity(256 << 10, out), file, meters })
     }
 
     fn complete(mut self) -> Result<()> {
@@ -203,50 +211,11 @@ impl Target {
 
 impl Write for Target {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.out.write(bytes)
+        let written = self.out.write(bytes)?;
+        self.meters.bytes.fetch_add(written as u64, Ordering::Relaxed);
+        Ok(written)
     }
     fn flush(&mut self) -> io::Result<()> {
         self.out.flush()
-    }
-}
-
-/// A file that is written under another name until it is complete, and replaces none.
-pub(super) struct NewFile {
-    path: PathBuf,
-    /// Its name until then.
-    pub(super) part: PathBuf,
-}
-
-impl NewFile {
-    /// Returns the file at `path`, where there is none yet.
-    ///
-    /// # Errors
-    /// There is one.
-    pub(super) fn new(path: &Path) -> Result<Self> {
-        if path.symlink_metadata().is_ok() {
-            bail!("`{}` exists already: remove it, or name another file", path.display());
-        }
-        let mut part = path.as_os_str().to_owned();
-        part.push(format!(".{}.part", std::process::id()));
-        Ok(Self { path: path.to_owned(), part: part.into() })
-    }
-
-    /// Makes the content durable and gives the file its name.
-    ///
-    /// # Errors
-    /// The file cannot be written, or there is one of its name by now.
-    pub(super) fn complete(self) -> Result<()> {
-        let failed = || format!("cannot write `{}`", self.path.display());
-        File::open(&self.part).and_then(|file| file.sync_all()).with_context(failed)?;
-        // A link replaces no file.
-        fs::hard_link(&self.part, &self.path).with_context(failed)?;
-        fs::remove_file(&self.part).with_context(failed)
-    }
-}
-
-impl Drop for NewFile {
-    fn drop(&mut self) {
-        // It is gone already when complete.
-        fs::remove_file(&self.part).ok();
     }
 }

@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
-use countem_core::{Deltas, Writer};
+use countem_core::{Deltas, Mark, Writer};
 use countem_engine::{Outbox, Retry, deliver};
 use countem_store::Store;
 
@@ -24,6 +24,7 @@ use crate::{
     },
     output::say,
     store::{Effective, block_on},
+    transfer::marks::StoredImport,
 };
 
 /// Forget how far files were counted: `ingest --once` begins them anew
@@ -37,6 +38,9 @@ pub(crate) struct Forget {
     /// Forget all files
     #[arg(long, conflicts_with = "files")]
     all: bool,
+    /// Forget imports of the files, by path or by the key that `marks -o json` shows: `import` adds their rows anew
+    #[arg(long)]
+    imports: bool,
 }
 
 /// Maximum time that the store may be away.
@@ -49,6 +53,18 @@ impl Forget {
         let forgotten = block_on(async {
             let store = effective.open().await?;
             let retry = Retry::new(effective.engine.retry_first, effective.engine.retry_longest);
+            if self.imports {
+                let imports = StoredImport::read_all(&*store).await?;
+                let is_wanted =
+                    |import: &&StoredImport| self.all || self.files.iter().any(|file| import.is_of(file));
+                let lacks = |file: &&PathBuf| !imports.iter().any(|import| import.is_of(file));
+                if let Some(file) = self.files.iter().find(lacks) {
+                    return Err(unknown(file));
+                }
+                let chosen: Vec<_> = imports.iter().filter(is_wanted).collect();
+                remove(&store, chosen.iter().map(|import| import.removal()), &retry).await?;
+                return Ok(chosen.iter().map(|import| import.name().to_owned()).collect());
+            }
             let marks =
                 marks::read(&store, &marks::all_prefixes(), retry.clone(), Some(STORE_TIMEOUT)).await?;
             let chosen = if self.all { (0..marks.len()).collect() } else { choose(&self.files, &marks)? };
@@ -59,7 +75,7 @@ impl Forget {
                     name(mark)
                 );
             }
-            remove(&store, &chosen, &retry).await?;
+            remove(&store, chosen.iter().map(|mark| mark.removal()), &retry).await?;
             Ok(chosen.into_iter().map(name).collect::<BTreeSet<_>>())
         })?;
         if !global.quiet {
@@ -75,14 +91,16 @@ fn choose(files: &[PathBuf], marks: &[StoredMark]) -> Result<BTreeSet<usize>> {
     for path in files {
         let found = find(path, marks)?;
         if found.is_empty() {
-            let advice = "`countem marks` lists what is remembered";
-            return Err(
-                NotFound::new(format!("nothing is remembered of `{}`: {advice}", path.display())).into()
-            );
+            return Err(unknown(path));
         }
         chosen.extend(found);
     }
     Ok(chosen)
+}
+
+fn unknown(path: &Path) -> anyhow::Error {
+    let advice = "`countem marks` lists what is remembered";
+    NotFound::new(format!("nothing is remembered of `{}`: {advice}", path.display())).into()
 }
 
 /// Returns the indexes of the marks of a file: those of the longer contents of which it may be a copy that lags behind, or else those
@@ -123,11 +141,11 @@ fn find(path: &Path, marks: &[StoredMark]) -> Result<Vec<usize>> {
 }
 
 /// Removes marks, each unless it has moved meanwhile.
-async fn remove(store: &Arc<dyn Store>, marks: &[&StoredMark], retry: &Retry) -> Result<()> {
+async fn remove(store: &Arc<dyn Store>, removals: impl Iterator<Item = Mark>, retry: &Retry) -> Result<()> {
     let writer = Writer::new(rand::random(), 1);
     let mut outbox = Outbox::new(writer.clone(), 0, 1);
-    marks.iter().for_each(|mark| outbox.freeze_whole(Deltas::default(), Some(mark.removal())));
-    let mut was_in_doubt = false;
+    removals.for_each(|removal| outbox.freeze_whole(Deltas::default(), Some(removal)));
+    let (mut was_in_doubt, is_needed) = (false, outbox.has_frozen());
     while let Some(batch) = outbox.advance() {
         let deadline = tokio::time::Instant::now() + STORE_TIMEOUT;
         let (store, retry) = (Arc::clone(store), retry.clone());
@@ -136,7 +154,7 @@ async fn remove(store: &Arc<dyn Store>, marks: &[&StoredMark], retry: &Retry) ->
         was_in_doubt |= doubted;
         outbox.resolve(&applied);
     }
-    if !was_in_doubt && !marks.is_empty() {
+    if !was_in_doubt && is_needed {
         // Bookkeeping that stays is harmless.
         store.forget(&writer).await.ok();
     }

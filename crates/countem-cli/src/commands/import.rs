@@ -2,43 +2,43 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::Arc,
 };
 
+use crate::{
+    exit::{Exit, UsageError},
+    global::Global,
+    output::{Listing, say},
+    progress::{Bar, Goal, Meters},
+    store::{ChangeSchedule, Effective, block_on},
+    transfer::{
+        marks::{IMPORTS, ImportMark, full_path},
+        rows::{RowFlags, RowFormat, Rows, refused},
+        sender::Sender,
+    },
+};
 use anyhow::{Result, anyhow};
 use clap::Args;
 use countem_core::{
     Bucket, CollectionName, Delta, Mark, Period, Schedule, Schedules, Table, jiff::Timestamp,
 };
 use countem_transfer::{Counter, Identity};
-use serde::{Deserialize, Serialize};
 
-use crate::{
-    exit::{Exit, UsageError},
-    global::Global,
-    output::{Listing, say},
-    store::{ChangeSchedule, Effective, block_on},
-    transfer::{
-        rows::{ColumnFlags, RowFormat, Rows, refused},
-        sender::Sender,
-    },
-};
-
-/// Add the counters of files, such as those of `export`, each content once
+/// Add the counters of files, such as those of `export` or of other systems, each content once
 #[derive(Debug, Args)]
 #[command(after_help = AFTER)]
 pub(crate) struct Import {
     /// The files
     #[arg(value_name = "FILE", required = true)]
     files: Vec<PathBuf>,
-    /// Format of the files [default: by their names]
-    #[arg(long, value_enum)]
+    /// Format of the files: csv, ndjson, graphite, goatcounter, scala [default: by their names]
+    #[arg(long, value_enum, hide_possible_values = true)]
     format: Option<RowFormat>,
     /// Columns of CSV files without a header, such as collection,date,metric,value
     #[arg(long, value_name = "NAMES")]
     columns: Option<String>,
-    /// Collection of all rows of CSV files without this column
+    /// Collection of all rows, where the files do not say it
     #[arg(long, value_name = "NAME")]
     collection: Option<CollectionName>,
     /// Bucket of all rows of CSV files without this column, such as 2015-05-17
@@ -51,33 +51,30 @@ pub(crate) struct Import {
 const AFTER: &str = "\
 Examples:
   countem import counters.ndjson
-  countem import visits.csv --collection web
   countem import old.csv --columns date,metric,value --collection web
+  countem import days.json --format scala --collection web
 
 A CSV file has the columns collection, bucket (or date), metric and value, separated by
-commas, semicolons or tabs. Every file is read to its end before anything is stored, and
-a row that cannot be stored refuses all. The same rows are added once: an import that
-was interrupted continues where it ended, and one that is repeated adds nothing.
+commas, semicolons or tabs; graphite is `metric.path value timestamp`, tags are labels;
+goatcounter is its CSV export: hits by path, without those of bots; scala are documents
+of the Scala countem as mongoexport writes them. Files may be compressed.
 
-Rows of the finest period that the store keeps are added to its coarser ones, too. An
-export of several periods is stored as it is, by a store of the same periods.";
+Every file is read to its end before anything is stored, and a row that cannot be stored
+refuses all. The same rows are added once: an import that was interrupted continues
+where it ended, and one that is repeated adds nothing (`countem forget --imports`).
+
+Rows of the finest period that the store keeps, and those with a timestamp, are added to
+all periods. An export of several is stored as it is, by a store of the same periods.";
 
 /// Number of rows that are stored at once. A mark of an interrupted import is a multiple of it.
 const CHUNK: u64 = 10_000;
-
-/// Value of the mark of an import.
-#[derive(Debug, Serialize, Deserialize)]
-struct MarkValue {
-    /// Rows that are stored.
-    rows: u64,
-    /// Rows of the file.
-    of: u64,
-}
 
 /// A file that was read to its end.
 struct Plan {
     rows: Rows,
     count: u64,
+    /// Rows that are left out.
+    left_out: u64,
     identity: Identity,
     /// Identity of the rows up to the end of each chunk.
     chunks: Vec<Identity>,
@@ -94,21 +91,25 @@ impl Import {
                 false => effective.open_for_reading().await?.schedules().await?,
             };
             let schedules = schedules.map_or_else(|| Arc::clone(&effective.schedules), Arc::new);
+            let meters = Arc::new(Meters::default());
+            // A file is read to check it, to check its sums, and to store it.
+            let sizes = self.files.iter().map(|path| path.metadata().map_or(0, |metadata| metadata.len()));
+            let bar = Bar::start(global.quiet, &meters, Goal::Bytes(3 * sizes.sum::<u64>()), "rows read");
             let mut plans = Vec::new();
             for path in &self.files {
-                plans.push(self.plan(path.clone(), &schedules)?);
+                plans.push(self.plan(path, &schedules, &meters)?);
             }
             let (store, agreed) = effective.open_writer(&self.change).await?;
             if *agreed != *schedules && agreed.changed_at().is_some() {
                 // Checked against the schedule before the change.
                 for path in &self.files {
-                    self.plan(path.clone(), &agreed)?;
+                    self.plan(path, &agreed, &meters)?;
                 }
             }
             let mut sender = Sender::new(Arc::clone(&store), &effective.engine);
             let mut listing = Listing::new(&["file", "rows", "imported"]);
             for mut plan in plans {
-                let key = format!("import/{}-{}", plan.identity, plan.count);
+                let key = format!("{IMPORTS}{}-{}", plan.identity, plan.count);
                 let stored = store.marks(&key).await?.remove(&key);
                 let imported = plan.store(&agreed, &mut sender, &key, stored).await?;
                 let name = plan.rows.name();
@@ -118,10 +119,15 @@ impl Import {
                         _ => say(format_args!("countem: the rows of `{name}` are imported already")),
                     }
                 }
+                if plan.left_out > 0 && !global.quiet {
+                    let hits = plan.left_out;
+                    say(format_args!("countem: {hits} hits of bots in `{name}` are left out"));
+                }
                 let number = |n| i64::try_from(n).unwrap_or(i64::MAX);
                 listing.push([name.into(), number(plan.count).into(), number(imported).into()]);
             }
             sender.finish().await;
+            drop(bar);
             listing.print_as(global.output, "imports")?;
             for counter in &sender.quarantined {
                 let (metric, bucket, why) = (&counter.metric, counter.bucket, &counter.reason);
@@ -134,32 +140,31 @@ impl Import {
     }
 
     /// Reads a file to its end, and checks that all its rows can be stored.
-    fn plan(&self, path: PathBuf, schedules: &Schedules) -> Result<Plan> {
-        let by_name = path.extension().and_then(|extension| match extension.to_str()? {
-            "csv" | "tsv" => Some(RowFormat::Csv),
-            "ndjson" | "jsonl" => Some(RowFormat::Ndjson),
-            _ => None,
-        });
-        let format = self.format.or(by_name).ok_or_else(|| {
+    fn plan(&self, path: &Path, schedules: &Schedules, meters: &Arc<Meters>) -> Result<Plan> {
+        let format = self.format.or_else(|| RowFormat::of_name(path)).ok_or_else(|| {
             UsageError::new(format!(
-                "`{}` does not tell its format: add `--format csv` or `ndjson`",
+                "`{}` does not tell its format: add `--format csv`, `ndjson`, `graphite`, `goatcounter` or `scala`",
                 path.display()
             ))
         })?;
-        let flags = ColumnFlags {
+        let flags = RowFlags {
             columns: self.columns.clone(),
-            collection: self.collection.as_ref().map(ToString::to_string),
-            bucket: self.bucket.map(|bucket| bucket.to_string()),
+            collection: self.collection.clone(),
+            bucket: self.bucket,
         };
-        let mut rows = Rows::open(&path, format, flags)?;
+        let mut rows = Rows::open(path, format, flags, Arc::clone(meters))?;
         let now = Timestamp::now();
         let (mut count, mut identity, mut chunks) = (0, Identity::default(), Vec::new());
         let mut periods = BTreeMap::<CollectionName, BTreeMap<Period, u64>>::new();
         while let Some((line, row)) = rows.next()? {
             let schedule = schedules.of(row.collection.as_str());
-            if schedule.has_expired(row.bucket, now) {
-                let why =
-                    format!("{} has expired: the store keeps no {} as old", row.bucket, row.bucket.period());
+            let expired = |bucket: &Bucket| schedule.has_expired(*bucket, now);
+            let expired = match rows.has_moments() {
+                true => schedule.fan_out(row.bucket).find(expired),
+                false => Some(row.bucket).filter(expired),
+            };
+            if let Some(bucket) = expired {
+                let why = format!("{bucket} has expired: the store keeps no {} as old", bucket.period());
                 return Err(rows.refused(why));
             }
             count += 1;
@@ -172,7 +177,9 @@ impl Import {
         chunks.push(identity);
         let mut fans_out = BTreeSet::new();
         for (collection, found) in &periods {
-            if fans_out_rows(rows.name(), collection, found, schedules.of(collection.as_str()), now)? {
+            if rows.has_moments()
+                || fans_out_rows(rows.name(), collection, found, schedules.of(collection.as_str()), now)?
+            {
                 fans_out.insert(collection.clone());
             }
         }
@@ -186,7 +193,8 @@ impl Import {
             );
             return Err(rows.refused(why));
         }
-        let mut plan = Plan { rows, count, identity, chunks, fans_out };
+        let left_out = rows.left_out();
+        let mut plan = Plan { rows, count, left_out, identity, chunks, fans_out };
         plan.check_sums(schedules)?;
         Ok(plan)
     }
@@ -254,7 +262,7 @@ impl Plan {
         let done = match &stored {
             None => 0,
             Some(text) => {
-                let value: MarkValue = serde_json::from_str(text)?;
+                let value: ImportMark = serde_json::from_str(text)?;
                 value.rows
             }
         };
@@ -279,7 +287,8 @@ impl Plan {
             if self.chunks.get(chunk) != Some(&identity) {
                 return Err(self.changed());
             }
-            let value = serde_json::to_string(&MarkValue { rows: count, of: self.count })?;
+            let file = full_path(self.rows.path());
+            let value = serde_json::to_string(&ImportMark { rows: count, of: self.count, file })?;
             let mark = Mark { key: key.to_owned(), expected: stored.take(), value: Some(value.clone()) };
             sender.send(table.drain(), mark).await?;
             stored = Some(value);

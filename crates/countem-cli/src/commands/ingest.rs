@@ -28,11 +28,11 @@ use crate::{
         feed::{Feed, Once},
         input::Input,
         plan::{Moment, Plan},
-        progress::{self, Goal, Meters},
         report::Report,
         undo,
     },
     output::{Format, say},
+    progress::{Bar, Goal, Meters},
     stop::Stop,
     store::{ChangeSchedule, Effective, block_on},
 };
@@ -228,14 +228,13 @@ impl Ingest {
                 // A store that cannot keep marks is refused before anything is counted.
                 store.marks("file/-").await?;
             }
-            let shows = !global.quiet && io::stderr().is_terminal();
             let goal = match total {
                 _ if self.follow => Goal::Endless,
                 Some(total) => Goal::Bytes(total),
                 None => Goal::Unknown,
             };
             let expiring = Arc::clone(&store);
-            let report = self.count(plan, inputs, &effective, store, shows.then_some(goal)).await?;
+            let report = self.count(plan, inputs, &effective, store, (global.quiet, goal)).await?;
             if let Err(error) = remove_expired(&*expiring, countem_core::jiff::Timestamp::now()).await {
                 tracing::debug!(%error, "expired buckets stay for now");
             }
@@ -409,7 +408,7 @@ impl Ingest {
         inputs: Vec<Input>,
         effective: &Effective,
         store: Arc<dyn Store>,
-        goal: Option<Goal>,
+        (is_quiet, goal): (bool, Goal),
     ) -> Result<Report> {
         const BLOCKS: usize = 4;
         let began = Instant::now();
@@ -441,7 +440,7 @@ impl Ingest {
         // The reading thread is not joined: it may wait for input that never comes.
         spawn("countem-read", move || if feed.follows { feed.follow(inputs) } else { feed.all(&inputs) })?;
         let counting = spawn("countem-count", move || counting.run(fed, used))?;
-        let bar = goal.map(|goal| tokio::spawn(progress::show(meters, goal)));
+        let bar = Bar::start(is_quiet, &meters, goal, "lines");
 
         let timeout = (!self.follow).then_some(STORE_OUTAGE_TIMEOUT);
         let delivery = Delivery::new(store, schedules, config, timeout);
@@ -450,11 +449,7 @@ impl Ingest {
         // Nothing is stored any more. The counting thread may wait for input that never comes.
         stop.set();
         let tally = counting.join().map_err(|_| anyhow!("the counting thread panicked"))?;
-        if let Some(bar) = bar {
-            bar.abort();
-            // Ends as cancelled, after its line was cleared.
-            bar.await.ok();
-        }
+        drop(bar);
         let took = began.elapsed();
         Ok(Report { tally, delivered, counts: self.counts.clone(), store: location, took, interrupted })
     }

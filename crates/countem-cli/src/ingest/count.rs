@@ -32,9 +32,9 @@ use crate::{
         identity::{Claim, LeftOut},
         lines::Block,
         plan::Plan,
-        progress::Meters,
         report::Tally,
     },
+    progress::Meters,
     stop::Stop,
 };
 
@@ -213,7 +213,7 @@ impl Counting {
                 Part::Full => self.flush()?,
             }
         }
-        self.meters.lines.store(self.tally.lines, Ordering::Relaxed);
+        self.meters.handled.store(self.tally.lines, Ordering::Relaxed);
         Ok(())
     }
 

@@ -22,8 +22,8 @@ use crate::{
         input::{Input, Source},
         lines::{Block, Lines},
         marks::{FileId, StoredMark, prefixes},
-        progress::Meters,
     },
+    progress::Meters,
     stop::Stop,
 };
 

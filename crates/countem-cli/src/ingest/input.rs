@@ -304,11 +304,11 @@ fn has_old_line_ends(first: &[u8]) -> bool {
 fn refuse_other_content(first: &[u8]) -> Result<()> {
     anyhow::ensure!(
         first.get(TAR_MARK..TAR_MARK + 5) != Some(b"ustar"),
-        "it is a tar archive; extract its files: `tar -xOf FILE | countem ingest -`"
+        "it is a tar archive; extract its files first: `tar -xOf FILE`"
     );
     anyhow::ensure!(
         !matches!(first, [0xff, 0xfe, 0, 0, ..] | [0, 0, 0xfe, 0xff, ..]),
-        "it is UTF-32; convert it: `iconv -f UTF-32 -t UTF-8 FILE | countem ingest -`"
+        "it is UTF-32; convert it first: `iconv -f UTF-32 -t UTF-8 FILE`"
     );
     let is_utf_16 = match *first {
         [0xff, 0xfe, ..] | [0xfe, 0xff, ..] => true,
@@ -316,10 +316,7 @@ fn refuse_other_content(first: &[u8]) -> Result<()> {
         [a, 0, b, 0, ..] | [0, a, 0, b, ..] => a != 0 && b != 0,
         _ => false,
     };
-    anyhow::ensure!(
-        !is_utf_16,
-        "it is UTF-16; convert it: `iconv -f UTF-16 -t UTF-8 FILE | countem ingest -`"
-    );
+    anyhow::ensure!(!is_utf_16, "it is UTF-16; convert it first: `iconv -f UTF-16 -t UTF-8 FILE`");
     Ok(())
 }
 

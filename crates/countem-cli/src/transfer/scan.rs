@@ -9,10 +9,10 @@ use std::{
 use anyhow::Result;
 use countem_core::{Bucket, BucketRange, CollectionName, Period, Schedules, jiff::Timestamp};
 use countem_query::TimeRange;
-use countem_store::{Counters, RowQuery, Select, Store, Value};
+use countem_store::{Counters, RowQuery, Rows, Select, Store, Value};
 use countem_transfer::Digest;
 
-use crate::exit::UsageError;
+use crate::{exit::UsageError, progress::Meters};
 
 /// Maximum number of counters that are read at once.
 const PAGE: usize = 50_000;
@@ -100,23 +100,9 @@ impl Scan {
     /// # Errors
     /// The store cannot be read; a [`UsageError`] where no counter lies in whole buckets of the range.
     pub(crate) async fn next(&mut self) -> Result<Option<Page>> {
-        loop {
-            let Some(range) = self.rest else {
-                if self.begin_period().await? {
-                    continue;
-                }
-                return self.unusable.take().map_or(Ok(None), |error| Err(error.into()));
-            };
-            let Some(collection) = self.collections.front().cloned() else { return Ok(None) };
+        while let Some((collection, range)) = self.begin().await? {
             let (chunk, _) = range.split_at(if self.after.is_some() { 1 } else { self.buckets });
-            let limit = (PAGE / usize::try_from(chunk.len()).unwrap_or(PAGE)).max(1);
-            let select = Select::Page {
-                prefix: String::new(),
-                after: self.after.take(),
-                limit: NonZeroUsize::new(limit).unwrap_or(NonZeroUsize::MIN),
-            };
-            let query = RowQuery { collection: collection.clone(), range: chunk, select };
-            let read = self.store.read(&query, None).await?;
+            let (read, limit) = self.read(&collection, chunk).await?;
             let counters = read.values().map(Counters::len).sum::<usize>();
             let mut rows = Vec::new();
             self.rest = range.split_at(chunk.len()).1;
@@ -139,11 +125,11 @@ impl Scan {
                 self.buckets = target.clamp(1, self.buckets.saturating_mul(16).min(PAGE as u64));
             }
             if !rows.is_empty() {
-                self.unusable = None;
                 self.has_found = true;
                 return Ok(Some(Page { collection, rows }));
             }
         }
+        Ok(None)
     }
 
     /// Returns the next counters by collection, period, metric and bucket; `None` after the last ones. Whole metrics are read at once.
@@ -152,14 +138,7 @@ impl Scan {
     /// As [`next`](Self::next), and a [`UsageError`] where one metric may have too many buckets.
     pub(crate) async fn next_metrics(&mut self) -> Result<Option<(CollectionName, Metrics)>> {
         const MAX_BUCKETS: u64 = 1_000_000;
-        loop {
-            let Some(range) = self.rest else {
-                if self.begin_period().await? {
-                    continue;
-                }
-                return self.unusable.take().map_or(Ok(None), |error| Err(error.into()));
-            };
-            let Some(collection) = self.collections.front().cloned() else { return Ok(None) };
+        while let Some((collection, range)) = self.begin().await? {
             if range.len() > MAX_BUCKETS {
                 let (period, first, last) = (range.period(), range.first(), range.last());
                 let why = format!(
@@ -167,15 +146,9 @@ impl Scan {
                 );
                 return Err(UsageError::new(why).into());
             }
-            let limit = (PAGE / usize::try_from(range.len()).unwrap_or(PAGE)).max(1);
-            let select = Select::Page {
-                prefix: String::new(),
-                after: self.after.take(),
-                limit: NonZeroUsize::new(limit).unwrap_or(NonZeroUsize::MIN),
-            };
-            let query = RowQuery { collection: collection.clone(), range, select };
+            let (read, limit) = self.read(&collection, range).await?;
             let mut metrics = Metrics::new();
-            for (bucket, counters) in self.store.read(&query, None).await? {
+            for (bucket, counters) in read {
                 for (metric, value) in counters {
                     metrics.entry(metric).or_default().push((bucket, value));
                 }
@@ -189,11 +162,31 @@ impl Scan {
                 self.rest = None;
             }
             if !metrics.is_empty() {
-                self.unusable = None;
                 self.has_found = true;
                 return Ok(Some((collection, metrics)));
             }
         }
+        Ok(None)
+    }
+
+    /// Returns the collection that is being read and its buckets that are not read to their end, `None` after the last ones.
+    async fn begin(&mut self) -> Result<Option<(CollectionName, BucketRange)>> {
+        while self.rest.is_none() {
+            if !self.begin_period().await? {
+                let unusable = self.unusable.take().filter(|_| !self.has_found);
+                return unusable.map_or(Ok(None), |error| Err(error.into()));
+            }
+        }
+        Ok(self.collections.front().cloned().zip(self.rest))
+    }
+
+    /// Reads the first metrics of each bucket of `range`, after the last one that was read. Returns them and their maximum number.
+    async fn read(&mut self, collection: &CollectionName, range: BucketRange) -> Result<(Rows, usize)> {
+        let limit = PAGE / usize::try_from(range.len()).unwrap_or(PAGE);
+        let limit = NonZeroUsize::new(limit).unwrap_or(NonZeroUsize::MIN);
+        let select = Select::Page { prefix: String::new(), after: self.after.take(), limit };
+        let query = RowQuery { collection: collection.clone(), range, select };
+        Ok((self.store.read(&query, None).await?, limit.get()))
     }
 
     /// Goes on to the next period that has counters; false after the last one.
@@ -211,9 +204,7 @@ impl Scan {
                 Some(range) => match range.buckets(period, self.now, self.schedules.zone(self.now)) {
                     Ok(range) => range,
                     Err(error) => {
-                        if !self.has_found {
-                            self.unusable.get_or_insert_with(|| UsageError::new(error.to_string()));
-                        }
+                        self.unusable.get_or_insert_with(|| UsageError::new(error.to_string()));
                         continue;
                     }
                 },
@@ -252,11 +243,12 @@ impl Page {
 ///
 /// # Errors
 /// The store cannot be read.
-pub(crate) async fn digest(mut scan: Scan) -> Result<Digest> {
+pub(crate) async fn digest(mut scan: Scan, meters: &Meters) -> Result<Digest> {
     let mut digest = Digest::default();
     while let Some(page) = scan.next().await? {
         for (bucket, metric, value) in page.counters() {
             digest.add(page.collection.as_str(), bucket, metric, value);
+            meters.handle(1);
         }
     }
     Ok(digest)
