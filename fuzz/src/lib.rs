@@ -1,25 +1,34 @@
 #![doc = include_str!("../README.md")]
 
+mod rows;
+
 use std::{fs, str};
 
 use countem_config::{Config, Sources};
 use countem_core::{
-    Batch, Bucket, CollectionName, MetricName, Writer,
+    Batch, Bucket, CollectionName, Labelled, MetricName, Period, Writer,
     jiff::{Timestamp, tz::TimeZone},
 };
 use countem_lines::{Format, Kind, Span, Template, TimeFormat, Times, Wanted};
+use countem_query::TimeRange;
+
+pub use rows::{document, row};
 
 /// A law that holds for all inputs. A target panics where it does not.
 pub type Target = fn(&[u8]);
 
 /// All targets by the names of their corpora.
-pub const TARGETS: [(&str, Target); 6] = [
+pub const TARGETS: [(&str, Target); 10] = [
     ("batch", batch),
     ("bucket_id", bucket_id),
     ("name", name),
+    ("labels", labels),
     ("config", config),
     ("line", line),
     ("time", time),
+    ("range", range),
+    ("row", row),
+    ("document", document),
 ];
 
 /// Decodes a frozen batch. What is accepted survives another round trip.
@@ -65,6 +74,48 @@ pub fn name(data: &[u8]) {
     if let Ok(writer) = text.parse::<Writer>() {
         assert_eq!(writer.as_str(), text);
         assert_eq!(Writer::new(writer.node(), writer.epoch()), writer);
+    }
+}
+
+/// Splits a metric into its name and labels. Labels that are found make a metric of the same labels.
+///
+/// # Panics
+/// When they do not.
+pub fn labels(data: &[u8]) {
+    let Ok(text) = str::from_utf8(data) else { return };
+    let split = Labelled::split(text);
+    if split.labels.is_empty() {
+        assert_eq!(split.name, text);
+        return;
+    }
+    let labels: Vec<_> = split.labels.iter().map(|(key, value)| (*key, &**value)).collect();
+    let again = MetricName::labelled_text(split.name, &labels).expect("labels that are found are labels");
+    assert_eq!(Labelled::split(&again), split);
+    for (key, value) in labels {
+        assert_eq!(split.get(key), Some(value));
+    }
+}
+
+/// Parses a range of time. A range that is accepted reads back, and its buckets lie within it.
+///
+/// # Panics
+/// When it does not, or they do not.
+pub fn range(data: &[u8]) {
+    let Ok(text) = str::from_utf8(data) else { return };
+    let Ok(range) = text.parse::<TimeRange>() else { return };
+    assert_eq!(range.to_string().parse(), Ok(range), "{text:?} is shown as {range}");
+    let now = Timestamp::from_second(1_795_132_800).expect("the time is valid");
+    for zone in ["UTC", "Australia/Lord_Howe", "Pacific/Apia"] {
+        let zone = TimeZone::get(zone).expect("the zone is known");
+        let Ok(moments) = range.resolve(now, &zone) else { continue };
+        assert!(moments.start < moments.end, "{range} is {moments:?}");
+        for period in Period::ALL {
+            let Ok(buckets) = range.buckets(period, now, &zone) else { continue };
+            assert!(buckets.first() <= buckets.last());
+            if period.is_civil() && period != Period::All {
+                assert!(buckets.first().start_instant(&zone) >= moments.start, "{range} in {zone:?}");
+            }
+        }
     }
 }
 

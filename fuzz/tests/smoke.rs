@@ -93,3 +93,23 @@ fn lines_give_valid_names() {
 fn times_are_read_alike_every_time() {
     run("time");
 }
+
+#[test]
+fn labels_that_are_found_read_back() {
+    run("labels");
+}
+
+#[test]
+fn ranges_read_back_and_hold_their_buckets() {
+    run("range");
+}
+
+#[test]
+fn rows_survive_an_export() {
+    run("row");
+}
+
+#[test]
+fn documents_are_read_alike_in_all_blocks() {
+    run("document");
+}

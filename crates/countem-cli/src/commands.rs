@@ -86,7 +86,7 @@ impl Cli {
     /// The failure of the command; [`exit::report`](crate::exit::report) chooses the exit code.
     pub(crate) fn run(mut self) -> Result<Exit> {
         self.global.start_log();
-        self.global.settle_format()?;
+        self.global.settle_format(matches!(self.command, Command::Import(_)))?;
         if self.global.output == Format::OpenMetrics && !matches!(self.command, Command::Export(_)) {
             return Err(UsageError::new("`-o openmetrics` is for `countem export`").into());
         }

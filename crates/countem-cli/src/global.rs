@@ -28,7 +28,7 @@ pub(crate) struct Global {
     pub(crate) output: Format,
     /// In CSV, begin text that a spreadsheet would take for a formula with `'`: text with `=`, `+`, `-`, `@`, a tab or CR in front
     #[arg(long, global = true)]
-    csv_safe: bool,
+    pub(crate) csv_safe: bool,
     /// Read this configuration file instead of `countem.toml` in the working directory
     #[arg(long, global = true, value_name = "FILE")]
     config: Option<PathBuf>,
@@ -61,14 +61,16 @@ impl Global {
         tracing_subscriber::fmt().with_max_level(level).with_ansi(colours).with_writer(io::stderr).init();
     }
 
-    /// Chooses the variant of the format that `--csv-safe` asks for.
+    /// Chooses the variant of the format that `--csv-safe` asks for, which may be that of the input.
     ///
     /// # Errors
     /// The format is another one.
-    pub(crate) fn settle_format(&mut self) -> Result<(), UsageError> {
+    pub(crate) fn settle_format(&mut self, reads_csv: bool) -> Result<(), UsageError> {
         match self.output {
             Format::Csv if self.csv_safe => self.output = Format::CsvSafe,
-            _ if self.csv_safe => return Err(UsageError::new("`--csv-safe` is for CSV: add `-o csv`")),
+            _ if self.csv_safe && !reads_csv => {
+                return Err(UsageError::new("`--csv-safe` is for CSV: add `-o csv`"));
+            }
             _ => {}
         }
         Ok(())

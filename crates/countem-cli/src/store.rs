@@ -170,23 +170,24 @@ impl Effective {
     pub(crate) async fn open_reader(&self, quiet: bool) -> Result<Reader> {
         self.require_store()?;
         let store = self.open_for_reading().await?;
-        let wanted = &self.engine.schedule;
-        if !quiet
-            && (wanted.zone.is_some() || wanted.periods.is_some())
-            && let Some(recorded) = store.schedules().await?
-        {
-            self.say_differences(&recorded);
-        }
+        self.say_differences(&*store, quiet).await?;
         Ok(Reader::of_store(store, Arc::clone(&self.schedules)))
     }
 
-    /// Says which configured zone or periods are not those of the store, by which it is read.
-    fn say_differences(&self, recorded: &Schedules) {
+    /// Unless `quiet`, says which configured zone or periods are not those of the store, by which it is read.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub(crate) async fn say_differences(&self, store: &dyn Store, quiet: bool) -> Result<()> {
+        let wanted = &self.engine.schedule;
+        if quiet || (wanted.zone.is_none() && wanted.periods.is_none()) {
+            return Ok(());
+        }
+        let Some(recorded) = store.schedules().await? else { return Ok(()) };
         let now = Timestamp::now();
         let list =
             |periods: &[Period]| periods.iter().map(|period| period.name()).collect::<Vec<_>>().join(",");
         let zone = |zone: &TimeZone| zone.iana_name().unwrap_or("unknown").to_owned();
-        let wanted = &self.engine.schedule;
         let pairs = [
             ("time.zone", wanted.zone.as_ref().map(zone), zone(recorded.zone(now))),
             (
@@ -203,6 +204,7 @@ impl Effective {
                 ));
             }
         }
+        Ok(())
     }
 
     /// Checks that the store exists already, if it is a file.

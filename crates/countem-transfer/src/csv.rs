@@ -7,10 +7,11 @@ use crate::{Counter, Record, RowError};
 /// The first line of an export.
 pub const HEADER: &str = "collection,period,bucket,metric,value\n";
 
-/// Characters with which a formula begins in a spreadsheet.
-const FORMULA: [char; 6] = ['=', '+', '-', '@', '\t', '\r'];
+/// Characters with which a formula begins in a spreadsheet, and the one that hides a formula.
+const FORMULA: [char; 7] = ['=', '+', '-', '@', '\t', '\r', '\''];
 
-/// Appends a record as a line. If `is_safe`, text that a spreadsheet would take for a formula begins with `'`.
+/// Appends a record as a line. If `is_safe`, text that a spreadsheet would take for a formula gets a `'` in front, and so does text that
+/// has one already: [`Columns::safe`] takes it off again.
 pub fn write(out: &mut String, record: &Record<'_>, is_safe: bool) {
     let Record { collection, bucket, metric, value } = record;
     // Names of collections, periods and buckets need no quotes.
@@ -43,6 +44,7 @@ pub struct Columns {
     separator: char,
     collection: Option<String>,
     bucket: Option<String>,
+    is_safe: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -129,8 +131,13 @@ impl Columns {
         ];
         match needed.iter().find(|(_, is_there)| !is_there) {
             Some((name, _)) => Err(ColumnsError::Missing { name, separator }),
-            None => Ok(Self { columns, separator, collection, bucket }),
+            None => Ok(Self { columns, separator, collection, bucket, is_safe: false }),
         }
+    }
+
+    /// Reads metrics that were [written](write) for spreadsheets if `is_safe`.
+    pub fn safe(self, is_safe: bool) -> Self {
+        Self { is_safe, ..self }
     }
 
     /// Reads a line, without its end.
@@ -146,6 +153,8 @@ impl Columns {
         let find = |wanted| self.columns.iter().position(|column| *column == wanted).map(|at| &*fields[at]);
         let text = |wanted| find(wanted).unwrap_or_default();
         let (metric, value) = (text(Column::Metric), text(Column::Value));
+        let hidden = metric.strip_prefix('\'').filter(|text| self.is_safe && text.starts_with(FORMULA));
+        let metric = hidden.unwrap_or(metric);
         if let Some(why) = value.strip_prefix(NO_VALUE) {
             return Err(RowError::NoValue { metric: metric.to_owned(), why: why.to_owned() });
         }
@@ -239,11 +248,14 @@ mod tests {
 
     proptest! {
         #[test]
-        fn written_line_reads_back(metric in "[^\\p{Cc}]{1,20}", value in any::<i64>()) {
+        fn written_line_reads_back(
+            start in "[-=+@']{0,2}", metric in "[^\\p{Cc}]{1,20}", value in any::<i64>(), is_safe in any::<bool>(),
+        ) {
+            let metric = format!("{start}{metric}");
             let counter = Counter::new("a.b", None, "2026-11", &metric, value).unwrap();
             let mut line = String::new();
-            write(&mut line, &counter.record(), false);
-            let columns = Columns::new(HEADER.trim_end(), None, None).unwrap();
+            write(&mut line, &counter.record(), is_safe);
+            let columns = Columns::new(HEADER.trim_end(), None, None).unwrap().safe(is_safe);
             prop_assert_eq!(columns.read(line.trim_end_matches('\n')), Ok(counter));
         }
 

@@ -68,6 +68,7 @@ impl Export {
         effective.require_store()?;
         block_on(async {
             let store = effective.open_for_reading().await?;
+            effective.say_differences(&*store, global.quiet).await?;
             let schedules =
                 store.schedules().await?.map_or_else(|| Arc::clone(&effective.schedules), Arc::new);
             let names = self.names(&store).await?;
@@ -176,7 +177,11 @@ impl Writing {
         match self.format {
             Format::Csv => csv::write(text, &record, false),
             Format::CsvSafe => csv::write(text, &record, true),
-            Format::OpenMetrics => openmetrics::write(text, &record, self.schedules.zone(self.now)),
+            Format::OpenMetrics => {
+                // Days begin in the zone of their time.
+                let about = bucket.start_instant(self.schedules.zone(self.now));
+                openmetrics::write(text, &record, self.schedules.zone(about));
+            }
             _ => ndjson::write(text, &record),
         }
     }

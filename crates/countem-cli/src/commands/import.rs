@@ -97,13 +97,13 @@ impl Import {
             let bar = Bar::start(global.quiet, &meters, Goal::Bytes(3 * sizes.sum::<u64>()), "rows read");
             let mut plans = Vec::new();
             for path in &self.files {
-                plans.push(self.plan(path, &schedules, &meters)?);
+                plans.push(self.plan(path, &schedules, global, &meters)?);
             }
             let (store, agreed) = effective.open_writer(&self.change).await?;
             if *agreed != *schedules && agreed.changed_at().is_some() {
                 // Checked against the schedule before the change.
                 for path in &self.files {
-                    self.plan(path, &agreed, &meters)?;
+                    self.plan(path, &agreed, global, &meters)?;
                 }
             }
             let mut sender = Sender::new(Arc::clone(&store), &effective.engine);
@@ -121,7 +121,7 @@ impl Import {
                 }
                 if plan.left_out > 0 && !global.quiet {
                     let hits = plan.left_out;
-                    say(format_args!("countem: {hits} hits of bots in `{name}` are left out"));
+                    say(format_args!("countem: hits of bots in `{name}` that are left out: {hits}"));
                 }
                 let number = |n| i64::try_from(n).unwrap_or(i64::MAX);
                 listing.push([name.into(), number(plan.count).into(), number(imported).into()]);
@@ -140,7 +140,13 @@ impl Import {
     }
 
     /// Reads a file to its end, and checks that all its rows can be stored.
-    fn plan(&self, path: &Path, schedules: &Schedules, meters: &Arc<Meters>) -> Result<Plan> {
+    fn plan(
+        &self,
+        path: &Path,
+        schedules: &Schedules,
+        global: &Global,
+        meters: &Arc<Meters>,
+    ) -> Result<Plan> {
         let format = self.format.or_else(|| RowFormat::of_name(path)).ok_or_else(|| {
             UsageError::new(format!(
                 "`{}` does not tell its format: add `--format csv`, `ndjson`, `graphite`, `goatcounter` or `scala`",
@@ -151,6 +157,7 @@ impl Import {
             columns: self.columns.clone(),
             collection: self.collection.clone(),
             bucket: self.bucket,
+            is_safe: global.csv_safe,
         };
         let mut rows = Rows::open(path, format, flags, Arc::clone(meters))?;
         let now = Timestamp::now();

@@ -11,7 +11,7 @@ use anyhow::{Context as _, Result, anyhow, bail};
 use countem_core::{Bucket, CollectionName};
 use countem_transfer::{
     Counter, Digest,
-    csv::Columns,
+    csv::{Columns, ColumnsError},
     goatcounter::Hits,
     graphite,
     ndjson::{self, End, Line},
@@ -67,6 +67,16 @@ pub(crate) struct RowFlags {
     pub(crate) columns: Option<String>,
     pub(crate) collection: Option<CollectionName>,
     pub(crate) bucket: Option<Bucket>,
+    /// CSV was written with `--csv-safe`.
+    pub(crate) is_safe: bool,
+}
+
+impl RowFlags {
+    fn columns(&self, header: &str) -> Result<Columns, ColumnsError> {
+        let collection = self.collection.as_ref().map(ToString::to_string);
+        let columns = Columns::new(header, collection, self.bucket.map(|bucket| bucket.to_string()))?;
+        Ok(columns.safe(self.is_safe))
+    }
 }
 
 /// Reads the rows of a file, which can be read again.
@@ -102,14 +112,11 @@ enum Reader {
 impl Reader {
     fn new(format: RowFormat, flags: &RowFlags) -> Result<Self> {
         let is_csv = format == RowFormat::Csv;
-        if !is_csv && (flags.columns.is_some() || flags.bucket.is_some()) {
-            return Err(UsageError::new("`--columns` and `--bucket` are for CSV files").into());
+        if !is_csv && (flags.columns.is_some() || flags.bucket.is_some() || flags.is_safe) {
+            return Err(UsageError::new("`--columns`, `--bucket` and `--csv-safe` are for CSV files").into());
         }
-        let RowFlags { columns, collection, bucket } = flags.clone();
-        let collection_text = collection.as_ref().map(ToString::to_string);
-        let bucket = bucket.map(|bucket| bucket.to_string());
-        let columns = columns.map(|columns| Columns::new(&columns, collection_text, bucket)).transpose()?;
-        match (format, collection) {
+        let columns = flags.columns.as_ref().map(|columns| flags.columns(columns)).transpose()?;
+        match (format, flags.collection.clone()) {
             (RowFormat::Csv, _) => Ok(Self::Csv(columns)),
             (RowFormat::Ndjson, None) => Ok(Self::Ndjson),
             (RowFormat::Ndjson, Some(_)) => {
@@ -232,10 +239,7 @@ impl Rows {
         }
         let read = match &mut self.reader {
             Reader::Csv(columns @ None) => {
-                let RowFlags { collection, bucket, .. } = &self.flags;
-                let (collection, bucket) = (collection.as_ref(), bucket.as_ref());
-                let read =
-                    Columns::new(&line, collection.map(ToString::to_string), bucket.map(ToString::to_string));
+                let read = self.flags.columns(&line);
                 *columns = Some(read.map_err(|error| refused(&self.name, self.row, error))?);
                 return Ok(true);
             }

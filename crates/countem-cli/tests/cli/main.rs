@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "everything here is a test, also what is not marked as one")]
 
 mod commands;
+mod copies;
 mod doctor;
 mod files;
 mod follow;
@@ -10,6 +11,7 @@ mod formats;
 mod generator;
 mod harness;
 mod histories;
+mod imports;
 mod ingest;
 mod look;
 mod manners;

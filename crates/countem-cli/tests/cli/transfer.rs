@@ -12,7 +12,7 @@ use crate::harness::{Ran, Sandbox, finish};
 const METRICS: [&str; 7] = ["GET 200", "=1+1", "-5", "a \"b\", c", "a.b", "signups{country=\"DE\"}", "🦀;$%"];
 
 /// Writes a CSV file of days with `rows` rows, and returns the sum of its values.
-fn write_days(sandbox: &Sandbox, name: &str, rows: usize) -> i64 {
+pub(crate) fn write_days(sandbox: &Sandbox, name: &str, rows: usize) -> i64 {
     let (mut text, mut total) = ("collection,date,metric,value\n".to_owned(), 0);
     for row in 0..rows {
         let (day, value) = (row % 28 + 1, i64::try_from(row).unwrap() % 11 - 2);
@@ -39,17 +39,17 @@ fn fill(sandbox: &Sandbox, store: &[&str]) {
 
 /// Returns the digest that a command printed.
 #[track_caller]
-fn digest(ran: &Ran) -> String {
+pub(crate) fn digest(ran: &Ran) -> String {
     let (_, digest) = ran.err.split_once("digest ").unwrap_or_else(|| panic!("{}", ran.err));
     digest.lines().next().unwrap().to_owned()
 }
 
-fn store(sandbox: &Sandbox, name: &str) -> String {
+pub(crate) fn store(sandbox: &Sandbox, name: &str) -> String {
     format!("sqlite://{}", sandbox.path(name).display())
 }
 
 /// Kills a command after `time`, and runs it again to its end; returns true if it was killed.
-fn kill_and_repeat(sandbox: &Sandbox, args: &[&str], time: Duration) -> bool {
+pub(crate) fn kill_and_repeat(sandbox: &Sandbox, args: &[&str], time: Duration) -> bool {
     let mut child = sandbox.start(args);
     let began = Instant::now();
     while began.elapsed() < time && child.try_wait().unwrap().is_none() {

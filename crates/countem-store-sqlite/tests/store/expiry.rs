@@ -1,12 +1,17 @@
 //! Expired rows are removed beside running writers.
 
 use std::{
-    sync::atomic::{AtomicBool, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     thread,
+    time::{Duration, Instant},
 };
 
 use countem_core::{Batch, BatchId, Table, Writer, jiff::Timestamp};
 use countem_store::{Store as _, remove_expired};
+use countem_store_sqlite::SqliteStore;
 
 use crate::support::{COLLECTION, block_on, counters, day, expected, open};
 
@@ -57,4 +62,58 @@ fn removal_beside_writers_loses_no_kept_count() {
         countem_core::BucketRange::every(countem_core::Period::Minute),
     ));
     assert_eq!(left.unwrap(), None);
+}
+
+/// Flushes 1,000 counters every 20 ms, 50,000 in a second, and returns the duration of each flush.
+fn flush(store: &SqliteStore, node: u64, is_over: impl Fn(usize) -> bool) -> Vec<Duration> {
+    let (mut took, began) = (Vec::new(), Instant::now());
+    while !is_over(took.len()) {
+        let mut table = Table::new();
+        for metric in 0..1000 {
+            table.fold(COLLECTION, &format!("m{metric}"), day(), 1).unwrap();
+        }
+        let seq = took.len() as u64 + 1;
+        let batch = Batch::new(BatchId { writer: Writer::new(node, 1), lane: 0, seq }, table.drain());
+        let due = Duration::from_millis(20 * seq);
+        thread::sleep(due.saturating_sub(began.elapsed()));
+        let flush = Instant::now();
+        block_on(store.apply(&Arc::new(batch))).unwrap();
+        took.push(flush.elapsed());
+    }
+    took.sort_unstable();
+    took
+}
+
+/// The size of the deletion is `COUNTEM_EXPIRED` rows; prints how long flushes take without and with it.
+#[test]
+fn flushes_go_on_beside_a_big_removal() {
+    let rows: u32 = std::env::var("COUNTEM_EXPIRED").map_or(20_000, |text| text.parse().unwrap());
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path());
+    block_on(store.record_schedules(&"beginning UTC minute:3600s,day".parse().unwrap())).unwrap();
+    let few = usize::try_from(rows / 2_000).unwrap();
+    let undisturbed = flush(&store, 1, |flushes| flushes >= few.max(50));
+    let database = rusqlite::Connection::open(folder.path().join("countem.db")).unwrap();
+    let fill = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?1)
+        INSERT INTO counter SELECT ?2, printf('2020-02-20T%02d:%02d', i / 60 % 24, i % 60), 'm' || i, 1 FROM n";
+    database.execute(fill, (rows, COLLECTION)).unwrap();
+    drop(database);
+    let is_removed = AtomicBool::new(false);
+    let (beside, removed) = thread::scope(|scope| {
+        let remover = scope.spawn(|| {
+            let began = Instant::now();
+            let removed = block_on(remove_expired(&store, Timestamp::now())).unwrap();
+            is_removed.store(true, Ordering::Release);
+            (removed, began.elapsed())
+        });
+        (flush(&store, 2, |_| is_removed.load(Ordering::Acquire)), remover.join().unwrap())
+    });
+    assert_eq!(removed.0, u64::from(rows));
+    assert!(!beside.is_empty());
+    let of = |took: &[Duration], percent: usize| took[(took.len() * percent).div_ceil(100) - 1];
+    for (name, took) in [("undisturbed", &undisturbed), ("beside the removal", &beside)] {
+        println!("{name}: {} flushes, p50 {:?}, p99 {:?}", took.len(), of(took, 50), of(took, 99));
+    }
+    println!("removal of {rows} rows: {:?}", removed.1);
+    assert!(of(&beside, 99) < Duration::from_secs(5), "a flush waits for one step, not for the removal");
 }
