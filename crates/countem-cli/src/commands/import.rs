@@ -25,7 +25,7 @@ use countem_core::{
 };
 use countem_transfer::{Counter, Identity};
 
-/// Add the counters of files, such as those of `export` or of other systems, each content once
+/// Add the counters of files, such as those of `export`, each content once
 #[derive(Debug, Args)]
 #[command(after_help = AFTER)]
 pub(crate) struct Import {
@@ -57,7 +57,7 @@ Examples:
 A CSV file has the columns collection, bucket (or date), metric and value, separated by
 commas, semicolons or tabs; graphite is `metric.path value timestamp`, tags are labels;
 goatcounter is its CSV export: hits by path, without those of bots; scala are documents
-of the Scala countem as mongoexport writes them. Files may be compressed.
+of the Scala countem as mongoexport writes them. `--csv-safe` reads what it has written.
 
 Every file is read to its end before anything is stored, and a row that cannot be stored
 refuses all. The same rows are added once: an import that was interrupted continues

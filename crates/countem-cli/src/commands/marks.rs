@@ -14,7 +14,7 @@ use crate::{
     transfer::marks::{CopyMark, StoredImport, copies},
 };
 
-/// List how far files were counted by `ingest --once`, and imports and copies
+/// List what `ingest --once`, imports and copies have done
 #[derive(Debug, Args)]
 pub(crate) struct Marks {}
 
