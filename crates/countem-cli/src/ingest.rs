@@ -9,7 +9,6 @@
 
 pub(crate) mod feed;
 pub(crate) mod follow;
-pub(crate) mod input;
 pub(crate) mod lines;
 
 pub(crate) mod added;

@@ -4,6 +4,7 @@ mod commands;
 mod exit;
 mod global;
 mod ingest;
+mod input;
 mod output;
 mod progress;
 mod stop;

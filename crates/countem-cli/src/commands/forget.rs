@@ -19,9 +19,9 @@ use crate::{
     global::Global,
     ingest::{
         identity::{agreeing, lags_behind, read_head},
-        input::Input,
         marks::{self, FileId, StoredMark},
     },
+    input::Input,
     output::say,
     store::{Effective, block_on},
     transfer::marks::StoredImport,

@@ -19,10 +19,10 @@ use crate::{
     ingest::{
         fingerprint::{Position, has_first_line},
         identity::{Claim, Identity, Known, LeftOut, is_rotated, read_head},
-        input::{Input, Source},
         lines::{Block, Lines},
         marks::{FileId, StoredMark, prefixes},
     },
+    input::{Input, Source},
     progress::Meters,
     stop::Stop,
 };

@@ -15,9 +15,9 @@ use crate::{
     ingest::{
         feed::{Begun, Event, Feed, Interrupt, LINGER},
         identity::{Known, LeftOut, rotated},
-        input::{Input, Source},
         lines::Lines,
     },
+    input::{Input, Source},
 };
 
 /// Interval at which files are polled.

@@ -22,11 +22,13 @@ use std::{
 
 use anyhow::Result;
 
-use crate::ingest::{
-    added::Added,
-    fingerprint::{Fingerprint, HEAD, Position, Step, head_len, hex, tail_len},
+use crate::{
+    ingest::{
+        added::Added,
+        fingerprint::{Fingerprint, HEAD, Position, Step, head_len, hex, tail_len},
+        marks::{FileId, MarkValue, StoredMark, free_key, group},
+    },
     input::{Input, Source},
-    marks::{FileId, MarkValue, StoredMark, free_key, group},
 };
 
 /// The mark that goes with the lines of a file.

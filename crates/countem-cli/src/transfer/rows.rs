@@ -20,7 +20,7 @@ use countem_transfer::{
 
 use crate::{
     exit::UsageError,
-    ingest::input::{Input, Source, cannot_read},
+    input::{Input, Source, cannot_read},
     progress::Meters,
 };
 
@@ -61,7 +61,7 @@ impl RowFormat {
     }
 }
 
-/// What the command line says of the rows.
+/// Flags of the command line about the rows.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct RowFlags {
     pub(crate) columns: Option<String>,

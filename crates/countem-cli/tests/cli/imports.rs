@@ -270,7 +270,7 @@ fn exported_columns_have_no_empty_cell() {
 
 /// Days are those of the store, and no flag makes others of them silently.
 #[test]
-fn zone_of_an_export_is_that_of_its_store() {
+fn export_is_in_the_zone_of_the_store() {
     let sandbox = Sandbox::new();
     sandbox.run(&["inc", "web", "m", "--date", "2015-05-17", "--set", "time.zone=Europe/Berlin"]).expect(0);
     let exported = sandbox.run(&["export", "-o", "ndjson"]).expect(0);

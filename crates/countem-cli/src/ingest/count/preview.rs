@@ -12,11 +12,11 @@ use super::{InputState, LineCounter};
 use crate::{
     exit::Exit,
     ingest::{
-        input::Input,
         lines::Lines,
         plan::Plan,
         report::{Tally, excerpt},
     },
+    input::Input,
     output::{Format, Listing},
 };
 

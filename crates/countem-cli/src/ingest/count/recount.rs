@@ -7,7 +7,10 @@ use countem_core::{Deltas, Table};
 use jiff::Timestamp;
 
 use super::{InputState, LineCounter, Part};
-use crate::ingest::{feed::Start, input::Source, lines::Lines, plan::Plan, report::Tally};
+use crate::{
+    ingest::{feed::Start, lines::Lines, plan::Plan, report::Tally},
+    input::Source,
+};
 
 /// Counts of a part of a content that was read again.
 pub(crate) struct Recount {
