@@ -6,7 +6,7 @@
 use std::{collections::BTreeSet, path::Path, sync::Arc};
 
 use anyhow::{Context as _, Result, anyhow, bail};
-use countem_core::{Bucket, Delta, Mark, Table, jiff::Timestamp};
+use countem_core::{Bucket, Delta, Mark, MetricName, Table, jiff::Timestamp};
 use countem_engine::Retry;
 use countem_store::{ErrorKind, Held, Store};
 
@@ -254,9 +254,26 @@ impl Undo<'_> {
             sender.send(deltas.drain(), mark).await?;
             claim.stored = value;
             if is_over {
-                return Ok(());
+                break;
             }
         }
+        self.remove_zeros(table).await
+    }
+
+    /// Removes the counters that came to zero. Where that fails they stay, which changes no sum.
+    async fn remove_zeros(&self, table: &Table) -> Result<()> {
+        for template in &self.plan.templates {
+            let collection = template.collection();
+            let rows = table.iter().filter(|row| row.collection == collection.as_str());
+            let rows = rows.map(|row| Ok((row.bucket, MetricName::new(row.metric)?)));
+            let rows = rows.collect::<Result<Vec<_>>>()?;
+            for rows in rows.chunks(CHUNK) {
+                if let Err(error) = self.store.remove_zeros(collection, rows).await {
+                    tracing::debug!(%error, "counters that came to zero stay");
+                }
+            }
+        }
+        Ok(())
     }
 }
 

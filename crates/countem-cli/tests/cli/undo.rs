@@ -19,11 +19,9 @@ fn undo(sandbox: &Sandbox, more: &[&str]) -> Ran {
     sandbox.run(&[args(more), vec!["--undo"]].concat())
 }
 
-/// Returns all counters that are not 0, by day.
+/// Returns all counters by day.
 fn counters(sandbox: &Sandbox, collection: &str, log: &Log) -> Vec<Counters> {
-    let mut days: Vec<_> = log.by_status.keys().map(|day| sandbox.counters(collection, day)).collect();
-    days.iter_mut().for_each(|counters| counters.retain(|_, value| *value != 0));
-    days
+    log.by_status.keys().map(|day| sandbox.counters(collection, day)).collect()
 }
 
 fn marks(sandbox: &Sandbox) -> usize {
