@@ -22,7 +22,7 @@ pub use recorder::NotDurable;
 pub use retry::{Retry, deliver};
 
 pub(crate) use kept_schedules::KeptSchedules;
-pub(crate) use lane::Lane;
+pub(crate) use lane::{Lane, LaneState};
 pub(crate) use lanes::{LaneLimits, Lanes};
 pub(crate) use progress::Stored;
 pub(crate) use recorder::{Recorder, Upstream};

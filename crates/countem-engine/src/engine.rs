@@ -26,7 +26,7 @@ use crate::{
     actors::Supervisor,
     collect::{Calendar, Counter, Intake, Refusal},
     deliver::{Lanes, NotDurable, Recorder, Stored, Upstream},
-    read::EngineSource,
+    read::{AgedSource, EngineSource},
 };
 
 #[cfg(test)]
@@ -71,6 +71,7 @@ struct EngineState {
     source: Arc<EngineSource>,
     writer: Writer,
     shutdown_deadline: Duration,
+    stored_age: Duration,
     /// The store may forget this writer after a clean shutdown: not while resolved batches are kept for a replay, which
     /// needs the bookkeeping to tell what a restored store has.
     may_forget: bool,
@@ -185,6 +186,13 @@ impl Engine {
     pub fn reader(&self) -> Reader {
         let source = Arc::clone(&self.state().source);
         Reader::new(source)
+    }
+
+    /// Returns the same reader, which may take a value of the store that is as old as [`EngineConfig::stored_age`] for single counters.
+    /// The counts of this engine are exact nevertheless, stored ones and pending ones.
+    pub fn aged_reader(&self) -> Reader {
+        let state = self.state();
+        Reader::new(Arc::new(AgedSource { source: Arc::clone(&state.source), max_age: state.stored_age }))
     }
 
     /// Returns statistics.

@@ -1,6 +1,7 @@
 //! Reading a running engine: the store, and what the engine has pending. A read moves nothing (I10).
 
 mod pace;
+mod stored;
 
 use std::{
     collections::{BTreeSet, HashSet},
@@ -16,7 +17,10 @@ use jiff::Timestamp;
 use parking_lot::Mutex;
 use tokio::sync::{self, oneshot};
 
-use self::pace::Pace;
+use self::{
+    pace::Pace,
+    stored::{Delivered, StoredParts},
+};
 use crate::{
     actors::Supervisor,
     collect::{Copied, Intake, Refusal},
@@ -38,6 +42,7 @@ pub(crate) struct EngineSource {
 #[derive(Debug, Default)]
 struct Waiting {
     requests: Mutex<Vec<Request>>,
+    stored: Arc<StoredParts>,
     /// Held by the read that observes on behalf of all.
     turn: sync::Mutex<()>,
 }
@@ -45,6 +50,8 @@ struct Waiting {
 #[derive(Debug)]
 struct Request {
     query: RowQuery,
+    /// Maximum age of the stored part.
+    max_age: Duration,
     answer: oneshot::Sender<Answer>,
 }
 
@@ -54,6 +61,8 @@ type Answer = Result<Arc<Rows>, StoreError>;
 /// A query, what an observation found of it, and the reads that asked for it.
 struct Observed {
     query: RowQuery,
+    /// Minimum of those of the reads.
+    max_age: Duration,
     /// Deltas that no store has seen.
     unsent: Rows,
     answers: Vec<oneshot::Sender<Answer>>,
@@ -76,11 +85,16 @@ impl EngineSource {
     }
 
     /// Returns the rows of `query` at a moment after the call. Reads that wait for the same moment share one read of the store.
-    async fn shared(&self, query: &RowQuery, store: Arc<dyn Store>) -> Result<Arc<Rows>, ReadError> {
+    async fn shared(
+        &self,
+        query: &RowQuery,
+        max_age: Duration,
+        store: Arc<dyn Store>,
+    ) -> Result<Arc<Rows>, ReadError> {
         let index = self.lanes.index_of(query.collection.as_str());
         let waiting = &self.waiting[index];
         let (answer, mut answered) = oneshot::channel();
-        waiting.requests.lock().push(Request { query: query.clone(), answer });
+        waiting.requests.lock().push(Request { query: query.clone(), max_age, answer });
         let answer = tokio::select! {
             biased;
             answer = &mut answered => answer,
@@ -108,40 +122,59 @@ impl EngineSource {
         let gate = Arc::clone(&lane.gate).read_owned().await;
         let requests = std::mem::take(&mut *self.waiting[index].requests.lock());
         let began = Instant::now();
-        let (observed, in_flight) = self.observed(lane, requests);
+        let (observed, in_flight, delivered) = self.observed(lane, requests);
         self.pace.spend(began.elapsed());
-        let pace = Arc::clone(&self.pace);
+        let (pace, stored) = (Arc::clone(&self.pace), Arc::clone(&self.waiting[index].stored));
         // A task of its own: the reads go on when the one that observed is dropped.
         self.supervisor.runtime().spawn(async move {
-            let read = |observed| pace.measure(answer(observed, &*store, in_flight.as_deref()));
+            let read =
+                |observed| pace.measure(answer(observed, &*store, in_flight.as_deref(), &stored, &delivered));
             join_all(observed.into_iter().map(read)).await;
             drop(gate);
         });
     }
 
-    /// Returns what the store does not have of each query, and the batch that it may or may not have applied.
-    fn observed(&self, lane: &Lane, requests: Vec<Request>) -> (Vec<Observed>, Option<Arc<Batch>>) {
+    /// Returns what the store does not have of each query, the batch that it may or may not have applied, and the moment of the lane.
+    fn observed(
+        &self,
+        lane: &Lane,
+        requests: Vec<Request>,
+    ) -> (Vec<Observed>, Option<Arc<Batch>>, Delivered) {
         let mut observed: Vec<Observed> = Vec::new();
-        for Request { query, answer } in requests.into_iter().filter(|request| !request.answer.is_closed()) {
+        for Request { query, max_age, answer } in
+            requests.into_iter().filter(|request| !request.answer.is_closed())
+        {
             match observed.iter_mut().find(|known| known.query == query) {
-                Some(known) => known.answers.push(answer),
-                None => observed.push(Observed { query, unsent: Rows::new(), answers: vec![answer] }),
+                Some(known) => {
+                    known.max_age = known.max_age.min(max_age);
+                    known.answers.push(answer);
+                }
+                None => {
+                    observed.push(Observed { query, max_age, unsent: Rows::new(), answers: vec![answer] });
+                }
             }
         }
         let wanted: HashSet<_> = observed.iter().map(|known| known.query.collection.as_str()).collect();
         let is_wanted = |collection: &str| wanted.contains(collection);
         let mut pending = Copied::default();
-        let (counted, schedules, in_flight) = self.intake.hold_still(|still| {
+        let (counted, schedules, in_flight, delivered) = self.intake.hold_still(|still| {
             let counted = still.copy(is_wanted);
             let lane = lane.lock();
             lane.unsent().filter(|delta| is_wanted(delta.collection)).for_each(|delta| pending.push(delta));
-            (counted, self.intake.calendar().schedules(), lane.in_flight())
+            (counted, self.intake.calendar().schedules(), lane.in_flight(), Delivered::of(&lane))
         });
         counted.fan_out(&schedules, |delta| pending.push(delta));
         for Observed { query, unsent, .. } in &mut observed {
             overlay(unsent, query, pending.iter());
         }
-        (observed, in_flight)
+        (observed, in_flight, delivered)
+    }
+
+    /// Returns the rows of `query`, of which what other engines have stored may be as old as `max_age`.
+    async fn rows_within(&self, query: &RowQuery, max_age: Duration) -> Result<Rows, ReadError> {
+        let store = self.store()?;
+        self.resolve_past(self.lanes.of(query.collection.as_str())).await?;
+        self.shared(query, max_age, store).await.map(Arc::unwrap_or_clone)
     }
 
     /// Returns once no batch of an earlier process is unresolved in `lane`: before, it is not known what the store has of them.
@@ -171,9 +204,23 @@ impl EngineSource {
 }
 
 /// Reads the store and answers all reads of one query.
-async fn answer(observed: Observed, store: &dyn Store, in_flight: Option<&Batch>) {
-    let Observed { query, unsent, answers } = observed;
-    let read = store.read(&query, in_flight).await.map(|mut rows| {
+async fn answer(
+    observed: Observed,
+    store: &dyn Store,
+    in_flight: Option<&Batch>,
+    stored: &StoredParts,
+    delivered: &Delivered,
+) {
+    let Observed { query, max_age, unsent, answers } = observed;
+    let read = match stored.get(&query, delivered, max_age) {
+        Some(rows) => Ok(Arc::unwrap_or_clone(rows)),
+        None => {
+            let began = Instant::now();
+            let read = store.read(&query, in_flight).await;
+            read.inspect(|rows| stored.put(&query, delivered, began, rows, max_age))
+        }
+    };
+    let read = read.map(|mut rows| {
         for (bucket, counters) in &unsent {
             let row = rows.entry(*bucket).or_default();
             counters.iter().for_each(|(metric, n)| row.merge(metric, n.map_err(Clone::clone)));
@@ -187,12 +234,36 @@ async fn answer(observed: Observed, store: &dyn Store, in_flight: Option<&Batch>
     }
 }
 
+/// The same, where what other engines have stored may be older.
+#[derive(Debug)]
+pub(crate) struct AgedSource {
+    pub(crate) source: Arc<EngineSource>,
+    pub(crate) max_age: Duration,
+}
+
+#[async_trait]
+impl Source for AgedSource {
+    async fn rows(&self, query: &RowQuery) -> Result<Rows, ReadError> {
+        self.source.rows_within(query, self.max_age).await
+    }
+
+    async fn schedules(&self) -> Result<Arc<Schedules>, ReadError> {
+        self.source.schedules().await
+    }
+
+    fn now(&self) -> Timestamp {
+        self.source.now()
+    }
+
+    async fn collections(&self) -> Result<Vec<CollectionName>, ReadError> {
+        self.source.collections().await
+    }
+}
+
 #[async_trait]
 impl Source for EngineSource {
     async fn rows(&self, query: &RowQuery) -> Result<Rows, ReadError> {
-        let store = self.store()?;
-        self.resolve_past(self.lanes.of(query.collection.as_str())).await?;
-        self.shared(query, store).await.map(Arc::unwrap_or_clone)
+        self.rows_within(query, Duration::ZERO).await
     }
 
     async fn schedules(&self) -> Result<Arc<Schedules>, ReadError> {

@@ -1,5 +1,6 @@
 //! The engine as a whole, on a store with injected faults.
 
+mod aged;
 mod exactly_once;
 mod expiry;
 mod flush;

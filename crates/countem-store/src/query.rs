@@ -15,7 +15,7 @@ pub fn extent(rows: &Rows) -> Option<BucketRange> {
 }
 
 /// A selection of counters: some metrics of one collection in a range of buckets.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct RowQuery {
     /// The collection.
     pub collection: CollectionName,
@@ -26,7 +26,7 @@ pub struct RowQuery {
 }
 
 /// A selection of metrics.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Select {
     /// Every metric.
     All,

@@ -37,8 +37,9 @@ impl Collector {
     /// Counts `n` events now, and returns the counter after that, by `when` of today, of another day or of a period. A negative
     /// `n` decrements.
     ///
-    /// The answer is exact as of a moment after the increment: the stored value is read for each call, and what this node has not
-    /// stored yet is added. What other nodes have not stored yet is not in it.
+    /// The answer has all counts of this node, stored or not, each exactly once, as of a moment after the increment. Those of other
+    /// nodes are as old as the stored value, which is read again after [`stored_age`](crate::Builder::stored_age), one second by default, and
+    /// after every flush of this node. What other nodes have not stored yet is not in it. [`get`](Self::get) always reads the store.
     ///
     /// # Errors
     /// [`Error::Refused`]: not counted. Other errors: counted, but the counter could not be read.
@@ -50,7 +51,13 @@ impl Collector {
         when: impl Into<When>,
     ) -> Result<i64, Error> {
         self.try_increment(collection, metric, n)?;
-        Ok(self.get(collection, metric, when).await?.unwrap_or(0))
+        let (collection, metric) = (CollectionName::new(collection)?, MetricName::new(metric)?);
+        let (when, aged) = (when.into(), self.aged_reader());
+        let value = self.read(async move |reader, now| {
+            let bucket = reader.bucket(when, now).await?;
+            aged.get(&collection, &metric, bucket).await
+        });
+        Ok(value.await?.unwrap_or(0))
     }
 
     /// Takes `n` from a counter, or as much as brings it to zero, and returns the counter after that. A counter that is not

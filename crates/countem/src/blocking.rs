@@ -44,6 +44,20 @@ impl Collector<'_> {
         block_on(self.0.increment_durable(collection, metric, n))
     }
 
+    /// Does what [`increment_durable_with`](crate::Collector::increment_durable_with) does.
+    ///
+    /// # Errors
+    /// As [`increment_durable_with`](crate::Collector::increment_durable_with).
+    pub fn increment_durable_with(
+        &self,
+        collection: &str,
+        metric: &str,
+        labels: &[(&str, &str)],
+        n: i64,
+    ) -> Result<(), Error> {
+        block_on(self.0.increment_durable_with(collection, metric, labels, n))
+    }
+
     /// Does what [`durable`](crate::Collector::durable) does.
     ///
     /// # Errors

@@ -185,6 +185,12 @@ impl Builder {
         self.change(move |engine| engine.shutdown_deadline = deadline)
     }
 
+    /// Sets the maximum age of the stored value in an answer of [`increment_and_get`](Collector::increment_and_get), zero to read it for each.
+    /// Default: 1 second.
+    pub fn stored_age(self, age: Duration) -> Self {
+        self.change(move |engine| engine.stored_age = age)
+    }
+
     /// Counts by another clock than the machine's, for tests.
     pub fn clock(mut self, clock: Clock) -> Self {
         self.clock = clock;

@@ -1,6 +1,6 @@
 //! The handle that a service holds.
 
-use std::{collections::BTreeMap, future::Future, sync::Arc};
+use std::{borrow::Cow, collections::BTreeMap, future::Future, sync::Arc};
 
 use countem_core::{
     Bucket, BucketRange, CollectionName, LabelError, MetricName, NameError, Period, jiff::Timestamp,
@@ -76,9 +76,13 @@ impl Collector {
         labels: &[(&str, &str)],
         n: i64,
     ) -> Result<(), Refusal> {
+        self.engine.increment(collection, &self.labelled(metric, labels)?, n)
+    }
+
+    /// Returns the text of a metric with labels, or counts and logs the refusal.
+    fn labelled<'a>(&self, metric: &'a str, labels: &[(&str, &str)]) -> Result<Cow<'a, str>, Refusal> {
         let metric = MetricName::labelled_text(metric, labels).map_err(Refusal::from);
-        let metric = metric.inspect_err(|refusal| self.engine.refuse(refusal))?;
-        self.engine.increment(collection, &metric, n)
+        metric.inspect_err(|refusal| self.engine.refuse(refusal))
     }
 
     /// Counts `n` events at the time they happened, which has to lie in the configured past and future window.
@@ -93,6 +97,21 @@ impl Collector {
         timestamp: Timestamp,
     ) -> Result<(), Refusal> {
         self.engine.increment_at(collection, metric, n, timestamp)
+    }
+
+    /// Counts `n` events under a metric with labels at the time they happened.
+    ///
+    /// # Errors
+    /// As [`increment_at`](Self::increment_at) and [`try_increment_with`](Self::try_increment_with).
+    pub fn increment_at_with(
+        &self,
+        collection: &str,
+        metric: &str,
+        labels: &[(&str, &str)],
+        n: i64,
+        timestamp: Timestamp,
+    ) -> Result<(), Refusal> {
+        self.engine.increment_at(collection, &self.labelled(metric, labels)?, n, timestamp)
     }
 
     /// Returns a handle of one counter, whose increments need no look-up.
@@ -129,6 +148,25 @@ impl Collector {
     /// The increment stays counted when the future is dropped.
     pub async fn increment_durable(&self, collection: &str, metric: &str, n: i64) -> Result<(), Error> {
         self.engine.increment(collection, metric, n)?;
+        Ok(self.engine.durable().await?)
+    }
+
+    /// Counts `n` events under a metric with labels and returns once they survive the end of the process, as
+    /// [`increment_durable`](Self::increment_durable) does.
+    ///
+    /// # Errors
+    /// As [`increment_durable`](Self::increment_durable) and [`try_increment_with`](Self::try_increment_with).
+    ///
+    /// # Cancel safety
+    /// The increment stays counted when the future is dropped.
+    pub async fn increment_durable_with(
+        &self,
+        collection: &str,
+        metric: &str,
+        labels: &[(&str, &str)],
+        n: i64,
+    ) -> Result<(), Error> {
+        self.try_increment_with(collection, metric, labels, n)?;
         Ok(self.engine.durable().await?)
     }
 
@@ -270,6 +308,10 @@ impl Collector {
     /// router also resizes itself: it grows when threads meet, and shrinks when they do not.
     pub fn resize(&self, collectors: usize) -> usize {
         self.engine.resize(collectors)
+    }
+
+    pub(crate) fn aged_reader(&self) -> Reader {
+        self.engine.aged_reader()
     }
 
     pub(crate) async fn read<T, E, F>(

@@ -71,6 +71,20 @@ impl Scope {
         self.collector.increment_at(self.collection.as_str(), metric, n, timestamp)
     }
 
+    /// See [`Collector::increment_at_with`].
+    ///
+    /// # Errors
+    /// As [`Collector::increment_at_with`].
+    pub fn increment_at_with(
+        &self,
+        metric: &str,
+        labels: &[(&str, &str)],
+        n: i64,
+        timestamp: Timestamp,
+    ) -> Result<(), Refusal> {
+        self.collector.increment_at_with(self.collection.as_str(), metric, labels, n, timestamp)
+    }
+
     /// See [`Collector::increment_durable`].
     ///
     /// # Errors
@@ -80,6 +94,22 @@ impl Scope {
     /// As [`Collector::increment_durable`].
     pub async fn increment_durable(&self, metric: &str, n: i64) -> Result<(), Error> {
         self.collector.increment_durable(self.collection.as_str(), metric, n).await
+    }
+
+    /// See [`Collector::increment_durable_with`].
+    ///
+    /// # Errors
+    /// As [`Collector::increment_durable_with`].
+    ///
+    /// # Cancel safety
+    /// As [`Collector::increment_durable_with`].
+    pub async fn increment_durable_with(
+        &self,
+        metric: &str,
+        labels: &[(&str, &str)],
+        n: i64,
+    ) -> Result<(), Error> {
+        self.collector.increment_durable_with(self.collection.as_str(), metric, labels, n).await
     }
 
     /// See [`Collector::counter`].

@@ -43,6 +43,9 @@ pub struct EngineConfig {
     pub past_window: Duration,
     /// Maximum distance of the time of an increment into the future.
     pub future_window: Duration,
+    /// Maximum age of the stored value in the answer of `increment_and_get`, zero to read it for each: counts that other engines have
+    /// stored since are not in it.
+    pub stored_age: Duration,
     /// First wait after a failed attempt to store.
     pub retry_first: Duration,
     /// Longest wait between two attempts to store.
@@ -131,6 +134,7 @@ impl Default for EngineConfig {
             warn_on_stderr: true,
             past_window: Duration::from_secs(366 * 24 * 3600),
             future_window: Duration::from_secs(3600),
+            stored_age: Duration::from_secs(1),
             retry_first: Duration::from_millis(100),
             retry_longest: Duration::from_secs(30),
             shutdown_deadline: Duration::from_secs(30),

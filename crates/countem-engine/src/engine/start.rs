@@ -137,6 +137,7 @@ impl Engine {
             source: Arc::new(source),
             writer,
             shutdown_deadline: config.shutdown_deadline,
+            stored_age: config.stored_age,
             may_forget: match &config.durability {
                 Durability::Memory => true,
                 Durability::Journal { options, .. } => options.resolved_retention.is_zero(),

@@ -99,11 +99,16 @@ fn labels_in_any_order_are_one_counter() {
     scope.counter_with("signups", &[labels[1], labels[0]]).unwrap().increment(32);
     let metric = MetricName::labelled("signups", labels).unwrap();
     collector.increment("labels", metric.as_str(), 64);
+    let now = "2026-01-01T12:00:00Z".parse().unwrap();
+    collector.increment_at_with("labels", "signups", &labels, 128, now).unwrap();
+    scope.increment_at_with("signups", &[labels[1], labels[0]], 256, now).unwrap();
+    collector.blocking().increment_durable_with("labels", "signups", &labels, 512).unwrap();
+    assert!(collector.increment_at_with("labels", "signups", &[labels[0], labels[0]], 1, now).is_err());
     for _ in 0..2 {
         count!("labels", "signups", country = "DE", plan = "pro");
         count!("labels", "signups", 3, plan = "pro", country = "DE",);
     }
-    assert_eq!(counted("labels"), expected(&[(r#"signups{country="DE",plan="pro"}"#, 135)]));
+    assert_eq!(counted("labels"), expected(&[(r#"signups{country="DE",plan="pro"}"#, 1031)]));
 }
 
 #[test]
