@@ -5,7 +5,9 @@ use std::{fmt, str::FromStr};
 use countem_core::{Bucket, Period};
 use jiff::{Span, Timestamp, civil::Date, tz::TimeZone};
 
-/// A day, as people name it: `2015-05-17`, `today`, `yesterday`, or `-7d` for seven days ago. The parser of every surface.
+use crate::range::point::{Point, Unit};
+
+/// A day, as people name it: `2015-05-17`, `today`, `yesterday`, or `-7d` for seven days ago.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Day {
     /// The day of this date.
@@ -72,34 +74,19 @@ impl fmt::Display for Day {
 impl FromStr for Day {
     type Err = DayError;
 
+    /// Reads the expressions of a [`TimeRange`](crate::TimeRange) that name one day.
     fn from_str(text: &str) -> Result<Self, DayError> {
-        let ago = text.strip_prefix('-').and_then(|text| text.strip_suffix('d'));
-        let malformed = || DayError::Malformed { text: text.to_owned() };
-        match (text, ago) {
-            ("today", _) => return Ok(Self::Ago(0)),
-            ("yesterday", _) => return Ok(Self::Ago(1)),
-            (_, Some(days)) if days.bytes().all(|byte| byte.is_ascii_digit()) => {
-                return days.parse().map(Self::Ago).map_err(|_| malformed());
-            }
-            _ => {}
-        }
-        if let Ok(bucket) = text.parse::<Bucket>() {
-            return match bucket.period() {
-                Period::Day => Ok(Self::On(bucket.date())),
-                _ => Err(DayError::Bucket { bucket }),
-            };
-        }
         let shape: Vec<_> =
             text.bytes().map(|byte| if byte.is_ascii_digit() { b'0' } else { byte }).collect();
-        match &shape[..] {
-            b"0000-00-00" => Err(DayError::NoSuchDay { text: text.to_owned() }),
-            [b'0', b'0', b'0', b'0', b'-', b'0', b'0', b'-', b'0', b'0', b'T' | b't' | b' ', ..] => {
-                Err(DayError::Time { text: text.to_owned() })
-            }
-            [first, ..] if first.is_ascii_digit() && shape.contains(&b':') => {
-                Err(DayError::Time { text: text.to_owned() })
-            }
-            _ => Err(malformed()),
+        let is_time = shape.first() == Some(&b'0')
+            && (shape.contains(&b':') || matches!(shape.get(10), Some(b'T' | b't' | b' ')));
+        match text.parse() {
+            Ok(Point::Ago(days, Unit::Day)) => Ok(Self::Ago(days)),
+            Ok(Point::Bucket(bucket)) if bucket.period() == Period::Day => Ok(Self::On(bucket.date())),
+            Ok(Point::Bucket(bucket)) => Err(DayError::Bucket { bucket }),
+            _ if is_time => Err(DayError::Time { text: text.to_owned() }),
+            _ if shape == b"0000-00-00" => Err(DayError::NoSuchDay { text: text.to_owned() }),
+            _ => Err(DayError::Malformed { text: text.to_owned() }),
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Spans of time as people name them.
 
-mod point;
+pub(crate) mod point;
 
 use std::{fmt, ops::Range, str::FromStr};
 
@@ -82,6 +82,12 @@ pub enum TimeRangeError {
         /// The refused text.
         text: String,
     },
+    /// No instant of the span exists.
+    #[error("`{text}` lies behind the last day of the calendar, 9999-12-30")]
+    Behind {
+        /// The refused text.
+        text: String,
+    },
     /// The end is before the beginning.
     #[error("`{range}` ends before it begins")]
     Inverted {
@@ -122,8 +128,8 @@ pub enum TimeRangeError {
     },
 }
 
-/// The calendar of instants ends a little later, on 9999-12-30.
-const END: DateTime = DateTime::constant(9999, 12, 30, 0, 0, 0, 0);
+/// The last hour of the calendar of instants. Buckets go on until the end of the year.
+const END: DateTime = DateTime::constant(9999, 12, 30, 22, 0, 0, 0);
 
 impl TimeRange {
     /// The present day.
@@ -242,7 +248,12 @@ impl TimeRange {
             bucket.map_err(|_| TimeRangeError::Year { text: self.to_string() })
         };
         let (Some(start), Some(end)) = (spans.first(), spans.last()) else { return Ok((None, false)) };
-        let range = BucketRange::new(bucket(start.start)?, bucket(end.end - 1)?);
+        let last = match last.next() {
+            None => BucketRange::every(step).last(),
+            Some(_) if last.start() > END => return Err(TimeRangeError::Behind { text: self.to_string() }),
+            Some(_) => bucket(end.end - 1)?,
+        };
+        let range = BucketRange::new(bucket(start.start)?, last);
         Ok((range, range.is_some_and(|range| range.spans(zone) == spans)))
     }
 
@@ -272,8 +283,8 @@ impl TimeRange {
         if !spans.is_empty() {
             return Ok(spans);
         }
-        Err(if first.start() >= END {
-            TimeRangeError::Year { text: self.to_string() }
+        Err(if first.start() > END {
+            TimeRangeError::Behind { text: self.to_string() }
         } else if days.is_some() && first.period().is_civil() && last.period().is_civil() {
             TimeRangeError::Skipped { range: *self, zone: name(zone) }
         } else {

@@ -2,7 +2,11 @@
 
 use std::{fmt, ops::Range};
 
-use jiff::{SignedDuration, civil::Date, tz::TimeZone};
+use jiff::{
+    SignedDuration,
+    civil::{Date, date},
+    tz::TimeZone,
+};
 
 use super::{bucket::EPOCH, spans::spans};
 use crate::{Bucket, Period};
@@ -30,12 +34,10 @@ impl BucketRange {
         if period == Period::All {
             return Self::one(Bucket::ALL);
         }
-        let bound = |text: &str| {
-            let second: Bucket = text.parse().expect("a constant id is well formed");
-            second.rollup(period, &TimeZone::UTC).expect("a second lies in a bucket of every period")
-        };
+        let bound =
+            |civil| Bucket::of_civil(period, civil).expect("a moment lies in a bucket of every period");
         // The first ISO week that lies in the supported years begins on 0001-01-01, a Monday.
-        Self { first: bound("0001-01-01T00:00:00"), last: bound("9999-12-31T23:59:59") }
+        Self { first: bound(date(1, 1, 1).at(0, 0, 0, 0)), last: bound(date(9999, 12, 31).at(23, 59, 59, 0)) }
     }
 
     /// Returns the period of all buckets in the range.

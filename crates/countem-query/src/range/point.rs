@@ -9,7 +9,7 @@ use super::TimeRangeError;
 
 /// One span of time, relative to the present or not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Point {
+pub(crate) enum Point {
     Now,
     Bucket(Bucket),
     /// The quarter that begins with this month.
@@ -20,7 +20,7 @@ pub(super) enum Point {
 
 /// A unit of relative expressions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Unit {
+pub(crate) enum Unit {
     Second,
     Minute,
     Hour,

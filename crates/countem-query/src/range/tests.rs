@@ -78,6 +78,10 @@ fn expressions_name_spans() {
         ("all", Year, "0001..9999"),
         ("all", Period::All, "all"),
         ("2020..9999", Year, "2020..9999"),
+        ("9999", Day, "9999-01-01..9999-12-31"),
+        ("9999-12", Day, "9999-12-01..9999-12-31"),
+        ("9999-12-29..9999-12-31", Day, "9999-12-29..9999-12-31"),
+        ("9999-12-30", Day, "9999-12-30"),
     ] {
         assert_eq!(buckets(text, step), expected, "{text} by {step}");
     }
@@ -215,7 +219,9 @@ fn unusable_expressions_name_the_accepted_ones() {
         ("99999999999d", "reaches outside the years 0001 to 9999"),
         ("-4000000000d", "reaches outside the years 0001 to 9999"),
         ("3000y", "reaches outside the years 0001 to 9999"),
-        ("9999-12-31", "reaches outside the years 0001 to 9999"),
+        ("9999-12-31", "behind the last day of the calendar, 9999-12-30"),
+        ("9999-12-31T05", "behind the last day of the calendar, 9999-12-30"),
+        ("2026..9999-12-31T05", "behind the last day of the calendar, 9999-12-30"),
         ("2026-11-20..2026-11-19", "ends before it begins"),
         ("2026-11-20T14..2026-11-20T13", "ends before it begins"),
         ("2027..", "ends before it begins"),
