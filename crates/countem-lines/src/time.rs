@@ -129,6 +129,9 @@ impl Times {
 
     #[inline(never)]
     fn parse(&self, text: &str) -> Option<Read> {
+        if has_impossible_offset(text) {
+            return None;
+        }
         let once = |second| Read { second, repeated: None };
         let written = match &self.format {
             TimeFormat::Clf => return None,
@@ -162,6 +165,16 @@ impl Times {
             }
         }
     }
+}
+
+/// Tells whether a time of day is followed by an offset of 24 hours or more, as in `10:05+25:00`. No clock shows one.
+fn has_impossible_offset(text: &str) -> bool {
+    let after_time =
+        text.find(':').and_then(|colon| text[colon..].find(['+', '-']).map(|sign| &text[colon + sign + 1..]));
+    let hours = after_time
+        .and_then(|offset| offset.get(..2))
+        .filter(|hours| hours.bytes().all(|byte| byte.is_ascii_digit()));
+    hours.is_some_and(|hours| hours >= "24")
 }
 
 /// Tells whether counters can be stored for the year of `second`.

@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result};
 use clap::Args;
-use countem_core::{BucketRange, CollectionName, MetricName, Table};
+use countem_core::{BucketRange, CollectionName, MetricName, Schedule, Table};
 use countem_lines::{TimeFormat, Times};
 use countem_query::Day;
 use countem_store::{ErrorKind, StoreError};
@@ -78,8 +78,8 @@ impl Inc {
                 say("countem: `memory://` ends with this command, and the count with it");
             }
             let now = Timestamp::now();
-            let moment = self.moment(now, schedules.zone(now))?;
             let schedule = schedules.of(collection);
+            let moment = self.moment(now, schedules.zone(now), schedule)?;
             let bucket = schedule.bucket_at(moment)?;
             if schedule.has_expired_everywhere(bucket, now) {
                 anyhow::bail!("{moment} has expired: no stored period of `{collection}` is kept so long");
@@ -127,7 +127,7 @@ impl Inc {
     }
 
     /// Returns the moment of the increment: the beginning of the day for `--date`.
-    fn moment(&self, now: Timestamp, zone: &TimeZone) -> Result<Timestamp> {
+    fn moment(&self, now: Timestamp, zone: &TimeZone, schedule: &Schedule) -> Result<Timestamp> {
         // Other zones have the next day already.
         let last = zone.to_datetime(now).date().tomorrow().context("there is no day after this one")?;
         let refuse_later = |day| match day > last {
@@ -147,9 +147,19 @@ impl Inc {
             return Ok(day.start_instant(zone));
         }
         let Some(text) = &self.time else { return Ok(now) };
-        let second = Times::new(TimeFormat::Auto, zone.clone(), Timestamp::now()).second(text.as_bytes());
+        let mut times = Times::new(TimeFormat::Auto, zone.clone(), now);
+        let second = times.second(text.as_bytes());
         let second = second.ok_or_else(|| UsageError::new(format!("`--time {text}` is not a time: expected one such as 2015-05-17T10:05:03Z, or seconds since 1970")))?;
         let moment = Timestamp::from_second(second).context("time is out of range")?;
+        if let Some(again) = times.repeated() {
+            let again = Timestamp::from_second(again).context("time is out of range")?;
+            let buckets =
+                |moment| anyhow::Ok(schedule.fan_out(schedule.bucket_at(moment)?).collect::<Vec<_>>());
+            if buckets(moment)? != buckets(again)? {
+                let why = "clocks were set back, and showed this time twice: add its offset, as in";
+                return Err(UsageError::new(format!("`--time {text}`: {why} {moment} or {again}")).into());
+            }
+        }
         refuse_later(zone.to_datetime(moment).date())?;
         Ok(moment)
     }

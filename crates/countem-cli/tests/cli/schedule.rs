@@ -31,6 +31,23 @@ fn reader_takes_the_schedule_from_the_store() {
 }
 
 #[test]
+fn time_that_clocks_showed_twice_needs_its_offset() {
+    for (periods, code) in [("hour", 2), ("day", 0)] {
+        let sandbox = Sandbox::new();
+        let periods = format!("time.periods={periods}");
+        let inc = |time| {
+            sandbox.run(&[&BERLIN[..], &["--set", &periods, "inc", "c", "m", "--time", time]].concat())
+        };
+        let ran = inc("2025-10-26T02:30:00").expect(code);
+        let advice = "add its offset, as in 2025-10-26T00:30:00Z or 2025-10-26T01:30:00Z";
+        assert_eq!(ran.err.contains(advice), code == 2, "{}", ran.err);
+        inc("2025-10-26T02:30:00+01:00").expect(0);
+        inc("2025-10-26T03:30:00").expect(0);
+        inc("2025-10-26T02:30:00+24:00").expect(2);
+    }
+}
+
+#[test]
 fn reader_with_another_schedule_is_told() {
     let sandbox = Sandbox::new();
     sandbox.run(&["inc", "c", "m", "--date", "2015-05-17"]).expect(0);
