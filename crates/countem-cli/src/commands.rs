@@ -23,8 +23,9 @@ mod series;
 mod top;
 
 use std::{
+    fmt::Display,
     io::{self, Write as _},
-    num::{IntErrorKind, ParseIntError},
+    num::{IntErrorKind, NonZeroUsize, ParseIntError},
 };
 
 use anyhow::Result;
@@ -137,14 +138,21 @@ impl Cli {
 
 /// Parses a whole number, and says which are allowed.
 fn whole_number(text: &str) -> Result<i64, String> {
-    text.parse().map_err(|error: ParseIntError| {
-        let why = match error.kind() {
-            IntErrorKind::PosOverflow => "too large: ",
-            IntErrorKind::NegOverflow => "too small: ",
-            _ => "",
-        };
-        format!("{why}expected a whole number from {} to {}", i64::MIN, i64::MAX)
-    })
+    text.parse().map_err(|error| not_a_number(&error, i64::MIN, i64::MAX))
+}
+
+/// Parses a number of things, and says which are allowed.
+fn count(text: &str) -> Result<NonZeroUsize, String> {
+    text.parse().map_err(|error| not_a_number(&error, 1, usize::MAX))
+}
+
+fn not_a_number<T: Display>(error: &ParseIntError, min: T, max: T) -> String {
+    let why = match error.kind() {
+        IntErrorKind::PosOverflow => "too large: ",
+        IntErrorKind::NegOverflow => "too small: ",
+        _ => "",
+    };
+    format!("{why}expected a whole number from {min} to {max}")
 }
 
 #[cfg(test)]

@@ -1,12 +1,8 @@
 //! Exit codes.
 
-use std::{
-    fmt,
-    io::{self, Write as _},
-    process::ExitCode,
-};
+use std::{fmt, io, process::ExitCode};
 
-use clap::error::ContextValue;
+use clap::error::{ContextValue, ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand};
 use countem_config::similar;
 use countem_engine::maintenance::MaintenanceError;
 use countem_lines::DefinitionError;
@@ -133,8 +129,11 @@ pub(crate) fn report(result: anyhow::Result<Exit>) -> ExitCode {
     }
 }
 
-/// Prints the error of the command line, or the help that was asked for, and ends the process. Arguments are shown escaped.
+/// Prints the error of the command line on one line, or the help that was asked for, and ends the process. Arguments are shown escaped.
 pub(crate) fn refuse(mut error: clap::Error) -> ! {
+    if !error.use_stderr() || error.kind() == DisplayHelpOnMissingArgumentOrSubcommand {
+        error.exit()
+    }
     let hidden = error.context().filter_map(|(kind, value)| match value {
         ContextValue::String(text) if shown(text) != *text => Some((kind, text.clone())),
         _ => None,
@@ -143,16 +142,30 @@ pub(crate) fn refuse(mut error: clap::Error) -> ! {
     for (kind, text) in &hidden {
         error.insert(*kind, ContextValue::String(shown(text)));
     }
-    if hidden.is_empty() {
-        error.exit()
-    }
     // The reason may repeat the value.
-    let whole = error.render().to_string();
     let escaped = |whole: String, (_, text): &(_, String)| {
         whole.replace(&format!("`{text}`"), &format!("`{}`", shown(text)))
     };
-    write!(io::stderr(), "{}", hidden.iter().fold(whole, escaped)).ok();
+    let whole = hidden.iter().fold(error.render().to_string(), escaped);
+    say(format_args!("countem: {}", on_one_line(&whole)));
     std::process::exit(error.exit_code())
+}
+
+/// Puts the parts of an error of the command line, which are paragraphs, on one line.
+fn on_one_line(error: &str) -> String {
+    let mut paragraphs = error.trim().split("\n\n").map(|paragraph| {
+        let mut lines = paragraph.lines().map(str::trim).filter(|line| !line.is_empty());
+        let first = lines.next().unwrap_or_default().to_owned();
+        lines.enumerate().fold(first, |text, (at, line)| text + if at == 0 { " " } else { ", " } + line)
+    });
+    let first = paragraphs.next().unwrap_or_default();
+    let rest: Vec<_> = paragraphs.collect();
+    let remedy = |prefix| {
+        rest.iter().find_map(|text| text.strip_prefix(prefix)).map(|text| format!("{prefix}{text}; "))
+    };
+    let remedy = remedy("tip: ").or_else(|| remedy("Usage: ")).unwrap_or_default();
+    let remedy = remedy.trim_start_matches("tip: ").replacen("Usage: ", "usage: ", 1);
+    format!("{}; {remedy}`--help` tells more", first.trim_start_matches("error: "))
 }
 
 fn is_broken_pipe(error: &anyhow::Error) -> bool {
@@ -194,6 +207,16 @@ mod tests {
     use anyhow::Context;
 
     use super::*;
+
+    #[test]
+    fn error_of_the_command_line_is_one_line() {
+        let missing = "error: the following required arguments were not provided:\n  <A>\n  <B>\n\nUsage: countem inc <A> <B>\n\nFor more information, try '--help'.\n";
+        let text = "the following required arguments were not provided: <A>, <B>; usage: countem inc <A> <B>; `--help` tells more";
+        assert_eq!(on_one_line(missing), text);
+        let unknown = "error: unexpected argument '--peroid' found\n\n  tip: a similar argument exists: '--period'\n\nUsage: countem get\n\nFor more";
+        let text = "unexpected argument '--peroid' found; a similar argument exists: '--period'; `--help` tells more";
+        assert_eq!(on_one_line(unknown), text);
+    }
 
     #[test]
     fn cause_decides_the_exit_code() {

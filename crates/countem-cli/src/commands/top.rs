@@ -13,7 +13,7 @@ use serde_json::Value;
 use crate::{
     commands::{
         bucket::RangeFlags,
-        get,
+        count, get,
         select::{Earlier, OrderFlag, SelectFlags},
     },
     exit::{Exit, query_error, say_unreadable_rows},
@@ -34,7 +34,7 @@ pub(crate) struct Top {
     #[arg(long, value_name = "RANGE", num_args = 0..=1, default_missing_value = "previous")]
     compare: Option<Earlier>,
     /// Number of counters
-    #[arg(short = 'n', long, value_name = "COUNT", default_value = "10", value_parser = number)]
+    #[arg(short = 'n', long, value_name = "COUNT", default_value = "10", value_parser = count)]
     number: NonZeroUsize,
     /// Order of the counters
     #[arg(long, default_value = "value")]
@@ -124,14 +124,14 @@ impl<'a> JsonName<'a> {
     }
 }
 
-fn number(text: &str) -> Result<NonZeroUsize, &'static str> {
-    text.parse().map_err(|_| "expected how many counters, 1 or more")
-}
-
 impl Top {
     pub(super) fn run(self, global: &Global) -> Result<Exit> {
         let effective = Effective::load_within(global, &self.timeout)?;
-        let query = self.select.query(&self.collection)?.order(self.order.into()).limit(self.number.get());
+        let query = self
+            .select
+            .query(&self.collection, &effective.config, global.quiet)?
+            .order(self.order.into())
+            .limit(self.number.get());
         let query = if self.reverse { query.reversed() } else { query };
         let query = if let Some(compare) = self.compare { query.compare(compare.into()) } else { query };
         let answer = self.timeout.block_on(async {
