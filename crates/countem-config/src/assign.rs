@@ -10,7 +10,7 @@ use toml::Value;
 use crate::{
     Config, Origin, Problem,
     keys::{self, COLLECTION_KEYS, KEYS, ORDERED, REPLACED, RETENTION, key_text, section_keys},
-    kind::{Keep, Kind, Periods},
+    kind::{Keep, Kind, Periods, Separator},
     layer::{Entry, PREFIX},
     nearest::nearest,
     raw::{RawValue, Refusal},
@@ -43,6 +43,11 @@ pub(crate) fn assign(config: &mut Config, entry: &Entry) -> Result<(), Problem> 
             let name = collection_name(name).map_err(refused)?;
             let retention = Keep(RETENTION).read(&entry.value).map_err(refused)?;
             config.engine.schedule.own_retention.insert(name, retention);
+        }
+        ["collections", name, "hierarchy"] => {
+            let name = collection_name(name).map_err(refused)?;
+            let separator = Separator.read(&entry.value).map_err(refused)?;
+            config.hierarchies.insert(name, separator);
         }
         [section] if is_section && section_keys(section).next().is_some() => return Ok(()),
         [section] if section_keys(section).next().is_some() => {

@@ -112,6 +112,10 @@ keys! {
     /// true: write the first refused increment to standard error, in a process without a subscriber of `tracing`.
     limits.warn_on_stderr => engine.warn_on_stderr: Switch;
 
+    /// Maximum age of the stored value in an answer of `increment_and_get`; this node's own counts are always all in it.
+    /// Longer: fewer reads, and counts of other nodes are seen later. "0s": read the store for each answer.
+    reads.stored_age => engine.stored_age: Span(WINDOW);
+
     /// Loss when the process is killed. "memory": what is not flushed. "journal": nothing acknowledged, else one tick.
     durability.level => durability.level: Level;
     /// Folder of the journal, on a local disk; it belongs to one process at a time.
@@ -128,7 +132,7 @@ keys! {
 }
 
 /// Keys of a section `[collections.NAME]`.
-pub(crate) const COLLECTION_KEYS: [&str; 2] = ["periods", "retention"];
+pub(crate) const COLLECTION_KEYS: [&str; 3] = ["periods", "retention", "hierarchy"];
 
 /// Keys of earlier versions, each with the one that took its place.
 pub(crate) const REPLACED: [(&str, &str); 1] = [("mongodb.retention", "time.retention")];

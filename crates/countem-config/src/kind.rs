@@ -118,6 +118,26 @@ impl Kind for Fraction {
     }
 }
 
+/// Text between two levels of a hierarchy.
+pub(crate) struct Separator;
+
+impl Kind for Separator {
+    type Target = String;
+
+    fn allowed(&self) -> String {
+        "text such as \".\" or \"/\"".to_owned()
+    }
+
+    fn read(&self, raw: &RawValue) -> Result<String, Refusal> {
+        let text = raw.text().filter(|text| !text.is_empty() && !text.chars().any(char::is_control));
+        text.map(str::to_owned).ok_or_else(|| raw.refuse(&self.allowed()))
+    }
+
+    fn write(&self, separator: &String) -> Value {
+        Value::String(separator.clone())
+    }
+}
+
 /// `true` or `false`.
 pub(crate) struct Switch;
 

@@ -43,6 +43,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use countem_core::CollectionName;
 use countem_engine::EngineConfig;
 use countem_store_uri::{MongodbConfig, StoreUri};
 
@@ -61,6 +62,7 @@ pub struct Config {
     /// Its durability is in `durability`, which keeps the journal also when the level does not use it.
     engine: EngineConfig,
     durability: DurabilityConfig,
+    hierarchies: BTreeMap<CollectionName, String>,
     /// The file that was read.
     file: Option<PathBuf>,
     /// By key; a key that is missing has its default.
@@ -107,6 +109,11 @@ impl Config {
         &self.durability
     }
 
+    /// Returns the text between two levels of the metrics of a collection, `None` where it has no hierarchy.
+    pub fn hierarchy(&self, collection: &CollectionName) -> Option<&str> {
+        self.hierarchies.get(collection).map(String::as_str)
+    }
+
     /// Returns the file that was read, if one was.
     pub fn file(&self) -> Option<&Path> {
         self.file.as_deref()
@@ -125,6 +132,7 @@ impl PartialEq for Config {
         self.store_uri == other.store_uri
             && self.engine.schedule.own == other.engine.schedule.own
             && self.engine.schedule.own_retention == other.engine.schedule.own_retention
+            && self.hierarchies == other.hierarchies
             && keys::KEYS.iter().all(|key| (key.get)(self) == (key.get)(other))
     }
 }

@@ -9,7 +9,7 @@ use toml::Value;
 use crate::{
     Config, Origin,
     keys::{KEYS, Key, RETENTION, key_text},
-    kind::{Keep, Kind, Periods},
+    kind::{Keep, Kind, Periods, Separator},
     problem::shown_path,
 };
 
@@ -27,6 +27,7 @@ const COLLECTION_EXAMPLE: &str = "
 # [collections.\"app-events\"]
 # periods = [\"hour\", \"day\"]
 # retention = [\"hour=90d\"]
+# hierarchy = \".\" # text between two levels of a metric, for `top` and `series` with --level and --under
 ";
 
 impl Config {
@@ -66,12 +67,16 @@ impl Config {
     /// Lists the collections that have keys of their own, with their values.
     fn collections(&self) -> Vec<(&str, Ordered<'static, Value>)> {
         let schedule = &self.engine.schedule;
-        let names: BTreeSet<_> = schedule.own.keys().chain(schedule.own_retention.keys()).collect();
+        let names = schedule.own.keys().chain(schedule.own_retention.keys()).chain(self.hierarchies.keys());
+        let names: BTreeSet<_> = names.collect();
         let values = |name| {
             let periods = schedule.own.get(name).map(|periods| ("periods", Periods.write(periods)));
             let retention = schedule.own_retention.get(name);
             let retention = retention.map(|retention| ("retention", Keep(RETENTION).write(retention)));
-            (CollectionName::as_str(name), Ordered(periods.into_iter().chain(retention).collect()))
+            let hierarchy = self.hierarchies.get(name);
+            let hierarchy = hierarchy.map(|separator| ("hierarchy", Separator.write(separator)));
+            let values = periods.into_iter().chain(retention).chain(hierarchy);
+            (CollectionName::as_str(name), Ordered(values.collect()))
         };
         names.into_iter().map(values).collect()
     }

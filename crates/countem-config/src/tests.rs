@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use countem_core::Period;
+use countem_core::{CollectionName, Period};
 use countem_engine::EngineConfig;
 use proptest::prelude::*;
 
@@ -123,6 +123,7 @@ fn every_key_reaches_its_field() {
         ("limits.label_sets", "20", "label_sets: 20,"),
         ("limits.pending_counters", "18", "pending_counters: 18,"),
         ("limits.warn_on_stderr", "false", "warn_on_stderr: false,"),
+        ("reads.stored_age", "21s", "stored_age: 21s,"),
         ("shutdown.deadline", "19s", "shutdown_deadline: 19s"),
         ("durability.level", "journal", "durability: Journal {"),
         (
@@ -158,6 +159,15 @@ fn every_key_reaches_its_field() {
     assert_eq!(mongodb("mongodb.deadline", "5s").deadline, Duration::from_secs(5));
     let config = from_flag("store.uri", "memory://").unwrap();
     assert_eq!((config.store_uri().expose(), config.store_uri().scheme()), ("memory://", "memory"));
+}
+
+#[test]
+fn hierarchy_belongs_to_one_collection() {
+    let config = from_flag("collections.a.b.hierarchy", "/").unwrap();
+    let of = |name| config.hierarchy(&CollectionName::new(name).unwrap());
+    assert_eq!((of("a.b"), of("a")), (Some("/"), None));
+    assert_eq!(from_text(&config.to_toml()).unwrap(), config);
+    assert!(from_flag("collections.a.hierarchy", "").unwrap_err().to_string().contains("text such as"));
 }
 
 #[test]

@@ -1,11 +1,14 @@
 //! Flags that select metrics and group them.
 
+use std::num::NonZeroUsize;
+
 use anyhow::Result;
 use clap::Args;
+use countem_config::Config;
 use countem_core::CollectionName;
 use countem_query::{Compare, Group, LabelFilter, Metrics, Order, Query};
 
-use crate::exit::UsageError;
+use crate::{commands::count, exit::UsageError, output::say};
 
 /// Flags that select the metrics of a query, and say how they are added up.
 #[derive(Debug, Args)]
@@ -25,11 +28,11 @@ pub(crate) struct SelectFlags {
     #[arg(long, value_name = "LABEL", value_delimiter = ',')]
     by: Vec<String>,
     /// Add up metrics whose names have the same first levels
-    #[arg(long, value_name = "NUMBER", conflicts_with = "by")]
-    level: Option<usize>,
-    /// Text between two levels of a hierarchy
-    #[arg(long, value_name = "TEXT", default_value = ".")]
-    separator: String,
+    #[arg(long, value_name = "NUMBER", conflicts_with = "by", value_parser = count)]
+    level: Option<NonZeroUsize>,
+    /// Text between two levels of a hierarchy [default: `collections.NAME.hierarchy` of the configuration, or else a dot]
+    #[arg(long, value_name = "TEXT")]
+    separator: Option<String>,
     /// Add up all selected metrics
     #[arg(long, conflicts_with_all = ["by", "level"])]
     sum: bool,
@@ -55,11 +58,12 @@ pub(crate) enum OrderFlag {
 }
 
 impl SelectFlags {
-    /// Returns the query for today.
+    /// Returns the query for today. Unless `quiet`, says which separator of the configuration it uses.
     ///
     /// # Errors
     /// A [`UsageError`]: the regular expression cannot be used.
-    pub(crate) fn query(&self, collection: &CollectionName) -> Result<Query> {
+    pub(crate) fn query(&self, collection: &CollectionName, config: &Config, quiet: bool) -> Result<Query> {
+        let separator = self.separator(collection, config, quiet);
         let mut query = Query::of([collection.clone()]);
         if let Some(name) = &self.metric {
             query = query.matching(name);
@@ -69,20 +73,34 @@ impl SelectFlags {
             query = query.metrics(metrics);
         }
         if let Some(parent) = &self.under {
-            query = query.metrics(Metrics::under(parent, &self.separator));
+            query = query.metrics(Metrics::under(parent, separator));
         }
         for label in &self.labels {
             query = query.label(label.clone());
         }
-        if let Some(group) = self.group() {
+        if let Some(group) = self.group(separator) {
             query = query.group(group);
         }
         Ok(query)
     }
 
-    fn group(&self) -> Option<Group> {
+    fn separator<'a>(&'a self, collection: &CollectionName, config: &'a Config, quiet: bool) -> &'a str {
+        match (&self.separator, config.hierarchy(collection)) {
+            (Some(separator), _) => separator,
+            (None, None) => ".",
+            (None, Some(separator)) => {
+                if !quiet && (self.level.is_some() || self.under.is_some()) {
+                    let key = format!("collections.{collection}.hierarchy");
+                    say(format_args!("countem: levels are separated by `{separator}` (`{key}`)"));
+                }
+                separator
+            }
+        }
+    }
+
+    fn group(&self, separator: &str) -> Option<Group> {
         match (self.level, &self.by[..]) {
-            (Some(depth), _) => Some(Group::Level { separator: self.separator.clone(), depth }),
+            (Some(depth), _) => Some(Group::Level { separator: separator.to_owned(), depth: depth.get() }),
             (None, []) => self.sum.then_some(Group::All),
             (None, keys) => Some(Group::Labels(keys.to_vec())),
         }

@@ -5,6 +5,7 @@ mod chart;
 use std::{
     collections::BTreeMap,
     io::{self, IsTerminal, Write as _},
+    num::NonZeroUsize,
 };
 
 use anyhow::Result;
@@ -16,6 +17,7 @@ use serde::Serialize;
 
 use crate::{
     commands::{
+        count,
         select::{OrderFlag, SelectFlags},
         top::{JsonName, name_cells, name_columns, say_empty},
     },
@@ -47,8 +49,8 @@ pub(crate) struct Series {
     #[arg(long)]
     order: Option<OrderFlag>,
     /// Only so many metrics, the largest ones
-    #[arg(short = 'n', long, value_name = "COUNT")]
-    number: Option<usize>,
+    #[arg(short = 'n', long, value_name = "COUNT", value_parser = count)]
+    number: Option<NonZeroUsize>,
     #[command(flatten)]
     timeout: Timeout,
 }
@@ -103,10 +105,15 @@ impl Series {
             FillFlag::Zero => Fill::Zero,
             FillFlag::Gap => Fill::Gap,
         };
-        let mut query =
-            self.select.query(&self.collection)?.range(self.range).by(step).fill(fill).order(order);
+        let mut query = self
+            .select
+            .query(&self.collection, &effective.config, global.quiet)?
+            .range(self.range)
+            .by(step)
+            .fill(fill)
+            .order(order);
         if let Some(number) = self.number {
-            query = query.limit(number);
+            query = query.limit(number.get());
         }
         let answer = self.timeout.block_on(async {
             let reader = effective.open_reader(global.quiet).await?;

@@ -94,7 +94,7 @@ fn unanswerable_questions_are_usage_errors() {
         (&["--matching", "("], "regular expression"),
         (&["--where", "country"], "country=DE"),
         (&["--by", "a,a"], "named twice"),
-        (&["--level", "0"], "first level"),
+        (&["--level", "0"], "whole number from 1"),
     ] {
         let ran = sandbox.run(&[&["series", "web"], args].concat()).expect(2);
         assert!(ran.err.contains(why), "{args:?}: {}", ran.err);
@@ -169,4 +169,26 @@ fn day_that_never_was_is_not_counted() {
     let inc = ["inc", "w", "m", "--date", "2011-12-30", "--set", "time.zone=Pacific/Apia"];
     let ran = sandbox.run(&inc).expect(2);
     assert!(ran.err.contains("there was no 2011-12-30 in Pacific/Apia"), "{}", ran.err);
+}
+
+#[test]
+fn configured_hierarchy_is_the_separator_of_levels() {
+    let sandbox = Sandbox::new();
+    for (metric, n) in [("a/b", "1"), ("a/c/d", "2"), ("a.b", "4"), ("a", "8")] {
+        sandbox.run(&["inc", "pages", metric, n]).expect(0);
+    }
+    let configured = ["--set", "collections.pages.hierarchy=/", "top", "pages", "-o", "csv"];
+    for (flags, expected, says) in [
+        (&["--level", "1"][..], &["a,11", "a.b,4"][..], true),
+        (&["--under", "a", "--sum"], &["11"], true),
+        (&["--level", "1", "--separator", "."], &["a,12", "a/c/d,2", "a/b,1"], false),
+        (&["--sum"], &["15"], false),
+    ] {
+        let ran = sandbox.run(&[&configured[..], flags].concat()).expect(0);
+        let rows: Vec<_> = ran.out.lines().skip(1).collect();
+        assert!(rows.iter().zip(expected).all(|(row, end)| row.ends_with(end)), "{flags:?}: {rows:?}");
+        assert_eq!(rows.len(), expected.len(), "{flags:?}: {rows:?}");
+        let words = "levels are separated by `/` (`collections.pages.hierarchy`)";
+        assert_eq!(ran.err.contains(words), says, "{flags:?}: {}", ran.err);
+    }
 }
