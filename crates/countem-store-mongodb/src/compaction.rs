@@ -49,7 +49,7 @@ use crate::{
         COMPACTED, COUNTERS, DocumentId, HELD, QUARANTINED, SPLIT, WATERMARKS, id_bounds, number_in,
         size_of_counters,
     },
-    error::without_effect,
+    error::{Failure, without_effect},
     expiry::has_expired,
     names::mongo_collection,
     registry::{self, Forgotten},
@@ -140,33 +140,17 @@ impl<'a> Compaction<'a> {
         if !moves && documents.iter().all(|document| !document.has_forgotten) {
             return self.remove_empty(stored_in, &documents).await;
         }
-        let clock = self.server.max(DateTime::now()).timestamp_millis();
-        let last = documents.iter().map(|document| document.compacted).max().unwrap_or_default();
-        let number = clock.max(last.saturating_add(1));
-        let request = transaction::Request {
-            find: self.find_all(stored_in, bucket),
-            collection: stored_in.to_owned(),
-            deadline: self.connection.config.deadline,
-        };
+        let clock = self.server.max(DateTime::now());
         // The sums are computed in a task of its own, which outlives this one.
         let forgotten: Vec<_> = documents.iter().flat_map(|document| document.writers.clone()).collect();
         let plan = move |documents: &[RawDocumentBuf]| {
             let is_forgotten = |writer: &str| forgotten.iter().any(|known| known == writer);
-            merge::updates(documents, moves, number, is_forgotten)
+            let number = next_number(documents.iter().map(|document| &**document), clock);
+            (merge::updates(documents, moves, number, is_forgotten), ())
         };
-        let done = self.connection.request(|database| transaction::run(database, request, plan)).await;
+        let done = run_transaction(self.connection, stored_in, find_all(stored_in, bucket), plan).await;
         let action = action("compact", stored_in);
-        done.map_err(|failure| without_effect(self.connection.explain(&action, failure)))
-    }
-
-    fn find_all(&self, stored_in: &str, bucket: Bucket) -> RawDocumentBuf {
-        let (from, to) = id_bounds(bucket, bucket);
-        rawdoc! {
-            "find": stored_in,
-            "filter": { "_id": { "$gte": from, "$lt": to } },
-            "sort": { "_id": 1 },
-            "batchSize": i32::MAX,
-        }
+        done.map(drop).map_err(|failure| without_effect(self.connection.explain(&action, failure)))
     }
 
     /// Looks at the documents of a bucket, without their counters.
@@ -227,6 +211,35 @@ impl<'a> Compaction<'a> {
         }
         command::remove_all(self.connection, stored_in, deletes).await
     }
+}
+
+fn find_all(stored_in: &str, bucket: Bucket) -> RawDocumentBuf {
+    let (from, to) = id_bounds(bucket, bucket);
+    rawdoc! {
+        "find": stored_in,
+        "filter": { "_id": { "$gte": from, "$lt": to } },
+        "sort": { "_id": 1 },
+        "batchSize": i32::MAX,
+    }
+}
+
+/// Changes documents in one transaction: all that `plan` returns for those that `find` finds, or none. Returns what it returns besides
+/// the changes, `None` if another process changed one of the documents meanwhile.
+pub(crate) async fn run_transaction<T: Send + 'static>(
+    connection: &Connection,
+    stored_in: &str,
+    find: RawDocumentBuf,
+    plan: impl FnOnce(&[RawDocumentBuf]) -> (Vec<RawDocumentBuf>, T) + Send + 'static,
+) -> Result<Option<T>, Failure> {
+    let (collection, deadline) = (stored_in.to_owned(), connection.config.deadline);
+    let request = transaction::Request { find, collection, deadline };
+    connection.request(|database| transaction::run(database, request, plan)).await
+}
+
+/// Returns the number of a change that takes counters out of some of the documents of a bucket.
+pub(crate) fn next_number<'a>(documents: impl Iterator<Item = &'a RawDocument>, clock: DateTime) -> i64 {
+    let last = documents.filter_map(|document| number_in(document, COMPACTED)).max().unwrap_or_default();
+    clock.timestamp_millis().max(last.saturating_add(1))
 }
 
 /// A document of a bucket, without its counters.
@@ -294,7 +307,9 @@ fn is_closed(schedules: Option<&Schedules>, bucket: Bucket, now: Timestamp) -> b
 }
 
 /// Returns the time of the server, `None` if it has no transactions.
-async fn transactional_server_time(connection: &Connection) -> Result<Option<DateTime>, StoreError> {
+pub(crate) async fn transactional_server_time(
+    connection: &Connection,
+) -> Result<Option<DateTime>, StoreError> {
     let hello = connection.request(|database| async move { database.run_command(doc! { "hello": 1 }).await });
     let reply =
         hello.await.map_err(|failure| without_effect(connection.explain("ask for the time", failure)))?;

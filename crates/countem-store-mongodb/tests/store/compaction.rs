@@ -5,7 +5,7 @@
 
 use std::{
     num::{NonZeroU16, NonZeroUsize},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use anyhow::{Context, Result};
@@ -13,7 +13,7 @@ use countem_core::{
     Batch, Bucket, BucketRange, MetricName,
     jiff::{SignedDuration, Timestamp},
 };
-use countem_store::{Counters, RowQuery, Rows, Select, Store, StoreError};
+use countem_store::{Counters, RowQuery, Select, Store, StoreError};
 use countem_store_mongodb::{MongoConfig, MongoStore};
 use countem_testkit::{Proxy, ReplicaSet, Server, in_own_database, require_mongod, require_server};
 use mongodb::{
@@ -43,8 +43,13 @@ impl Scene {
         let set = ReplicaSet::start(1).await?;
         let proxy = Proxy::start(set.member(0).port())?;
         let uri = in_own_database(&proxy.uri());
-        let direct = uri.replace(&proxy.port().to_string(), &set.member(0).port().to_string());
+        let direct = without_proxy(&uri, &proxy, &set);
         Ok(Self { database: database(&direct).await?, set, proxy, uri })
+    }
+
+    /// Returns the address of the database without the proxy.
+    fn direct(&self) -> String {
+        without_proxy(&self.uri, &self.proxy, &self.set)
     }
 
     /// Returns a store that knows nothing of the documents.
@@ -59,6 +64,10 @@ impl Scene {
         web.update_many(doc! { "compacted": { "$exists": true } }, hours).await?;
         Ok(())
     }
+}
+
+fn without_proxy(uri: &str, proxy: &Proxy, set: &ReplicaSet) -> String {
+    uri.replace(&format!(":{}/", proxy.port()), &format!(":{}/", set.member(0).port()))
 }
 
 fn with(uri: &str, metrics: usize, shards: u16) -> MongoStore {
@@ -204,21 +213,9 @@ async fn removed_children_are_created_again() -> Result<()> {
     deliver(&knows, &later.batch(counts(10))).await;
     let copy = later.batch_at(1, counts(10));
     open(&scene.uri).apply(&copy).await?;
-    let expected: Counters =
-        all.iter().map(|metric| (metric.clone(), 11)).collect::<Vec<_>>().into_iter().fold(
-            Counters::new(),
-            |mut sum, (metric, n)| {
-                sum.insert(metric, n);
-                sum
-            },
-        );
-    let check = async |store: &MongoStore| {
-        let mut counters = day(store, "web").await;
-        assert_eq!(counters.remove(&all[0]), Some(Ok(12)));
-        let mut expected = expected.clone();
-        expected.remove(&all[0]);
-        assert_eq!(counters, expected);
-    };
+    let mut expected: Counters = all.iter().map(|metric| (metric.as_str(), 11)).collect();
+    expected.insert(all[0].as_str(), 12);
+    let check = async |store: &MongoStore| assert_eq!(day(store, "web").await, expected);
     check(&store).await;
     compact(&store, 3).await?;
     check(&store).await;
@@ -285,11 +282,39 @@ async fn damaged_and_quarantined_buckets_keep_their_counters() -> Result<()> {
     Ok(())
 }
 
-/// Waits until the server stops a read between two documents of a bucket.
-async fn read_is_stopped(scene: &Scene) -> Result<()> {
-    let waiting =
+/// Runs `read` so that the server stops it after `steps` steps, in the middle of the documents, until the compaction is done that waits
+/// for nothing but its first request.
+async fn with_compaction_inside<T: Send + 'static>(
+    scene: &Scene,
+    n: i64,
+    steps: i32,
+    read: impl Future<Output = T> + Send + 'static,
+) -> Result<T> {
+    let member = scene.set.member(0);
+    let held = scene.proxy.hold(|request| request.contains("startTransaction"));
+    let compacting = tokio::spawn({
+        let store = scene.store(4, 1);
+        async move { store.compact(Timestamp::now() + SignedDuration::from_hours(n * 25), 1).await }
+    });
+    held.arrived().await?;
+    let yields = |every: i32| doc! { "setParameter": 1, "internalQueryExecYieldIterations": every };
+    member.admin_command(yields(1)).await?;
+    let namespace = format!("{}.web", scene.database.name());
+    let stop = doc! { "mode": { "skip": steps }, "data": { "namespace": namespace } };
+    member.fail_point("setYieldAllLocksHang", stop).await?;
+    let reading = tokio::spawn(read);
+    let stopped =
         doc! { "waitForFailPoint": "setYieldAllLocksHang", "timesEntered": 1_i64, "maxTimeMS": 30_000 };
-    scene.set.member(0).admin_command(waiting).await.map(drop)
+    member.admin_command(stopped).await?;
+    held.deliver().await?;
+    // A transaction does not stop there.
+    assert_eq!(compacting.await??, 1);
+    member.fail_point("setYieldAllLocksHang", doc! { "mode": "off" }).await?;
+    member.admin_command(yields(1000)).await?;
+    let found = reading.await?;
+    // The pass ends.
+    compact(&scene.store(4, 1), n).await?;
+    Ok(found)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -298,97 +323,82 @@ async fn compaction_in_the_middle_of_a_read() -> Result<()> {
         return Ok(());
     }
     let scene = Scene::start().await?;
-    let member = scene.set.member(0);
-    let direct = scene.uri.replace(&scene.proxy.port().to_string(), &member.port().to_string());
+    let direct = scene.direct();
     let all = metrics(60);
     let mut lane = Lane::new(1);
     let mut n = 0;
-    let selects = [
-        Select::All,
-        Select::One(MetricName::new(&all[7])?),
-        Select::first(NonZeroUsize::new(5).context("not zero")?),
-    ];
-    for select in selects {
-        for in_flight in [false, true] {
+    let page = Select::first(NonZeroUsize::new(5).context("not zero")?);
+    for select in [Select::All, Select::One(MetricName::new(&all[7])?), page] {
+        for steps in 0..8 {
             n += 1;
             let batch = lane.batch(all.iter().map(|metric| ("web", DAY, metric.as_str(), 1)));
             deliver(&scene.store(4, 1), &batch).await;
-            let compacting = tokio::spawn({
-                let store = scene.store(4, 1);
-                async move { compact(&store, n).await }
-            });
-            let held = scene.proxy.hold(|request| request.contains("startTransaction"));
-            held.arrived().await?;
-            member.admin_command(doc! { "setParameter": 1, "internalQueryExecYieldIterations": 1 }).await?;
-            let namespace = format!("{}.web", scene.database.name());
-            let hang = doc! { "mode": "alwaysOn", "data": { "namespace": namespace } };
-            member.fail_point("setYieldAllLocksHang", hang).await?;
-            let query = RowQuery {
-                collection: collection("web"),
-                range: BucketRange::one(bucket(DAY)),
-                select: select.clone(),
-            };
-            let reading = tokio::spawn({
-                let store = open(&direct);
-                async move { store.read(&query, in_flight.then_some(&*batch)).await }
-            });
-            read_is_stopped(&scene).await?;
-            held.deliver().await?;
-            assert_eq!(compacting.await??, 1);
-            member.fail_point("setYieldAllLocksHang", doc! { "mode": "off" }).await?;
-            let rows: Rows = reading.await??;
+            let range = BucketRange::one(bucket(DAY));
+            let query = RowQuery { collection: collection("web"), range, select: select.clone() };
+            let store = open(&direct);
+            let read = async move { store.read(&query, (steps % 2 == 0).then_some(&*batch)).await };
+            let rows = with_compaction_inside(&scene, n, steps, read).await??;
             let counters = rows.get(&bucket(DAY)).context("the day is there")?;
-            assert!(counters.values().all(|value| value == Ok(n)), "{n} {select:?}: {counters:?}");
+            assert!(counters.values().all(|value| value == Ok(n)), "{n} {steps} {select:?}: {counters:?}");
             assert!(!counters.is_empty());
-            member
-                .admin_command(doc! { "setParameter": 1, "internalQueryExecYieldIterations": 1000 })
-                .await?;
         }
     }
     Ok(())
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn compaction_in_the_middle_of_an_extent() -> Result<()> {
     if !require_mongod() {
         return Ok(());
     }
     let scene = Scene::start().await?;
-    let member = scene.set.member(0);
-    let direct = scene.uri.replace(&scene.proxy.port().to_string(), &member.port().to_string());
+    let direct = scene.direct();
     let all = metrics(60);
     let mut lane = Lane::new(1);
-    for day in [DAY, NEXT_DAY] {
-        let counts = all.iter().map(|metric| ("web", day, metric.as_str(), 1));
+    let period = bucket(DAY).period();
+    // Each time in an older bucket, whose root has no counter yet.
+    for steps in 0..8 {
+        let day = format!("2026-11-{:02}", 20 - steps);
+        let counts = all.iter().map(|metric| ("web", day.as_str(), metric.as_str(), 1));
         deliver(&scene.store(4, 1), &lane.batch(counts)).await;
-    }
-    let compacting = tokio::spawn({
-        let store = scene.store(4, 1);
-        async move { compact(&store, 1).await }
-    });
-    let held = scene.proxy.hold(|request| request.contains("startTransaction"));
-    held.arrived().await?;
-    member.admin_command(doc! { "setParameter": 1, "internalQueryExecYieldIterations": 1 }).await?;
-    let namespace = format!("{}.web", scene.database.name());
-    let hang = doc! { "mode": "alwaysOn", "data": { "namespace": namespace } };
-    member.fail_point("setYieldAllLocksHang", hang).await?;
-    let expected = BucketRange::new(bucket(DAY), bucket(NEXT_DAY));
-    let reading = tokio::spawn({
         let store = open(&direct);
-        async move { store.extent(&collection("web"), BucketRange::every(bucket(DAY).period())).await }
-    });
-    read_is_stopped(&scene).await?;
-    held.deliver().await?;
-    // The root has the counters that were in the children, and the second day waits for its own look.
-    let root = doc! { "_id": format!("{DAY}/1"), "compacted": { "$exists": true } };
-    let web = scene.database.collection::<Document>("web");
-    let begun = Instant::now();
-    member.fail_point("setYieldAllLocksHang", doc! { "mode": "off" }).await?;
-    while web.find_one(root.clone()).await?.is_none() {
-        assert!(begun.elapsed() < Duration::from_secs(30), "it was not compacted");
+        let read = async move { store.extent(&collection("web"), BucketRange::every(period)).await };
+        let found = with_compaction_inside(&scene, (steps + 1).into(), steps, read).await??;
+        assert_eq!(found, BucketRange::new(bucket(&day), bucket(DAY)), "{steps}");
     }
-    assert_eq!(reading.await??, expected);
-    assert_eq!(compacting.await??, 2);
+    Ok(())
+}
+
+#[tokio::test]
+async fn spread_zeros_are_removed() -> Result<()> {
+    if !require_mongod() {
+        return Ok(());
+    }
+    let scene = Scene::start().await?;
+    let all = metrics(150);
+    let counts = |n| all.iter().map(move |metric| ("web", DAY, metric.as_str(), n));
+    let mut lanes: Vec<_> = (1..4).map(Lane::new).collect();
+    let mut batches = Vec::new();
+    for (lane, (limit, n)) in lanes.iter_mut().zip([(256, 5), (16, -3), (4, -2)]) {
+        let batch = lane.batch(counts(n));
+        deliver(&scene.store(limit, 2), &batch).await;
+        batches.push(batch);
+    }
+    let store = scene.store(256, 1);
+    deliver(&store, &lanes[0].batch([("web", DAY, all[0].as_str(), 1)])).await;
+    assert_eq!(day(&store, "web").await.len(), 150);
+    let named: Vec<_> =
+        all[..140].iter().map(|metric| Ok((bucket(DAY), metric.parse()?))).collect::<Result<_>>()?;
+    assert_eq!(store.remove_zeros(&collection("web"), &named).await?, 139);
+    let left = || all[140..].iter().map(|metric| (metric.as_str(), 0));
+    let expected: Counters = [(all[0].as_str(), 1)].into_iter().chain(left()).collect();
+    assert_eq!(day(&store, "web").await, expected);
+    assert_eq!(store.remove_zeros(&collection("web"), &named).await?, 0, "it is done");
+    for batch in &batches {
+        open(&scene.uri).apply(batch).await?;
+    }
+    compact(&store, 1).await?;
+    assert_eq!(day(&store, "web").await, expected);
     Ok(())
 }
 

@@ -1,6 +1,6 @@
 //! Processes that are killed while they compact, and servers that are killed meanwhile.
 
-use std::process::Stdio;
+use std::{process::Stdio, time::Instant};
 
 use countem_testkit::{Child, command};
 use rand::Rng;

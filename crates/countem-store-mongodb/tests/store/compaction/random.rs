@@ -6,8 +6,10 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicI32, Ordering},
     },
+    time::Instant,
 };
 
+use countem_store::Rows;
 use countem_testkit::Message;
 use rand::{Rng, SeedableRng, rngs::StdRng, seq::IndexedRandom};
 
@@ -66,7 +68,7 @@ async fn lives(scene: &Scene, seed: u64) -> Result<()> {
     println!("seed {seed}");
     let mut random = StdRng::seed_from_u64(seed);
     let uri = in_own_database(&scene.proxy.uri());
-    let direct = uri.replace(&scene.proxy.port().to_string(), &scene.set.member(0).port().to_string());
+    let direct = without_proxy(&uri, &scene.proxy, &scene.set);
     let own = database(&direct).await?;
     let all = metrics(150);
     let start = |random: &mut StdRng| {
@@ -78,7 +80,7 @@ async fn lives(scene: &Scene, seed: u64) -> Result<()> {
     let (mut store, mut resolved) = (start(&mut random), Days::new());
     let (mut node, mut passes, mut compacted) = (3, 0, 0);
     let mut lives: Vec<_> = (0..3).map(Life::new).collect();
-    for step in 0..120 {
+    for step in 0..100 {
         let skip = AtomicI32::new(random.random_range(0..4));
         let is_chosen = move |request: &Message| {
             let is_known =
@@ -166,7 +168,7 @@ async fn lives(scene: &Scene, seed: u64) -> Result<()> {
         store.apply(batch).await?;
     }
     assert_eq!(store.read(&query, None).await?, resolved, "seed {seed}");
-    assert!(compacted > 10, "seed {seed}: {compacted} buckets");
+    assert!(compacted > 5, "seed {seed}: {compacted} buckets");
     Ok(())
 }
 
@@ -177,7 +179,7 @@ async fn random_batches_keep_their_sums() -> Result<()> {
     }
     let scene = Scene::start().await?;
     end_transactions_soon(&scene.set).await?;
-    for seed in [1, 2, rand::random()] {
+    for seed in [1, rand::random()] {
         lives(&scene, seed).await?;
     }
     Ok(())
@@ -221,6 +223,9 @@ async fn readers_beside_compactions_and_late_writers() -> Result<()> {
             passes
         }
     });
+    // The server lets others in between any two documents of a read.
+    let often = doc! { "setParameter": 1, "internalQueryExecYieldIterations": 1 };
+    scene.set.member(0).admin_command(often).await?;
     let (store, mut reads) = (scene.store(256, 1), 0);
     let range = BucketRange::new(bucket(DAY), bucket(NEXT_DAY)).context("in order")?;
     let page = NonZeroUsize::new(7).context("not zero")?;
