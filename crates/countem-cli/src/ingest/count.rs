@@ -164,6 +164,9 @@ impl Counting {
         let counters = &self.plan.counters;
         let of = |counter: &String| claim.as_ref().map_or(0, |claim| claim.value.of(counter).offset);
         let starts = counters.iter().map(of).collect();
+        if claim.is_some() {
+            self.line.keep_sums();
+        }
         self.tally.inputs += 1;
         self.tally.skipped += start.position.offset;
         let state = InputState::at(&start, &self.plan, &mut self.tally);

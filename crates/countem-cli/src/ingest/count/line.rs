@@ -31,7 +31,7 @@ pub(super) struct LineCounter {
     is_utc: bool,
     /// Lines that each template has counted so far.
     counted: Vec<u64>,
-    /// Sums over what each template has counted since they were taken.
+    /// Sums over what each template has counted since they were taken; empty while none are kept.
     sums: Vec<u64>,
     /// Templates that did not count the current line, with the fields that it lacks.
     lacking: Vec<(usize, usize)>,
@@ -91,7 +91,7 @@ impl LineCounter {
             weight: 0,
             is_utc: false,
             counted: vec![0; plan.templates.len()],
-            sums: vec![0; plan.templates.len()],
+            sums: Vec::new(),
             lacking: Vec::new(),
             changes: Changes::default(),
         }
@@ -126,6 +126,11 @@ impl LineCounter {
     pub(super) fn drain(&mut self) -> Deltas {
         self.weight = 0;
         self.table.drain()
+    }
+
+    /// Keeps sums from now on, which only marks need.
+    pub(super) fn keep_sums(&mut self) {
+        self.sums.resize(self.counted.len(), 0);
     }
 
     /// Returns the sum over what each template has counted since the last call.
@@ -220,7 +225,9 @@ impl LineCounter {
                 // The weight bounds the sums, and a flush comes long before four gigabytes of names.
                 Ok(Err(_)) => return Err(FULL),
             }
-            self.sums[index] = self.sums[index].wrapping_add(added::of(hash, &self.metric, n));
+            if let Some(sum) = self.sums.get_mut(index) {
+                *sum = sum.wrapping_add(added::of(hash, &self.metric, n));
+            }
             self.counted[index] += 1;
             templates += 1;
         }

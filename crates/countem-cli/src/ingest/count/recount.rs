@@ -29,6 +29,7 @@ impl Recount {
         let (mut tally, now) = (Tally::new(plan.wanted.clone()), Timestamp::now());
         let mut state = InputState::at(start, plan, &mut tally);
         let (mut counter, mut table, mut spare) = (LineCounter::new(plan), Table::new(), Vec::new());
+        counter.keep_sums();
         let mut lines = Lines::new(start.position.offset).joining(plan.format.joins_lines());
         let mut part = source.by_ref().take(end.saturating_sub(start.position.offset));
         while let Some(block) = lines.next(&mut part, spare)?.or_else(|| lines.finish()) {
