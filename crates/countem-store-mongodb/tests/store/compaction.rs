@@ -225,6 +225,36 @@ async fn removed_children_are_created_again() -> Result<()> {
 }
 
 #[tokio::test]
+async fn batch_in_doubt_outlives_compaction() -> Result<()> {
+    if !require_mongod() {
+        return Ok(());
+    }
+    let scene = Scene::start().await?;
+    let store = scene.store(4, 1);
+    let all = metrics(200);
+    let counts = || all.iter().map(|metric| ("web", DAY, metric.as_str(), 1));
+    deliver(&store, &Lane::new(1).batch(counts())).await;
+    let batch = Lane::new(2).batch(counts());
+    // So many documents need two commands, and one of them is lost.
+    let lost = scene.proxy.drop_request(1, |request| request.is("update") && request.contains("$inc"));
+    store.apply(&batch).await.expect_err("a part is not stored");
+    lost.happened(1).await?;
+    let stored = day(&store, "web").await.total().ok();
+    assert!(stored > Some(200) && stored < Some(400), "{stored:?}");
+    compact(&store, 1).await?;
+    assert_eq!(day(&store, "web").await.total().ok(), stored);
+    let query = RowQuery::bucket(collection("web"), bucket(DAY));
+    let read = store.read(&query, Some(&batch)).await?;
+    let expected: Counters = all.iter().map(|metric| (metric.as_str(), 2)).collect();
+    assert_eq!(read[&bucket(DAY)], expected);
+    deliver(&open(&scene.uri), &batch).await;
+    assert_eq!(day(&store, "web").await, expected);
+    compact(&store, 2).await?;
+    assert_eq!(day(&store, "web").await, expected);
+    Ok(())
+}
+
+#[tokio::test]
 async fn standalone_is_left_alone() -> Result<()> {
     if !require_server() {
         return Ok(());
