@@ -307,7 +307,7 @@ mod tests {
             format!("[{one}]\n"),
             format!("[\n{},\n{{\"_id\":\"20140313\"}}]", one.replace(",", ",\n ")),
             format!("{one}\n\r\n{{ \"_id\" : \"20140313\" }}"),
-            one.replace('5', "5.0").replace('1', "1").replace("\"io\":1", "\"io\":{\"$numberInt\":\"1\"}"),
+            one.replace('5', "5.0").replace("\"io\":1", "\"io\":{\"$numberInt\":\"1\"}"),
             one.replace('5', r#"{"$numberLong":"5"}"#).replace("\"io\":1", r#""io":{"$numberDouble":"1.0"}"#),
         ] {
             assert_eq!(read(&text).unwrap(), counters, "{text}");

@@ -201,9 +201,12 @@ async fn readers_beside_compactions_and_late_writers() -> Result<()> {
                 (Arc::clone(&scene), Arc::clone(&stop), Arc::clone(&all), Arc::clone(&counted));
             tokio::spawn(async move {
                 let mut lane = Lane::new(node);
-                while !stop.load(Ordering::Relaxed) {
-                    let store = scene.store([1, 8, 256][lane.seq as usize % 3], 1 + lane.seq as u16 % 4);
-                    let at = lane.seq as usize % 2;
+                let settings = [(1, 1, 0), (8, 2, 1), (256, 3, 0), (1, 4, 1), (8, 1, 0), (256, 2, 1)];
+                for (metrics, shards, at) in settings.into_iter().cycle() {
+                    if stop.load(Ordering::Relaxed) {
+                        break;
+                    }
+                    let store = scene.store(metrics, shards);
                     let day = [DAY, NEXT_DAY][at];
                     let batch = lane.batch(all.iter().map(|metric| ("web", day, metric.as_str(), 1)));
                     deliver(&store, &batch).await;
