@@ -3,6 +3,7 @@
 mod actors;
 mod agreement;
 mod collect;
+mod corrections;
 mod deliver;
 mod engine;
 #[cfg(feature = "journal")]
@@ -19,5 +20,9 @@ mod tests;
 
 pub use agreement::{AgreementError, agree_on_schedules};
 pub use collect::{Calendar, Clock, Counter, ManualClock, Refusal, warn_on_stderr};
+pub use corrections::{
+    Corrected, Correction, CorrectionEntry, CorrectionError, CorrectionKind, CorrectionPreview, Corrections,
+    PreviewRow,
+};
 pub use deliver::{NotDurable, Outbox, Resolved, Retry, deliver, lane_of};
 pub use engine::{Durability, Engine, EngineConfig, LaneStats, ShutdownReport, StartError, Stats};
