@@ -115,7 +115,10 @@ impl Question {
         let points: usize = answer.rows.iter().map(|row| row.points.len().max(1)).sum();
         ensure!(points == rows.len() && !rows.is_empty(), "{what}: {points} and {} rows", rows.len());
         let total = |answer: &Answer| answer.readable().map(|(_, value)| value).sum::<i64>();
-        ensure!(total(&answer) == rows.iter().map(|(_, value)| value).sum(), "{what}: the sums differ");
+        ensure!(
+            total(&answer) == rows.iter().map(|(_, value)| value).sum::<i64>(),
+            "{what}: the sums differ"
+        );
         Ok(question)
     }
 

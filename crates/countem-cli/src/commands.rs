@@ -7,16 +7,22 @@ mod collections;
 mod completions;
 mod config;
 mod copy;
+mod correct;
+mod correction;
+mod delete;
 mod doctor;
 mod export;
 mod forget;
 mod get;
+mod history;
 mod import;
 mod inc;
 mod ingest;
 mod journal;
 mod marks;
+mod merge;
 mod quarantine;
+mod rename;
 mod replay;
 mod select;
 mod series;
@@ -69,6 +75,11 @@ enum Command {
     Import(import::Import),
     Copy(copy::Copy),
     Backup(backup::Backup),
+    Correct(correct::Correct),
+    Rename(rename::Rename),
+    Merge(merge::Merge),
+    Delete(delete::Delete),
+    History(history::History),
     Marks(marks::Marks),
     Forget(forget::Forget),
     Doctor(doctor::Doctor),
@@ -104,6 +115,11 @@ impl Cli {
             Command::Import(import) => import.run(&self.global),
             Command::Copy(copy) => copy.run(&self.global),
             Command::Backup(backup) => backup.run(&self.global),
+            Command::Correct(correct) => correct.run(&self.global),
+            Command::Rename(rename) => rename.run(&self.global),
+            Command::Merge(merge) => merge.run(&self.global),
+            Command::Delete(delete) => delete.run(&self.global),
+            Command::History(history) => history.run(&self.global),
             Command::Marks(marks) => marks.run(&self.global),
             Command::Forget(forget) => forget.run(&self.global),
             Command::Doctor(doctor) => doctor.run(&self.global),

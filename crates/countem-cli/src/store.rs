@@ -13,7 +13,7 @@ use countem_core::{
     Period, Schedules,
     jiff::{SignedDuration, Timestamp, tz::TimeZone},
 };
-use countem_engine::{AgreementError, EngineConfig, agree_on_schedules};
+use countem_engine::{AgreementError, CorrectionError, Corrections, EngineConfig, agree_on_schedules};
 use countem_query::Reader;
 use countem_store::{ErrorKind, Store, StoreError};
 use countem_store_uri::{MongodbConfig, open_store_for_reading, open_store_with};
@@ -117,7 +117,8 @@ impl Effective {
     /// # Errors
     /// The store cannot be used.
     pub(crate) async fn open(&self) -> Result<Arc<dyn Store>, StoreError> {
-        open_store_with(self.config.store_uri(), &self.mongodb(), self.busy_timeout()).await
+        let store = open_store_with(self.config.store_uri(), &self.mongodb(), self.busy_timeout()).await?;
+        finish_correction(store, &self.schedules).await
     }
 
     /// Opens a store that exists, to read it; a SQLite file also without the right to write it.
@@ -125,7 +126,9 @@ impl Effective {
     /// # Errors
     /// The store cannot be read.
     pub(crate) async fn open_for_reading(&self) -> Result<Arc<dyn Store>, StoreError> {
-        open_store_for_reading(self.config.store_uri(), &self.mongodb(), self.busy_timeout()).await
+        let store =
+            open_store_for_reading(self.config.store_uri(), &self.mongodb(), self.busy_timeout()).await?;
+        finish_correction(store, &self.schedules).await
     }
 
     fn mongodb(&self) -> MongodbConfig {
@@ -232,6 +235,27 @@ impl Effective {
         match self.config.store_uri().scheme() {
             "memory" => UNIX_EPOCH,
             _ => SystemTime::now() - STORE_MEMORY,
+        }
+    }
+}
+
+/// Finishes a correction that was interrupted: until then counters are neither those of before nor those of after it.
+///
+/// # Errors
+/// The store could not be read, or the correction could not be finished.
+pub(crate) async fn finish_correction(
+    store: Arc<dyn Store>,
+    unrecorded: &Arc<Schedules>,
+) -> Result<Arc<dyn Store>, StoreError> {
+    match Corrections::new(Arc::clone(&store), Arc::clone(unrecorded)).finish_open().await {
+        Ok(_) => Ok(store),
+        Err(CorrectionError::Store(error)) => Err(error),
+        Err(error) => {
+            let kind = match &error {
+                CorrectionError::Unfinished { source, .. } => source.kind(),
+                _ => ErrorKind::Refused,
+            };
+            Err(StoreError::new(kind, error.to_string()))
         }
     }
 }

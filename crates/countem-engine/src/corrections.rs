@@ -38,7 +38,7 @@ pub use self::{
 };
 use self::{
     levels::Levels,
-    walk::{Cursor, Scope, Walk},
+    walk::{Buckets, Cursor, Scope, Walk},
 };
 use crate::{Outbox, Retry, deliver};
 
@@ -253,7 +253,7 @@ impl Corrections {
         let (scope, levels) = self.plan(entry, Timestamp::now()).await?;
         let walk = Walk { store: &*self.store, scope: &scope, levels: &levels };
         let mut table = Table::new();
-        let page = walk.next(cursor, |level| levels.own(level)).await?;
+        let page = walk.next(cursor, Buckets::Own).await?;
         for row in page.rows.iter().filter(|(bucket, ..)| levels.is_own(*bucket)) {
             walk.fold(&mut table, row)?;
         }
@@ -275,7 +275,7 @@ impl Corrections {
         let walk = Walk { store: &*self.store, scope: &scope, levels: &levels };
         let (mut cursor, mut zeros) = (None, Vec::new());
         loop {
-            let page = walk.next(cursor, |level| levels.touched(level)).await?;
+            let page = walk.next(cursor, Buckets::Touched).await?;
             for (bucket, metric, _) in page.rows.iter().filter(|(.., value)| *value == 0) {
                 // What the store has is valid.
                 zeros.extend(countem_core::MetricName::new(metric).map(|metric| (*bucket, metric)));

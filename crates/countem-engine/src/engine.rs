@@ -25,6 +25,7 @@ pub use self::{
 use crate::{
     actors::Supervisor,
     collect::{Calendar, Counter, Intake, Refusal},
+    corrections::Corrections,
     deliver::{Lanes, NotDurable, Recorder, Stored, Upstream},
     read::{AgedSource, EngineSource},
 };
@@ -284,6 +285,19 @@ impl EngineState {
                     Ok(_) => {}
                     Err(error) => return tracing::debug!(%error, "some buckets are compacted later"),
                 }
+            }
+        });
+    }
+
+    /// Finishes a correction of the store that was interrupted, in the background.
+    fn finish_correction(&self) {
+        let Some(store) = self.supervisor.store() else { return };
+        let schedules = self.intake.calendar().schedules();
+        self.supervisor.runtime().spawn(async move {
+            match Corrections::new(store, schedules).finish_open().await {
+                Ok(true) => tracing::info!("finished a correction of the store that was interrupted"),
+                Ok(false) => {}
+                Err(error) => tracing::debug!(%error, "it is not known whether a correction is unfinished"),
             }
         });
     }

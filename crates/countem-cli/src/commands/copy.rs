@@ -14,7 +14,7 @@ use crate::{
     global::Global,
     output::say,
     progress::{Bar, Goal, Meters},
-    store::{Effective, block_on},
+    store::{Effective, block_on, finish_correction},
     transfer::{
         marks::{COPIES, CopyMark},
         scan::{self, Page, Position, Scan},
@@ -74,6 +74,8 @@ impl Copy {
             let mongodb = effective.config.mongodb();
             let from = open_store_for_reading(&from, mongodb, None).await?;
             let to = open_store_with(&to, mongodb, None).await?;
+            let from = finish_correction(from, &effective.schedules).await?;
+            let to = finish_correction(to, &effective.schedules).await?;
             let recorded = from.schedules().await?;
             let schedules = recorded.map_or_else(|| Arc::clone(&effective.schedules), Arc::new);
             let key = format!("{COPIES}{:016x}", fnv64(&from.location()));

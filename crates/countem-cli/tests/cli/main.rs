@@ -3,6 +3,8 @@
 
 mod commands;
 mod copies;
+mod corrections;
+mod corrections_killed;
 mod doctor;
 mod files;
 mod follow;

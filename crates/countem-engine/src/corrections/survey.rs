@@ -11,7 +11,7 @@ use countem_store::{RowQuery, Select};
 use super::{
     Correction, CorrectionEntry, CorrectionError, Corrections,
     levels::Levels,
-    walk::{Scope, Walk},
+    walk::{Buckets, Scope, Walk},
 };
 
 /// Maximum number of rows of a preview.
@@ -238,7 +238,7 @@ impl Corrections {
                 "the zone of the store changed near {zone_since}: name a range after that, or none for all of time"
             )));
         }
-        for bucket in levels.inexact() {
+        for bucket in levels.inexact().collect::<Vec<_>>() {
             let stored = self.store.extent(correction.collection(), BucketRange::one(bucket)).await?;
             if stored.is_some() {
                 return Err(CorrectionError::refused(format!(
@@ -264,7 +264,7 @@ impl Corrections {
         let walk = Walk { store: &*self.store, scope: &scope, levels };
         let mut cursor = None;
         loop {
-            let page = walk.next(cursor, |level| levels.touched(level)).await?;
+            let page = walk.next(cursor, Buckets::Touched).await?;
             for (bucket, _, value) in &page.rows {
                 if is_new && *value != 0 && levels.is_whole(*bucket) {
                     return Err(CorrectionError::refused(format!(
@@ -325,7 +325,7 @@ impl Walk<'_> {
         let (mut survey, mut found) = (Survey::default(), Vec::<String>::new());
         let mut cursor = None;
         loop {
-            let page = self.next(cursor, |level| self.levels.own(level)).await?;
+            let page = self.next(cursor, Buckets::Own).await?;
             let mut table = Table::new();
             for row in page.rows.iter().filter(|(bucket, ..)| self.levels.is_own(*bucket)) {
                 self.fold(&mut table, row)?;

@@ -43,6 +43,15 @@ pub(super) struct Page {
     pub(super) cursor: Option<Cursor>,
 }
 
+/// Buckets of a walk.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Buckets {
+    /// Those that are corrected on their own, and perhaps others.
+    Own,
+    /// All that the correction touches.
+    Touched,
+}
+
 /// A walk over the stored counters of a correction, period by period.
 #[derive(Debug)]
 pub(super) struct Walk<'a> {
@@ -82,30 +91,40 @@ impl Cursor {
     }
 }
 
+impl Buckets {
+    fn of(self, levels: &Levels, level: &Level) -> Option<BucketRange> {
+        match self {
+            Self::Own => levels.own(level),
+            Self::Touched => levels.touched(level),
+        }
+    }
+}
+
 impl Walk<'_> {
     /// Returns the maximum number of counters whose deltas make up a batch.
     pub(super) fn page_len(&self) -> usize {
         (BATCH / (2 * self.levels.levels.len()).max(1)).max(1)
     }
 
-    /// Returns the counters that come next among the buckets of `ranges`; no more than [`page_len`](Self::page_len), and at least one unless the walk is over.
+    /// Returns the counters that come next among `buckets`; no more than [`page_len`](Self::page_len), and at least one unless the walk is over.
     pub(super) async fn next(
         &self,
         mut cursor: Option<Cursor>,
-        ranges: impl Fn(&Level) -> Option<BucketRange>,
+        buckets: Buckets,
     ) -> Result<Page, CorrectionError> {
         let from = cursor.as_ref().and_then(|cursor| cursor.period.parse::<Period>().ok());
         let levels = self.levels.levels.iter().filter(|level| from.is_none_or(|from| level.period >= from));
-        let mut levels = levels.peekable();
-        while let Some(level) = levels.next() {
+        // A closure must not live across a wait.
+        let levels: Vec<&Level> = levels.collect();
+        for (at, level) in levels.iter().enumerate() {
             let in_level = cursor.take().filter(|cursor| cursor.period == level.period.name());
-            let page = self.in_level(ranges(level), in_level).await?;
+            let page = self.in_level(buckets.of(self.levels, level), in_level).await?;
             if page.cursor.is_some() {
                 return Ok(page);
             }
             // The level is over.
-            let next = levels.peek().map(|next| Cursor::begin(next.period));
             if !page.rows.is_empty() {
+                let next = levels.get(at + 1).map(|next| Cursor::begin(next.period));
                 return Ok(Page { cursor: next, ..page });
             }
         }

@@ -23,6 +23,8 @@ const REMOVAL_INTERVAL: Duration =
 /// Interval at which closed buckets are compacted. The first time is drawn at random, so that nodes that start together take turns.
 const COMPACTION_INTERVAL: Duration =
     if cfg!(test) { Duration::from_millis(100) } else { Duration::from_secs(3600) };
+/// Interval at which a correction is looked for that another process has begun and not finished.
+const CORRECTION_INTERVAL: Duration = Duration::from_secs(60);
 /// Minimum gap between two flushes triggered by size.
 const MIN_EARLY_FLUSH_GAP: Duration = Duration::from_millis(50);
 /// Contended locks in one interval beyond which there are too few collectors.
@@ -37,6 +39,7 @@ pub(super) async fn run(state: Weak<EngineState>, config: EngineConfig) {
     let mut agree_at = Instant::now() + AGREEMENT_INTERVAL;
     let mut remove_at = Instant::now() + REMOVAL_INTERVAL;
     let mut compact_at = Instant::now() + COMPACTION_INTERVAL.mul_f64(rand::rng().random_range(0.0..=1.0));
+    let mut correct_at = Instant::now();
     let mut idle = 0;
     while let Some(engine) = state.upgrade() {
         let wake = flush_at.min(Instant::now() + CHECK_INTERVAL);
@@ -63,6 +66,10 @@ pub(super) async fn run(state: Weak<EngineState>, config: EngineConfig) {
         if now >= compact_at {
             compact_at = now + COMPACTION_INTERVAL;
             engine.compact();
+        }
+        if now >= correct_at {
+            correct_at = now + CORRECTION_INTERVAL;
+            engine.finish_correction();
         }
         let is_urgent = lanes.are_crowded() || lanes.journal_is_full.load(Ordering::Relaxed);
         if now >= flush_at || (is_urgent && now >= early_flush_at) {
