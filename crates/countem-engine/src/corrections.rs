@@ -110,7 +110,7 @@ impl Corrections {
             }
         }
         let mut sender = Sender::new(Arc::clone(&self.store));
-        let id = format!("{}-{:08x}", now.strftime("%Y%m%dT%H%M%SZ"), rand::random::<u32>());
+        let id = format!("{}-{:08x}", now.strftime("%Y%m%dT%H%M%S%.6fZ"), rand::random::<u32>());
         for _ in 0..MAX_ATTEMPTS {
             self.finish_open().await?;
             let (mut entry, deltas) = self.prepare(correction, now).await?;

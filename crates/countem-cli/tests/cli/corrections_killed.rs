@@ -45,7 +45,8 @@ fn exported(sandbox: &Sandbox, store: &[&str]) -> String {
 
 /// Returns the number of corrections, all of which are finished.
 fn corrections(sandbox: &Sandbox, store: &[&str]) -> usize {
-    let history: Ran = sandbox.run(&[&["history", "-o", "json"], store].concat()).expect(0);
+    let history: Ran =
+        sandbox.run(&[&["history", "-o", "json", "--timeout", "60s"], store].concat()).expect(0);
     let history = history.json();
     let entries = history["corrections"].as_array().unwrap();
     assert!(entries.iter().all(|entry| entry["state"] == "done"), "{history}");
@@ -61,7 +62,7 @@ fn killed_correction_is_whole_or_none() {
         &["delete", "web", "--all", "--yes"],
     ];
     let (sandbox, mut random) = (Sandbox::new(), random());
-    count(&sandbox, &[], 8000);
+    count(&sandbox, &[], 4000);
     fs::copy(sandbox.path("countem.db"), sandbox.path("base.db")).unwrap();
     let before = exported(&sandbox, &[]);
     let restore = || {

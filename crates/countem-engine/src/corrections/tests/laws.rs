@@ -128,7 +128,7 @@ proptest! {
                             prop_assert_eq!(row.after.unwrap_or_default(), after.get(&key).copied().unwrap_or_default(), "{:?}", row);
                         }
                         let listed = |key: &(Bucket, String)| preview.rows.iter().any(|row| (row.bucket, &row.metric) == (key.0, &key.1));
-                        for key in before.keys().chain(after.keys()).filter(|key| before.get(key) != after.get(key)) {
+                        for key in before.keys().chain(after.keys()).filter(|key| before.get(key).unwrap_or(&0) != after.get(key).unwrap_or(&0)) {
                             prop_assert!(listed(key), "{:?} is not in the preview", key);
                         }
                     }
