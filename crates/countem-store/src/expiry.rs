@@ -1,5 +1,7 @@
 //! Removal of expired buckets, by any store.
 
+use std::time::{Duration, Instant};
+
 use countem_core::jiff::{SignedDuration, Timestamp};
 
 use crate::{Store, StoreError};
@@ -9,19 +11,28 @@ use crate::{Store, StoreError};
 pub const REMOVAL_MARGIN: SignedDuration = SignedDuration::from_hours(2);
 
 /// Maximum number of counters that are removed in one transaction, so that no batch waits long for it.
-const STEP: usize = 1000;
+const STEP: usize = 250;
 
-/// Removes all counters that [`Store::remove_expired`] removes at `now`, in steps between which the store takes batches, and returns
-/// how many there were.
+/// Pause after a step, in times of its duration: most batches meet none.
+const PAUSE: u32 = 3;
+
+/// Time after which the rest is left to the next removal.
+const MAX_DURATION: Duration = Duration::from_secs(45);
+
+/// Removes the counters that [`Store::remove_expired`] removes at `now`, in small steps with pauses in which the store takes batches, and
+/// returns how many there were. After 45 seconds the rest is left to the next call.
 ///
 /// # Errors
 /// The store could not be read or written; some may be left.
 pub async fn remove_expired(store: &dyn Store, now: Timestamp) -> Result<u64, StoreError> {
-    let mut removed = 0;
-    loop {
+    let (mut removed, began) = (0, Instant::now());
+    while began.elapsed() < MAX_DURATION {
+        let step = Instant::now();
         match store.remove_expired(now, STEP).await? {
-            0 => return Ok(removed),
+            0 => break,
             count => removed += count as u64,
         }
+        tokio::time::sleep(step.elapsed() * PAUSE).await;
     }
+    Ok(removed)
 }

@@ -43,7 +43,7 @@ fn removal_beside_writers_loses_no_kept_count() {
             let mut removed = 0;
             loop {
                 let is_last = is_done.load(Ordering::Acquire);
-                removed += block_on(remove_expired(&store, Timestamp::now())).unwrap();
+                removed += remove(&store);
                 if is_last {
                     return removed;
                 }
@@ -62,6 +62,12 @@ fn removal_beside_writers_loses_no_kept_count() {
         countem_core::BucketRange::every(countem_core::Period::Minute),
     ));
     assert_eq!(left.unwrap(), None);
+}
+
+/// Removes expired rows, as an engine does from time to time.
+fn remove(store: &SqliteStore) -> u64 {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    runtime.block_on(remove_expired(store, Timestamp::now())).unwrap()
 }
 
 /// Flushes 5,000 increments of 1,000 counters every 100 ms, 50,000 in a second, and returns the duration of each flush.
@@ -102,18 +108,25 @@ fn flushes_go_on_beside_a_big_removal() {
     let (beside, removed) = thread::scope(|scope| {
         let remover = scope.spawn(|| {
             let began = Instant::now();
-            let removed = block_on(remove_expired(&store, Timestamp::now())).unwrap();
+            let removed = remove(&store);
             is_removed.store(true, Ordering::Release);
             (removed, began.elapsed())
         });
         (flush(&store, 2, |_| is_removed.load(Ordering::Acquire)), remover.join().unwrap())
     });
-    assert_eq!(removed.0, u64::from(rows));
     assert!(!beside.is_empty());
     let of = |took: &[Duration], percent: usize| took[(took.len() * percent).div_ceil(100) - 1];
     for (name, took) in [("undisturbed", &undisturbed), ("beside the removal", &beside)] {
         println!("{name}: {} flushes, p50 {:?}, p99 {:?}", took.len(), of(took, 50), of(took, 99));
     }
-    println!("removal of {rows} rows: {:?}", removed.1);
+    println!("removal of {} of {rows} rows: {:?}", removed.0, removed.1);
+    let mut all = removed.0;
+    while all < u64::from(rows) {
+        match remove(&store) {
+            0 => break,
+            more => all += more,
+        }
+    }
+    assert_eq!(all, u64::from(rows));
     assert!(of(&beside, 99) < Duration::from_secs(5), "a flush waits for one step, not for the removal");
 }
