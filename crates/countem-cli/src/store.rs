@@ -126,9 +126,15 @@ impl Effective {
     /// # Errors
     /// The store cannot be read.
     pub(crate) async fn open_for_reading(&self) -> Result<Arc<dyn Store>, StoreError> {
-        let store =
-            open_store_for_reading(self.config.store_uri(), &self.mongodb(), self.busy_timeout()).await?;
-        finish_correction(store, &self.schedules).await
+        finish_correction(self.open_as_it_is().await?, &self.schedules).await
+    }
+
+    /// Opens a store as [`open_for_reading`](Self::open_for_reading) does, and looks at nothing in it, to examine it.
+    ///
+    /// # Errors
+    /// The store cannot be opened.
+    pub(crate) async fn open_as_it_is(&self) -> Result<Arc<dyn Store>, StoreError> {
+        open_store_for_reading(self.config.store_uri(), &self.mongodb(), self.busy_timeout()).await
     }
 
     fn mongodb(&self) -> MongodbConfig {

@@ -194,7 +194,7 @@ async fn examine_store(effective: &Effective, findings: &mut Findings) -> Option
         findings.warn("store", format!("there is no `{}` yet", effective.config.store_uri()));
         return None;
     }
-    let store = match effective.open_for_reading().await {
+    let store = match effective.open_as_it_is().await {
         Ok(store) => store,
         Err(error) => {
             findings.error("store", &error.into());
