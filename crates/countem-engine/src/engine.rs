@@ -196,6 +196,15 @@ impl Engine {
         Reader::new(Arc::new(AgedSource { source: Arc::clone(&state.source), max_age: state.stored_age }))
     }
 
+    /// Returns the corrections of the store, to be used on the [runtime](Self::runtime) of the engine. They know nothing of pending counts.
+    ///
+    /// # Errors
+    /// [`ReadError::Closed`] after a shutdown.
+    pub fn corrections(&self) -> Result<Corrections, ReadError> {
+        let store = self.state().supervisor.store().ok_or(ReadError::Closed)?;
+        Ok(Corrections::new(store, self.calendar().schedules()))
+    }
+
     /// Returns statistics.
     pub fn stats(&self) -> Stats {
         self.state().stats()

@@ -135,7 +135,7 @@ impl Columns {
         }
     }
 
-    /// Reads metrics that were [written](write) for spreadsheets if `is_safe`.
+    /// Reads metrics that were [written](write()) for spreadsheets if `is_safe`.
     pub fn safe(self, is_safe: bool) -> Self {
         Self { is_safe, ..self }
     }

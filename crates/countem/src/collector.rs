@@ -17,7 +17,7 @@ use crate::{Counters, Error, When};
 /// [the end of a process](crate#the-end-of-a-process).
 #[derive(Debug, Clone)]
 pub struct Collector {
-    engine: Engine,
+    pub(crate) engine: Engine,
     /// Held by the call of [`decrement_to_zero`](Self::decrement_to_zero) that is under way.
     decrements: Arc<Mutex<()>>,
 }

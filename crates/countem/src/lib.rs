@@ -3,6 +3,7 @@
 mod and_get;
 mod builder;
 mod collector;
+mod correct;
 mod error;
 mod global;
 mod guard;
@@ -51,6 +52,11 @@ pub mod query {
         Answer, Compare, Cursor, CursorError, Fill, Group, LabelFilter, LabelFilterError, Limits, Metrics,
         Order, Pattern, PatternError, Query, QueryError, Row, TimeRange, TimeRangeError, Value,
     };
+}
+
+/// Corrections of stored counts; see [`Collector::correct`].
+pub mod corrections {
+    pub use countem_engine::{Corrected, Correction, CorrectionEntry, CorrectionError, CorrectionKind};
 }
 
 /// The journal of level `journal`.

@@ -15,7 +15,10 @@ use countem_core::{
     ScheduleConfig,
     jiff::{SignedDuration, Timestamp},
 };
-use countem_engine::maintenance::{self, AuditReport, MissingBatch, held_by_store};
+use countem_engine::{
+    Corrections,
+    maintenance::{self, AuditReport, MissingBatch, held_by_store},
+};
 use countem_journal::JournalReader;
 use countem_store::{ErrorKind, Store, StoreError};
 
@@ -138,6 +141,9 @@ impl Doctor {
         {
             findings.error("schedule", &error.into());
         }
+        if let Some(store) = &store {
+            examine_corrections(effective, store, findings).await;
+        }
         let Some(reader) = self.examine_journal(effective, findings) else { return Ok(()) };
         if self.audit {
             match &store {
@@ -186,6 +192,24 @@ impl Doctor {
             findings.fail("journal", error);
         }
         Some(reader)
+    }
+}
+
+async fn examine_corrections(effective: &Effective, store: &Arc<dyn Store>, findings: &mut Findings) {
+    let corrections = Corrections::new(Arc::clone(store), Arc::clone(&effective.schedules));
+    match corrections.history(None).await {
+        Ok(entries) => match entries.iter().find(|entry| !entry.is_finished) {
+            Some(open) => findings.warn(
+                "corrections",
+                format!(
+                    "{} ({open}) has begun and is not finished; any command that reads or counts finishes it",
+                    open.id
+                ),
+            ),
+            None if entries.is_empty() => {}
+            None => findings.ok("corrections", format!("{}, all finished", entries.len())),
+        },
+        Err(error) => findings.error("corrections", &error.into()),
     }
 }
 
