@@ -2,8 +2,12 @@
 
 use jiff::{SignedDuration, Timestamp, tz::TimeZone};
 
-use super::schedule::Schedule;
-use crate::Period;
+use super::{
+    parts::Touched,
+    schedule::Schedule,
+    spans::{instant, spans},
+};
+use crate::{Bucket, BucketRange, Period};
 
 /// The last instant of clocks that were off by parts of a minute, in Liberia.
 const WHOLE_OFFSETS: i64 = 2 * 365 * 24 * 3600 + 7 * 24 * 3600;
@@ -33,6 +37,24 @@ impl Schedule {
             return Some(since.max(Timestamp::from_second(WHOLE_OFFSETS).unwrap_or(since)));
         }
         Some(since)
+    }
+
+    /// Returns true where some moment is counted in `bucket`: not for days that a zone left out, the first and the last hours of the
+    /// calendar of instants, and buckets of a period that is not stored then.
+    pub fn counts_in(&self, bucket: Bucket) -> bool {
+        let range = BucketRange::one(bucket);
+        let is_counted = |touched: &Touched<'_>, second: i64| {
+            let moment = instant(second);
+            Bucket::containing(bucket.period(), moment, &touched.era.zone) == Ok(bucket)
+                && self.bucket_at(moment).is_ok()
+        };
+        let touched = self.touched(range);
+        touched.iter().filter(|touched| touched.era.periods.contains(&bucket.period())).any(|touched| {
+            spans(range, &touched.era.zone).iter().any(|span| {
+                let (first, last) = (span.start.max(touched.from), span.end.min(touched.until) - 1);
+                first <= last && (is_counted(touched, first) || is_counted(touched, last))
+            })
+        })
     }
 
     /// Returns the instant from which on no bucket holds a count of another zone than the last one.
@@ -76,7 +98,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::{Bucket, Schedules};
+    use crate::Schedules;
 
     fn schedule(text: &str) -> Schedule {
         text.parse::<Schedules>().unwrap().default_schedule().clone()
@@ -110,7 +132,48 @@ mod tests {
         assert_eq!(schedule(changed).zone_since(), Timestamp::MIN);
     }
 
+    #[test]
+    fn buckets_without_a_moment_count_nothing() {
+        for (text, bucket, counts) in [
+            ("beginning UTC day", "2026-11-20", true),
+            ("beginning UTC day", "2026-11", false),
+            ("beginning UTC day,month,all", "2026-11", true),
+            ("beginning UTC day,month,all", "all", true),
+            ("beginning Pacific/Apia day", "2011-12-29", true),
+            ("beginning Pacific/Apia day", "2011-12-30", false),
+            ("beginning Pacific/Apia hour,day", "2011-12-30T09", true),
+            ("beginning UTC day", "9999-12-30", true),
+            ("beginning UTC day", "9999-12-31", false),
+            ("beginning Asia/Tokyo day", "9999-12-31", true),
+            ("beginning UTC hour", "9999-12-31T01", false),
+            ("beginning UTC hour,year", "0001-01-01T00", true),
+            ("beginning America/New_York hour,day", "0001-01-01T00", false),
+            ("beginning America/New_York hour,day", "0001-01-01T04", true),
+            ("beginning America/New_York hour,day", "0001-01-01", true),
+            ("beginning UTC day\n2026-11-20T00:00:00Z UTC hour,day", "2026-11-19T23", false),
+            ("beginning UTC day\n2026-11-20T00:00:00Z UTC hour,day", "2026-11-20T00", true),
+            ("beginning UTC hour,day\n2026-11-20T00:00:00Z UTC day", "2026-11-20T00", false),
+            ("beginning UTC hour,day\n2026-11-20T00:00:00Z UTC day", "2026-11-19T23", true),
+        ] {
+            assert_eq!(schedule(text).counts_in(bucket.parse().unwrap()), counts, "{bucket} of {text}");
+        }
+    }
+
     proptest! {
+        #[test]
+        fn moment_counts_in_its_buckets(
+            mask in 1..256_usize, zone in 0..7_usize, second in -62_135_596_800_i64..=253_402_207_200,
+        ) {
+            let zones = ["UTC", "Europe/Berlin", "Asia/Kolkata", "America/St_Johns", "Pacific/Apia", "Africa/Monrovia", "Asia/Tokyo"];
+            let periods: Vec<_> = Period::ALL.into_iter().filter(|period| mask >> (*period as usize) & 1 == 1).collect();
+            let schedule = Schedule::new(&periods, TimeZone::get(zones[zone]).unwrap()).unwrap();
+            if let Ok(counted) = schedule.bucket_at(Timestamp::from_second(second).unwrap()) {
+                for bucket in schedule.fan_out(counted) {
+                    prop_assert!(schedule.counts_in(bucket), "{}", bucket);
+                }
+            }
+        }
+
         #[test]
         fn nested_buckets_are_those_of_the_moment(
             fine in 0..7_usize, coarse in 1..8_usize, zone in 0..6_usize, second in 100_000_000_i64..2_200_000_000,

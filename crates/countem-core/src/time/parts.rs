@@ -56,7 +56,7 @@ pub(super) struct Touched<'a> {
     pub(super) era: &'a Era,
     /// The first second of the era, and the first one after it.
     pub(super) from: i64,
-    until: i64,
+    pub(super) until: i64,
 }
 
 impl Schedule {
