@@ -71,6 +71,9 @@ pub enum ColumnsError {
     /// A column is there twice.
     #[error("column `{0}` is there twice")]
     Twice(String),
+    /// A column is there, and its value for every line was given as well.
+    #[error("there is a column `{0}`, and `--{0}` is given as well: leave one of them out")]
+    Given(&'static str),
     /// A column is missing.
     #[error("there is no column `{name}` (separator `{separator}`): add it{}", match *.name {
         "collection" => ", or name the collection with `--collection`",
@@ -129,6 +132,14 @@ impl Columns {
             ("metric", has(Column::Metric)),
             ("value", has(Column::Value)),
         ];
+        for (name, column, is_given) in [
+            ("collection", Column::Collection, collection.is_some()),
+            ("bucket", Column::Bucket, bucket.is_some()),
+        ] {
+            if has(column) && is_given {
+                return Err(ColumnsError::Given(name));
+            }
+        }
         match needed.iter().find(|(_, is_there)| !is_there) {
             Some((name, _)) => Err(ColumnsError::Missing { name, separator }),
             None => Ok(Self { columns, separator, collection, bucket, is_safe: false }),
@@ -204,7 +215,10 @@ mod tests {
     use super::*;
 
     fn read(header: &str, line: &str) -> Result<String, String> {
-        let columns = Columns::new(header, Some("web".into()), Some("2026-11-20".into()));
+        let header_has = |names: &[&str]| names.iter().any(|name| header.to_lowercase().contains(name));
+        let collection = (!header_has(&["collection"])).then(|| "web".to_owned());
+        let bucket = (!header_has(&["bucket", "date"])).then(|| "2026-11-20".to_owned());
+        let columns = Columns::new(header, collection, bucket);
         let counter = columns.map_err(|error| error.to_string())?.read(line);
         let counter = counter.map_err(|error| error.to_string())?;
         Ok(format!("{}|{}|{}|{}", counter.collection, counter.bucket, counter.metric, counter.value))
@@ -220,6 +234,15 @@ mod tests {
             ok("x|2026-11-20|a \"b\", c\"|5")
         );
         assert_eq!(read("metric,value", "\"\"\"\",1"), ok("web|2026-11-20|\"|1"));
+    }
+
+    #[test]
+    fn column_beside_its_flag_is_refused() {
+        let given = Some("x".to_owned());
+        let columns = Columns::new("collection,date,metric,value", given.clone(), None);
+        assert_eq!(columns, Err(ColumnsError::Given("collection")));
+        let columns = Columns::new("collection,date,metric,value", None, given);
+        assert_eq!(columns, Err(ColumnsError::Given("bucket")));
     }
 
     #[test]

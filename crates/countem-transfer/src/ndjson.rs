@@ -3,6 +3,7 @@
 use std::{borrow::Cow, fmt::Write as _};
 
 use serde::{Deserialize, Serialize};
+use serde_json::{Value, error::Category};
 
 use crate::{Counter, Digest, Record, RowError};
 
@@ -18,7 +19,7 @@ struct Object<'a> {
     #[serde(borrow)]
     metric: Cow<'a, str>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    value: Option<i64>,
+    value: Option<Value>,
     #[serde(borrow, skip_serializing_if = "Option::is_none")]
     error: Option<Cow<'a, str>>,
 }
@@ -60,7 +61,7 @@ pub fn write(out: &mut String, record: &Record<'_>) {
         period: Some(record.bucket.period().name().into()),
         bucket: bucket.into(),
         metric: record.metric.into(),
-        value: record.value.ok(),
+        value: record.value.ok().map(Value::from),
         error: record.value.err().map(Cow::from),
     };
     push(out, &object);
@@ -81,20 +82,35 @@ fn push(out: &mut String, line: &impl Serialize) {
 /// # Errors
 /// [`RowError`]: the line is neither a counter nor the last one.
 pub fn read(line: &str) -> Result<Line, RowError> {
-    let failed = |error: serde_json::Error| RowError::Json(error.to_string());
     if let Ok(end) = serde_json::from_str::<End>(line) {
         return Ok(Line::End(end));
     }
+    if !line.trim_start().starts_with('{') {
+        return Err(RowError::Json("the line is no JSON object".to_owned()));
+    }
     let Object { collection, period, bucket, metric, value, error } =
-        serde_json::from_str(line).map_err(failed)?;
+        serde_json::from_str(line).map_err(|error| failed(&error))?;
     let value = match (value, error) {
-        (Some(value), None) => value,
+        (Some(value), None) => value.as_i64().ok_or_else(|| RowError::Value(value.to_string()))?,
         (_, Some(why)) => {
             return Err(RowError::NoValue { metric: metric.into_owned(), why: why.into_owned() });
         }
         (None, None) => return Err(RowError::Json("missing field `value`".to_owned())),
     };
     Counter::new(&collection, period.as_deref(), &bucket, &metric, value).map(Line::Counter)
+}
+
+/// Returns the error of a line in the words of its reader.
+fn failed(error: &serde_json::Error) -> RowError {
+    RowError::Json(match error.classify() {
+        Category::Eof => "the line is cut off".to_owned(),
+        Category::Data => {
+            // The number of the line is that of the file.
+            let text = error.to_string();
+            text.rsplit_once(" at line ").map_or(&*text, |(why, _)| why).to_owned()
+        }
+        _ => format!("the line is not JSON (column {})", error.column()),
+    })
 }
 
 #[cfg(test)]
@@ -106,10 +122,23 @@ mod tests {
     #[test]
     fn unclear_lines_are_refused() {
         for (line, why) in [
-            ("", "EOF"),
-            ("[]", "expected"),
+            ("", "the line is no JSON object; expected"),
+            (r#"["web",null,"all","a",1,null]"#, "the line is no JSON object; expected"),
+            (r#"{"collection":"web""#, "the line is cut off; expected"),
+            (r#"{"collection":web}"#, "the line is not JSON (column 15)"),
             (r#"{"collection":"web","bucket":"all","metric":"a"}"#, "`value`"),
-            (r#"{"collection":"web","bucket":"all","metric":"a","value":1.0}"#, "1.0"),
+            (
+                r#"{"collection":"web","bucket":"all","metric":"a","value":1.0}"#,
+                "value `1.0` is no whole number",
+            ),
+            (
+                r#"{"collection":"web","bucket":"all","metric":"a","value":9223372036854775808}"#,
+                "value `9223372036854775808` is no whole number",
+            ),
+            (
+                r#"{"collection":"web","bucket":"all","metric":5,"value":1}"#,
+                "integer `5`, expected a string;",
+            ),
             (r#"{"collection":"web","bucket":"all","metric":"a","value":1,"n":2}"#, "unknown field"),
             (r#"{"collection":"web","bucket":"all","metric":"a","error":"x"}"#, "without a value (x)"),
             (r#"{"collection":"web","period":"day","bucket":"all","metric":"a","value":1}"#, "not a day"),

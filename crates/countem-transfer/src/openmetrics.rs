@@ -48,6 +48,8 @@ fn split(metric: &str) -> Option<Labelled<'_>> {
         chars.next().is_some_and(|first| first.is_ascii_alphabetic() || first == '_')
             && chars.all(|char| char.is_ascii_alphanumeric() || char == '_')
             && !OWN.contains(&key)
+            // Those of Prometheus itself.
+            && !key.starts_with("__")
     };
     let is_clear = !split.labels.is_empty()
         && split.labels.iter().all(|(key, value)| is_key(key) && !value.is_empty())
@@ -91,6 +93,7 @@ mod tests {
             (r#"m{a=""}"#, r#"metric="m{a=\"\"}""#),
             (r#"m{http.method="GET"}"#, r#"metric="m{http.method=\"GET\"}""#),
             (r#"m{metric="x"}"#, r#"metric="m{metric=\"x\"}""#),
+            (r#"m{__name__="x"}"#, r#"metric="m{__name__=\"x\"}""#),
         ] {
             let expected = format!("countem{{collection=\"web\",period=\"day\",{labels}}} -5 1431813600\n");
             assert_eq!(line(metric, day), expected);
