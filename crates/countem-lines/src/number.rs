@@ -2,6 +2,8 @@
 
 use std::cmp::Ordering;
 
+use crate::Reject;
+
 /// Units of a number, told apart by its magnitude: each begins in the year 1973 and is taken up to 2286, so that no
 /// number has two meanings.
 const UNITS: [(i128, u32); 4] = [
@@ -116,13 +118,27 @@ impl Decimal {
     }
 }
 
-/// Reads a whole number, however it is written: `1024`, `1024.0` and `1e3` are. Access logs write `-` for no bytes.
-pub fn amount(text: &[u8]) -> Option<i64> {
-    let text = str::from_utf8(text).ok()?.trim();
+/// Reads the whole number in the field of `index`, however it is written: `1024`, `1024.0` and `1e3` are. Access logs write `-` for no
+/// bytes.
+///
+/// # Errors
+/// [`Reject::Amount`] or [`Reject::TooLarge`].
+pub fn amount(text: &[u8], index: usize) -> Result<i64, Reject> {
+    let not_whole = Reject::Amount(index);
+    let text = str::from_utf8(text).map_err(|_| not_whole)?.trim();
     if text == "-" {
-        return Some(0);
+        return Ok(0);
     }
-    text.parse().ok().or_else(|| Decimal::parse(text)?.whole())
+    if let Ok(number) = text.parse() {
+        return Ok(number);
+    }
+    let digits = text.strip_prefix(['-', '+']).unwrap_or(text);
+    if !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Err(Reject::TooLarge(index));
+    }
+    let number = Decimal::parse(text).ok_or(not_whole)?;
+    let is_large = || number.floor(0).is_none_or(|floor| i64::try_from(floor).is_err());
+    number.whole().ok_or_else(|| if is_large() { Reject::TooLarge(index) } else { not_whole })
 }
 
 #[cfg(test)]
@@ -213,5 +229,22 @@ mod tests {
         }
         let equal = Decimal::parse("1e3").unwrap().compare(Decimal::parse("1000.00").unwrap());
         assert_eq!(equal, Ordering::Equal);
+    }
+    #[test]
+    fn amount_is_whole_or_refused_with_its_reason() {
+        for (text, expected) in [
+            ("-9223372036854775808", Ok(i64::MIN)),
+            (" 1e3 ", Ok(1000)),
+            ("-", Ok(0)),
+            ("9223372036854775808", Err(Reject::TooLarge(7))),
+            ("-99999999999999999999999999999999999999999", Err(Reject::TooLarge(7))),
+            ("1e30", Err(Reject::TooLarge(7))),
+            ("1e300", Err(Reject::TooLarge(7))),
+            ("1.5", Err(Reject::Amount(7))),
+            ("1e-300", Err(Reject::Amount(7))),
+            ("five", Err(Reject::Amount(7))),
+        ] {
+            assert_eq!(amount(text.as_bytes(), 7), expected, "{text}");
+        }
     }
 }

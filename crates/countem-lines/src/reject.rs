@@ -21,12 +21,16 @@ pub enum Reject {
     Missing(usize),
     /// The field of this index is not a time.
     Time(usize),
+    /// The clocks skipped the time in the field of this index.
+    Skipped(usize),
     /// The clocks showed the time in the field of this index twice, in different buckets.
     Repeated(usize),
     /// The time has expired: no stored period is kept so long.
     Expired,
     /// The field of this index is not a whole number.
     Amount(usize),
+    /// The number in the field of this index is larger than a count can be.
+    TooLarge(usize),
     /// The line is longer than the door takes.
     TooLong,
 }
@@ -42,12 +46,19 @@ impl Reject {
             Self::Joined(_) => "another record follows on the line".into(),
             Self::Missing(index) => format!("field `{{{}}}` is missing", name(index)).into(),
             Self::Time(index) => format!("field `{{{}}}` is not a time", name(index)).into(),
+            Self::Skipped(index) => {
+                format!("the clocks skipped the time in `{{{}}}`, when they were set forward", name(index))
+                    .into()
+            }
             Self::Repeated(index) => {
                 format!("the clocks showed the time in `{{{}}}` twice, and it has no offset", name(index))
                     .into()
             }
             Self::Expired => "time has expired: no stored period is kept so long".into(),
             Self::Amount(index) => format!("field `{{{}}}` is not a whole number", name(index)).into(),
+            Self::TooLarge(index) => {
+                format!("the number in `{{{}}}` is too large: a count has 64 bits", name(index)).into()
+            }
             Self::TooLong => "line is longer than 1 MiB".into(),
         }
     }

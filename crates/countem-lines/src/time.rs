@@ -52,7 +52,8 @@ pub struct Times {
 /// A time that was read.
 #[derive(Debug, Clone, Copy)]
 struct Read {
-    second: i64,
+    /// `None` where the clocks skipped the time.
+    second: Option<i64>,
     /// The clocks showed the time twice, and this is the second one.
     repeated: Option<i64>,
 }
@@ -118,7 +119,7 @@ impl Times {
             self.last_text.clear();
             self.last_text.extend_from_slice(text);
         }
-        self.last.map(|read| read.second)
+        self.last.and_then(|read| read.second)
     }
 
     /// Returns the other second that the last text stands for, if the clocks showed it twice.
@@ -127,12 +128,17 @@ impl Times {
         self.last.and_then(|read| read.repeated)
     }
 
+    /// Tells whether the last text is a time that the clocks skipped.
+    pub fn is_skipped(&self) -> bool {
+        self.last.is_some_and(|read| read.second.is_none())
+    }
+
     #[inline(never)]
     fn parse(&self, text: &str) -> Option<Read> {
         if has_impossible_offset(text) {
             return None;
         }
-        let once = |second| Read { second, repeated: None };
+        let once = |second| Read { second: Some(second), repeated: None };
         let written = match &self.format {
             TimeFormat::Clf => return None,
             TimeFormat::Unix { digits } => {
@@ -158,10 +164,10 @@ impl Times {
         let found = zone.to_ambiguous_timestamp(civil);
         match found.offset() {
             AmbiguousOffset::Unambiguous { .. } => Some(once(floor(found.unambiguous().ok()?))),
-            AmbiguousOffset::Gap { .. } => None,
+            AmbiguousOffset::Gap { .. } => Some(Read { second: None, repeated: None }),
             AmbiguousOffset::Fold { .. } => {
                 let repeated = Some(floor(found.later().ok()?));
-                Some(Read { second: floor(found.earlier().ok()?), repeated })
+                Some(Read { second: Some(floor(found.earlier().ok()?)), repeated })
             }
         }
     }

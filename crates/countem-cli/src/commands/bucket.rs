@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use clap::Args;
-use countem_core::{Bucket, Period};
+use countem_core::{Bucket, BucketRange, Period};
 use countem_query::{Day, Reader, TimeRange, When};
 use jiff::{Timestamp, tz::TimeZone};
 
@@ -67,6 +67,19 @@ impl BucketFlags {
             UsageError::new(format!("a day has many {period} buckets: name one with `--bucket`")).into()
         })
     }
+}
+
+/// Checks that `bucket` is one that the clocks of `zone` showed.
+///
+/// # Errors
+/// A [`UsageError`]: a change of the date line left it out.
+pub(super) fn require_existence(bucket: Bucket, zone: &TimeZone) -> Result<(), UsageError> {
+    if BucketRange::one(bucket).spans(zone).is_empty() {
+        let zone = zone.iana_name().unwrap_or("this zone");
+        let why = format!("there was no {bucket} in {zone}: clocks were set forward over the whole day");
+        return Err(UsageError::new(why));
+    }
+    Ok(())
 }
 
 /// Returns the bucket of a day.

@@ -7,10 +7,11 @@ use clap::Args;
 use countem_config::similar;
 use countem_core::{Bucket, CollectionName, MetricName};
 use countem_query::{Counters, ReadError, Reader};
+use jiff::tz::TimeZone;
 use serde::Serialize;
 
 use crate::{
-    commands::bucket::BucketFlags,
+    commands::bucket::{BucketFlags, require_existence},
     exit::{Exit, NotFound, say_unreadable},
     global::Global,
     output::{Format, JsonCounters, Listing, say},
@@ -58,6 +59,8 @@ impl Get {
             let bucket = self.bucket.of(&reader).await?;
             let counters = self.read(&reader, bucket).await?;
             if counters.is_empty() {
+                let schedules = reader.schedules().await?;
+                require_existence(bucket, schedules.zone(bucket.start_instant(&TimeZone::UTC)))?;
                 say_nearest(&reader, &self.collection, bucket, global).await?;
             }
             self.print(global.output, bucket, &counters)?;

@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result};
 use clap::Args;
-use countem_core::{BucketRange, CollectionName, MetricName, Schedule, Table};
+use countem_core::{CollectionName, Labelled, MetricName, Schedule, Table};
 use countem_lines::{TimeFormat, Times};
 use countem_query::Day;
 use countem_store::{ErrorKind, StoreError};
@@ -10,7 +10,10 @@ use jiff::{Timestamp, tz::TimeZone};
 use tokio::time::{Instant, timeout_at};
 
 use crate::{
-    commands::{bucket::day_bucket, whole_number},
+    commands::{
+        bucket::{day_bucket, require_existence},
+        whole_number,
+    },
     exit::{Exit, UsageError},
     global::Global,
     ingest::delivery::{Counts, Delivery},
@@ -65,8 +68,11 @@ fn label(text: &str) -> Result<(String, String), String> {
 
 impl Inc {
     pub(super) fn run(self, global: &Global) -> Result<Exit> {
-        let labels = self.label.iter().map(|(key, value)| (key, value));
-        let metric = MetricName::labelled(self.metric.as_str(), labels)
+        // Labels in any order are the same counter, however they are given.
+        let Labelled { name, labels } = Labelled::split(self.metric.as_str());
+        let labels = labels.iter().map(|(key, value)| (*key, &**value));
+        let more = self.label.iter().map(|(key, value)| (key.as_str(), value.as_str()));
+        let metric = MetricName::labelled(name, labels.chain(more))
             .map_err(|error| UsageError::new(error.to_string()))?;
         let effective = Effective::load_within(global, &self.timeout)?;
         let collection = self.collection.as_str();
@@ -139,16 +145,17 @@ impl Inc {
         if let Some(day) = self.date {
             let day = day_bucket(day, now, zone)?;
             refuse_later(day.date())?;
-            if BucketRange::one(day).spans(zone).is_empty() {
-                let zone = zone.iana_name().unwrap_or("this zone");
-                let why = format!("there was no {day} in {zone}: clocks were set forward over the whole day");
-                return Err(UsageError::new(why).into());
-            }
+            require_existence(day, zone)?;
             return Ok(day.start_instant(zone));
         }
         let Some(text) = &self.time else { return Ok(now) };
         let mut times = Times::new(TimeFormat::Auto, zone.clone(), now);
         let second = times.second(text.as_bytes());
+        if times.is_skipped() {
+            let zone = zone.iana_name().unwrap_or("this zone");
+            let why = "clocks were set forward over this time, and never showed it";
+            return Err(UsageError::new(format!("`--time {text}`: {why} in {zone}")).into());
+        }
         let second = second.ok_or_else(|| UsageError::new(format!("`--time {text}` is not a time: expected one such as 2015-05-17T10:05:03Z, or seconds since 1970")))?;
         let moment = Timestamp::from_second(second).context("time is out of range")?;
         if let Some(again) = times.repeated() {

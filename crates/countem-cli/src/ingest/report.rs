@@ -260,7 +260,7 @@ impl Report {
             },
             "counters": delivered.counters,
             "days": {"count": tally.days.len(), "first": tally.days.first().map(Date::to_string), "last": tally.days.last().map(Date::to_string)},
-            "totals": tally.totals.iter().map(|(name, total)| (name.clone(), json!(total))).collect::<serde_json::Map<_, _>>(),
+            "totals": tally.totals.iter().map(|(name, total)| (name.clone(), number(*total))).collect::<serde_json::Map<_, _>>(),
             "store": self.store,
             "interrupted": self.interrupted,
             "seconds": (self.took.as_secs_f64() * 1000.0).round() / 1000.0,
@@ -284,6 +284,11 @@ impl Report {
         listing.push(numbers.map(|n| i64::try_from(n).unwrap_or(i64::MAX).into()));
         listing
     }
+}
+
+/// Returns a sum as a JSON number, or as text where it exceeds 64 bits.
+fn number(total: i128) -> Value {
+    serde_json::to_value(total).unwrap_or_else(|_| total.to_string().into())
 }
 
 impl fmt::Display for Report {

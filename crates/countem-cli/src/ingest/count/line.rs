@@ -182,14 +182,18 @@ impl LineCounter {
                     }
                     self.time_text.trim_ascii_end()
                 };
-                (times.second(text).ok_or(no_time)?, times.repeated(), no_time)
+                let second = times.second(text);
+                let second = second
+                    .ok_or_else(|| if times.is_skipped() { Reject::Skipped(fields[0]) } else { no_time })?;
+                (second, times.repeated(), no_time)
             }
         };
         let (mut n, mut weight) = (1, 0);
         if let Some(index) = plan.amount {
-            n = amount(field(index)?).ok_or(Reject::Amount(index))?;
+            n = amount(field(index)?, index)?;
             let templates = i64::try_from(self.counted.len()).unwrap_or(i64::MAX);
-            weight = n.checked_abs().and_then(|n| n.checked_mul(templates)).ok_or(Reject::Amount(index))?;
+            // The smallest number has no magnitude of its own, and fits all the same when it is alone.
+            weight = n.saturating_abs().checked_mul(templates).ok_or(Reject::TooLarge(index))?;
         }
         let Some(weight) = self.weight.checked_add(weight) else { return Ok(Outcome::Full) };
         for cache in &mut self.caches {
