@@ -102,6 +102,14 @@ impl Effective {
         Ok(Self { config, engine, schedules: Arc::new(schedules), timeout: None })
     }
 
+    /// Returns the schedules that a writer gives a store that has none recorded.
+    ///
+    /// # Errors
+    /// A [`UsageError`]: they are not possible.
+    pub(crate) fn wanted_schedules(&self) -> Result<Schedules, UsageError> {
+        self.engine.schedule.schedules().map_err(|error| UsageError::new(error.to_string()))
+    }
+
     /// Returns the zone of days and coarser periods now, that of the store if it exists.
     ///
     /// # Errors

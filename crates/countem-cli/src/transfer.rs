@@ -5,3 +5,4 @@ pub(crate) mod new_file;
 pub(crate) mod rows;
 pub(crate) mod scan;
 pub(crate) mod sender;
+pub(crate) mod sums;

@@ -40,8 +40,9 @@ Examples:
 
 Zone and stored periods are copied first, then the counters, then the positions of
 `ingest --once` and of imports. A copy that was interrupted continues where it ended; one
-that is complete is not repeated. In the end the digest of what was sent is compared
-with all that the target holds. The quarantine is not copied.
+that is complete is not repeated, and fails where one of the stores was counted since. In
+the end the digest of what was sent is compared with all that the target holds. The
+quarantine is not copied.
 
 A store that is counted meanwhile has other counters in the end: this is said, with exit
 code 6. Stop its writers first, or copy a `countem backup` of it.";
@@ -70,9 +71,18 @@ impl Copy {
         if from.expose().strip_prefix("sqlite://").is_some_and(|path| !std::path::Path::new(path).exists()) {
             return Err(NotFound::new(format!("there is no store `{from}`")).into());
         }
+        if to.scheme() == "memory" {
+            return Err(UsageError::new("`memory://` ends with this command, and the copy with it").into());
+        }
         block_on(async {
             let mongodb = effective.config.mongodb();
             let from = open_store_for_reading(&from, mongodb, None).await?;
+            if from.schedules().await?.is_none() && from.collections().await?.is_empty() {
+                let from = from.location();
+                return Err(
+                    NotFound::new(format!("there is no store `{from}`: nothing was counted there")).into()
+                );
+            }
             let to = open_store_with(&to, mongodb, None).await?;
             let from = finish_correction(from, &effective.schedules).await?;
             let to = finish_correction(to, &effective.schedules).await?;
@@ -95,13 +105,7 @@ impl Copying {
         if let Some(text) = &self.stored {
             let value: CopyMark = serde_json::from_str(text)?;
             if value.done {
-                if !global.quiet {
-                    say(format_args!("countem: copied already, digest {}", value.digest));
-                }
-                if value.lacks {
-                    say("countem: this copy lacks counters of its source, as it said when it was made");
-                }
-                return Ok(if value.lacks { Exit::Partly } else { Exit::Ok });
+                return self.repeat(&value, global).await;
             }
             self.lacks = value.lacks;
             self.now = value.now.parse()?;
@@ -143,6 +147,36 @@ impl Copying {
             ));
         }
         Ok(if self.lacks { Exit::Partly } else { Exit::Ok })
+    }
+
+    /// Compares source and target of a copy that is complete.
+    async fn repeat(self, copy: &CopyMark, global: &Global) -> Result<Exit> {
+        let bar = Bar::start(global.quiet, &self.meters, Goal::Uncounted, "counters compared");
+        let (from, to) = (self.digest_of(&self.from).await?, self.digest_of(&self.to).await?);
+        drop(bar);
+        if from != to && !copy.lacks {
+            let is_changed = |digest: Digest| digest.to_string() != copy.digest;
+            let locations = (self.from.location(), self.to.location());
+            let changed = match (is_changed(from), is_changed(to)) {
+                (true, false) => format!("`{}` was", locations.0),
+                (false, true) => format!("`{}` was", locations.1),
+                _ => format!("`{}` and `{}` were", locations.0, locations.1),
+            };
+            bail!(
+                "{changed} counted since the copy, and differ: the digest of the source is {from}, that of the target {to}, that of the copy {}; copy to an empty store",
+                copy.digest
+            );
+        }
+        if copy.lacks {
+            say(
+                "countem: this copy lacks counters of its source, as it said when it was made: copy to an empty store",
+            );
+            return Ok(Exit::Partly);
+        }
+        if !global.quiet {
+            say(format_args!("countem: copied already, digest {to}"));
+        }
+        Ok(Exit::Ok)
     }
 
     /// Records the schedules of the source in the target, one change after the other.

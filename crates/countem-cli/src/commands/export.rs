@@ -1,6 +1,7 @@
 //! `countem export`
 
 use std::{
+    collections::BTreeMap,
     io::{self, BufWriter, IsTerminal as _, Write},
     path::{Path, PathBuf},
     sync::{Arc, atomic::Ordering},
@@ -73,6 +74,9 @@ impl Export {
                 store.schedules().await?.map_or_else(|| Arc::clone(&effective.schedules), Arc::new);
             let names = self.names(&store).await?;
             let now = Timestamp::now();
+            if !global.quiet {
+                say_expired(&schedules, &names, now);
+            }
             let scan = Scan::new(store, Arc::clone(&schedules), names, now).within(self.range);
             let meters = Arc::new(Meters::default());
             let mut out = Target::create(self.file.as_deref(), Arc::clone(&meters))?;
@@ -86,6 +90,11 @@ impl Export {
             drop(bar);
             if !global.quiet {
                 say(format_args!("countem: exported {} counters, digest {digest}", digest.counters()));
+                if format == Format::CsvSafe {
+                    say(
+                        "countem: the file is for spreadsheets: to import it, add `--csv-safe` to `countem import`",
+                    );
+                }
             }
             Ok(exit)
         })
@@ -102,6 +111,25 @@ impl Export {
         let is_wanted =
             |name: &CollectionName| self.collections.is_empty() || self.collections.contains(name);
         Ok(stored.into_iter().filter(is_wanted).collect())
+    }
+}
+
+/// Says which buckets have expired and are not exported, once for collections that are alike.
+fn say_expired(schedules: &Schedules, names: &[CollectionName], now: Timestamp) {
+    let mut expired = BTreeMap::<_, (usize, &CollectionName)>::new();
+    for name in names {
+        let schedule = schedules.of(name.as_str());
+        for period in schedule.ever_stored() {
+            if let Some(first) = schedule.kept_from(period, now) {
+                expired.entry((period, first)).or_insert((0, name)).0 += 1;
+            }
+        }
+    }
+    for ((period, first), (count, name)) in expired {
+        let others = if count > 1 { format!(" and {} others", count - 1) } else { String::new() };
+        say(format_args!(
+            "countem: {period} buckets of `{name}`{others} before {first} have expired and are not exported: a store that imports the rest needs the same `time.retention`"
+        ));
     }
 }
 

@@ -16,14 +16,17 @@ use crate::{
         marks::{IMPORTS, ImportMark, full_path},
         rows::{RowFlags, RowFormat, Rows, refused},
         sender::Sender,
+        sums::{self, Found},
     },
 };
-use anyhow::{Result, anyhow};
+use anyhow::{Result, anyhow, bail};
 use clap::Args;
 use countem_core::{
-    Bucket, CollectionName, Delta, Mark, Period, Schedule, Schedules, Table, jiff::Timestamp,
+    Bucket, BucketRange, CollectionName, Delta, Mark, Period, Schedule, Schedules, Table,
+    jiff::{Timestamp, tz::TimeZone},
 };
-use countem_transfer::{Counter, Identity};
+use countem_store::Store;
+use countem_transfer::{Counter, Digest, Identity};
 
 /// Add the counters of files, such as those of `export`, each content once
 #[derive(Debug, Args)]
@@ -60,11 +63,13 @@ goatcounter is its CSV export: hits by path, without those of bots; scala are do
 of the Scala countem as mongoexport writes them. `--csv-safe` reads what it has written.
 
 Every file is read to its end before anything is stored, and a row that cannot be stored
-refuses all. The same rows are added once: an import that was interrupted continues
-where it ended, and one that is repeated adds nothing (`countem forget --imports`).
+refuses all. The same rows, in any order, are added once: an import that was interrupted
+continues where it ended, and a repeated one adds nothing (`countem forget --imports`).
 
 Rows of the finest period that the store keeps, and those with a timestamp, are added to
-all periods. An export of several is stored as it is, by a store of the same periods.";
+all periods. An export of several is stored as it is, by a store of the same periods; a
+bucket of it that is not the sum of its finer ones refuses all. Days and coarser buckets
+are those of the store's zone; NDJSON says the one that it was exported from.";
 
 /// Number of rows that are stored at once. A mark of an interrupted import is a multiple of it.
 const CHUNK: u64 = 10_000;
@@ -75,9 +80,14 @@ struct Plan {
     count: u64,
     /// Rows that are left out.
     left_out: u64,
+    /// Identity of the rows in their order.
     identity: Identity,
+    /// Identity of the rows in any order.
+    digest: Digest,
     /// Identity of the rows up to the end of each chunk.
     chunks: Vec<Identity>,
+    /// The zone of their days, where the file does not say it.
+    zone: Option<String>,
     /// The collections whose rows are added to all buckets that the store keeps.
     fans_out: BTreeSet<CollectionName>,
 }
@@ -90,7 +100,10 @@ impl Import {
                 true => None,
                 false => effective.open_for_reading().await?.schedules().await?,
             };
-            let schedules = schedules.map_or_else(|| Arc::clone(&effective.schedules), Arc::new);
+            let schedules = match schedules {
+                Some(recorded) => Arc::new(recorded),
+                None => Arc::new(effective.wanted_schedules()?),
+            };
             let meters = Arc::new(Meters::default());
             // A file is read to check it, to check its sums, and to store it.
             let sizes = self.files.iter().map(|path| path.metadata().map_or(0, |metadata| metadata.len()));
@@ -109,10 +122,14 @@ impl Import {
             let mut sender = Sender::new(Arc::clone(&store), &effective.engine);
             let mut listing = Listing::new(&["file", "rows", "imported"]);
             for mut plan in plans {
-                let key = format!("{IMPORTS}{}-{}", plan.identity, plan.count);
-                let stored = store.marks(&key).await?.remove(&key);
+                let (key, stored) = plan.find_mark(&*store).await?;
                 let imported = plan.store(&agreed, &mut sender, &key, stored).await?;
                 let name = plan.rows.name();
+                if let Some(zone) = plan.zone.as_ref().filter(|_| !global.quiet) {
+                    say(format_args!(
+                        "countem: `{name}` does not say its zone: its days are taken as those of {zone}"
+                    ));
+                }
                 if imported == 0 && !global.quiet {
                     match plan.count {
                         0 => say(format_args!("countem: `{name}` has no rows: there is nothing to import")),
@@ -162,7 +179,7 @@ impl Import {
         let mut rows = Rows::open(path, format, flags, Arc::clone(meters))?;
         let now = Timestamp::now();
         let (mut count, mut identity, mut chunks) = (0, Identity::default(), Vec::new());
-        let mut periods = BTreeMap::<CollectionName, BTreeMap<Period, u64>>::new();
+        let mut periods = Found::new();
         while let Some((line, row)) = rows.next()? {
             let schedule = schedules.of(row.collection.as_str());
             let expired = |bucket: &Bucket| schedule.has_expired(*bucket, now);
@@ -170,6 +187,21 @@ impl Import {
                 true => schedule.fan_out(row.bucket).find(expired),
                 false => Some(row.bucket).filter(expired),
             };
+            let is_counted = match rows.has_moments() {
+                true => schedule.bucket_at(row.bucket.start_instant(&TimeZone::UTC)).is_ok(),
+                // Other periods are refused below, in one word for all.
+                false => {
+                    !schedule.periods(now).contains(&row.bucket.period()) || schedule.counts_in(row.bucket)
+                }
+            };
+            if !is_counted {
+                let zone = zone_name(schedules.zone(now));
+                let why = format!(
+                    "no moment is counted in {} by the store, whose days are those of {zone}",
+                    row.bucket
+                );
+                return Err(rows.refused(why));
+            }
             if let Some(bucket) = expired {
                 let why = format!("{bucket} has expired: the store keeps no {} as old", bucket.period());
                 return Err(rows.refused(why));
@@ -193,18 +225,25 @@ impl Import {
         let is_civil = |found: &BTreeMap<Period, u64>| {
             found.keys().any(|period| period.is_civil() && *period != Period::All)
         };
-        let zone = schedules.zone(now).iana_name().unwrap_or("unknown");
-        if let Some(other) = rows.zone().filter(|other| *other != zone && periods.values().any(is_civil)) {
+        let zone = zone_name(schedules.zone(now));
+        let has_days = !rows.has_moments() && periods.values().any(is_civil);
+        if let Some(other) = rows.zone().filter(|other| *other != zone && has_days) {
             let why = format!(
                 "the days are those of {other}, and the store counts those of {zone}: import into a new store, with `--set time.zone={other}`"
             );
             return Err(rows.refused(why));
         }
-        let left_out = rows.left_out();
-        let mut plan = Plan { rows, count, left_out, identity, chunks, fans_out };
-        plan.check_sums(schedules)?;
+        let zone = (has_days && rows.zone().is_none()).then(|| zone.to_owned());
+        let (left_out, digest) = (rows.left_out(), rows.digest());
+        sums::check(&mut rows, &periods, schedules, now)?;
+        let mut plan = Plan { rows, count, left_out, identity, digest, chunks, zone, fans_out };
+        plan.check_chunks(schedules)?;
         Ok(plan)
     }
+}
+
+fn zone_name(zone: &TimeZone) -> &str {
+    zone.iana_name().unwrap_or("unknown")
 }
 
 /// Tells whether the rows are counted in all the buckets that the store keeps, because they are of its finest period. Those of all
@@ -244,8 +283,37 @@ fn push(identity: &mut Identity, row: &Counter) {
 }
 
 impl Plan {
-    /// Checks that no sum of a chunk leaves the range of a value.
-    fn check_sums(&mut self, schedules: &Schedules) -> Result<()> {
+    /// Returns the key of the mark of these rows, and its value.
+    ///
+    /// # Errors
+    /// The store cannot be read, or other rows of them are stored than the first ones.
+    async fn find_mark(&self, store: &dyn Store) -> Result<(String, Option<String>)> {
+        let key = format!("{IMPORTS}{}", self.digest);
+        // That of earlier versions depends on the order.
+        let old = format!("{IMPORTS}{}-{}", self.identity, self.count);
+        for key in [&key, &old] {
+            let Some(text) = store.marks(key).await?.remove(key) else { continue };
+            let value: ImportMark = serde_json::from_str(&text)?;
+            let chunk =
+                value.rows.div_ceil(CHUNK).checked_sub(1).and_then(|chunk| usize::try_from(chunk).ok());
+            let first = chunk.and_then(|chunk| self.chunks.get(chunk));
+            let is_other =
+                |first: &Identity| !value.identity.is_empty() && first.to_string() != value.identity;
+            if value.rows < self.count && first.is_some_and(is_other) {
+                bail!(
+                    "`{}` has the rows of an import that was interrupted after {} of them, in another order: import `{}` again as it was, to its end",
+                    self.rows.name(),
+                    value.rows,
+                    value.file
+                );
+            }
+            return Ok((key.clone(), Some(text)));
+        }
+        Ok((key, None))
+    }
+
+    /// Checks that the rows can be added to all buckets that the store keeps, and that no sum of a chunk leaves the range of a value.
+    fn check_chunks(&mut self, schedules: &Schedules) -> Result<()> {
         self.rows.rewind()?;
         let (mut count, mut table) = (0_u64, Table::new());
         while let Some((_, row)) = self.rows.next()? {
@@ -294,8 +362,9 @@ impl Plan {
             if self.chunks.get(chunk) != Some(&identity) {
                 return Err(self.changed());
             }
-            let file = full_path(self.rows.path());
-            let value = serde_json::to_string(&ImportMark { rows: count, of: self.count, file })?;
+            let (file, first) = (full_path(self.rows.path()), identity.to_string());
+            let value =
+                serde_json::to_string(&ImportMark { rows: count, of: self.count, file, identity: first })?;
             let mark = Mark { key: key.to_owned(), expected: stored.take(), value: Some(value.clone()) };
             sender.send(table.drain(), mark).await?;
             stored = Some(value);
@@ -325,8 +394,33 @@ fn fold(
     let delta = Delta { collection, metric, bucket: row.bucket, n: row.value, increments: 1 };
     let mut merge =
         |delta| table.merge(delta).map_err(|error| format!("`{metric}` of {}: {error}", row.bucket));
-    match fans_out.contains(&row.collection) {
-        true => delta.fan_out(schedules.of(collection)).try_for_each(merge),
-        false => merge(delta),
+    if !fans_out.contains(&row.collection) {
+        return merge(delta);
     }
+    let schedule = schedules.of(collection);
+    if row.bucket.period() != Period::Second {
+        check_nesting(row.bucket, schedule)?;
+    }
+    delta.fan_out(schedule).try_for_each(merge)
+}
+
+/// Checks that all moments of a bucket of the finest period are counted in the same buckets of the others.
+fn check_nesting(bucket: Bucket, schedule: &Schedule) -> Result<(), String> {
+    let zone = schedule.last_zone();
+    let coarser = schedule.ever_stored().into_iter().filter(|period| *period > bucket.period());
+    for period in coarser {
+        let spans = BucketRange::one(bucket).spans(zone);
+        let ends = spans.iter().flat_map(|span| [span.start, span.end - 1]);
+        let is_within = |second| {
+            let moment = Timestamp::from_second(second).ok()?;
+            (Bucket::containing(period, moment, zone).ok()? == bucket.rollup(period, zone)?).then_some(())
+        };
+        if period != Period::All && ends.map(is_within).any(|within| within.is_none()) {
+            return Err(format!(
+                "{bucket} lies in more than one {period} of {}: a row has to tell how much is of which, so import rows of all periods of the store, or finer ones",
+                zone_name(zone)
+            ));
+        }
+    }
+    Ok(())
 }

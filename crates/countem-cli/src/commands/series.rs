@@ -49,7 +49,7 @@ pub(crate) struct Series {
     #[arg(long)]
     order: Option<OrderFlag>,
     /// Only so many metrics, the largest ones
-    #[arg(short = 'n', long, value_name = "COUNT", value_parser = count)]
+    #[arg(short = 'n', long, value_name = "COUNT", value_parser = count, allow_negative_numbers = true)]
     number: Option<NonZeroUsize>,
     #[command(flatten)]
     timeout: Timeout,
@@ -69,7 +69,7 @@ const AFTER: &str = "\
 In a terminal, one metric is a bar chart, and several are a line each. Otherwise there is one line per metric and bucket:
 
   countem series web 'GET 200' --range 24h
-  countem series web -n 5 --range 90d --step week
+  countem series web -n 5 --range 12w --step week
   countem series app signups --by country --range this-month
   countem series web -o csv --range 2015-05 > may.csv";
 

@@ -34,7 +34,7 @@ pub(crate) struct Top {
     #[arg(long, value_name = "RANGE", num_args = 0..=1, default_missing_value = "previous")]
     compare: Option<Earlier>,
     /// Number of counters
-    #[arg(short = 'n', long, value_name = "COUNT", default_value = "10", value_parser = count)]
+    #[arg(short = 'n', long, value_name = "COUNT", default_value = "10", value_parser = count, allow_negative_numbers = true)]
     number: NonZeroUsize,
     /// Order of the counters
     #[arg(long, default_value = "value")]

@@ -21,6 +21,9 @@ pub(crate) struct ImportMark {
     /// The file that had the rows.
     #[serde(default)]
     pub(crate) file: String,
+    /// Identity of the rows that are stored, in their order.
+    #[serde(default)]
+    pub(crate) identity: String,
 }
 
 /// Value of the mark of a copy.

@@ -9,6 +9,8 @@ use std::{
 
 use anyhow::{Context as _, Result, anyhow, bail};
 
+use crate::exit::UsageError;
+
 /// A file that is written as `<path>.countem-part` until it is complete, and replaces none. What a killed process left there is written over.
 pub(crate) struct NewFile {
     path: PathBuf,
@@ -23,6 +25,10 @@ impl NewFile {
     /// # Errors
     /// There is one, or another process is writing it.
     pub(crate) fn new(path: &Path, is_private: bool) -> Result<Self> {
+        if path.as_os_str() == "-" {
+            let why = "`-` is standard output, and this is written to a file: name one (`./-` if it is to have this name)";
+            return Err(UsageError::new(why).into());
+        }
         if path.symlink_metadata().is_ok() {
             bail!("`{}` exists already: remove it, or name another file", path.display());
         }

@@ -138,6 +138,12 @@ impl Rows {
     /// It cannot be read, or not twice.
     pub(crate) fn open(path: &Path, format: RowFormat, flags: RowFlags, meters: Arc<Meters>) -> Result<Self> {
         let name = path.display().to_string();
+        if name == "-" {
+            return Err(UsageError::new(
+                "`-` is standard input, and an import reads its input several times: write it to a file first",
+            )
+            .into());
+        }
         let metadata = path.metadata().map_err(|error| cannot_read(path, error))?;
         if !metadata.is_file() {
             bail!(
@@ -182,6 +188,11 @@ impl Rows {
     /// Tells whether the buckets of the rows are the seconds of moments, which count in all buckets that the store keeps.
     pub(crate) fn has_moments(&self) -> bool {
         self.format.has_moments()
+    }
+
+    /// Returns the digest of the rows so far.
+    pub(crate) fn digest(&self) -> Digest {
+        self.digest
     }
 
     /// Returns the zone of days that the file says, after its last row.
@@ -231,6 +242,9 @@ impl Rows {
                 let why =
                     "the file ends without the line of the digest, so it may be cut off: export it again";
                 return Err(self.refused(why));
+            }
+            if let Reader::Csv(None) | Reader::GoatCounter(_, None) = self.reader {
+                bail!("`{}` is empty: there is nothing to import, not even a header", self.name);
             }
             return Ok(false);
         };

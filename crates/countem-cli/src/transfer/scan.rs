@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::Result;
 use countem_core::{Bucket, BucketRange, CollectionName, Period, Schedules, jiff::Timestamp};
-use countem_query::TimeRange;
+use countem_query::{TimeRange, TimeRangeError};
 use countem_store::{Counters, RowQuery, Rows, Select, Store, Value};
 use countem_transfer::Digest;
 
@@ -33,9 +33,10 @@ pub(crate) struct Scan {
     after: Option<String>,
     /// Number of buckets that are read at once.
     buckets: u64,
-    /// The range is not made up of whole buckets of a period, and no counter was found in those of another.
-    unusable: Option<UsageError>,
-    has_found: bool,
+    /// Reasons for which no buckets of a period were read, of the first collection that has none of another.
+    unusable: Option<(CollectionName, Vec<String>)>,
+    /// Some stored period of the range was read.
+    is_usable: bool,
 }
 
 /// Counters that were read at once.
@@ -74,7 +75,7 @@ impl Scan {
             after: None,
             buckets: 1,
             unusable: None,
-            has_found: false,
+            is_usable: false,
         }
     }
 
@@ -98,7 +99,7 @@ impl Scan {
     /// Returns the next counters, `None` after the last ones.
     ///
     /// # Errors
-    /// The store cannot be read; a [`UsageError`] where no counter lies in whole buckets of the range.
+    /// The store cannot be read; a [`UsageError`] where the range has no buckets of a stored period that are kept.
     pub(crate) async fn next(&mut self) -> Result<Option<Page>> {
         while let Some((collection, range)) = self.begin().await? {
             let (chunk, _) = range.split_at(if self.after.is_some() { 1 } else { self.buckets });
@@ -125,7 +126,6 @@ impl Scan {
                 self.buckets = target.clamp(1, self.buckets.saturating_mul(16).min(PAGE as u64));
             }
             if !rows.is_empty() {
-                self.has_found = true;
                 return Ok(Some(Page { collection, rows }));
             }
         }
@@ -162,7 +162,6 @@ impl Scan {
                 self.rest = None;
             }
             if !metrics.is_empty() {
-                self.has_found = true;
                 return Ok(Some((collection, metrics)));
             }
         }
@@ -173,8 +172,11 @@ impl Scan {
     async fn begin(&mut self) -> Result<Option<(CollectionName, BucketRange)>> {
         while self.rest.is_none() {
             if !self.begin_period().await? {
-                let unusable = self.unusable.take().filter(|_| !self.has_found);
-                return unusable.map_or(Ok(None), |error| Err(error.into()));
+                let unusable = self.unusable.take().filter(|_| !self.is_usable);
+                return match unusable {
+                    Some((_, why)) => Err(UsageError::new(why.join(", and ")).into()),
+                    None => Ok(None),
+                };
             }
         }
         Ok(self.collections.front().cloned().zip(self.rest))
@@ -192,33 +194,51 @@ impl Scan {
     /// Goes on to the next period that has counters; false after the last one.
     async fn begin_period(&mut self) -> Result<bool> {
         loop {
-            let Some(collection) = self.collections.front() else { return Ok(false) };
+            let Some(collection) = self.collections.front().cloned() else { return Ok(false) };
             let Some(period) = self.periods.pop_front() else {
                 self.collections.pop_front();
                 self.periods = Period::ALL.into();
                 continue;
             };
             let schedule = self.schedules.of(collection.as_str());
+            let is_stored = schedule.ever_stored().contains(&period);
             let mut range = match self.range {
                 None => BucketRange::every(period),
-                Some(range) => match range.buckets(period, self.now, self.schedules.zone(self.now)) {
+                Some(wanted) => match wanted.buckets(period, self.now, self.schedules.zone(self.now)) {
                     Ok(range) => range,
-                    Err(error) => {
-                        self.unusable.get_or_insert_with(|| UsageError::new(error.to_string()));
+                    Err(TimeRangeError::NotWhole { .. }) => {
+                        let why =
+                            format!("`{wanted}` is not made up of whole {period} buckets of `{collection}`");
+                        self.note(&collection, why, is_stored);
                         continue;
                     }
+                    Err(error) => return Err(UsageError::new(error.to_string()).into()),
                 },
             };
             if let Some(kept_from) = schedule.kept_from(period, self.now).filter(|from| *from > range.first())
             {
-                let Some(kept) = BucketRange::new(kept_from, range.last()) else { continue };
+                let Some(kept) = BucketRange::new(kept_from, range.last()) else {
+                    let why =
+                        format!("the {period} buckets of `{collection}` before {kept_from} have expired");
+                    self.note(&collection, why, is_stored && self.range.is_some());
+                    continue;
+                };
                 range = kept;
             }
-            self.rest = self.store.extent(collection, range).await?;
+            self.is_usable |= is_stored;
+            self.rest = self.store.extent(&collection, range).await?;
             self.buckets = 1;
             if self.rest.is_some() {
                 return Ok(true);
             }
+        }
+    }
+
+    /// Remembers why buckets of a period are not read.
+    fn note(&mut self, collection: &CollectionName, why: String, is_stored: bool) {
+        let (of, reasons) = self.unusable.get_or_insert_with(|| (collection.clone(), Vec::new()));
+        if of == collection && is_stored {
+            reasons.push(why);
         }
     }
 }

@@ -6,6 +6,7 @@ mod copies;
 mod corrections;
 mod corrections_killed;
 mod doctor;
+mod exact;
 mod files;
 mod follow;
 mod forgotten;
