@@ -31,7 +31,8 @@ struct Sums {
     fine: i128,
 }
 
-/// A bucket whose sums were compared, and the share of a row in them.
+/// A bucket whose sums are compared, and the share of a row in them.
+#[derive(Clone, Copy)]
 struct Share {
     bucket: Bucket,
     fine: Period,
@@ -72,7 +73,6 @@ pub(crate) fn check(rows: &mut Rows, found: &Found, schedules: &Schedules, now: 
         pairs.shares(&row, |share| {
             let key_of_row = key(&row, share.bucket);
             if first.is_none() && differences.contains_key(&key_of_row) {
-                let share = Share { ..share };
                 first = Some((line, row.clone(), share));
             }
             if first.as_ref().is_some_and(|(_, of, first)| key(of, first.bucket) == key_of_row) {

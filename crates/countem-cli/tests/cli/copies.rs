@@ -61,6 +61,10 @@ async fn unreadable_counters_are_named_and_left_out() {
     let counters = sandbox.run(&["export", "--store", "sqlite://copy.db"]).expect(0);
     assert_eq!(digest(&counters), digest(&copied));
     assert_eq!(digest(&csv), digest(&copied), "those that can be read are all there");
+
+    let typo = in_own_database(&server.uri());
+    sandbox.run(&["copy", "--from", &typo, "--to", "sqlite://none.db"]).expect(3);
+    assert!(!sandbox.path("none.db").exists(), "a source without counters makes no target");
 }
 
 #[test]
