@@ -1,4 +1,6 @@
 //! kill -9 at random moments of corrections: counters are those of before or of after, and the history says which.
+//!
+//! Shows G21.
 
 use std::{
     fs, thread,

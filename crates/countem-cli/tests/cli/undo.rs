@@ -1,4 +1,6 @@
 //! `ingest --undo`: what `--once` has counted of a file is taken back, once.
+//!
+//! Shows G21.
 
 use std::time::{Duration, Instant};
 

@@ -1,4 +1,6 @@
 //! Corrections beside a model, beside writers, and on stores that end at any step.
+//!
+//! Shows G21.
 
 mod crash;
 mod laws;

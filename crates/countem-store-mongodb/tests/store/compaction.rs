@@ -2,6 +2,8 @@
 //! and servers that are killed.
 //!
 //! Shows G1, G7.
+//!
+//! Shows G22.
 
 use std::{
     num::{NonZeroU16, NonZeroUsize},
