@@ -1,9 +1,7 @@
 //! Closed buckets become one document, and no value changes: beside late writers, copies of their batches, readers, and processes
 //! and servers that are killed.
 //!
-//! Shows G1, G7.
-//!
-//! Shows G22.
+//! Shows G1, G7 and G22.
 
 use std::{
     num::{NonZeroU16, NonZeroUsize},
