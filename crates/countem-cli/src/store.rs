@@ -10,12 +10,12 @@ use anyhow::{Context, Result};
 use clap::Args;
 use countem_config::Config;
 use countem_core::{
-    Period, Schedules,
+    BucketRange, CollectionName, Period, Schedules,
     jiff::{SignedDuration, Timestamp, tz::TimeZone},
 };
 use countem_engine::{AgreementError, CorrectionError, Corrections, EngineConfig, agree_on_schedules};
-use countem_query::Reader;
-use countem_store::{ErrorKind, Store, StoreError};
+use countem_query::{ReadError, Reader, Source, StoreSource};
+use countem_store::{ErrorKind, RowQuery, Rows, Store, StoreError, async_trait};
 use countem_store_uri::{MongodbConfig, open_store_for_reading, open_store_with};
 
 use crate::{
@@ -188,7 +188,9 @@ impl Effective {
         self.require_store()?;
         let store = self.open_for_reading().await?;
         self.say_differences(&*store, quiet).await?;
-        Ok(Reader::of_store(store, Arc::clone(&self.schedules)))
+        let corrections = Corrections::new(Arc::clone(&store), Arc::clone(&self.schedules));
+        let source = StoreSource { store, unrecorded: Arc::clone(&self.schedules) };
+        Ok(Reader::new(Arc::new(CorrectedSource { source, corrections })))
     }
 
     /// Unless `quiet`, says which configured zone or periods are not those of the store, by which it is read.
@@ -261,16 +263,64 @@ pub(crate) async fn finish_correction(
     store: Arc<dyn Store>,
     unrecorded: &Arc<Schedules>,
 ) -> Result<Arc<dyn Store>, StoreError> {
-    match Corrections::new(Arc::clone(&store), Arc::clone(unrecorded)).finish_open().await {
-        Ok(_) => Ok(store),
-        Err(CorrectionError::Store(error)) => Err(error),
-        Err(error) => {
-            let kind = match &error {
-                CorrectionError::Unfinished { source, .. } => source.kind(),
-                _ => ErrorKind::Refused,
-            };
-            Err(StoreError::new(kind, error.to_string()))
+    let corrections = Corrections::new(Arc::clone(&store), Arc::clone(unrecorded));
+    finish(&corrections).await.map(|_| store)
+}
+
+async fn finish(corrections: &Corrections) -> Result<bool, StoreError> {
+    let finished = async {
+        if let Some(open) = corrections.unfinished().await? {
+            say(format_args!(
+                "countem: finishing the correction {} ({open}), which has begun and was not finished",
+                open.id
+            ));
         }
+        corrections.finish_open().await
+    };
+    finished.await.map_err(|error| match error {
+        CorrectionError::Store(error) => error,
+        CorrectionError::Unfinished { ref source, .. } => StoreError::new(source.kind(), error.to_string()),
+        error => StoreError::new(ErrorKind::Refused, error.to_string()),
+    })
+}
+
+/// A store beside whose corrections is read: what was read while one was under way is read again once it is finished.
+#[derive(Debug)]
+struct CorrectedSource {
+    source: StoreSource,
+    corrections: Corrections,
+}
+
+/// Maximum number of corrections that a read waits for.
+const MAX_CORRECTIONS: usize = 10;
+
+#[async_trait]
+impl Source for CorrectedSource {
+    async fn rows(&self, query: &RowQuery) -> Result<Rows, ReadError> {
+        for _ in 0..MAX_CORRECTIONS {
+            let rows = self.source.rows(query).await?;
+            if !finish(&self.corrections).await? {
+                return Ok(rows);
+            }
+        }
+        let why = "the store is corrected all the time: try again later";
+        Err(StoreError::new(ErrorKind::NotApplied, why).into())
+    }
+
+    async fn extent(
+        &self,
+        collection: &CollectionName,
+        range: BucketRange,
+    ) -> Result<Option<BucketRange>, ReadError> {
+        self.source.extent(collection, range).await
+    }
+
+    async fn collections(&self) -> Result<Vec<CollectionName>, ReadError> {
+        self.source.collections().await
+    }
+
+    async fn schedules(&self) -> Result<Arc<Schedules>, ReadError> {
+        self.source.schedules().await
     }
 }
 

@@ -89,7 +89,8 @@ impl Corrections {
 
     /// Corrects counts, once: the correction and its entry in the log are stored, or neither is. `now` defines relative times.
     ///
-    /// Counts that are added meanwhile come on top.
+    /// Counts that are added meanwhile come on top, except that those which come before their turn in a large rename, merge or delete go
+    /// with the others.
     ///
     /// # Errors
     /// [`CorrectionError`]: nothing was changed, or for [`Unfinished`](CorrectionError::Unfinished) a part, which the next correction or
@@ -164,7 +165,7 @@ impl Corrections {
         collection: Option<&CollectionName>,
     ) -> Result<Vec<CorrectionEntry>, CorrectionError> {
         // The one that goes on first: if it ends meanwhile, it is in both.
-        let open = self.open().await?.map(|(_, open)| CorrectionEntry { is_finished: false, ..open.entry });
+        let open = self.unfinished().await?;
         let mut entries = Vec::new();
         for (key, value) in self.store.marks(LOG).await? {
             entries.push(
@@ -175,6 +176,14 @@ impl Corrections {
         entries.retain(|entry| collection.is_none_or(|collection| entry.collection == collection.as_str()));
         entries.sort_by(|a, b| a.id.cmp(&b.id));
         Ok(entries)
+    }
+
+    /// Returns the correction that has begun and is not finished.
+    ///
+    /// # Errors
+    /// The store could not be read.
+    pub async fn unfinished(&self) -> Result<Option<CorrectionEntry>, CorrectionError> {
+        Ok(self.open().await?.map(|(_, open)| CorrectionEntry { is_finished: false, ..open.entry }))
     }
 
     /// Finishes the correction that another process has begun, and returns true if there was one. Before, counters may be neither those

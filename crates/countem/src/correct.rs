@@ -7,7 +7,7 @@ use crate::Collector;
 
 impl Collector {
     /// Corrects stored counts, exactly once, and keeps author and reason in the store's log of corrections. What this node has pending
-    /// is stored before; counts that are added meanwhile come on top.
+    /// is stored before; counts that are added meanwhile come on top, or, in a large rename, merge or delete, go with the others.
     ///
     /// ```
     /// # let (collector, _clock) = countem::Collector::for_test();

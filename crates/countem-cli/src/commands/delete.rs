@@ -51,7 +51,7 @@ impl Delete {
     pub(super) fn run(self, global: &Global) -> Result<Exit> {
         let Self { collection, metrics, all, range, yes, flags } = self;
         if !yes && !flags.is_dry_run() {
-            confirm(&collection, if all { None } else { Some(metrics.len()) }, range)?;
+            confirm(&collection, if all { None } else { Some(&metrics) }, range)?;
         }
         let metrics = if all { None } else { Some(metrics) };
         flags.run(global, async |_, _, _| Ok(Correction::Delete { collection, metrics, range }))
@@ -62,11 +62,15 @@ impl Delete {
 ///
 /// # Errors
 /// A [`UsageError`]: the answer is no, or there is no terminal.
-fn confirm(collection: &CollectionName, metrics: Option<usize>, range: Option<TimeRange>) -> Result<()> {
+fn confirm(
+    collection: &CollectionName,
+    metrics: Option<&[MetricName]>,
+    range: Option<TimeRange>,
+) -> Result<()> {
     let what = match metrics {
         None => "all counts".to_owned(),
-        Some(1) => "the counts of a metric".to_owned(),
-        Some(count) => format!("the counts of {count} metrics"),
+        Some([metric]) => format!("the counts of `{metric}`"),
+        Some(metrics) => format!("the counts of {} metrics", metrics.len()),
     };
     let within = range.map_or_else(|| "of all time".to_owned(), |range| format!("in {range}"));
     if !io::stdin().is_terminal() {
