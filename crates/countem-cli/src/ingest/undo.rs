@@ -6,7 +6,7 @@
 use std::{collections::BTreeSet, path::Path, sync::Arc};
 
 use anyhow::{Context as _, Result, anyhow, bail};
-use countem_core::{Bucket, Delta, Mark, MetricName, Table, jiff::Timestamp};
+use countem_core::{Bucket, Delta, Deltas, Mark, MetricName, Table, jiff::Timestamp};
 use countem_engine::Retry;
 use countem_store::{ErrorKind, Held, Store};
 
@@ -217,7 +217,7 @@ impl Undo<'_> {
         Ok(())
     }
 
-    /// Stores the deltas of `table`, in as many steps as they need. The last one forgets the counters.
+    /// Stores the deltas of `table`, in as many steps as they need, removes the counters that came to zero, and forgets the file.
     async fn send(
         &self,
         claim: &mut Claim,
@@ -232,35 +232,27 @@ impl Undo<'_> {
             let last = (collection.as_str(), bucket, metric.as_str());
             rows.drain(..rows.partition_point(|row| place(row) <= last));
         }
-        let mut chunks = rows.chunks(CHUNK).peekable();
-        loop {
-            let chunk = chunks.next().unwrap_or_default();
+        for chunk in rows.chunks(CHUNK) {
             let mut deltas = Table::new();
             for row in chunk {
                 deltas.merge(*row).map_err(|error| anyhow!("cannot add up `{}`: {error}", row.metric))?;
             }
-            claim.value.undo = chunk.last().filter(|_| chunks.peek().is_some()).map(|row| UndoState {
+            claim.value.undo = chunk.last().map(|row| UndoState {
                 counters: counters.clone(),
                 last: (row.collection.to_owned(), row.bucket.to_string(), row.metric.to_owned()),
             });
-            let is_over = claim.value.undo.is_none();
-            if is_over {
-                claim.value.counted.retain(|counter, _| !counters.contains(counter));
-                claim.value.added.retain(|counter, _| !counters.contains(counter));
-            }
-            let is_empty = claim.value.counted.is_empty() && claim.value.others.is_none();
-            let value = (!is_empty).then(|| claim.value.to_text());
-            let mark = Mark { key: claim.key.clone(), expected: claim.stored.take(), value: value.clone() };
-            sender.send(deltas.drain(), mark).await?;
-            claim.stored = value;
-            if is_over {
-                break;
-            }
+            move_mark(claim, Some(claim.value.to_text()), deltas.drain(), sender).await?;
         }
-        self.remove_zeros(table).await
+        self.remove_zeros(table).await?;
+        claim.value.undo = None;
+        claim.value.counted.retain(|counter, _| !counters.contains(counter));
+        claim.value.added.retain(|counter, _| !counters.contains(counter));
+        let is_empty = claim.value.counted.is_empty() && claim.value.others.is_none();
+        let value = (!is_empty).then(|| claim.value.to_text());
+        move_mark(claim, value, Deltas::default(), sender).await
     }
 
-    /// Removes the counters that came to zero. Where that fails they stay, which changes no sum.
+    /// Removes the counters that came to zero.
     async fn remove_zeros(&self, table: &Table) -> Result<()> {
         for template in &self.plan.templates {
             let collection = template.collection();
@@ -268,13 +260,24 @@ impl Undo<'_> {
             let rows = rows.map(|row| Ok((row.bucket, MetricName::new(row.metric)?)));
             let rows = rows.collect::<Result<Vec<_>>>()?;
             for rows in rows.chunks(CHUNK) {
-                if let Err(error) = self.store.remove_zeros(collection, rows).await {
-                    tracing::debug!(%error, "counters that came to zero stay");
-                }
+                self.store.remove_zeros(collection, rows).await?;
             }
         }
         Ok(())
     }
+}
+
+/// Stores `deltas` in one step with the next value of the mark.
+async fn move_mark(
+    claim: &mut Claim,
+    value: Option<String>,
+    deltas: Deltas,
+    sender: &mut Sender,
+) -> Result<()> {
+    let mark = Mark { key: claim.key.clone(), expected: claim.stored.take(), value: value.clone() };
+    sender.send(deltas, mark).await?;
+    claim.stored = value;
+    Ok(())
 }
 
 /// Returns the order in which counters are changed.
