@@ -111,7 +111,7 @@ impl Corrections {
             }
         }
         let mut sender = Sender::new(Arc::clone(&self.store));
-        let id = format!("{}-{:08x}", now.strftime("%Y%m%dT%H%M%S%.6fZ"), rand::random::<u32>());
+        let id = new_id(now);
         for _ in 0..MAX_ATTEMPTS {
             self.finish_open().await?;
             let (mut entry, deltas) = self.prepare(correction, now).await?;
@@ -176,6 +176,52 @@ impl Corrections {
         entries.retain(|entry| collection.is_none_or(|collection| entry.collection == collection.as_str()));
         entries.sort_by(|a, b| a.id.cmp(&b.id));
         Ok(entries)
+    }
+
+    /// Notes in the log that the counts of an ingested file were taken back, which the caller does. The same `id`, of
+    /// [`new_id`](Self::new_id), is noted once.
+    ///
+    /// # Errors
+    /// It is not known to be noted. Noting it again is harmless.
+    pub async fn log_undo(
+        &self,
+        id: &str,
+        collection: &CollectionName,
+        file: &str,
+        counters: u64,
+        author: &str,
+    ) -> Result<(), CorrectionError> {
+        let entry = CorrectionEntry {
+            id: id.to_owned(),
+            at: Timestamp::now(),
+            author: author.to_owned(),
+            reason: "ingest --undo".to_owned(),
+            kind: CorrectionKind::Undo,
+            collection: collection.to_string(),
+            metrics: Vec::new(),
+            file: Some(file.to_owned()),
+            target: None,
+            range: None,
+            span: None,
+            counters,
+            amount: None,
+            before: None,
+            after: None,
+            is_finished: true,
+        };
+        let mut sender = Sender::new(Arc::clone(&self.store));
+        let logged = Mark { key: format!("{LOG}{id}"), expected: None, value: Some(text(&entry)?) };
+        match sender.send(Deltas::default(), logged).await {
+            Err(error) if error.kind() == ErrorKind::Conflict => {}
+            result => result?,
+        }
+        sender.end().await;
+        Ok(())
+    }
+
+    /// Returns a new identity for the log.
+    pub fn new_id() -> String {
+        new_id(Timestamp::now())
     }
 
     /// Returns the correction that has begun and is not finished.
@@ -299,6 +345,11 @@ impl Corrections {
             }
         }
     }
+}
+
+/// Returns a new identity, which sorts by time.
+fn new_id(now: Timestamp) -> String {
+    format!("{}-{:08x}", now.strftime("%Y%m%dT%H%M%S%.6fZ"), rand::random::<u32>())
 }
 
 fn text(value: &impl Serialize) -> Result<String, StoreError> {

@@ -83,7 +83,6 @@ impl CorrectionFlags {
                 "a correction needs a reason: add `--reason TEXT`, or `--dry-run` to change nothing",
             )
         })?;
-        let user = || ["USER", "LOGNAME"].iter().find_map(|name| given(&std::env::var(name).ok()));
         let author = given(&self.author).or_else(user).ok_or_else(|| {
             UsageError::new("a correction needs an author, and the user of this process is not known: add `--author NAME`")
         })?;
@@ -96,6 +95,12 @@ impl CorrectionFlags {
         }
         Ok((author, reason))
     }
+}
+
+/// Returns the name of the user of this process.
+pub(crate) fn user() -> Option<String> {
+    let given = |name: &&str| std::env::var(name).ok().filter(|text| !text.trim().is_empty());
+    ["USER", "LOGNAME"].iter().find_map(given)
 }
 
 /// Returns the error of a correction as one of the command.

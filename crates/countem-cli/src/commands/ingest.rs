@@ -19,7 +19,7 @@ use countem_store::{MemoryStore, Store, remove_expired};
 use jiff::tz::TimeZone;
 
 use crate::{
-    commands::all,
+    commands::{all, correction::user},
     exit::{Exit, NotFound, UsageError},
     global::Global,
     ingest::{
@@ -208,7 +208,8 @@ impl Ingest {
             return block_on(async {
                 let (store, schedules) = effective.open_writer(&self.change).await?;
                 plan.schedules = schedules;
-                undo::run(&plan, &inputs, &effective, store, global).await
+                let author = user().unwrap_or_else(|| "unknown".to_owned());
+                undo::run(&plan, &inputs, &effective, store, &author, global).await
             });
         }
         let total = total_size(&inputs, self.follow)?;

@@ -59,6 +59,8 @@ pub(crate) struct UndoState {
     pub(crate) counters: BTreeSet<String>,
     /// The last of their stored counters, in order, whose counts were taken back.
     pub(crate) last: (String, String, String),
+    /// Identity in the log of corrections.
+    pub(crate) id: String,
 }
 
 /// A file at the moment when its mark was set.

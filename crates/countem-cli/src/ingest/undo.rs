@@ -7,7 +7,7 @@ use std::{collections::BTreeSet, path::Path, sync::Arc};
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use countem_core::{Bucket, Delta, Deltas, Mark, MetricName, Table, jiff::Timestamp};
-use countem_engine::Retry;
+use countem_engine::{Corrections, Retry};
 use countem_store::{ErrorKind, Held, Store};
 
 use crate::{
@@ -43,6 +43,7 @@ pub(crate) async fn run(
     inputs: &[Input],
     effective: &Effective,
     store: Arc<dyn Store>,
+    author: &str,
     global: &Global,
 ) -> Result<Exit> {
     if plan.moment == Moment::Now {
@@ -56,6 +57,8 @@ pub(crate) async fn run(
         let undo = Undo {
             plan,
             store: &store,
+            corrections: Corrections::new(Arc::clone(&store), Arc::clone(&effective.schedules)),
+            author,
             retry: Retry::new(effective.engine.retry_first, effective.engine.retry_longest),
         };
         let (counts, counters) = undo.file(input, &mut sender).await?;
@@ -76,6 +79,8 @@ pub(crate) async fn run(
 struct Undo<'a> {
     plan: &'a Plan,
     store: &'a Arc<dyn Store>,
+    corrections: Corrections,
+    author: &'a str,
     retry: Retry,
 }
 
@@ -227,7 +232,9 @@ impl Undo<'_> {
     ) -> Result<()> {
         let mut rows: Vec<_> = table.iter().collect();
         rows.sort_unstable_by_key(place);
-        if let Some(UndoState { last: (collection, bucket, metric), .. }) = &claim.value.undo {
+        let mut id = Corrections::new_id();
+        if let Some(UndoState { last: (collection, bucket, metric), id: begun, .. }) = &claim.value.undo {
+            id.clone_from(begun);
             let bucket: Bucket = bucket.parse()?;
             let last = (collection.as_str(), bucket, metric.as_str());
             rows.drain(..rows.partition_point(|row| place(row) <= last));
@@ -240,16 +247,32 @@ impl Undo<'_> {
             claim.value.undo = chunk.last().map(|row| UndoState {
                 counters: counters.clone(),
                 last: (row.collection.to_owned(), row.bucket.to_string(), row.metric.to_owned()),
+                id: id.clone(),
             });
             move_mark(claim, Some(claim.value.to_text()), deltas.drain(), sender).await?;
         }
         self.remove_zeros(table).await?;
+        self.log(&id, claim, table).await?;
         claim.value.undo = None;
         claim.value.counted.retain(|counter, _| !counters.contains(counter));
         claim.value.added.retain(|counter, _| !counters.contains(counter));
         let is_empty = claim.value.counted.is_empty() && claim.value.others.is_none();
         let value = (!is_empty).then(|| claim.value.to_text());
         move_mark(claim, value, Deltas::default(), sender).await
+    }
+
+    /// Notes in the log of corrections, once for each collection, that the counts were taken back.
+    async fn log(&self, id: &str, claim: &Claim, table: &Table) -> Result<()> {
+        let collections: BTreeSet<_> =
+            self.plan.templates.iter().map(|template| template.collection()).collect();
+        let file = claim.value.file.path.to_string_lossy();
+        for (at, collection) in collections.into_iter().enumerate() {
+            let of_collection = |row: &Delta<'_>| row.collection == collection.as_str();
+            let counters = table.iter().filter(of_collection).count() as u64;
+            let id = if at == 0 { id.to_owned() } else { format!("{id}-{at}") };
+            self.corrections.log_undo(&id, collection, &file, counters, self.author).await?;
+        }
+        Ok(())
     }
 
     /// Removes the counters that came to zero.

@@ -52,6 +52,9 @@ fn undo_restores_the_counters_of_before() {
         sandbox.rename("log", "moved");
         let undone = undo(&sandbox, &["moved", "-o", "json"]).expect(0).json();
         assert_eq!(undone["undone"][0]["counts"], 3000, "{content}: {undone}");
+        let history = sandbox.run(&["history", "-o", "json"]).expect(0).json();
+        let entries = history["corrections"].as_array().unwrap();
+        assert!(entries.iter().any(|entry| entry["kind"] == "undo"), "{history}");
         assert_eq!((counters(&sandbox, "web", &log), marks(&sandbox)), (before, 0));
         assert_eq!(once(&sandbox, &["moved", "--last-line"]), 3000);
         assert_eq!(counters(&sandbox, "web", &log), counted);

@@ -81,6 +81,8 @@ pub enum CorrectionKind {
     Merge,
     /// [`Correction::Delete`]
     Delete,
+    /// The counts of an ingested file were taken back.
+    Undo,
 }
 
 /// A correction in the audit log.
@@ -102,6 +104,9 @@ pub struct CorrectionEntry {
     pub collection: String,
     /// The corrected metrics; empty for all of the collection.
     pub metrics: Vec<String>,
+    /// The ingested file whose counts were taken back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub file: Option<String>,
     /// The metric to which the counts were moved.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub target: Option<String>,
@@ -177,6 +182,7 @@ impl CorrectionKind {
             Self::Rename => "rename",
             Self::Merge => "merge",
             Self::Delete => "delete",
+            Self::Undo => "undo",
         }
     }
 }
@@ -199,6 +205,13 @@ impl fmt::Display for CorrectionEntry {
             }
             CorrectionKind::Set => {
                 write!(f, "set {metrics} of `{collection}` to {}", self.after.unwrap_or_default())?;
+            }
+            CorrectionKind::Undo => {
+                write!(
+                    f,
+                    "undo the ingest of `{}` into `{collection}`",
+                    self.file.as_deref().unwrap_or("-")
+                )?;
             }
             kind => write!(f, "{} {metrics} of `{collection}`", kind.name())?,
         }

@@ -358,6 +358,7 @@ fn entry(correction: &Correction, now: Timestamp) -> CorrectionEntry {
         kind: correction.kind(),
         collection: correction.collection().to_string(),
         metrics: Vec::new(),
+        file: None,
         target: None,
         range: None,
         span: None,
