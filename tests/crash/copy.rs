@@ -130,6 +130,21 @@ fn restored_journal_counts_under_fresh_writer() {
     assert!(lost.lost(&stored).len() < lost.acknowledged(), "the second process had stored some");
 }
 
+/// Waits until every thread of a process has stopped: the signal is sent before that.
+fn wait_until_stopped(process: u32) {
+    let is_stopped = || {
+        let threads = fs::read_dir(format!("/proc/{process}/task")).unwrap();
+        threads.flatten().all(|thread| {
+            // `1234 (name) T …`; a thread that has just ended has no file.
+            let stat = fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
+            stat.rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with('T'))
+        })
+    };
+    while !is_stopped() {
+        std::thread::yield_now();
+    }
+}
+
 /// Counts that were pending when a running process was backed up are in the store by the time the backup is put back.
 #[test]
 fn pending_of_restored_backup_is_counted_once() {
@@ -144,6 +159,7 @@ fn pending_of_restored_backup_is_counted_once() {
         assert!(sent.unwrap().success());
     };
     signal("-STOP", &node);
+    wait_until_stopped(node.id());
     copy(&journal, &backup);
     assert!(summary(&backup).pending.increments > 0, "something is pending");
     signal("-CONT", &node);
