@@ -72,6 +72,7 @@ impl Bar {
             let total = if let Goal::Bytes(total) = goal { Some(total) } else { None };
             let bar = ProgressBar::with_draw_target(total, ProgressDrawTarget::stderr());
             let bar = bar.with_style(style(goal, unit));
+            draw(&bar, &meters, goal, unit);
             while ended.recv_timeout(REFRESH_INTERVAL) == Err(RecvTimeoutError::Timeout) {
                 draw(&bar, &meters, goal, unit);
             }
