@@ -153,8 +153,10 @@ impl Engine {
             return false;
         }
         self.intake.drain_all();
-        let stored = self.state().begin_flush();
-        join_all(stored).await.into_iter().all(|is_stored| is_stored)
+        let stored = join_all(self.state().begin_flush()).await;
+        // What is stored has made room by the time the caller counts on.
+        self.state().lanes.measure();
+        stored.into_iter().all(|is_stored| is_stored)
     }
 
     /// Returns once everything accepted before the call survives the end of the process: at level `journal` once it is in the
