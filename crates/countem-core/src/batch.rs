@@ -150,13 +150,14 @@ pub struct Batch {
     deltas: Deltas,
     mark: Option<Mark>,
     is_journaled: bool,
+    is_decoded: bool,
 }
 
 impl Batch {
     /// Freezes `deltas` under `id`.
     pub fn new(id: BatchId, mut deltas: Deltas) -> Self {
         deltas.sort();
-        Self { id, deltas, mark: None, is_journaled: false }
+        Self { id, deltas, mark: None, is_journaled: false, is_decoded: false }
     }
 
     /// Declares that a journal keeps the deltas of this batch that the store quarantines.
@@ -168,6 +169,11 @@ impl Batch {
     /// as well: each of the two could be retried.
     pub fn is_journaled(&self) -> bool {
         self.is_journaled
+    }
+
+    /// Returns true if the batch was decoded from bytes: their origin, a journal or another node, may have sent it before.
+    pub fn is_decoded(&self) -> bool {
+        self.is_decoded
     }
 
     /// Freezes `deltas` under `id` together with a mark that moves if and only if they are applied.
@@ -298,7 +304,7 @@ impl Batch {
         if input.at != bytes.len() {
             return Err(input.error());
         }
-        Ok(Self { id, deltas, mark, is_journaled: false })
+        Ok(Self { id, deltas, mark, is_journaled: false, is_decoded: true })
     }
 }
 

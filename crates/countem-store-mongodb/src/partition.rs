@@ -19,7 +19,7 @@
 //!    batch's watermark, and sets the watermark in the same atomic step. So after a split no copy of any request changes the
 //!    counters or the watermark of that document.
 //! 3. *A delta goes to a child only after its parent was read as split and without the batch's watermark*, or if the parent
-//!    was known to be split before the batch was sent for the first time (see `SentBatches`). With 2, the batch is not in
+//!    was known to be split before the batch was sent for the first time (see `SentBatches`; a decoded batch may have been). With 2, the batch is not in
 //!    the parent and never will be.
 //! 4. *A document gets all deltas of the batch whose hashes it covers, or none*: the first document on the way down from
 //!    the root that is not split, or has the watermark, is the same for all of them.

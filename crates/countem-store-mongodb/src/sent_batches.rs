@@ -41,9 +41,11 @@ pub(crate) struct Traces {
 /// Possibility that a batch was sent before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum SentBefore {
-    /// Excluded: the batch before it was resolved through this object, and a writer sends a batch only after that.
+    /// Excluded: the batch was made in this process, and the one before it was resolved through this object. A writer sends a
+    /// batch only after that.
     Never,
-    /// The batch may come from the journal of a process that ended, or was sent through this object.
+    /// The batch was sent through this object, or comes from a journal or another node. A replay sends a whole row of such
+    /// batches, all of which may be stored already.
     Possibly,
 }
 
@@ -57,9 +59,10 @@ impl SentBatches {
         let id = batch.id();
         let lane = state.lanes.entry((id.writer.clone(), id.lane)).or_default();
         let is_next = lane.resolved > 0 && lane.resolved + 1 == id.seq && lane.sent < id.seq;
+        let is_new = is_next && !batch.is_decoded();
         lane.sent = lane.sent.max(id.seq);
         state.writers.entry(id.writer.clone()).or_default().touch(batch);
-        if is_next { SentBefore::Never } else { SentBefore::Possibly }
+        if is_new { SentBefore::Never } else { SentBefore::Possibly }
     }
 
     /// Notes that a batch is resolved.
@@ -135,6 +138,17 @@ mod tests {
         sent.resolved(batch(4).id());
         assert_eq!(sent.begin(&batch(3)), SentBefore::Possibly, "a late copy");
         assert_eq!(sent.begin(&batch(5)), SentBefore::Never);
+    }
+
+    #[test]
+    fn decoded_batch_is_never_new() {
+        let sent = SentBatches::default();
+        for seq in 1..4 {
+            let decoded = Batch::decode(&batch(seq).encode()).unwrap();
+            assert_eq!(sent.begin(&decoded), SentBefore::Possibly, "batch {seq} of a replay");
+            sent.resolved(decoded.id());
+        }
+        assert_eq!(sent.begin(&batch(4)), SentBefore::Never);
     }
 
     #[test]

@@ -6,7 +6,7 @@ use anyhow::{Result, ensure};
 use countem_core::{Batch, BucketRange, Delta, Period};
 use countem_store::{RowQuery, Select, Store};
 use countem_store_mongodb::MongoStore;
-use countem_testkit::{ReplicaSet, Server, in_own_database, require_mongod, require_server};
+use countem_testkit::{Mongod, Options, ReplicaSet, Server, in_own_database, require_mongod, require_server};
 use mongodb::{
     Database,
     bson::{Bson, Document, doc},
@@ -110,25 +110,27 @@ async fn concurrent_creation_on_replica_set_loses_no_count() -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn duplicate_key_taken_for_applied_is_caught() -> Result<()> {
-    if !require_server() {
+    if !require_mongod() {
         return Ok(());
     }
-    let server = Server::any().await?;
-    let mut sums = Vec::new();
-    // Two upserts meet only if the server's scheduler lets them, so there are several rounds.
-    for _ in 0..10 {
-        let uri = in_own_database(&server.uri());
-        let mut targets = Vec::new();
-        for _ in 0..WRITERS {
-            targets.push(DuplicateMeansApplied(database(&uri).await?));
-        }
-        create(targets).await?;
-        let (documents, sum) = sum(&open(&uri)).await?;
-        assert_eq!(documents, DOCUMENTS);
-        if sum < INCREMENTS {
-            return Ok(());
-        }
-        sums.push(sum);
+    const UPSERT: &str = "hangBeforeUpsertPerformsInsert";
+    let server = Mongod::start(Options::default()).await?;
+    let uri = in_own_database(&server.uri());
+    let mut targets = Vec::new();
+    for _ in 0..WRITERS {
+        targets.push(DuplicateMeansApplied(database(&uri).await?));
     }
-    panic!("the mistake went unnoticed: {sums:?}");
+    // All writers meet at the creation of the first document.
+    server.fail_point(UPSERT, doc! { "mode": "alwaysOn" }).await?;
+    let creating = tokio::spawn(create(targets));
+    let all = i64::try_from(WRITERS)?;
+    server
+        .admin_command(doc! { "waitForFailPoint": UPSERT, "timesEntered": all, "maxTimeMS": 20_000 })
+        .await?;
+    server.fail_point(UPSERT, doc! { "mode": "off" }).await?;
+    creating.await??;
+    let (documents, sum) = sum(&open(&uri)).await?;
+    assert_eq!(documents, DOCUMENTS);
+    assert!(sum < INCREMENTS, "the mistake goes unnoticed: {sum}");
+    Ok(())
 }

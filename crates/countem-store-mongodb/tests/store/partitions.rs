@@ -65,6 +65,41 @@ async fn large_batches_make_small_documents() -> Result<()> {
     Ok(())
 }
 
+/// A replay sends batches in order that were all sent before, some of them to documents that were split since.
+#[tokio::test]
+async fn replay_after_splits_counts_nothing_twice() -> Result<()> {
+    if !require_server() {
+        return Ok(());
+    }
+    let server = Server::any().await?;
+    let uri = in_own_database(&server.uri());
+    let all = metrics(40);
+    let (mut lane, mut other) = (Lane::new(1), Lane::new(2));
+    let batches: Vec<_> = (0..4).map(|_| lane.batch(on_day(&all[..8]))).collect();
+    let wide = open_with(MongoConfig {
+        metrics_per_document: NonZeroUsize::new(64).unwrap(),
+        ..MongoConfig::new(&uri)
+    });
+    for batch in &batches {
+        deliver(&wide, batch).await;
+    }
+    let narrow = open_with(MongoConfig {
+        metrics_per_document: NonZeroUsize::new(1).unwrap(),
+        ..MongoConfig::new(&uri)
+    });
+    deliver(&narrow, &other.batch(on_day(&all))).await;
+    let replaying = open(&uri);
+    // It learns of the split by a batch that was sent after it.
+    deliver(&replaying, &other.batch(on_day(&all))).await;
+    let stored = day(&wide, "web").await;
+    for batch in &batches {
+        deliver(&replaying, &Arc::new(Batch::decode(&batch.encode())?)).await;
+    }
+    assert!(documents(&database(&uri).await?, "web").await?.len() > 1, "the root is split");
+    assert_eq!(day(&wide, "web").await, stored);
+    Ok(())
+}
+
 #[tokio::test]
 async fn many_small_batches_make_small_documents() -> Result<()> {
     if !require_server() {

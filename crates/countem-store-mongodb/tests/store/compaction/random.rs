@@ -34,6 +34,11 @@ impl Life {
     }
 }
 
+/// Returns the batch as a process that knows nothing of it has it.
+fn copy(batch: &Batch) -> Result<Arc<Batch>> {
+    Ok(Arc::new(Batch::decode(&batch.encode())?))
+}
+
 fn add(days: &mut Days, batch: &Batch) {
     for delta in batch.deltas() {
         days.entry(delta.bucket).or_default().add(delta.metric, delta.n);
@@ -115,7 +120,7 @@ async fn lives(scene: &Scene, seed: u64) -> Result<()> {
             5 => {
                 let known = life.batches.len() - usize::from(life.is_in_doubt);
                 if let Some(batch) = life.batches[..known].choose(&mut random) {
-                    start(&mut random).apply(batch).await.ok();
+                    start(&mut random).apply(&copy(batch)?).await.ok();
                 }
             }
             // A writer ends, and is forgotten by everyone.
@@ -165,7 +170,7 @@ async fn lives(scene: &Scene, seed: u64) -> Result<()> {
     }
     compacted += compact(&store, passes + 1).await?;
     for batch in lives.iter().flat_map(|life| &life.batches) {
-        store.apply(batch).await?;
+        store.apply(&copy(batch)?).await?;
     }
     assert_eq!(store.read(&query, None).await?, resolved, "seed {seed}");
     assert!(compacted > 5, "seed {seed}: {compacted} buckets");
@@ -179,7 +184,8 @@ async fn random_batches_keep_their_sums() -> Result<()> {
     }
     let scene = Scene::start().await?;
     end_transactions_soon(&scene.set).await?;
-    for seed in [1, rand::random()] {
+    // The second one counted batches twice that were sent again in a row.
+    for seed in [1, 13_935_831_381_137_880_761, rand::random()] {
         lives(&scene, seed).await?;
     }
     Ok(())
