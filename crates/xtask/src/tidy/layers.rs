@@ -6,8 +6,9 @@ use super::{
 };
 
 /// The crates, top layer first. A crate depends on crates of lower layers alone.
-const LAYERS: [&[&str]; 8] = [
+const LAYERS: [&[&str]; 9] = [
     &["countem-cli"],
+    &["countem-server"],
     &["countem"],
     &["countem-config"],
     &["countem-engine", "countem-store-uri"],
@@ -18,6 +19,7 @@ const LAYERS: [&[&str]; 8] = [
         "countem-journal",
         "countem-store-sqlite",
         "countem-store-mongodb",
+        "countem-store-remote",
     ],
     &["countem-sqlite"],
     &["countem-store"],

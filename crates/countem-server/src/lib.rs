@@ -1,0 +1,1 @@
+//! countem over HTTP.

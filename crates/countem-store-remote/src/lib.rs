@@ -1,0 +1,1 @@
+//! Keeps counters in another countem, over HTTP.
