@@ -4,6 +4,7 @@ use std::{
     fs::{File, Metadata, TryLockError},
     io::{self, BufRead, BufReader, Read},
     os::unix::fs::FileExt,
+    path::PathBuf,
     sync::{
         Arc,
         mpsc::{self, Receiver, SyncSender},
@@ -139,8 +140,8 @@ pub(crate) struct Feed {
     pub(crate) joins_lines: bool,
     /// Number of inputs that were opened.
     pub(crate) inputs: usize,
-    /// The files of this run.
-    pub(crate) named: Vec<FileId>,
+    /// The paths of this run.
+    pub(crate) named: Vec<PathBuf>,
 }
 
 impl Feed {
@@ -156,11 +157,11 @@ impl Feed {
 
     /// Notes which files this run names.
     pub(crate) fn name(&mut self, inputs: &[Input]) {
-        let id = |input: &Input| match input {
-            Input::File(path) => path.metadata().ok().map(|metadata| FileId::new(path, &metadata)),
+        let path = |input: &Input| match input {
+            Input::File(path) => Some(path.clone()),
             Input::Stdin => None,
         };
-        self.named = inputs.iter().filter(|_| self.once.is_some()).filter_map(id).collect();
+        self.named = inputs.iter().filter_map(path).collect();
     }
 
     /// Feeds one input to its end.

@@ -3,8 +3,8 @@
 //! A mark says: the lines up to here were counted, in a content that begins like this. A file has a mark if its content begins
 //! with all that the mark covers, wherever it was moved or copied, unless the file that the mark was set for is still there,
 //! in the same folder or named in the same run, and has that content, too: then they are two files that begin alike. Two
-//! exceptions: a compressed file is a copy of one with which it agrees until either ends, and so is a file with the name of a
-//! rotated one (`log.1`) whose whole content is the beginning of the present one (`log`), as while `copytruncate` works.
+//! exceptions: a compressed file is a copy of one that begins with its content, and so is a file with the name of a rotated
+//! one (`log.1`) whose whole content is the beginning of the present one (`log`), as while `copytruncate` works.
 //!
 //! A file that is shorter than what a mark covers, and equal to it at every step that it reaches, may be a copy that lags behind.
 //! It is left out, unless the mark was set for this very file, which was emptied then, or the content of the mark is in another
@@ -75,7 +75,7 @@ pub(crate) struct Known {
 }
 
 impl Identity {
-    /// Finds the mark of the file `id`, whose content begins with `head`. `named` are the files of this run.
+    /// Finds the mark of the file `id`, whose content begins with `head`. `named` are the paths of this run.
     ///
     /// # Errors
     /// The file cannot be read.
@@ -84,7 +84,7 @@ impl Identity {
         id: &FileId,
         head: &[u8],
         marks: &[StoredMark],
-        named: &[FileId],
+        named: &[PathBuf],
     ) -> io::Result<Self> {
         let mut found = agreeing(source, head, marks)?;
         // Several marks may be of beginnings of the content; the farthest is the newest.
@@ -104,7 +104,7 @@ impl Identity {
         for (mark, tail) in found {
             let there = if is_own(mark) { None } else { where_it_is(mark, id, named) };
             let is_copy = match &there {
-                Some(path) => source.is_compressed() && agrees_to_an_end(source, path)?,
+                Some(path) => source.is_compressed() && is_beginning_of(source, path)?,
                 None => false,
             };
             if there.is_none() || is_copy {
@@ -232,9 +232,10 @@ pub(crate) fn read_head(source: &mut Source) -> io::Result<Vec<u8>> {
 
 /// Returns the path of the file that a mark was set for, if it is still there beside the file `id`, uncompressed and with the
 /// content of the mark.
-fn where_it_is(mark: &StoredMark, id: &FileId, named: &[FileId]) -> Option<PathBuf> {
+fn where_it_is(mark: &StoredMark, id: &FileId, named: &[PathBuf]) -> Option<PathBuf> {
     let file = &mark.value.file;
-    let in_run = named.iter().find(|other| other.is_same(file)).map(|other| other.path.clone());
+    // A path may lead to another file than it did when it was named.
+    let in_run = named.iter().find(|path| leads_to(path, file)).cloned();
     let path = in_run.or_else(|| locate(file, id))?;
     holds(&path, mark, false).then_some(path)
 }
@@ -244,7 +245,7 @@ pub(crate) fn lags_behind(
     source: &mut Source,
     id: &FileId,
     mark: &StoredMark,
-    named: &[FileId],
+    named: &[PathBuf],
 ) -> io::Result<bool> {
     for Step(offset, expected) in &mark.value.sums.steps {
         match source.go_to(*offset, tail_len(*offset))? {
@@ -260,14 +261,14 @@ pub(crate) fn lags_behind(
     match where_its_content_is(mark, id, named) {
         None => Ok(true),
         // Two files that begin alike, unless one is an archive of the other.
-        Some(path) => Ok(source.is_compressed() && agrees_to_an_end(source, &path)?),
+        Some(path) => Ok(source.is_compressed() && is_beginning_of(source, &path)?),
     }
 }
 
 /// Returns the path of another file with the content of a mark: the one that it was set for, one of this run, or a rotated one
 /// beside the file `id`, also if it is compressed.
-fn where_its_content_is(mark: &StoredMark, id: &FileId, named: &[FileId]) -> Option<PathBuf> {
-    let others = named.iter().filter(|other| !other.is_same(id)).map(|other| other.path.clone());
+fn where_its_content_is(mark: &StoredMark, id: &FileId, named: &[PathBuf]) -> Option<PathBuf> {
+    let others = named.iter().filter(|path| !leads_to(path, id)).cloned();
     let paths = locate(&mark.value.file, id).into_iter().chain(others);
     let mut paths = paths.chain(rotated(&id.path)).chain(rotated_from(&id.path));
     paths.find(|path| *path != id.path && holds(path, mark, true))
@@ -285,8 +286,8 @@ fn holds(path: &Path, mark: &StoredMark, may_be_compressed: bool) -> bool {
     path.is_file() && has_content().unwrap_or(false)
 }
 
-/// Returns whether the content of `source` and that of the file at `path` are equal until one of them ends.
-fn agrees_to_an_end(source: &mut Source, path: &Path) -> io::Result<bool> {
+/// Returns whether the file at `path` begins with the content of `source`.
+fn is_beginning_of(source: &mut Source, path: &Path) -> io::Result<bool> {
     source.go_to(0, 0)?;
     let other = File::open(path)?;
     let (mut offset, mut ours, mut theirs) = (0, vec![0; HEAD], vec![0; HEAD]);
@@ -294,7 +295,7 @@ fn agrees_to_an_end(source: &mut Source, path: &Path) -> io::Result<bool> {
         let read = source.read(&mut ours)?;
         let found = other.read_at(&mut theirs[..read], offset)?;
         if found == 0 || ours[..found] != theirs[..found] {
-            return Ok(found == 0);
+            return Ok(read == 0);
         }
         offset += found as u64;
         if found < read {
@@ -306,14 +307,18 @@ fn agrees_to_an_end(source: &mut Source, path: &Path) -> io::Result<bool> {
 
 /// Finds a file, under its last known path or another one, in the folder of the file `beside`.
 fn locate(file: &FileId, beside: &FileId) -> Option<PathBuf> {
-    let is_it = |path: &Path| path.metadata().is_ok_and(|metadata| file.is_of(&metadata));
     let folder = beside.path.parent()?;
-    if file.path.parent() == Some(folder) && is_it(&file.path) {
+    if file.path.parent() == Some(folder) && leads_to(&file.path, file) {
         return Some(file.path.clone());
     }
     let entries = fs::read_dir(folder).ok()?.flatten();
     let alike = entries.filter(|entry| entry.ino() == file.ino());
-    alike.map(|entry| entry.path()).find(|path| is_it(path))
+    alike.map(|entry| entry.path()).find(|path| leads_to(path, file))
+}
+
+/// Returns whether a path leads to a file now.
+fn leads_to(path: &Path, file: &FileId) -> bool {
+    path.metadata().is_ok_and(|metadata| file.is_of(&metadata))
 }
 
 /// Returns whether the whole content of `source`, which is the file `id`, is the beginning of another file at `path`.

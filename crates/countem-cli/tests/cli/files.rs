@@ -130,6 +130,12 @@ fn archive_beginning_like_another_file_is_new() {
     sandbox.write("r0.gz", gzip([&*banner, &log.text].concat().as_bytes()));
     assert_eq!(once(&sandbox, &["r0.gz", "r0", "r1.1.gz"]), 20);
     assert_eq!(sandbox.total("web"), 42);
+    // The present file is the beginning of an archive.
+    let next = Log::new(74, 30, 10);
+    sandbox.write("r2", head(&next, 3));
+    sandbox.write("r2.1.gz", gzip(next.text.as_bytes()));
+    assert_eq!(once(&sandbox, &["r2", "r2.1.gz"]), 33);
+    assert_eq!(once(&sandbox, &["r2.1.gz", "r2"]), 0);
 }
 
 #[test]

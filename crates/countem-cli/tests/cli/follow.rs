@@ -221,6 +221,67 @@ fn files_rotated_between_two_looks_are_counted() {
 }
 
 #[test]
+fn followed_file_replaced_by_its_content_continues() {
+    let (log, other) = (Log::new(80, 600, 10), Log::new(81, 20, 10));
+    let [one, two, three] = thirds(&log);
+    let sandbox = Sandbox::new();
+    sandbox.write("log", one);
+    sandbox.write("other", &other.text);
+    let follower = sandbox.start(&args(&["log", "other", "--follow", "--once"]));
+    eventually(&(lines(one) + 20), || sandbox.total("web"));
+    // As rsync and some editors do.
+    for content in [[one, two].concat(), log.text.clone()] {
+        sandbox.write("new", &content);
+        sandbox.rename("new", "log");
+        eventually(&(lines(&content) + 20), || sandbox.total("web"));
+    }
+    sandbox.append("log", three);
+    eventually(&(600 + lines(three) + 20), || sandbox.total("web"));
+    interrupt(follower).expect(0);
+}
+
+#[test]
+fn unread_lines_of_emptied_file_are_in_its_copy() {
+    for copy in ["log.1", "log.1.gz", "log-20261120"] {
+        let log = Log::new(82, 600, 10);
+        let [one, two, three] = thirds(&log);
+        let sandbox = Sandbox::new();
+        // It was never followed.
+        sandbox.write("log.2", Log::new(83, 10, 10).text);
+        sandbox.write("log", one);
+        let follower = sandbox.start(&args(&["log", "--follow", "--once"]));
+        eventually(&lines(one), || sandbox.total("web"));
+        while_stopped(&follower, || {
+            let content = [one, two].concat();
+            let is_compressed = std::path::Path::new(copy).extension().is_some_and(|end| end == "gz");
+            sandbox.write(copy, if is_compressed { gzip(content.as_bytes()) } else { content.into() });
+            sandbox.write("log", three);
+        });
+        eventually(&600, || sandbox.total("web"));
+        interrupt(follower).expect(0);
+        assert_counted(&sandbox, &log, 1);
+    }
+}
+
+/// Does something while no thread of a process runs.
+fn while_stopped(child: &countem_testkit::Child, something: impl FnOnce()) {
+    use rustix::process::{Pid, Signal, kill_process};
+    let id = Pid::from_raw(child.id().try_into().unwrap()).unwrap();
+    kill_process(id, Signal::STOP).unwrap();
+    let is_stopped = || {
+        let threads = std::fs::read_dir(format!("/proc/{}/task", child.id())).unwrap();
+        threads.flatten().all(|thread| {
+            // `1234 (name) T …`; a thread that has just ended has no file.
+            let stat = std::fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
+            stat.rsplit_once(") ").is_none_or(|(_, rest)| rest.starts_with('T'))
+        })
+    };
+    eventually(&true, is_stopped);
+    something();
+    kill_process(id, Signal::CONT).unwrap();
+}
+
+#[test]
 fn follower_without_its_mark_ends_with_a_word() {
     let sandbox = Sandbox::new();
     let log = Log::new(75, 50, 10);

@@ -51,7 +51,7 @@ impl History {
             match self.dice.roll(22) {
                 0..8 => self.write(),
                 8 | 9 => self.rename(),
-                10 | 11 => self.copy_and_truncate(),
+                10 | 11 => self.copy_and_truncate(true),
                 12 => self.compress(),
                 13 => self.replace(),
                 14 => self.follow(),
@@ -153,7 +153,7 @@ impl History {
         }
     }
 
-    fn copy_and_truncate(&mut self) {
+    fn copy_and_truncate(&mut self, may_be_met: bool) {
         let log = self.log();
         if self.files.get(log).is_none_or(String::is_empty) {
             return;
@@ -162,7 +162,7 @@ impl History {
         self.end_line(log);
         self.shift(log);
         let (to, content) = (format!("{log}.1"), self.files[log].clone());
-        if self.dice.roll(3) == 0 {
+        if may_be_met && self.dice.roll(3) == 0 {
             // A run meets the copy in the making. The lines in it are those of the log.
             let made = self.dice.roll(content.len()) + 1;
             self.sandbox.write(&to, &content[..made]);
@@ -302,8 +302,10 @@ impl History {
         let follower = self.sandbox.start(&args.iter().map(String::as_str).collect::<Vec<_>>());
         for _ in 0..self.dice.roll(4) {
             std::thread::sleep(Duration::from_millis(self.dice.roll(400).try_into().unwrap()));
-            match self.dice.roll(4) {
+            match self.dice.roll(6) {
                 0 => self.rename(),
+                1 => self.replace(),
+                2 => self.copy_and_truncate(false),
                 _ => self.write(),
             }
         }
