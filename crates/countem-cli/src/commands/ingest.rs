@@ -159,7 +159,8 @@ renamed or deleted since, are taken off from where they were counted all the sam
 
 --follow waits for a missing file. A file that was moved away is read on while another
 process has it open, and for five minutes. With --once, what was rotated while nothing
-followed is found under names such as log.1, log-20261120 and log.1.gz.
+followed, and the copy of a file that is emptied, are found under names such as log.1,
+log-20261120 and log.1.gz: the newest that was counted in part, and those after it.
 
 Examples:
   countem ingest access.log -f auto -c 'web:{method} {status}' --dry-run
