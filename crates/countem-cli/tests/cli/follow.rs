@@ -241,7 +241,7 @@ fn followed_file_replaced_by_its_content_continues() {
 }
 
 #[test]
-fn unread_lines_of_emptied_file_are_in_its_copy() {
+fn unread_lines_of_emptied_file_are_counted() {
     for copy in ["log.1", "log.1.gz", "log-20261120"] {
         let log = Log::new(82, 600, 10);
         let [one, two, three] = thirds(&log);
