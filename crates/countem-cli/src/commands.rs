@@ -26,6 +26,8 @@ mod rename;
 mod replay;
 mod select;
 mod series;
+mod serve;
+mod token;
 mod top;
 
 use std::{
@@ -55,6 +57,7 @@ pub(crate) struct Cli {
 
 const AFTER: &str = "\
 Examples:
+  countem serve
   countem ingest access.log.gz --format combined --count 'web:{method} {status}'
   countem get web --date 2015-05-17
   countem inc jobs finished
@@ -64,6 +67,7 @@ Exit codes: 0 ok, 1 failed, 2 usage or configuration, 3 not found,
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Serve(serve::Serve),
     Ingest(ingest::Ingest),
     Inc(inc::Inc),
     Get(get::Get),
@@ -85,6 +89,7 @@ enum Command {
     Doctor(doctor::Doctor),
     Quarantine(quarantine::Quarantine),
     Replay(replay::Replay),
+    Token(token::TokenCommand),
     Config(config::Config),
     Completions(completions::Completions),
     /// Print the version
@@ -97,13 +102,17 @@ impl Cli {
     /// # Errors
     /// The failure of the command; [`exit::report`](crate::exit::report) chooses the exit code.
     pub(crate) fn run(mut self) -> Result<Exit> {
-        self.global.start_log();
+        match &self.command {
+            Command::Serve(serve) => self.global.start_service_log(serve.log == serve::LogForm::Json),
+            _ => self.global.start_log(),
+        }
         self.global.settle_format(matches!(self.command, Command::Import(_)))?;
         if self.global.output == Format::OpenMetrics && !matches!(self.command, Command::Export(_)) {
             return Err(UsageError::new("`-o openmetrics` is for `countem export`").into());
         }
         self.say_unused();
         match self.command {
+            Command::Serve(serve) => serve.run(&self.global),
             Command::Ingest(ingest) => ingest.run(&self.global),
             Command::Inc(inc) => inc.run(&self.global),
             Command::Get(get) => get.run(&self.global),
@@ -125,6 +134,7 @@ impl Cli {
             Command::Doctor(doctor) => doctor.run(&self.global),
             Command::Quarantine(quarantine) => quarantine.run(&self.global),
             Command::Replay(replay) => replay.run(&self.global),
+            Command::Token(token) => token.run(&self.global),
             Command::Config(config) => config.run(&self.global),
             Command::Completions(completions) => completions.run(),
             Command::Version => {
@@ -139,7 +149,11 @@ impl Cli {
     /// Names the keys that were set for this command and have no effect on it, because only a service counts by them.
     fn say_unused(&self) {
         let of_services: &[&str] = match self.command {
-            Command::Config(_) | Command::Completions(_) | Command::Version => &[],
+            Command::Serve(_)
+            | Command::Token(_)
+            | Command::Config(_)
+            | Command::Completions(_)
+            | Command::Version => &[],
             Command::Doctor(_) | Command::Quarantine(_) | Command::Replay(_) => &["collectors", "limits"],
             _ => &["collectors", "limits", "durability"],
         };

@@ -9,7 +9,7 @@ use tracing::level_filters::LevelFilter;
 use crate::{exit::UsageError, output::Format};
 
 /// Flags of every command.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Global options")]
 pub(crate) struct Global {
     /// Address of the store: sqlite://PATH, mongodb://HOST/DATABASE or memory:// [env: COUNTEM_STORE] [default: sqlite://countem.db]
@@ -51,14 +51,33 @@ impl Global {
 
     /// Starts logging to standard error.
     pub(crate) fn start_log(&self) {
-        let level = match (self.quiet, self.verbose) {
+        tracing_subscriber::fmt()
+            .with_max_level(self.level(LevelFilter::WARN))
+            .with_ansi(has_colours())
+            .with_writer(io::stderr)
+            .init();
+    }
+
+    /// Starts the log of a service on standard error.
+    pub(crate) fn start_service_log(&self, is_json: bool) {
+        let log = tracing_subscriber::fmt()
+            .with_max_level(self.level(LevelFilter::INFO))
+            .with_ansi(has_colours())
+            .with_writer(io::stderr);
+        if is_json {
+            log.json().flatten_event(true).init();
+        } else {
+            log.init();
+        }
+    }
+
+    fn level(&self, usual: LevelFilter) -> LevelFilter {
+        match (self.quiet, self.verbose) {
             (true, _) => LevelFilter::ERROR,
-            (false, 0) => LevelFilter::WARN,
-            (false, 1) => LevelFilter::INFO,
+            (false, 0) => usual,
+            (false, 1) if usual < LevelFilter::INFO => LevelFilter::INFO,
             (false, _) => LevelFilter::DEBUG,
-        };
-        let colours = io::IsTerminal::is_terminal(&io::stderr()) && std::env::var_os("NO_COLOR").is_none();
-        tracing_subscriber::fmt().with_max_level(level).with_ansi(colours).with_writer(io::stderr).init();
+        }
     }
 
     /// Chooses the variant of the format that `--csv-safe` asks for, which may be that of the input.
@@ -81,6 +100,14 @@ impl Global {
     /// # Errors
     /// All problems of the configuration, line by line.
     pub(crate) fn load_config(&self) -> Result<Config, UsageError> {
+        self.load_config_with(&[])
+    }
+
+    /// Loads the configuration with further flags, each with its key and value.
+    ///
+    /// # Errors
+    /// All problems of the configuration, line by line.
+    pub(crate) fn load_config_with(&self, flags: &[(&str, &str, String)]) -> Result<Config, UsageError> {
         let mut sources = Sources::of_process();
         if let Some(file) = &self.config {
             sources = sources.file(file);
@@ -91,6 +118,14 @@ impl Global {
         if let Some(uri) = &self.store {
             sources = sources.flag("--store", "store.uri", uri);
         }
+        for (flag, key, value) in flags {
+            sources = sources.flag(flag, key, value);
+        }
         Config::load(&sources).map_err(|error| UsageError::new(error.to_string()))
     }
+}
+
+fn has_colours() -> bool {
+    io::IsTerminal::is_terminal(&io::stderr())
+        && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }

@@ -14,7 +14,8 @@ use toml::Value;
 use crate::{
     Config,
     kind::{
-        Address, Directory, Fraction, Keep, Kind, Level, OfStore, Periods, Span, Switch, Whole, WordOr, Zone,
+        Address, Directory, File, Fraction, Hosts, Keep, Kind, Level, OfStore, Periods, Promise, Sockets,
+        Span, Switch, Whole, WordOr, Zone,
     },
     raw::{RawValue, Refusal},
 };
@@ -127,6 +128,49 @@ keys! {
     /// Time that stored batches are kept for `countem replay` into a restored store, at most "2d". "0s": not at all.
     durability.keep_resolved => durability.keep_resolved: Span(REPLAY);
 
+    /// Addresses on which `countem serve` serves HTTP. Another machine's requests need one that is not 127.0.0.1.
+    server.listen => server.listen: Sockets;
+    /// true: serve other machines without tokens or without TLS, where a proxy or the network keeps strangers out.
+    server.insecure => server.insecure: Switch;
+    /// Host names of requests besides localhost, so that no web page elsewhere can speak to this server.
+    server.hosts => server.hosts: Hosts;
+    /// File of tokens, which `countem token` writes. "none": everyone who reaches the server may do everything.
+    server.tokens => server.tokens: WordOr("none", File);
+    /// Certificate chain for TLS, in PEM, or "none".
+    server.tls_cert => server.tls_cert: WordOr("none", File);
+    /// Private key for TLS, in PEM, or "none".
+    server.tls_key => server.tls_key: WordOr("none", File);
+    /// Authorities of client certificates, in PEM; every client has to show one. "none": no client has to.
+    server.tls_client_ca => server.tls_client_ca: WordOr("none", File);
+    /// Guarantee of a write that asks for none: memory, journal or store.
+    server.guarantee => server.guarantee: Promise;
+    /// Weakest guarantee that a write may ask for.
+    server.min_guarantee => server.min_guarantee: Promise;
+    /// Strongest guarantee that a write may ask for. Lower it to keep clients from asking for a flush each.
+    server.max_guarantee => server.max_guarantee: Promise;
+    /// Maximum bytes of the body of a request, decompressed.
+    server.max_body => server.max_body: Whole(1..=1 << 30);
+    /// Maximum bytes of all bodies that are held at the same moment; requests beyond it are asked to come again.
+    server.max_bodies => server.max_bodies: Whole(1..=1 << 40);
+    /// Maximum number of increments in a request.
+    server.max_items => server.max_items: Whole(1..=MAX_COUNTERS);
+    /// Maximum number of open connections; further ones wait.
+    server.max_connections => server.max_connections: Whole(1..=1_000_000);
+    /// Maximum number of open event streams.
+    server.max_streams => server.max_streams: Whole(0..=1_000_000);
+    /// Maximum requests per second of one token, or of one address where there are no tokens. 0: no limit.
+    server.rate => server.rate: Whole(0..=1_000_000_000);
+    /// Time in which the head of a request has to arrive.
+    server.head_timeout => server.head_timeout: Span(TIMER);
+    /// Time in which the body of a request has to arrive.
+    server.body_timeout => server.body_timeout: Span(TIMER);
+    /// Time after which an idle connection is closed. Longer than that of a proxy in front, which else sends into a closed one.
+    server.idle_timeout => server.idle_timeout: Span(TIMER);
+    /// Time after which a write is answered although its guarantee does not hold yet; the answer says so.
+    server.write_timeout => server.write_timeout: Span(TIMER);
+    /// Time that a stopping server says so at `/readyz` before it takes no more requests. A balancer needs it.
+    server.drain => server.drain: Span(WINDOW);
+
     /// Time that a shutdown tries to store what is pending. Keep it under the time the service manager grants.
     shutdown.deadline => engine.shutdown_deadline: Span(WINDOW);
 }
@@ -155,7 +199,13 @@ pub(crate) const RETENTION: RangeInclusive<Duration> = Duration::from_secs(3600)
 type Rule = fn(&Config) -> bool;
 
 /// Pairs of keys with a rule for their values: the first must not exceed the second.
-pub(crate) const ORDERED: [(&str, &str, Rule); 2] = [
+pub(crate) const ORDERED: [(&str, &str, Rule); 4] = [
+    ("server.min_guarantee", "server.guarantee", |config| {
+        config.server.min_guarantee <= config.server.guarantee
+    }),
+    ("server.guarantee", "server.max_guarantee", |config| {
+        config.server.guarantee <= config.server.max_guarantee
+    }),
     ("collectors.min", "collectors.max", |config| {
         config.engine.collectors_max.is_none_or(|max| config.engine.collectors_min <= max)
     }),

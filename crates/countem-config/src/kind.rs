@@ -27,6 +27,10 @@ use crate::{
     raw::{RawValue, Refusal},
 };
 
+mod server;
+
+pub(crate) use server::{File, Hosts, Promise, Sockets};
+
 pub(crate) trait Kind {
     /// Type of the field that holds the value.
     type Target;

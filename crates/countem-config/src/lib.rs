@@ -34,6 +34,7 @@ mod nearest;
 mod problem;
 mod raw;
 mod render;
+mod server;
 mod sources;
 #[cfg(test)]
 mod tests;
@@ -51,6 +52,7 @@ pub use self::{
     durability::{DurabilityConfig, DurabilityLevel},
     nearest::{nearest, similar},
     problem::{ConfigError, Origin, Problem},
+    server::{Guarantee, ServerConfig},
     sources::Sources,
 };
 
@@ -62,6 +64,7 @@ pub struct Config {
     /// Its durability is in `durability`, which keeps the journal also when the level does not use it.
     engine: EngineConfig,
     durability: DurabilityConfig,
+    server: ServerConfig,
     hierarchies: BTreeMap<CollectionName, String>,
     /// The file that was read.
     file: Option<PathBuf>,
@@ -109,6 +112,18 @@ impl Config {
         &self.durability
     }
 
+    /// Returns the section `[server]`.
+    pub fn server(&self) -> &ServerConfig {
+        &self.server
+    }
+
+    /// Raises the level to `journal` unless it was chosen, as a server does, which answers for counts of others.
+    pub fn journal_by_default(&mut self) {
+        if matches!(self.origin("durability.level"), Origin::Default) {
+            self.durability.level = DurabilityLevel::Journal;
+        }
+    }
+
     /// Returns the text between two levels of the metrics of a collection, `None` where it has no hierarchy.
     pub fn hierarchy(&self, collection: &CollectionName) -> Option<&str> {
         self.hierarchies.get(collection).map(String::as_str)
@@ -117,6 +132,12 @@ impl Config {
     /// Returns the file that was read, if one was.
     pub fn file(&self) -> Option<&Path> {
         self.file.as_deref()
+    }
+
+    /// Lists the keys that have another value than in `other`.
+    pub fn differing_keys(&self, other: &Self) -> Vec<&'static str> {
+        let differing = keys::KEYS.iter().filter(|key| (key.get)(self) != (key.get)(other));
+        differing.map(|key| key.name).collect()
     }
 
     /// Returns the origin of the value of `key`, such as `flush.interval`.

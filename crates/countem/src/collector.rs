@@ -237,8 +237,16 @@ impl Collector {
     /// # Errors
     /// [`Error::Bucket`]: the clock shows an impossible time.
     pub fn current(&self, period: Period) -> Result<Bucket, Error> {
+        self.bucket(period)
+    }
+
+    /// Returns the bucket of a read, by the collector's clock and time zone.
+    ///
+    /// # Errors
+    /// [`Error::Bucket`]: it lies outside the years 0001 to 9999.
+    pub fn bucket(&self, when: impl Into<When>) -> Result<Bucket, Error> {
         let now = self.engine.now();
-        Ok(When::from(period).bucket(now, self.engine.calendar().schedules().zone(now))?)
+        Ok(when.into().bucket(now, self.engine.calendar().schedules().zone(now))?)
     }
 
     /// Returns one counter in every bucket of a range in which it was counted.

@@ -49,8 +49,9 @@ pub mod engine {
 /// Queries and their answers; see [`Collector::query`].
 pub mod query {
     pub use countem_query::{
-        Answer, Compare, Cursor, CursorError, Fill, Group, LabelFilter, LabelFilterError, Limits, Metrics,
-        Order, Pattern, PatternError, Query, QueryError, Row, TimeRange, TimeRangeError, Value,
+        Answer, Compare, Cursor, CursorError, Day, DayError, Fill, Group, LabelFilter, LabelFilterError,
+        Limits, Metrics, Order, Pattern, PatternError, Query, QueryError, Row, TimeRange, TimeRangeError,
+        Value,
     };
 }
 
