@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    path::Path,
     time::Duration,
 };
 
@@ -123,6 +124,32 @@ impl From<Counters> for Stored {
     }
 }
 
+/// A store that processes share with their test, and a folder for their journals.
+pub(super) trait Scene {
+    fn uri(&self) -> String;
+    fn folder(&self) -> &Path;
+    fn stored(&self) -> Stored;
+
+    /// Lets a last process deliver what a journal has.
+    fn deliver(&self, journal: &Path) {
+        deliver(&last_on(&self.uri(), journal));
+    }
+}
+
+impl Scene for CounterFile {
+    fn uri(&self) -> String {
+        self.uri()
+    }
+
+    fn folder(&self) -> &Path {
+        self.folder()
+    }
+
+    fn stored(&self) -> Stored {
+        Stored::of(self)
+    }
+}
+
 /// Lets a last process deliver what the journal has.
 #[track_caller]
 pub(super) fn deliver(collector: &Collector) {
@@ -132,8 +159,13 @@ pub(super) fn deliver(collector: &Collector) {
 }
 
 /// Begins a collector that goes on where killed processes ended.
-pub(super) fn last(file: &CounterFile, journal: &std::path::Path) -> Collector {
-    let builder = file.builder().journal(journal).shutdown_deadline(Duration::from_secs(60));
+pub(super) fn last(file: &CounterFile, journal: &Path) -> Collector {
+    last_on(&file.uri(), journal)
+}
+
+fn last_on(uri: &str, journal: &Path) -> Collector {
+    let builder = Collector::builder().store(uri).flush_interval(Duration::from_secs(3600)).journal(journal);
     // As the nodes, whichever comes first.
-    builder.periods([Period::Day, Period::All]).start_blocking().unwrap()
+    let builder = builder.periods([Period::Day, Period::All]);
+    builder.shutdown_deadline(Duration::from_secs(60)).start_blocking().unwrap()
 }

@@ -11,7 +11,7 @@ use countem::{
 };
 
 use super::{
-    books::{Books, Stored, deliver, last},
+    books::{Books, Scene, Stored, deliver, last},
     fail_points::{FailPoint, die_at},
     kill::let_retired_grow_old,
     node::{Line, Node, Start},
@@ -31,12 +31,12 @@ fn summary(journal: &Path) -> Summary {
 }
 
 /// Counts with two nodes at the same time, on the original and the copy, and lets both end well.
-fn count_with_both(file: &CounterFile, journals: [&Path; 2], books: &mut Books) {
+fn count_with_both(scene: &dyn Scene, journals: [&Path; 2], books: &mut Books) {
     const TASKS: usize = 4;
     let names = ["original", "copy"];
     let nodes = journals.into_iter().zip(names).map(|(journal, name)| {
         let start =
-            Start::new(&file.uri(), journal).with("prefix", name).with("tasks", TASKS).with("flush", 5);
+            Start::new(&scene.uri(), journal).with("prefix", name).with("tasks", TASKS).with("flush", 5);
         let mut node = start.with("operations", 100).start();
         node.wait_for("its start", |line| *line == Line::Started);
         node
@@ -107,10 +107,13 @@ fn restore(backup: &Path, journal: &Path) {
 /// that the store has of that time.
 #[test]
 fn restored_journal_counts_under_fresh_writer() {
+    restore_the_journal_of_an_ended_process(&CounterFile::new());
+}
+
+pub(super) fn restore_the_journal_of_an_ended_process(scene: &dyn Scene) {
     const TASKS: usize = 4;
-    let file = CounterFile::new();
-    let [journal, backup] = ["journal", "backup"].map(|name| file.folder().join(name));
-    let start = |name| Start::new(&file.uri(), &journal).with("prefix", name).with("tasks", TASKS);
+    let [journal, backup] = ["journal", "backup"].map(|name| scene.folder().join(name));
+    let start = |name| Start::new(&scene.uri(), &journal).with("prefix", name).with("tasks", TASKS);
     let ended = start("first").with("operations", 50).start().finish();
     copy(&journal, &backup);
     let mut second = start("second").with("flush", 5).start();
@@ -122,8 +125,8 @@ fn restored_journal_counts_under_fresh_writer() {
     let mut books = Books::default();
     books.enter(ended, TASKS);
     books.enter(start("third").with("operations", 300).with("flush", 5).start().finish(), TASKS);
-    deliver(&last(&file, &journal));
-    let stored = Stored::of(&file);
+    scene.deliver(&journal);
+    let stored = scene.stored();
     assert!(books.lost(&stored).is_empty(), "acknowledged and lost: {:?}", books.lost(&stored));
     let twice: Vec<_> = stored.own.iter().filter(|(_, value)| *value != Ok(1)).collect();
     assert!(twice.is_empty(), "counted more than once: {twice:?}");
@@ -148,10 +151,13 @@ fn wait_until_stopped(process: u32) {
 /// Counts that were pending when a running process was backed up are in the store by the time the backup is put back.
 #[test]
 fn pending_of_restored_backup_is_counted_once() {
+    restore_the_journal_of_a_running_process(&CounterFile::new());
+}
+
+pub(super) fn restore_the_journal_of_a_running_process(scene: &dyn Scene) {
     const TASKS: usize = 4;
-    let file = CounterFile::new();
-    let [journal, backup] = ["journal", "backup"].map(|name| file.folder().join(name));
-    let start = |name| Start::new(&file.uri(), &journal).with("prefix", name).with("tasks", TASKS);
+    let [journal, backup] = ["journal", "backup"].map(|name| scene.folder().join(name));
+    let start = |name| Start::new(&scene.uri(), &journal).with("prefix", name).with("tasks", TASKS);
     let mut node = start("first").with("flush", 1500).start();
     node.wait_for_acknowledgements(100);
     let signal = |signal: &str, node: &Node| {
@@ -168,9 +174,9 @@ fn pending_of_restored_backup_is_counted_once() {
     let mut books = Books::default();
     let lines = node.kill();
     restore(&backup, &journal);
-    deliver(&last(&file, &journal));
+    scene.deliver(&journal);
     books.enter(lines, TASKS);
-    let stored = Stored::of(&file);
+    let stored = scene.stored();
     let twice: Vec<_> = stored.own.iter().filter(|(_, value)| *value != Ok(1)).collect();
     assert!(twice.is_empty(), "counted more than once: {twice:?}");
     assert!(stored.own.get("first.0.0").is_ok_and(|value| value == Some(1)));
@@ -179,11 +185,15 @@ fn pending_of_restored_backup_is_counted_once() {
 /// On a file system without birth times a copy looks like its original; only the store can tell.
 #[test]
 fn copy_without_birth_times_neither_loses_nor_doubles() {
+    start_a_copy_without_birth_times(&CounterFile::new());
+}
+
+pub(super) fn start_a_copy_without_birth_times(scene: &dyn Scene) {
     const TASKS: usize = 4;
-    let (file, mut books) = (CounterFile::new(), Books::default());
-    let [original, copied] = ["original", "copy"].map(|name| file.folder().join(name));
+    let mut books = Books::default();
+    let [original, copied] = ["original", "copy"].map(|name| scene.folder().join(name));
     let start = |journal, name| {
-        let start = Start::new(&file.uri(), journal).with("prefix", name).with("tasks", TASKS);
+        let start = Start::new(&scene.uri(), journal).with("prefix", name).with("tasks", TASKS);
         start.failing("born", "return(error)")
     };
     let mut node = start(&original, "before").with("flush", 3_600_000).start();
@@ -202,7 +212,7 @@ fn copy_without_birth_times_neither_loses_nor_doubles() {
     assert_ne!(summaries[0].writer.node(), summaries[1].writer.node(), "the second one took a new identity");
     let quarantined = summaries.map(|summary| summary.quarantined.counters);
     assert!(quarantined.iter().any(|counters| *counters >= 2 * 101), "{quarantined:?}");
-    books.check(&Stored::of(&file));
+    books.check(&scene.stored());
 }
 
 /// A backup holds a batch that the original resolved before the store forgot it: sent again, it would count twice.

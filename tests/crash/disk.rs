@@ -13,15 +13,15 @@ use std::{
 use countem::Collector;
 
 use super::{
-    books::{Books, Stored, deliver, last},
+    books::{Books, Scene, Stored, deliver, last},
     node::{Line, Node, Start},
 };
 use crate::support::CounterFile;
 
 const TASKS: usize = 4;
 
-fn start(file: &CounterFile, journal: &Path) -> Start {
-    Start::new(&file.uri(), journal).with("tasks", TASKS).with("flush", 50)
+fn start(scene: &dyn Scene, journal: &Path) -> Start {
+    Start::new(&scene.uri(), journal).with("tasks", TASKS).with("flush", 50)
 }
 
 fn is_told_of_a_problem(line: &Line) -> bool {
@@ -201,26 +201,29 @@ fn names_in(file: &CounterFile) -> u64 {
 #[cfg(target_os = "linux")]
 #[test]
 fn store_takes_what_the_journal_cannot() {
-    let file = CounterFile::new();
-    let Some(disk) = SmallDisk::mount(file.folder().join("disk"), 4) else {
+    fill_the_disk_beside_a_healthy_store(&CounterFile::new());
+}
+
+pub(super) fn fill_the_disk_beside_a_healthy_store(scene: &dyn Scene) {
+    let Some(disk) = SmallDisk::mount(scene.folder().join("disk"), 4) else {
         eprintln!("!!! only an administrator can make a small disk: filling one was NOT TESTED");
         return;
     };
     let journal = disk.folder.join("journal");
-    let mut node = start(&file, &journal).start();
+    let mut node = start(scene, &journal).start();
     node.wait_for_acknowledgements(50);
     disk.fill();
     node.wait_for_acknowledgements(500);
     let mut books = Books::default();
     books.enter(node.kill(), TASKS);
     // Not even a start needs room.
-    let mut node = start(&file, &journal).with("prefix", "full").start();
+    let mut node = start(scene, &journal).with("prefix", "full").start();
     node.wait_for_acknowledgements(100);
     books.enter(node.kill(), TASKS);
     assert_eq!(books.refused(), 0);
     fs::remove_file(disk.ballast()).unwrap();
-    deliver(&last(&file, &journal));
-    books.check(&Stored::of(&file));
+    scene.deliver(&journal);
+    books.check(&scene.stored());
 }
 
 /// An end with a full disk and a store that is away: what is dropped is gone for good, what is journaled comes back.

@@ -2,7 +2,7 @@
 //!
 //! Shows G9.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, path::Path};
 
 use anyhow::Result;
 use countem::{Collector, store::Counters};
@@ -12,10 +12,16 @@ use mongodb::{
     bson::{DateTime, Document, doc},
     options::ReadConcern,
 };
+use tempfile::TempDir;
+use tokio::runtime::Handle;
 
 use super::{
-    books::{Books, Stored},
-    copy::copy,
+    books::{Books, Scene, Stored},
+    copy::{
+        copy, restore_the_journal_of_a_running_process, restore_the_journal_of_an_ended_process,
+        start_a_copy_without_birth_times,
+    },
+    disk::fill_the_disk_beside_a_healthy_store,
     fail_points::{FAIL_POINTS, FailPoint, die_at, nth},
     kill::{kill_once, kills, random},
 };
@@ -40,11 +46,63 @@ async fn stored(uri: &str) -> Result<Stored> {
 }
 
 /// Lets a last process deliver what the journal has.
-async fn deliver(uri: &str, journal: &std::path::Path) -> Result<()> {
+async fn deliver(uri: &str, journal: &Path) -> Result<()> {
     let collector = Collector::builder().store(uri).journal(journal).start().await?;
     let report = collector.shutdown().await;
     assert!(report.is_complete() && report.is_balanced(), "{report:?}");
     Ok(())
+}
+
+/// A replica set of one member, and a folder for journals.
+struct Member {
+    set: ReplicaSet,
+    folder: TempDir,
+    runtime: Handle,
+}
+
+impl Scene for Member {
+    fn uri(&self) -> String {
+        self.set.uri()
+    }
+
+    fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    fn stored(&self) -> Stored {
+        self.runtime.block_on(stored(&self.set.uri())).unwrap()
+    }
+}
+
+/// Plays a scene that is the same on every store.
+async fn play(scene: fn(&dyn Scene)) -> Result<()> {
+    if !require_mongod() {
+        return Ok(());
+    }
+    let (set, folder) = (ReplicaSet::start(1).await?, tempfile::tempdir()?);
+    let member = Member { set, folder, runtime: Handle::current() };
+    Ok(tokio::task::spawn_blocking(move || scene(&member)).await?)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn restored_journal_counts_under_fresh_writer() -> Result<()> {
+    play(restore_the_journal_of_an_ended_process).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn pending_of_restored_backup_is_counted_once() -> Result<()> {
+    play(restore_the_journal_of_a_running_process).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn copy_without_birth_times_neither_loses_nor_doubles() -> Result<()> {
+    play(start_a_copy_without_birth_times).await
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn store_takes_what_the_journal_cannot() -> Result<()> {
+    play(fill_the_disk_beside_a_healthy_store).await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
