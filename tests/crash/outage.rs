@@ -14,7 +14,7 @@ use super::{
     books::{deliver, last},
     node::{Line, Start},
 };
-use crate::support::CounterFile;
+use crate::support::{CounterFile, counters};
 
 const INCREMENTS: u64 = 10_000_000;
 const METRICS: u64 = 1_000;
@@ -69,5 +69,42 @@ fn ten_million_increments_during_outage_are_delivered_once() {
     for counters in rows.values() {
         assert_eq!(counters.len() as u64, METRICS);
         assert!(counters.values().all(|value| value.unwrap().cast_unsigned() == INCREMENTS / METRICS));
+    }
+}
+
+/// Another store takes the place of a file under a running process, with and without a journal.
+#[cfg(unix)]
+#[test]
+fn replaced_store_gets_nothing_and_report_tells() {
+    for has_journal in [false, true] {
+        let (file, other) = (CounterFile::new(), CounterFile::new());
+        let journal = file.folder().join("journal");
+        let begin = || {
+            let builder = file.builder().shutdown_deadline(Duration::from_secs(1));
+            let builder = if has_journal { builder.journal(&journal) } else { builder };
+            builder.start_blocking().unwrap()
+        };
+        let another = other.builder().start_blocking().unwrap();
+        another.increment("web", "other", 7);
+        assert!(another.blocking().shutdown().is_complete());
+        let collector = begin();
+        collector.increment("web", "a", 1);
+        collector.blocking().flush().unwrap();
+
+        let kept = file.folder().join("kept.db");
+        fs::hard_link(file.path(), &kept).unwrap();
+        fs::rename(other.path(), file.path()).unwrap();
+        for _ in 0..5 {
+            collector.increment("web", "a", 1);
+        }
+        let report = collector.blocking().shutdown();
+        let said = (report.applied, report.journaled, report.dropped, report.in_doubt);
+        assert_eq!(said, if has_journal { (1, 5, 0, 0) } else { (1, 0, 5, 0) }, "{report:?}");
+        assert!(report.is_balanced() && !report.is_complete());
+        assert_eq!(file.counters("web"), counters(&[("other", 7)]), "nothing but what it had");
+
+        fs::rename(&kept, file.path()).unwrap();
+        assert!(begin().blocking().shutdown().is_complete());
+        assert_eq!(file.counters("web"), counters(&[("a", if has_journal { 6 } else { 1 })]));
     }
 }
