@@ -55,7 +55,7 @@ enum Event {
     Shutdown,
     /// The journal's disk fails at a place, once; see the fail points of the journal.
     FailDisk { place: &'static str },
-    /// The journal's disk is full, until a process starts: the store gets what cannot be saved.
+    /// The journal's disk is full, until a process starts: stored batches give way, then the store gets what cannot be saved.
     FillDisk,
     /// The journal is copied, with everything that was accepted so far.
     Backup,
