@@ -5,6 +5,9 @@ use std::{io, path::PathBuf};
 use clap::Args;
 use countem_config::{Config, Sources};
 use tracing::level_filters::LevelFilter;
+use tracing_subscriber::{
+    Layer as _, filter::Targets, layer::SubscriberExt as _, util::SubscriberInitExt as _,
+};
 
 use crate::{exit::UsageError, output::Format};
 
@@ -60,14 +63,15 @@ impl Global {
 
     /// Starts the log of a service on standard error.
     pub(crate) fn start_service_log(&self, is_json: bool) {
-        let log = tracing_subscriber::fmt()
-            .with_max_level(self.level(LevelFilter::INFO))
-            .with_ansi(has_colours())
-            .with_writer(io::stderr);
+        let level = self.level(LevelFilter::INFO);
+        // What the HTTP library says at its start says nothing to users.
+        let shown =
+            Targets::new().with_default(level).with_target("actix_server", level.min(LevelFilter::WARN));
+        let log = tracing_subscriber::fmt::layer().with_ansi(has_colours()).with_writer(io::stderr);
         if is_json {
-            log.json().flatten_event(true).init();
+            tracing_subscriber::registry().with(log.json().flatten_event(true).with_filter(shown)).init();
         } else {
-            log.init();
+            tracing_subscriber::registry().with(log.with_filter(shown)).init();
         }
     }
 

@@ -2,6 +2,7 @@
 
 mod answer;
 mod body;
+mod corrections;
 pub(crate) mod counting;
 mod guard;
 mod health;
@@ -11,11 +12,13 @@ mod query;
 mod reading;
 mod render;
 mod series;
+mod stream;
 
 use actix_web::{
     App, HttpRequest, HttpResponse, ResponseError as _,
     body::MessageBody,
     dev::{ServiceFactory, ServiceRequest, ServiceResponse},
+    http::header::{self, HeaderValue},
     middleware::{Compress, from_fn},
     web,
 };
@@ -80,6 +83,9 @@ pub(crate) fn app(
                 .service(series::get_series)
                 .service(series::get_top)
                 .service(reading::get_collections)
+                .service(stream::get_stream)
+                .service(corrections::correct)
+                .service(corrections::history)
                 .service(health::get_stats)
                 .service(health::post_flush),
         )
@@ -98,7 +104,55 @@ pub(crate) fn description(state: web::Data<State>) -> utoipa::openapi::OpenApi {
     app(state).1
 }
 
-async fn not_found(request: HttpRequest) -> HttpResponse {
+/// Answers what no route takes: there is no such path, or it is for other methods.
+async fn not_found(state: web::Data<State>, request: HttpRequest) -> HttpResponse {
     let path = params::shown(request.path());
-    Problem::new(Code::NotFound, format_args!("there is no `{path}`; the API is at {API}")).error_response()
+    let methods = methods_of(&state, request.path());
+    if methods.is_empty() {
+        let detail =
+            format_args!("there is no `{path}`; the API is at {API}, and described at /openapi.json");
+        return Problem::new(Code::NotFound, detail).error_response();
+    }
+    let allowed = methods.join(", ");
+    let detail = format_args!("`{path}` is for {allowed}");
+    let mut response = Problem::new(Code::MethodNotAllowed, detail).error_response();
+    let allowed = HeaderValue::from_str(&allowed).expect("names of methods are a header");
+    response.headers_mut().insert(header::ALLOW, allowed);
+    response
+}
+
+/// Lists the methods of a path, by the description of the API.
+fn methods_of(state: &web::Data<State>, path: &str) -> Vec<&'static str> {
+    let api = description(state.clone());
+    let fits = |template: &str| {
+        let (mut given, mut wanted) = (path.split('/'), template.split('/').peekable());
+        loop {
+            match (wanted.next(), given.next()) {
+                (None, None) => return true,
+                // The last name in a path may have slashes.
+                (Some(name), Some(_)) if name.starts_with('{') => {
+                    if wanted.peek().is_none() {
+                        return name == "{metric}" || given.next().is_none();
+                    }
+                }
+                (Some(text), Some(part)) if text == part => {}
+                _ => return false,
+            }
+        }
+    };
+    let mut methods = Vec::new();
+    for (_, item) in api.paths.paths.iter().filter(|(template, _)| fits(template)) {
+        for (operation, name) in [
+            (item.get.is_some(), "GET"),
+            (item.get.is_some(), "HEAD"),
+            (item.post.is_some(), "POST"),
+            (item.put.is_some(), "PUT"),
+            (item.delete.is_some(), "DELETE"),
+        ] {
+            if operation && !methods.contains(&name) {
+                methods.push(name);
+            }
+        }
+    }
+    methods
 }

@@ -24,6 +24,7 @@ mod metrics;
 mod problem;
 mod server;
 mod state;
+mod stream;
 mod tls;
 
 pub use auth::tokens::{Role, Token, Tokens};

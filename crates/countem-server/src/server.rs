@@ -14,6 +14,7 @@ use crate::{
     auth::{Access, tokens::Tokens},
     http,
     state::{Phase, State},
+    stream::watch_changes,
     tls::{self, Certificate},
 };
 
@@ -99,6 +100,7 @@ async fn serve(
     ready(&addresses, is_tls);
     notify(&[sd_notify::NotifyState::Ready]);
     let watchdog = rt::spawn(feed_watchdog());
+    let watching = rt::spawn(watch_changes(Arc::clone(&state.changed), collector.clone()));
     loop {
         match signals.next().await {
             Asked::Reload => reload_files(&state, certificate.as_deref(), &reload),
@@ -108,6 +110,7 @@ async fn serve(
     notify(&[sd_notify::NotifyState::Stopping]);
     stop_intake(&state, &handle, &mut signals).await;
     let report = collector.shutdown().await;
+    watching.abort();
     watchdog.abort();
     serving.abort();
     Ok(Served { report })

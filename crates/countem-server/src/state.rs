@@ -16,6 +16,7 @@ use crate::{
     auth::Access,
     metrics::Metrics,
     problem::{Code, Problem},
+    stream::Changed,
 };
 
 /// State that all requests share.
@@ -30,6 +31,8 @@ pub(crate) struct State {
     pub(crate) bodies: Arc<Semaphore>,
     /// Room for event streams.
     pub(crate) streams: Arc<Semaphore>,
+    /// Changes of counters, for event streams.
+    pub(crate) changed: Arc<Changed>,
     pub(crate) started: Timestamp,
     phase: AtomicU8,
 }
@@ -57,6 +60,7 @@ impl State {
             metrics: Metrics::default(),
             bodies,
             streams,
+            changed: Arc::new(Changed::new()),
             started: Timestamp::now(),
             phase: AtomicU8::new(Phase::Serving as u8),
             config,

@@ -1,7 +1,7 @@
 //! Corrections of stored counts.
 
 use countem_core::CollectionName;
-use countem_engine::{Corrected, Correction, CorrectionEntry, CorrectionError};
+use countem_engine::{Corrected, Correction, CorrectionEntry, CorrectionError, CorrectionPreview};
 
 use crate::Collector;
 
@@ -44,6 +44,24 @@ impl Collector {
             .run(async move {
                 engine.flush().await;
                 engine.corrections()?.correct(&correction, &author, &reason, now).await
+            })
+            .await
+    }
+
+    /// Returns what a correction would change, and changes nothing but that what this node has pending is stored before.
+    ///
+    /// # Errors
+    /// As [`correct`](Self::correct).
+    pub async fn preview_correction(
+        &self,
+        correction: Correction,
+    ) -> Result<CorrectionPreview, CorrectionError> {
+        let engine = self.engine.clone();
+        let now = engine.now();
+        self.engine
+            .run(async move {
+                engine.flush().await;
+                engine.corrections()?.preview(&correction, now).await
             })
             .await
     }

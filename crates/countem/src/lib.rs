@@ -57,7 +57,9 @@ pub mod query {
 
 /// Corrections of stored counts; see [`Collector::correct`].
 pub mod corrections {
-    pub use countem_engine::{Corrected, Correction, CorrectionEntry, CorrectionError, CorrectionKind};
+    pub use countem_engine::{
+        Corrected, Correction, CorrectionEntry, CorrectionError, CorrectionKind, CorrectionPreview,
+    };
 }
 
 /// The journal of level `journal`.

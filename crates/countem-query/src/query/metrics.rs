@@ -132,6 +132,11 @@ impl Metrics {
         }
     }
 
+    /// Tells whether a metric is selected.
+    pub fn contains(&self, metric: &str) -> bool {
+        self.selects(&Labelled::split(metric), metric)
+    }
+
     pub(crate) fn selects(&self, metric: &Labelled<'_>, whole: &str) -> bool {
         match self {
             Self::All => true,
