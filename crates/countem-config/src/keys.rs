@@ -164,7 +164,7 @@ keys! {
     server.head_timeout => server.head_timeout: Span(TIMER);
     /// Time in which the body of a request has to arrive.
     server.body_timeout => server.body_timeout: Span(TIMER);
-    /// Time after which an idle connection is closed. Longer than that of a proxy in front, which else sends into a closed one.
+    /// Time after which an idle connection is closed. Make it longer than that of a proxy in front.
     server.idle_timeout => server.idle_timeout: Span(TIMER);
     /// Time after which a write is answered although its guarantee does not hold yet; the answer says so.
     server.write_timeout => server.write_timeout: Span(TIMER);

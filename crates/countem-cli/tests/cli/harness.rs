@@ -143,6 +143,11 @@ impl Sandbox {
         (child, stdin)
     }
 
+    /// Starts `countem` in the background, with its output shown if the test fails.
+    pub(crate) fn start_unread(&self, args: &[&str]) -> Child {
+        Child::spawn(self.set_up(command(BINARY), args)).unwrap()
+    }
+
     fn spawn(&self, args: &[&str], stdin: Stdio) -> Child {
         let mut command = self.set_up(command(BINARY), args);
         command.stdin(stdin).stdout(Stdio::piped()).stderr(Stdio::piped());

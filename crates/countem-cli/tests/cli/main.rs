@@ -27,6 +27,7 @@ mod replay;
 mod retention;
 mod schedule;
 mod series;
+mod serve;
 mod transfer;
 mod undo;
 #[cfg(unix)]

@@ -35,6 +35,7 @@ pub(crate) async fn guard<B: MessageBody>(
     if request.method() == Method::HEAD {
         // The routes are those of GET; the body is left out where the answer is written.
         request.head_mut().method = Method::GET;
+        request.headers_mut().remove(header::ACCEPT_ENCODING);
     }
     let refused = check(request.request(), &state).err();
     let mut response = match refused {
