@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
-/// `[server]`: what `countem serve` listens on, whom it serves, and its limits.
+/// `[server]`: addresses, access and limits of `countem serve`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ServerConfig {
@@ -12,7 +12,7 @@ pub struct ServerConfig {
     pub insecure: bool,
     /// Host names of requests besides those of this machine.
     pub hosts: Vec<String>,
-    /// The file of tokens. Without one everybody who reaches the server may do everything.
+    /// The file of tokens. Without one every sender that reaches the server may do everything.
     pub tokens: Option<PathBuf>,
     /// Certificate chain of TLS, in PEM.
     pub tls_cert: Option<PathBuf>,

@@ -26,7 +26,7 @@ const WRONG_TOKENS: u32 = 10;
 /// Checks who may do what.
 #[derive(Debug)]
 pub(crate) struct Access {
-    /// `None`: everybody who reaches the server may do everything.
+    /// `None`: every sender that reaches the server may do everything.
     tokens: RwLock<Option<Arc<Tokens>>>,
     rates: Rates,
     wrong: Rates,
@@ -106,7 +106,7 @@ fn given_token(request: &HttpRequest) -> Result<&str, Problem> {
     }
 }
 
-/// What the sender of a request may do.
+/// Rights of the sender of a request.
 #[derive(Debug, Clone)]
 pub(crate) struct Permission {
     /// `None`: everything.

@@ -13,9 +13,9 @@
 //!
 //! An answer with a 4xx status counted nothing of the request. After a 5xx status, or none, the code says what is known.
 //!
-//! # Who may do what
+//! # Access
 //!
-//! Without a file of tokens everybody who reaches the server may do everything; so it listens on this machine alone, and checks that
+//! Without a file of tokens every sender that reaches the server may do everything; so it listens on this machine alone, and checks that
 //! no web page of another site sends the request. With tokens each request needs one that has the role.
 
 mod auth;

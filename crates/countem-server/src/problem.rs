@@ -134,7 +134,7 @@ pub(crate) struct ProblemBody<'a> {
     title: &'a str,
     /// The status of the answer.
     status: u16,
-    /// What is wrong with this request, and what is known of it.
+    /// The reason, and what is known of the request.
     detail: &'a str,
     /// Increments that were not accepted, where the request had several.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -51,7 +51,7 @@ pub enum ServeError {
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Served {
-    /// Where every accepted increment is.
+    /// The whereabouts of every accepted increment.
     pub report: ShutdownReport,
 }
 

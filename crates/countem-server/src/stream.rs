@@ -173,7 +173,7 @@ impl Changed {
         let mut union = BTreeSet::new();
         let streams: Vec<_> = state.streams.iter().filter_map(Weak::upgrade).collect();
         if streams.is_empty() {
-            // Nobody would see what changes meanwhile: the next stream begins with all values.
+            // No stream would see the changes: the next one begins with all values.
             state.collections.clear();
             return None;
         }

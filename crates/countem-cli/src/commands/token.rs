@@ -32,7 +32,7 @@ enum Action {
     New {
         /// Its holder
         name: String,
-        /// What it may do: read, write, admin
+        /// Its rights: read, write, admin
         #[arg(long = "role", value_delimiter = ',', required = true, value_name = "ROLE")]
         roles: Vec<RoleFlag>,
         /// The collections it is for, each a name or a beginning with `*` [default: all]

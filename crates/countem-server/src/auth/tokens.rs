@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
-/// What a token may do.
+/// A right.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Role {
@@ -48,7 +48,7 @@ pub struct Token {
     pub id: String,
     /// Its holder, for people.
     pub name: String,
-    /// What it may do.
+    /// Its rights.
     pub roles: Vec<Role>,
     /// The collections it is for, each a name or a beginning with `*`; all if there is none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

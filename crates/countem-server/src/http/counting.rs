@@ -29,7 +29,7 @@ const SMALL: usize = 128 * 1024;
 pub(crate) struct Counted {
     /// Increments that were counted.
     accepted: usize,
-    /// What holds of them now.
+    /// Their guarantee: memory, journal or store.
     #[schema(value_type = String, example = "journal")]
     guarantee: &'static str,
     /// The first hundred increments that were not counted.
@@ -52,7 +52,7 @@ pub(crate) struct Rejected {
     index: usize,
     /// Kind of the error.
     code: Code,
-    /// What is wrong.
+    /// The reason.
     detail: String,
 }
 

@@ -1,4 +1,4 @@
-//! What every request passes: its host and origin, its id, the log of accesses, and the end of its connection.
+//! Steps of every request: checks of host and origin, its id, the log of accesses, the end of its connection.
 
 use std::time::Instant;
 
