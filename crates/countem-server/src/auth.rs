@@ -1,13 +1,13 @@
 //! Access: tokens with roles and collections, and the rate of requests.
 //!
-//! A handler that takes an [`Allowed`] is reached only by requests with its role; nothing of the body is read before.
+//! A handler names the role that it needs, so nothing of the body of a request without it is read.
 
 mod rate;
 pub(crate) mod tokens;
 
-use std::{marker::PhantomData, net::IpAddr, sync::Arc};
+use std::{net::IpAddr, sync::Arc};
 
-use actix_web::{FromRequest, HttpRequest, dev::Payload, http::header, web};
+use actix_web::{HttpRequest, http::header};
 use countem::Timestamp;
 use parking_lot::RwLock;
 
@@ -15,10 +15,7 @@ use self::{
     rate::Rates,
     tokens::{Role, Token, Tokens},
 };
-use crate::{
-    problem::{Code, Problem},
-    state::State,
-};
+use crate::problem::{Code, Problem};
 
 /// Wrong tokens per second of one address.
 const WRONG_TOKENS: u32 = 10;
@@ -55,7 +52,7 @@ impl Access {
     }
 
     /// Returns the permission of a request.
-    fn permission(&self, request: &HttpRequest) -> Result<Permission, Problem> {
+    pub(crate) fn permission(&self, request: &HttpRequest) -> Result<Permission, Problem> {
         let tokens = self.tokens.read().clone();
         let address = request.peer_addr().map(|address| address.ip());
         let Some(tokens) = tokens else {
@@ -116,7 +113,7 @@ pub(crate) struct Permission {
 impl Permission {
     /// # Errors
     /// The token lacks the role.
-    fn check_role(&self, role: Role) -> Result<(), Problem> {
+    pub(crate) fn check_role(&self, role: Role) -> Result<(), Problem> {
         match &self.token {
             Some(token) if !token.has(role) => {
                 let name = role.name();
@@ -163,60 +160,5 @@ impl Permission {
     /// Returns the name of the sender, for the log of corrections.
     pub(crate) fn name(&self) -> Option<&str> {
         self.token.as_ref().map(|token| token.name.as_str())
-    }
-}
-
-/// The roles as types, for [`Allowed`].
-pub(crate) trait Needs: 'static {
-    const ROLE: Role;
-}
-
-/// Reads counters.
-#[derive(Debug)]
-pub(crate) struct Read;
-/// Counts.
-#[derive(Debug)]
-pub(crate) struct Write;
-/// Corrects and operates.
-#[derive(Debug)]
-pub(crate) struct Admin;
-
-impl Needs for Read {
-    const ROLE: Role = Role::Read;
-}
-impl Needs for Write {
-    const ROLE: Role = Role::Write;
-}
-impl Needs for Admin {
-    const ROLE: Role = Role::Admin;
-}
-
-/// The permission of a request that has a role.
-#[derive(Debug)]
-pub(crate) struct Allowed<R> {
-    permission: Permission,
-    role: PhantomData<R>,
-}
-
-impl<R> std::ops::Deref for Allowed<R> {
-    type Target = Permission;
-
-    fn deref(&self) -> &Permission {
-        &self.permission
-    }
-}
-
-impl<R: Needs> FromRequest for Allowed<R> {
-    type Error = Problem;
-    type Future = std::future::Ready<Result<Self, Problem>>;
-
-    fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
-        let state = request.app_data::<web::Data<State>>().expect("every app has the state");
-        let permission = state.access.permission(request);
-        let allowed = permission.and_then(|permission| {
-            permission.check_role(R::ROLE)?;
-            Ok(Self { permission, role: PhantomData })
-        });
-        std::future::ready(allowed.inspect_err(|problem| state.metrics.refused(problem.code())))
     }
 }

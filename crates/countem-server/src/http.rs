@@ -1,9 +1,10 @@
 //! The HTTP API: its routes, and what every request passes.
 
+mod allowed;
 mod answer;
 mod body;
 mod corrections;
-pub(crate) mod counting;
+mod counting;
 mod guard;
 mod health;
 mod items;

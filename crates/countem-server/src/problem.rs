@@ -138,8 +138,19 @@ pub(crate) struct ProblemBody<'a> {
     detail: &'a str,
     /// Increments that were not accepted, where the request had several.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<Vec<crate::http::counting::Rejected>>)]
+    #[schema(value_type = Option<Vec<Rejected>>)]
     rejected: Option<&'a serde_json::Value>,
+}
+
+/// An increment that was not counted.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub(crate) struct Rejected {
+    /// Its place in the array, or its line, from 0.
+    pub(crate) index: usize,
+    /// Kind of the error.
+    pub(crate) code: Code,
+    /// The reason.
+    pub(crate) detail: String,
 }
 
 impl Problem {

@@ -18,7 +18,7 @@ const INTERVAL: Duration = Duration::from_secs(1);
 /// Looks of which the changes are kept apart; a stream that is further behind gets them from the values.
 const KEPT_LOOKS: usize = 64;
 
-/// What changed at one look: metrics with their values.
+/// Changes of one look: metrics with their values.
 type Changes = Arc<Vec<(String, i64)>>;
 
 /// The counters of one collection as they were last seen.
@@ -91,7 +91,7 @@ pub(crate) struct Changed {
 #[derive(Debug, Default)]
 struct State {
     collections: BTreeMap<CollectionName, Seen>,
-    /// What the open streams want.
+    /// Wishes of the open streams.
     streams: Vec<Weak<Wanted>>,
 }
 

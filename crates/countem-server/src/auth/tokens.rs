@@ -259,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn token_is_found_by_its_text_until_it_ends() {
+    fn token_is_found_until_it_ends() {
         let mut tokens = Tokens::default();
         let text = tokens.add(
             "shop",

@@ -11,11 +11,11 @@ use serde_json::Value;
 use utoipa::ToSchema;
 
 use super::{
+    allowed::{Admin, Allowed, Read},
     body,
     params::{Params, bad},
 };
 use crate::{
-    auth::{Admin, Allowed, Read},
     problem::{Code, Problem, ProblemBody},
     state::State,
 };

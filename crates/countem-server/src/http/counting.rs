@@ -9,13 +9,14 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::{
+    allowed::{Allowed, Write},
     body,
     items::{self, Item, parse_moment},
     params::{Params, bad, counter_in},
 };
 use crate::{
-    auth::{Allowed, Permission, Write},
-    problem::{Code, Problem, ProblemBody, code_of},
+    auth::Permission,
+    problem::{Code, Problem, ProblemBody, Rejected, code_of},
     state::State,
 };
 
@@ -43,17 +44,6 @@ pub(crate) struct Counted {
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
 fn is_zero(count: &usize) -> bool {
     *count == 0
-}
-
-/// An increment that was not counted.
-#[derive(Debug, Clone, Serialize, ToSchema)]
-pub(crate) struct Rejected {
-    /// Its place in the array, or its line, from 0.
-    index: usize,
-    /// Kind of the error.
-    code: Code,
-    /// The reason.
-    detail: String,
 }
 
 /// Result of counting the increments of a request.

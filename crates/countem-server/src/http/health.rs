@@ -7,8 +7,8 @@ use countem::{METRICS_CONTENT_TYPE, journal};
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use super::allowed::{Admin, Allowed, Read};
 use crate::{
-    auth::{Admin, Allowed, Read},
     problem::{Problem, ProblemBody},
     state::{Phase, State},
 };

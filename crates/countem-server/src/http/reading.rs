@@ -8,13 +8,14 @@ use serde_json::{Map, Value, json};
 use utoipa::ToSchema;
 
 use super::{
+    allowed::{Allowed, Read},
     answer::{about, add_rest, when},
     params::{Params, collection_in, counter_in},
     query,
     render::{self, Format, Rows, cells, number},
 };
 use crate::{
-    auth::{Allowed, Permission, Read},
+    auth::Permission,
     problem::{Code, Problem, ProblemBody},
     state::State,
 };

@@ -8,13 +8,13 @@ use serde_json::{Value, json};
 use utoipa::ToSchema;
 
 use super::{
+    allowed::{Allowed, Read},
     answer::{about, add_rest, change, name_cells, name_columns, name_of, when},
     params::{Params, bad, collection_in},
     query,
     render::{self, Format, Rows, cells, number},
 };
 use crate::{
-    auth::{Allowed, Read},
     problem::{Problem, ProblemBody},
     state::State,
 };

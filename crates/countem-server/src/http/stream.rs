@@ -16,12 +16,13 @@ use tokio::{
 };
 
 use super::{
+    allowed::{Allowed, Read},
     body::single,
     params::{Params, bad},
     render::number,
 };
 use crate::{
-    auth::{Allowed, Permission, Read},
+    auth::Permission,
     problem::{Code, Problem, ProblemBody},
     state::{Phase, State},
     stream::{Change, Position, Wanted},

@@ -56,7 +56,7 @@ fn every_route_needs_its_role() {
 }
 
 #[test]
-fn token_is_for_its_collections_until_it_is_revoked() {
+fn token_covers_its_collections_until_revoked() {
     let sandbox = Sandbox::new();
     let shop = token(&sandbox, &["shop", "--role", "write,read", "--collection", "shop,web-*"]);
     let admin = token(&sandbox, &["admin", "--role", "admin"]);

@@ -104,7 +104,7 @@ fn each_item_is_accepted_or_rejected_by_itself() {
 }
 
 #[test]
-fn body_counts_as_a_whole_or_not_at_all() {
+fn body_counts_whole_or_not_at_all() {
     let sandbox = Sandbox::new();
     let server = Server::start(&sandbox, &[]);
     let gzip = |text: &str| {
