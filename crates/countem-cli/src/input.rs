@@ -6,6 +6,7 @@ use std::{
     fs::File,
     io::{self, BufRead, BufReader, Read, Seek, SeekFrom},
     iter,
+    os::unix::fs::FileExt,
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -135,6 +136,40 @@ impl Source {
     /// Returns the file, `None` when the input cannot be read again.
     pub(crate) fn file(&self) -> Option<&File> {
         self.file.as_ref()
+    }
+
+    /// Returns up to `len` bytes at `offset` of a content that is not compressed, and leaves the source where it is.
+    ///
+    /// # Errors
+    /// The input cannot be read, or not again.
+    pub(crate) fn bytes_at(&self, offset: u64, len: usize) -> io::Result<Vec<u8>> {
+        let file = self.file.as_ref().ok_or(io::ErrorKind::NotSeekable)?;
+        let mut bytes = vec![0; len];
+        let mut read = 0;
+        while read < len {
+            match file.read_at(&mut bytes[read..], offset + read as u64)? {
+                0 => break,
+                more => read += more,
+            }
+        }
+        bytes.truncate(read);
+        if self.has_old_ends {
+            bytes.iter_mut().filter(|byte| **byte == b'\r').for_each(|byte| *byte = b'\n');
+        }
+        Ok(bytes)
+    }
+
+    /// Returns whether the content still has `bytes` at `offset`. A hole may be filled. Of an archive that is taken for granted.
+    ///
+    /// # Errors
+    /// The input cannot be read.
+    pub(crate) fn still_has(&self, offset: u64, bytes: &[u8]) -> io::Result<bool> {
+        if self.file.is_none() || self.is_compressed() {
+            return Ok(true);
+        }
+        let found = self.bytes_at(offset, bytes.len())?;
+        let is_alike = |(found, expected): (&u8, &u8)| found == expected || *expected == 0;
+        Ok(found.len() == bytes.len() && found.iter().zip(bytes).all(is_alike))
     }
 
     /// Seeks to `offset` of the uncompressed content and returns the `window` bytes before it, `None` when the content

@@ -101,13 +101,19 @@ pub(crate) struct Once {
 
 /// An input that was opened.
 pub(crate) enum Begun {
-    /// Its lines are read from here on.
-    Reading(usize, Lines),
+    /// Its lines are read from here on. The pieces tell whether its content is still the one that was claimed.
+    Reading(usize, Lines, Pieces),
     /// Its first line is not whole.
     NoLine,
     /// It is left out.
     LeftOut(LeftOut),
 }
+
+/// Pieces of a content, and their positions.
+pub(crate) type Pieces = Vec<(u64, Vec<u8>)>;
+
+/// Maximum length of a piece.
+pub(crate) const PIECE: usize = 256;
 
 /// Reason for which an input was not fed to its end.
 pub(crate) enum Interrupt {
@@ -170,15 +176,16 @@ impl Feed {
         let fed = (|| {
             let mut source = input.open(&self.meters.bytes)?;
             let counts_rest = self.counts_rest(input, &source);
-            let (number, mut lines) = match self.begin(input, &mut source, counts_rest)? {
-                Begun::Reading(number, lines) => (number, lines),
+            let (number, mut lines, pieces) = match self.begin(input, &mut source, counts_rest)? {
+                Begun::Reading(number, lines, pieces) => (number, lines, pieces),
                 Begun::NoLine => return Ok(()),
                 Begun::LeftOut(why) => return self.send(Event::LeftOut { name: Arc::clone(&name), why }),
             };
-            let read = self.pump(number, &mut source, &mut lines);
+            let read = self.pump(number, &mut source, &mut lines, &pieces);
             if !matches!(read, Err(Interrupt::Stopped)) {
                 // The line in which reading failed may be cut, so it is not counted.
                 if read.is_ok() && counts_rest {
+                    check_content(&source, &pieces)?;
                     self.rest(number, &mut lines)?;
                 }
                 self.send(Event::End { input: number })?;
@@ -216,7 +223,7 @@ impl Feed {
         source: &mut Source,
         is_finished: bool,
     ) -> Result<Begun, Interrupt> {
-        let (mut claim, mut start) = (None, Start::new(input.name()));
+        let (mut claim, mut start, mut pieces) = (None, Start::new(input.name()), Pieces::new());
         if self.once.is_some() || self.from_end {
             let head = read_head(source)?;
             let mut position = Position::default();
@@ -235,6 +242,7 @@ impl Feed {
                 // By its mark the next follower finds the file after a rotation, also when this one is killed before it counts.
                 found.is_due |= self.follows && found.is_new();
                 position = found.start(&once.counters);
+                pieces = vec![(0, head[..head.len().min(PIECE)].to_vec()), found.fingerprint.end(PIECE)];
                 claim = Some(Box::new(found));
             } else {
                 position.offset = self.end_of_lines(source)?;
@@ -245,7 +253,7 @@ impl Feed {
         self.inputs += 1;
         let lines = Lines::new(start.position.offset).joining(self.joins_lines);
         self.send(Event::Begin { input: number, start, claim })?;
-        Ok(Begun::Reading(number, lines))
+        Ok(Begun::Reading(number, lines, pieces))
     }
 
     /// Returns the position behind the last whole record.
@@ -270,10 +278,19 @@ impl Feed {
         input: usize,
         source: &mut Source,
         lines: &mut Lines,
+        pieces: &Pieces,
     ) -> Result<(), Interrupt> {
         while !self.stop.is_set() {
             let spare = self.spare.try_recv().unwrap_or_default();
-            match lines.next(source, spare)? {
+            let block = lines.next(source, spare)?;
+            for (offset, piece) in pieces {
+                if !source.still_has(*offset, piece)? {
+                    let why =
+                        "it was emptied or written anew while it was read; the next run counts the rest";
+                    return Err(anyhow!(why).into());
+                }
+            }
+            match block {
                 None => return Ok(()),
                 Some(block) => self.send_lines(input, block)?,
             }
@@ -349,6 +366,16 @@ impl Feed {
         self.send(Event::FindMarks { prefixes, reply })?;
         answer.recv().map_err(|_| Interrupt::Stopped)
     }
+}
+
+/// Checks that a content is still the one that was claimed.
+fn check_content(source: &Source, pieces: &Pieces) -> Result<(), Interrupt> {
+    for (offset, piece) in pieces {
+        if !source.still_has(*offset, piece)? {
+            return Err(anyhow!("it was emptied or replaced meanwhile; the next run counts the rest").into());
+        }
+    }
+    Ok(())
 }
 
 /// Locks a file, and returns whether no other process has locked it.

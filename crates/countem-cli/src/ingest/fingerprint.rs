@@ -82,6 +82,12 @@ impl Fingerprint {
         Self { head, tail: tail.to_vec(), offset, steps }
     }
 
+    /// Returns up to `len` of the last bytes, and their position.
+    pub(crate) fn end(&self, len: usize) -> (u64, Vec<u8>) {
+        let end = self.tail[self.tail.len().saturating_sub(len)..].to_vec();
+        (self.offset - end.len() as u64, end)
+    }
+
     /// Takes in the bytes of the content from `offset` on, except those that it has. A gap before them is a hole of NUL bytes.
     pub(crate) fn advance(&mut self, offset: u64, bytes: &[u8]) {
         let known = usize::try_from(self.offset.saturating_sub(offset)).unwrap_or(usize::MAX);

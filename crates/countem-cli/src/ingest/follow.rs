@@ -214,7 +214,13 @@ mod tests {
     use std::{fs, sync::mpsc};
 
     use super::*;
-    use crate::{ingest::feed::Event, stop::Stop};
+    use crate::{
+        ingest::{
+            feed::{Event, Once},
+            marks::group,
+        },
+        stop::Stop,
+    };
 
     /// Returns a feed and the receiver of its events.
     fn feed() -> (Feed, mpsc::Receiver<Event>) {
@@ -284,5 +290,53 @@ mod tests {
         assert_eq!(poll(&mut path), ("five\n".into(), 0), "the new file is read meanwhile");
         assert_eq!(poll(&mut path), (String::new(), 0));
         assert_eq!(poll(&mut path), ("three\n".into(), 0));
+    }
+
+    #[test]
+    fn content_replaced_while_claimed_is_claimed_anew() {
+        for follows in [true, false] {
+            let folder = tempfile::tempdir().unwrap();
+            let log = folder.path().join("log");
+            fs::write(&log, "old\n").unwrap();
+            let (mut feed, fed) = feed();
+            feed.once = Some(Once { counters: vec!["c".to_owned()], counts_last_line: false });
+            feed.follows = follows;
+            let reading = std::thread::spawn({
+                let log = log.clone();
+                move || match follows {
+                    true => {
+                        let mut path = Path::new(Input::File(log)).unwrap();
+                        (0..2).for_each(|_| assert!(path.poll(&mut feed).is_ok()));
+                    }
+                    false => assert!(feed.one(&Input::File(log)).is_ok()),
+                }
+            });
+            let (mut claimed, mut counted, mut failed) = (Vec::new(), Vec::new(), false);
+            for event in fed {
+                match event {
+                    Event::FindMarks { prefixes, reply } => {
+                        // Emptied and written anew, when its beginning has been read.
+                        let is_old = prefixes.contains(&group(b"old\n"));
+                        fs::write(
+                            &log,
+                            if is_old { "new one\nnew two\n" } else { "new one\nnew two\nlast\n" },
+                        )
+                        .unwrap();
+                        reply.send(Vec::new()).unwrap();
+                    }
+                    Event::Begin { claim, .. } => claimed.push(claim.unwrap().key),
+                    Event::Lines { block, .. } => counted.extend_from_slice(block.bytes()),
+                    Event::Failed { .. } => failed = true,
+                    _ => {}
+                }
+            }
+            reading.join().unwrap();
+            assert_eq!(failed, !follows);
+            if follows {
+                assert!(claimed.last().unwrap().starts_with(&group(b"new one\n")), "{claimed:?}");
+            }
+            let expected = if follows { "new one\nnew two\nlast\n" } else { "" };
+            assert_eq!(str::from_utf8(&counted).unwrap(), expected);
+        }
     }
 }

@@ -3,7 +3,7 @@
 use std::{
     fs::{self, Metadata},
     io,
-    os::unix::fs::{FileExt, MetadataExt},
+    os::unix::fs::MetadataExt,
     path::PathBuf,
     sync::atomic::Ordering,
     time::{Duration, Instant},
@@ -12,7 +12,7 @@ use std::{
 use crate::{
     exit::UsageError,
     ingest::{
-        feed::{Begun, Event, Feed, Interrupt, LINGER},
+        feed::{Begun, Event, Feed, Interrupt, LINGER, PIECE, Pieces},
         identity::LeftOut,
         lines::Lines,
     },
@@ -25,9 +25,6 @@ const SETTLE: Duration = Duration::from_secs(2);
 /// Interval at which an idle file that was moved away is looked for among the open files of other processes.
 const OPEN_CHECK: Duration = Duration::from_secs(10);
 
-/// Bytes of the beginning that show whether a file was emptied and written anew.
-const SAMPLE: usize = 256;
-
 /// One open file.
 pub(super) struct Tail {
     input: Input,
@@ -36,7 +33,8 @@ pub(super) struct Tail {
     pub(super) source: Source,
     lines: Lines,
     pub(super) key: (u64, u64),
-    sample: Vec<u8>,
+    /// The beginning, and what stood before the mark when the content was claimed.
+    pieces: Pieces,
     pub(super) grown: Instant,
     /// The last time at which other processes were asked for the file.
     checked: Option<Instant>,
@@ -52,14 +50,14 @@ impl Tail {
         let source = input.open(&feed.meters.bytes)?;
         let file = source.file().ok_or_else(|| UsageError::new("`--follow` needs a file, not a pipe"))?;
         let key = key(&file.metadata()?);
-        let (lines, sample, grown) = (Lines::new(0), Vec::new(), Instant::now());
+        let (lines, pieces, grown) = (Lines::new(0), Pieces::new(), Instant::now());
         Ok(Self {
             input,
             number: None,
             source,
             lines,
             key,
-            sample,
+            pieces,
             grown,
             checked: None,
             lagging: None,
@@ -69,14 +67,14 @@ impl Tail {
 
     /// Begins to read the file, if it has a line.
     pub(super) fn begin(&mut self, feed: &mut Feed, is_finished: bool) -> Result<(), Interrupt> {
-        self.sample.clear();
+        self.pieces.clear();
         self.lines = Lines::new(0);
         self.number = None;
         let len = self.len()?;
         let name = self.input.name();
         match feed.begin(&self.input, &mut self.source, is_finished)? {
-            Begun::Reading(number, lines) => {
-                (self.number, self.lines) = (Some(number), lines);
+            Begun::Reading(number, lines, pieces) => {
+                (self.number, self.lines, self.pieces) = (Some(number), lines, pieces);
                 if self.lagging.take().is_some() {
                     feed.send(Event::CaughtUp { name })?;
                 }
@@ -121,7 +119,8 @@ impl Tail {
                 self.is_emptied = true;
                 feed.send(Event::End { input: number })?;
                 self.source.go_to(0, 0)?;
-                return self.begin(feed, false);
+                self.begin(feed, false)?;
+                return if self.number.is_some() { self.pump(feed) } else { Ok(()) };
             }
             let behind = self.len()?.saturating_sub(self.lines.seen());
             match block {
@@ -158,7 +157,7 @@ impl Tail {
             self.source.go_to(0, 0)?;
             self.begin(feed, true)?;
             if let Some(number) = self.number {
-                feed.pump(number, &mut self.source, &mut self.lines)?;
+                feed.pump(number, &mut self.source, &mut self.lines, &self.pieces)?;
             }
         }
         self.number.map_or(Ok(()), |number| feed.rest(number, &mut self.lines))
@@ -197,13 +196,8 @@ impl Tail {
 
     /// Returns whether the file differs from what was read of it at the beginning, or from the bytes `recent` at their position.
     fn differs(&self, recent: &(u64, Vec<u8>)) -> io::Result<bool> {
-        let Some(file) = self.source.file() else { return Ok(false) };
-        for (offset, expected) in [(0, &self.sample), (recent.0, &recent.1)] {
-            let mut found = [0; SAMPLE];
-            let len = file.read_at(&mut found[..expected.len()], offset)?;
-            // A hole may be filled.
-            let is_alike = |(found, expected): (&u8, &u8)| found == expected || *expected == 0;
-            if len < expected.len() || !found.iter().zip(expected).all(is_alike) {
+        for (offset, expected) in self.pieces.iter().chain([recent]) {
+            if !self.source.still_has(*offset, expected)? {
                 return Ok(true);
             }
         }
@@ -212,12 +206,15 @@ impl Tail {
 
     /// Remembers the beginning of the file before more of it is read.
     fn take_sample(&mut self) -> io::Result<()> {
-        if let Some(file) = self.source.file().filter(|_| self.sample.len() < SAMPLE) {
-            let mut sample = [0; SAMPLE];
-            let len = file.read_at(&mut sample, 0)?;
-            if sample[..len].starts_with(&self.sample) {
-                self.sample = sample[..len].to_vec();
-            }
+        let known = self.pieces.first().map_or(0, |(_, sample)| sample.len());
+        if known == PIECE {
+            return Ok(());
+        }
+        let sample = self.source.bytes_at(0, PIECE)?;
+        match self.pieces.first_mut() {
+            Some((_, known)) if sample.starts_with(known) => *known = sample,
+            Some(_) => {}
+            None => self.pieces.push((0, sample)),
         }
         Ok(())
     }
