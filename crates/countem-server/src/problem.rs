@@ -8,7 +8,13 @@ use actix_web::{
 };
 use countem::{Error, ErrorKind, Refusal, engine::ReadError, query::QueryError};
 use serde::Serialize;
-use utoipa::ToSchema;
+use utoipa::{
+    PartialSchema, ToSchema,
+    openapi::{
+        RefOr,
+        schema::{Object, Schema, Type},
+    },
+};
 
 /// Media type of a problem.
 pub(crate) const PROBLEM: &str = "application/problem+json";
@@ -16,10 +22,24 @@ pub(crate) const PROBLEM: &str = "application/problem+json";
 macro_rules! codes {
     ($($(#[doc = $doc:literal])+ $code:ident = $name:literal, $status:ident;)*) => {
         /// Kind of an error. The names never change.
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, ToSchema)]
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
         pub enum Code {
             $($(#[doc = $doc])+ #[serde(rename = $name)] $code,)*
         }
+
+        impl PartialSchema for Code {
+            fn schema() -> RefOr<Schema> {
+                let names = Self::ALL.iter().map(|code| code.name());
+                let lines = Self::ALL.iter().map(|code| format!("- `{}`: {}", code.name(), code.title()));
+                Object::builder()
+                    .schema_type(Type::String)
+                    .enum_values(Some(names))
+                    .description(Some(lines.collect::<Vec<_>>().join("\n")))
+                    .into()
+            }
+        }
+
+        impl ToSchema for Code {}
 
         impl Code {
             /// All codes.

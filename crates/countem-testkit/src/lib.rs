@@ -14,4 +14,4 @@ pub use port::Port;
 pub use process::{Child, command};
 pub use proxy::{Fault, Held, Message, Mode, Proxy};
 pub use replica_set::ReplicaSet;
-pub use server::{Server, in_own_database, require_mongod, require_server, shared_uri};
+pub use server::{Server, in_own_database, require_mongod, require_server, require_tool, shared_uri};

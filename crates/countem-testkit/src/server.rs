@@ -24,6 +24,17 @@ pub fn require_mongod() -> bool {
     find::mongod().is_some() || missing("no mongod found; `cargo xtask mongod` fetches one")
 }
 
+/// Tells whether `program` is installed; `purpose` says what it is, and where it comes from.
+///
+/// # Panics
+/// As [`require_mongod`].
+#[must_use]
+pub fn require_tool(program: &str, purpose: &str) -> bool {
+    let folders = env::var_os("PATH").unwrap_or_default();
+    env::split_paths(&folders).any(|folder| folder.join(program).is_file())
+        || missing(&format!("{purpose} is not installed"))
+}
+
 /// Tells whether [`Server::any`] can work: as [`require_mongod`], and content with the [shared server](shared_uri).
 ///
 /// # Panics

@@ -1,9 +1,11 @@
 //! `countem serve`, over real connections.
 
 mod access;
+mod balanced;
 mod counting;
 mod limits;
 mod reading;
+mod schema;
 mod stopping;
 mod stream;
 

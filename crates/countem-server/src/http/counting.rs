@@ -140,7 +140,7 @@ pub(crate) async fn increment(
     params(("guarantee" = Option<String>, Query, description = "memory, journal or store")),
     request_body(content(
         (Vec<IncrementBody> = "application/json"),
-        (IncrementBody = "application/x-ndjson"),
+        (String = "application/x-ndjson"),
     )),
     responses(
         (status = 200, description = "Counted, but for those in `rejected`", body = Counted),

@@ -91,7 +91,9 @@ fn check(request: &HttpRequest, state: &State) -> Result<(), Problem> {
     let host = request.uri().host().unwrap_or_else(|| without_port(host)).to_ascii_lowercase();
     let hosts = &state.server().hosts;
     let is_checked = !hosts.is_empty() || !state.access.has_tokens();
-    let is_own = || is_this_machine(&host) || hosts.contains(&host) || is_listened(&host, state);
+    // Browsers always name a host; health checks of balancers may not.
+    let is_own =
+        || host.is_empty() || is_this_machine(&host) || hosts.contains(&host) || is_listened(&host, state);
     if is_checked && !is_own() {
         return Err(Problem::new(
             Code::WrongHost,

@@ -1,7 +1,5 @@
 //! Questions about counters, from parameters.
 
-use std::num::NonZeroUsize;
-
 use countem::{
     Bucket, CollectionName, Period, When,
     query::{Compare, Cursor, Fill, Group, LabelFilter, Metrics, Order, Query, TimeRange},
@@ -18,6 +16,9 @@ pub(crate) const RANGE: [&str; 3] = ["date", "bucket", "range"];
 pub(crate) const GROUP: [&str; 3] = ["by", "level", "sum"];
 /// Parameters that order and cut the rows.
 pub(crate) const ROWS: [&str; 5] = ["order", "reverse", "limit", "cursor", "compare"];
+/// Largest number of rows or levels, that of `int32` in the description of the API.
+const MAX_COUNT: u32 = i32::MAX.unsigned_abs();
+
 /// Parameters of points.
 pub(crate) const POINTS: [&str; 2] = ["step", "fill"];
 
@@ -60,16 +61,12 @@ fn metrics(params: &Params, separator: &str) -> Result<Metrics, Problem> {
 
 fn group(params: &Params, separator: &str) -> Result<Option<Group>, Problem> {
     let labels: Vec<String> = params.all("by").flat_map(|keys| keys.split(',')).map(str::to_owned).collect();
-    let level = params.parsed("level", |text| {
-        text.parse::<NonZeroUsize>().map_err(|_| "expected a whole number from 1 on")
-    })?;
+    let level = params.parsed("level", parse_count)?;
     let sum = params.switch("sum")?;
     match (labels.is_empty(), level, sum) {
         (true, None, false) => Ok(None),
         (false, None, false) => Ok(Some(Group::Labels(labels))),
-        (true, Some(depth), false) => {
-            Ok(Some(Group::Level { separator: separator.to_owned(), depth: depth.get() }))
-        }
+        (true, Some(depth), false) => Ok(Some(Group::Level { separator: separator.to_owned(), depth })),
         (true, None, true) => Ok(Some(Group::All)),
         _ => Err(bad("only one of `by`, `level` and `sum` can be given")),
     }
@@ -109,9 +106,8 @@ fn rows(params: &Params, mut query: Query) -> Result<Query, Problem> {
     if params.switch("reverse")? {
         query = query.reversed();
     }
-    let number = |text: &str| text.parse::<NonZeroUsize>().map_err(|_| "expected a whole number from 1 on");
-    if let Some(limit) = params.parsed("limit", number)? {
-        query = query.limit(limit.get());
+    if let Some(limit) = params.parsed("limit", parse_count)? {
+        query = query.limit(limit);
     }
     if let Some(cursor) = params.parsed("cursor", str::parse::<Cursor>)? {
         query = query.after(cursor);
@@ -124,6 +120,12 @@ fn rows(params: &Params, mut query: Query) -> Result<Query, Problem> {
         });
     }
     Ok(query)
+}
+
+fn parse_count(text: &str) -> Result<usize, String> {
+    let count = text.parse::<u32>().ok().filter(|count| (1..=MAX_COUNT).contains(count));
+    let count = count.and_then(|count| usize::try_from(count).ok());
+    count.ok_or_else(|| format!("expected a whole number from 1 to {MAX_COUNT}"))
 }
 
 /// Adds the points of a series.

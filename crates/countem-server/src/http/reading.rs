@@ -12,7 +12,7 @@ use super::{
     answer::{about, add_rest, when},
     params::{Params, collection_in, counter_in},
     query,
-    render::{self, Format, Rows, cells, number},
+    render::{self, Amount, Format, Rows, cells, number},
 };
 use crate::{
     auth::Permission,
@@ -31,7 +31,7 @@ pub(crate) struct CountersBody {
     /// The range is not over yet.
     partial: Option<bool>,
     /// Values by metric.
-    counters: BTreeMap<String, i64>,
+    counters: BTreeMap<String, Amount>,
     /// Counters without an exact value, and why.
     errors: Option<BTreeMap<String, String>>,
     /// The parameter `cursor` of the next part.
@@ -47,7 +47,7 @@ pub(crate) struct CounterBody {
     bucket: Option<String>,
     range: Option<String>,
     partial: Option<bool>,
-    value: i64,
+    value: Amount,
 }
 
 /// The counters of all collections.
@@ -58,7 +58,7 @@ pub(crate) struct AllCountersBody {
     range: Option<String>,
     partial: Option<bool>,
     /// Values by collection and metric.
-    collections: BTreeMap<String, BTreeMap<String, i64>>,
+    collections: BTreeMap<String, BTreeMap<String, Amount>>,
     errors: Option<BTreeMap<String, BTreeMap<String, String>>>,
 }
 
@@ -82,7 +82,7 @@ pub(crate) struct CollectionsBody {
         ("under" = Option<String>, Query, description = "Only this metric and those below it in the hierarchy"),
         ("separator" = Option<String>, Query, description = "Text between two levels of the hierarchy"),
         ("where" = Option<Vec<String>>, Query, description = "Only metrics with such a label: country=DE, country!=DE, country=~D.*"),
-        ("limit" = Option<u64>, Query, description = "At most so many; `next` continues"),
+        ("limit" = Option<u32>, Query, description = "At most so many; `next` continues"),
         ("cursor" = Option<String>, Query, description = "Continues an answer"),
         ("strings" = Option<bool>, Query, description = "Values as texts, for readers without 64-bit numbers"),
     ),

@@ -10,6 +10,14 @@ use countem::store::Value as Stored;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
+use utoipa::{
+    PartialSchema, ToSchema,
+    openapi::{
+        RefOr,
+        schema::{KnownFormat, Object, OneOf, Schema, SchemaFormat, Type},
+    },
+};
+
 use crate::problem::{Code, Problem};
 
 /// Form of an answer.
@@ -69,6 +77,22 @@ impl Format {
         }
     }
 }
+
+/// A value in JSON: a whole number of 64 bits, or with `strings` a text.
+#[derive(Debug)]
+pub(crate) struct Amount;
+
+impl PartialSchema for Amount {
+    fn schema() -> RefOr<Schema> {
+        let number = Object::builder()
+            .schema_type(Type::Integer)
+            .format(Some(SchemaFormat::KnownFormat(KnownFormat::Int64)));
+        let text = Object::builder().schema_type(Type::String).description(Some("with `strings`"));
+        Schema::OneOf(OneOf::builder().item(number).item(text).build()).into()
+    }
+}
+
+impl ToSchema for Amount {}
 
 /// Rows under columns, for NDJSON and CSV.
 #[derive(Debug)]

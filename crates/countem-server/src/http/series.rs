@@ -12,7 +12,7 @@ use super::{
     answer::{about, add_rest, change, name_cells, name_columns, name_of, when},
     params::{Params, bad, collection_in},
     query,
-    render::{self, Format, Rows, cells, number},
+    render::{self, Amount, Format, Rows, cells, number},
 };
 use crate::{
     problem::{Problem, ProblemBody},
@@ -45,7 +45,7 @@ pub(crate) struct TopBody {
     /// The range of the comparison.
     earlier: Option<String>,
     /// The sum of all selected counters, also those that are not in `top`.
-    total: Option<i64>,
+    total: Option<Amount>,
     /// Each with `metric` or `labels`, `value` and perhaps `earlier` and `change`.
     top: Vec<BTreeMap<String, serde_json::Value>>,
     errors: Option<BTreeMap<String, String>>,
@@ -66,11 +66,11 @@ pub(crate) struct TopBody {
         ("under" = Option<String>, Query, description = "Only this metric and those below it"),
         ("where" = Option<Vec<String>>, Query, description = "Only metrics with such a label"),
         ("by" = Option<Vec<String>>, Query, description = "Add up metrics with the same value of a label"),
-        ("level" = Option<u64>, Query, description = "Add up metrics with the same first levels"),
+        ("level" = Option<u32>, Query, description = "Add up metrics with the same first levels"),
         ("separator" = Option<String>, Query, description = "Text between two levels"),
         ("sum" = Option<bool>, Query, description = "Add up all"),
         ("order" = Option<String>, Query, description = "name or value"),
-        ("limit" = Option<u64>, Query, description = "At most so many metrics"),
+        ("limit" = Option<u32>, Query, description = "At most so many metrics"),
         ("cursor" = Option<String>, Query, description = "Continues an answer"),
         ("strings" = Option<bool>, Query, description = "Values as texts"),
     ),
@@ -156,7 +156,7 @@ fn range_of_series(state: &State, params: &Params) -> Result<TimeRange, Problem>
         ("date" = Option<String>, Query, description = "A day; today by default"),
         ("bucket" = Option<String>, Query, description = "A bucket"),
         ("range" = Option<String>, Query, description = "A range of time"),
-        ("limit" = Option<u64>, Query, description = "At most so many; 10 by default"),
+        ("limit" = Option<u32>, Query, description = "At most so many; 10 by default"),
         ("order" = Option<String>, Query, description = "value, name or change"),
         ("reverse" = Option<bool>, Query, description = "The other way round"),
         ("compare" = Option<String>, Query, description = "With an earlier range: previous or weekdays"),
@@ -165,7 +165,7 @@ fn range_of_series(state: &State, params: &Params) -> Result<TimeRange, Problem>
         ("under" = Option<String>, Query, description = "Only this metric and those below it"),
         ("where" = Option<Vec<String>>, Query, description = "Only metrics with such a label"),
         ("by" = Option<Vec<String>>, Query, description = "Add up metrics with the same value of a label"),
-        ("level" = Option<u64>, Query, description = "Add up metrics with the same first levels"),
+        ("level" = Option<u32>, Query, description = "Add up metrics with the same first levels"),
         ("separator" = Option<String>, Query, description = "Text between two levels"),
         ("sum" = Option<bool>, Query, description = "Add up all"),
         ("strings" = Option<bool>, Query, description = "Values as texts"),

@@ -106,7 +106,7 @@ fn wrong_questions_get_words() {
         ("/counters/web/nothing", 404, "not_found", "was not counted"),
         ("/series/web?range=2026&step=second", 422, "", ""),
         ("/top/web?order=size", 400, "bad_parameter", "`order` is name, value or change"),
-        ("/top/web?limit=0", 400, "bad_parameter", "from 1 on"),
+        ("/top/web?limit=0", 400, "bad_parameter", "from 1 to"),
         ("/counters/web?matching=(", 400, "bad_parameter", "`matching`"),
         ("/nothing", 404, "not_found", "/openapi.json"),
     ] {
