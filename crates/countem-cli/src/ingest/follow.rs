@@ -15,7 +15,8 @@ use crate::{
     exit::UsageError,
     ingest::{
         feed::{Feed, Interrupt},
-        identity::{Known, rotated},
+        identity::{Known, leads_to, rotated},
+        marks::{FileId, all_prefixes},
     },
     input::Input,
 };
@@ -85,25 +86,44 @@ impl Path {
     /// Opens the files that were rotated away since the path was counted.
     fn catch_up(&mut self, feed: &mut Feed) -> Result<(), Interrupt> {
         let is_known = |known: Known| known.is_proven();
-        if feed.from_end || feed.once.is_some() && feed.known(&self.path)?.is_some_and(is_known) {
-            return Ok(());
-        }
-        self.open_rotated(feed)
-    }
-
-    /// Opens the newest rotated file of which lines were counted, and those that came after it. Without marks there is none.
-    fn open_rotated(&mut self, feed: &mut Feed) -> Result<(), Interrupt> {
-        if feed.once.is_none() {
+        if feed.once.is_none() || feed.from_end || feed.known(&self.path)?.is_some_and(is_known) {
             return Ok(());
         }
         let rotated = rotated(&self.path);
-        let mut missed = rotated.len();
+        let missed = match self.counted_in_part(&rotated, feed)? {
+            Some(at) => &rotated[at..],
+            None => self.after_the_lost(&rotated, feed)?,
+        };
+        self.open_missed(missed, feed)
+    }
+
+    /// Returns the position of the newest of the `rotated` files of which lines were counted.
+    fn counted_in_part(&self, rotated: &[PathBuf], feed: &Feed) -> Result<Option<usize>, Interrupt> {
+        let mut found = None;
         for (at, path) in rotated.iter().enumerate() {
             if feed.known(path)?.is_some() {
-                missed = at;
+                found = Some(at);
             }
         }
-        self.open_missed(&rotated[missed..], feed)
+        Ok(found)
+    }
+
+    /// Returns those of the `rotated` files that came after the one that was followed under this path, which is gone.
+    fn after_the_lost<'a>(&self, rotated: &'a [PathBuf], feed: &Feed) -> Result<&'a [PathBuf], Interrupt> {
+        let path = self.path.canonicalize().unwrap_or_else(|_| self.path.clone());
+        let marks = if rotated.is_empty() { Vec::new() } else { feed.find_marks(all_prefixes())? };
+        let files = marks.iter().map(|mark| &mark.value.file);
+        let lost = files.filter(|file| file.path == path && !leads_to(&path, file));
+        let Some(since) = lost.filter_map(FileId::born).max() else { return Ok(&[]) };
+        let is_newer =
+            |path: &PathBuf| path.metadata().and_then(|file| file.modified()).is_ok_and(|at| at > since);
+        let first = rotated.iter().position(is_newer).unwrap_or(rotated.len());
+        tracing::warn!(
+            input = &*self.name,
+            files = rotated.len() - first,
+            "the file that was followed is gone, and with it what was not counted; rotated files after it are counted"
+        );
+        Ok(&rotated[first..])
     }
 
     /// Opens files that were rotated away before they were read.
@@ -171,7 +191,15 @@ impl Path {
         let Some(tail) = &mut self.current else { return Ok(()) };
         let read = tail.pump(feed);
         let has_left = std::mem::take(&mut tail.is_emptied);
-        let found = if has_left { self.open_rotated(feed) } else { Ok(()) };
+        if !has_left || feed.once.is_none() {
+            return read;
+        }
+        // The copy that was made of it, if there is one.
+        let rotated = rotated(&self.path);
+        let found = match self.counted_in_part(&rotated, feed) {
+            Ok(at) => self.open_missed(at.map_or(&[], |at| &rotated[at..]), feed),
+            Err(error) => Err(error),
+        };
         read.and(found)
     }
 

@@ -317,7 +317,7 @@ fn locate(file: &FileId, beside: &FileId) -> Option<PathBuf> {
 }
 
 /// Returns whether a path leads to a file now.
-fn leads_to(path: &Path, file: &FileId) -> bool {
+pub(crate) fn leads_to(path: &Path, file: &FileId) -> bool {
     path.metadata().is_ok_and(|metadata| file.is_of(&metadata))
 }
 

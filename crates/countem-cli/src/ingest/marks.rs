@@ -6,7 +6,7 @@ use std::{
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     sync::Arc,
-    time::{Duration, UNIX_EPOCH},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use countem_core::Mark;
@@ -98,6 +98,11 @@ impl FileId {
     /// Returns whether `metadata` is of this file.
     pub(crate) fn is_of(&self, metadata: &Metadata) -> bool {
         (self.dev, self.ino, self.born) == (metadata.dev(), metadata.ino(), born(metadata))
+    }
+
+    /// Returns the moment at which the file was created, where that is known.
+    pub(crate) fn born(&self) -> Option<SystemTime> {
+        self.born.map(|nanoseconds| UNIX_EPOCH + Duration::from_nanos(nanoseconds))
     }
 
     /// Returns the number of the file in its file system.

@@ -328,6 +328,29 @@ fn follower_finds_files_rotated_while_it_was_down() {
     }
 }
 
+#[test]
+fn rotated_files_after_a_lost_one_are_counted() {
+    let logs: Vec<Log> = (84..89).map(|seed| Log::new(seed, 30, 10)).collect();
+    let sandbox = Sandbox::new();
+    // Older than everything that was ever followed.
+    sandbox.write("log.4", &logs[4].text);
+    sandbox.write("log", &logs[0].text);
+    let follow = args(&["log", "--follow", "--once"]);
+    let follower = sandbox.start(&follow);
+    eventually(&30, || sandbox.total("web"));
+    interrupt(follower).expect(0);
+    // More rotations than files are kept.
+    std::fs::remove_file(sandbox.path("log")).unwrap();
+    sandbox.write("log.2", &logs[1].text);
+    sandbox.write("log.1", &logs[2].text);
+    sandbox.write("log", &logs[3].text);
+    let follower = sandbox.start(&follow);
+    eventually(&120, || sandbox.total("web"));
+    let ran = interrupt(follower).expect(0);
+    assert!(ran.err.contains("the file that was followed is gone"), "{}", ran.err);
+    assert_eq!(sandbox.total("web"), 120);
+}
+
 /// Kills a follower that has begun and counted nothing, rotates its file, and starts the next one.
 fn kill_before_the_first_count(store: &str, is_compressed: bool) {
     let (log, next) = (Log::new(76, 60, 10), Log::new(77, 40, 10));
