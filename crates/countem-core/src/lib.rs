@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 
 mod batch;
+mod claim;
 mod delta;
 pub mod hash;
 mod name;
@@ -9,6 +10,7 @@ mod table;
 mod time;
 
 pub use batch::{Batch, BatchId, BatchIdError, DecodeError, Group, Mark, Writer, WriterError};
+pub use claim::{Claim, IdempotencyKey, KeyError};
 pub use delta::{Delta, Deltas, Totals};
 pub use name::{CollectionName, Fitted, LabelError, Labelled, MetricName, NameError, OVERFLOW_METRIC};
 pub use quarantined::Quarantined;

@@ -15,6 +15,7 @@ use countem_core::{Batch, BatchId, Bucket, BucketRange, CollectionName, Deltas, 
 use crate::{Counters, RowQuery, Rows, Select, Store};
 
 mod apply;
+mod claims;
 mod expiry;
 mod marks;
 mod names;
@@ -60,6 +61,12 @@ laws! { $
     apply::a_journal_holds_what_is_quarantined_of_its_batches,
     apply::forgetting_a_writer_keeps_the_counts,
     apply::a_retired_writer_is_still_recognised,
+    claims::a_key_is_won_by_one_entry,
+    claims::of_concurrent_claims_one_wins,
+    claims::an_expired_key_is_won_again,
+    claims::of_concurrent_claims_of_an_expired_key_one_wins,
+    claims::a_claim_adds_its_batch_if_it_wins,
+    claims::a_claim_reports_what_its_batch_cannot_add,
     expiry::removal_keeps_what_is_kept,
     expiry::removed_buckets_take_no_count_again,
     marks::a_mark_moves_with_its_batch,

@@ -7,14 +7,16 @@ use std::{
 
 use async_trait::async_trait;
 use countem_core::{
-    Batch, Bucket, BucketRange, CollectionName, MetricName, Schedules, Writer, jiff::Timestamp,
+    Batch, Bucket, BucketRange, Claim, CollectionName, MetricName, Schedules, Writer, jiff::Timestamp,
 };
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
-use crate::{Applied, ErrorKind, Held, Registration, Release, Released, RowQuery, Rows, Store, StoreError};
+use crate::{
+    Applied, Claimed, ErrorKind, Held, Registration, Release, Released, RowQuery, Rows, Store, StoreError,
+};
 
-/// A fault of one call of [`Store::apply`].
+/// A fault of one call of [`Store::apply`] or [`Store::claim`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Fault {
     /// No fault.
@@ -54,6 +56,8 @@ struct Shared {
 struct Plan {
     next: VecDeque<Fault>,
     otherwise: Fault,
+    claims: VecDeque<Fault>,
+    claims_otherwise: Fault,
     late: Vec<Arc<Batch>>,
     calls: u64,
     hides_schedules: bool,
@@ -71,6 +75,8 @@ impl Faults {
         let plan = Plan {
             next: VecDeque::new(),
             otherwise: Fault::None,
+            claims: VecDeque::new(),
+            claims_otherwise: Fault::None,
             late: Vec::new(),
             calls: 0,
             hides_schedules: false,
@@ -88,6 +94,16 @@ impl Faults {
     /// Sets the fault of every call for which none is planned.
     pub fn otherwise(&self, fault: Fault) {
         self.shared.plan.lock().otherwise = fault;
+    }
+
+    /// Plans `faults` for the next calls of [`Store::claim`], one each, after those already planned.
+    pub fn claims_then(&self, faults: impl IntoIterator<Item = Fault>) {
+        self.shared.plan.lock().claims.extend(faults);
+    }
+
+    /// Sets the fault of every call of [`Store::claim`] for which none is planned.
+    pub fn claims_otherwise(&self, fault: Fault) {
+        self.shared.plan.lock().claims_otherwise = fault;
     }
 
     /// Lets the recorded schedules be unreachable, or be found again.
@@ -142,7 +158,7 @@ impl<S: Store> FaultyStore<S> {
 }
 
 fn in_doubt(what: &str) -> StoreError {
-    StoreError::new(ErrorKind::InDoubt, format!("no reply to `apply` ({what})"))
+    StoreError::new(ErrorKind::InDoubt, format!("no reply ({what})"))
 }
 
 #[async_trait]
@@ -228,6 +244,33 @@ impl<S: Store> Store for FaultyStore<S> {
         self.inner.marks(prefix).await
     }
 
+    /// A claim is never late: [`Fault::ApplyLate`] loses the request.
+    async fn claim(&self, claims: &[Claim], now: Timestamp) -> Result<Vec<Claimed>, StoreError> {
+        let fault = {
+            let mut plan = self.faults.shared.plan.lock();
+            plan.claims.pop_front().unwrap_or_else(|| plan.claims_otherwise.clone())
+        };
+        match fault {
+            Fault::None => {}
+            Fault::Fail => {
+                return Err(StoreError::new(ErrorKind::NotApplied, "the store is unreachable (injected)"));
+            }
+            Fault::LoseRequest | Fault::ApplyLate => return Err(in_doubt("request lost")),
+            Fault::LoseReply => {
+                self.inner.claim(claims, now).await?;
+                return Err(in_doubt("reply lost"));
+            }
+            Fault::ApplyTwice => drop(self.inner.claim(claims, now).await?),
+            Fault::Delay => {
+                self.faults.shared.delayed.add_permits(1);
+                let permit = self.faults.shared.released.acquire().await;
+                permit.expect("the semaphore is never closed").forget();
+            }
+            Fault::Panic => panic!("the store panics (injected)"),
+        }
+        self.inner.claim(claims, now).await
+    }
+
     async fn schedules(&self) -> Result<Option<Schedules>, StoreError> {
         self.faults.find_schedules()?;
         self.inner.schedules().await
@@ -284,6 +327,7 @@ mod tests {
         conformance!(async |law| {
             let (store, faults) = FaultyStore::new(MemoryStore::new());
             faults.otherwise(Fault::ApplyTwice);
+            faults.claims_otherwise(Fault::ApplyTwice);
             law.check(&store).await;
         });
     }

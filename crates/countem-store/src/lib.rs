@@ -23,6 +23,6 @@ pub use held::{Held, Release, Released};
 pub use memory::MemoryStore;
 pub use overlay::overlay;
 pub use query::{RowQuery, Rows, Select, extent};
-pub use store::{Applied, Registration, Store};
+pub use store::{Applied, Claimed, Registration, Store};
 
 pub use async_trait::async_trait;

@@ -6,11 +6,13 @@ use std::{
 };
 
 use async_trait::async_trait;
-use countem_core::{Batch, BatchId, Bucket, CollectionName, MetricName, Schedules, Writer, jiff::Timestamp};
+use countem_core::{
+    Batch, BatchId, Bucket, Claim, CollectionName, IdempotencyKey, MetricName, Schedules, Writer, jiff::Timestamp,
+};
 use parking_lot::Mutex;
 
 use crate::{
-    Applied, Counters, ErrorKind, Held, Quarantined, REMOVAL_MARGIN, Release, Released, RowQuery, Rows,
+    Applied, Claimed, Counters, ErrorKind, Held, Quarantined, REMOVAL_MARGIN, Release, Released, RowQuery, Rows,
     Select, Store, StoreError, overlay,
 };
 
@@ -26,6 +28,7 @@ struct State {
     applied: HashMap<(Writer, u16), Resolved>,
     held: Vec<Held>,
     marks: BTreeMap<String, String>,
+    claims: HashMap<IdempotencyKey, Claim>,
     schedules: Option<Schedules>,
     /// Buckets that had expired by then were removed, or may have been.
     removed_by: Option<Timestamp>,
@@ -62,29 +65,27 @@ impl State {
     }
 }
 
-#[async_trait]
-impl Store for MemoryStore {
-    async fn apply(&self, batch: &Arc<Batch>) -> Result<Applied, StoreError> {
-        let mut state = self.state.lock();
+impl State {
+    fn apply(&mut self, batch: &Batch) -> Result<Applied, StoreError> {
         let id = batch.id();
-        if state.has_applied(id) {
-            let resolved = &state.applied[&(id.writer.clone(), id.lane)];
+        if self.has_applied(id) {
+            let resolved = &self.applied[&(id.writer.clone(), id.lane)];
             let again = if resolved.seq == id.seq { resolved.quarantined.clone() } else { Vec::new() };
             return Ok(Applied { quarantined: again });
         }
         if let Some(mark) = batch.mark()
-            && state.marks.get(&mark.key) != mark.expected.as_ref()
+            && self.marks.get(&mark.key) != mark.expected.as_ref()
         {
             return Err(StoreError::conflict(&mark.key));
         }
         let mut quarantined = Vec::new();
         for delta in batch.deltas() {
-            if state.may_be_gone(delta.collection, delta.bucket) {
+            if self.may_be_gone(delta.collection, delta.bucket) {
                 let reason = format!("the bucket {} has expired", delta.bucket);
                 quarantined.push(Quarantined::new(delta, reason));
                 continue;
             }
-            let counters = state.counters.entry((delta.collection.to_owned(), delta.bucket)).or_default();
+            let counters = self.counters.entry((delta.collection.to_owned(), delta.bucket)).or_default();
             if counters.add(delta.metric, delta.n).is_none() {
                 let reason = format!("{} plus {} exceeds 64 bits", counters[delta.metric], delta.n);
                 quarantined.push(Quarantined::new(delta, reason));
@@ -92,17 +93,36 @@ impl Store for MemoryStore {
         }
         if !batch.is_journaled() {
             let held = quarantined.iter().cloned();
-            state.held.extend(held.map(|quarantined| Held { batch: id.clone(), quarantined }));
+            self.held.extend(held.map(|quarantined| Held { batch: id.clone(), quarantined }));
         }
         if let Some(mark) = batch.mark() {
             match &mark.value {
-                Some(value) => state.marks.insert(mark.key.clone(), value.clone()),
-                None => state.marks.remove(&mark.key),
+                Some(value) => self.marks.insert(mark.key.clone(), value.clone()),
+                None => self.marks.remove(&mark.key),
             };
         }
         let resolved = Resolved { seq: id.seq, quarantined: quarantined.clone() };
-        state.applied.insert((id.writer.clone(), id.lane), resolved);
+        self.applied.insert((id.writer.clone(), id.lane), resolved);
         Ok(Applied { quarantined })
+    }
+
+    fn claim(&mut self, claim: &Claim, now: Timestamp) -> Result<Claimed, StoreError> {
+        if let Some(known) = self.claims.get(&claim.key)
+            && known.by != claim.by
+            && known.expires_at > now
+        {
+            return Ok(if known.body == claim.body { Claimed::Repeat } else { Claimed::Mismatch });
+        }
+        let applied = claim.batch.as_deref().map(|batch| self.apply(batch)).transpose()?;
+        self.claims.insert(claim.key.clone(), Claim { batch: None, ..claim.clone() });
+        Ok(Claimed::Won(applied.unwrap_or_default()))
+    }
+}
+
+#[async_trait]
+impl Store for MemoryStore {
+    async fn apply(&self, batch: &Arc<Batch>) -> Result<Applied, StoreError> {
+        self.state.lock().apply(batch)
     }
 
     async fn forget(&self, writer: &Writer) -> Result<(), StoreError> {
@@ -179,6 +199,12 @@ impl Store for MemoryStore {
         let begin_alike =
             state.marks.range(prefix.to_owned()..).take_while(|(key, _)| key.starts_with(prefix));
         Ok(begin_alike.map(|(key, value)| (key.clone(), value.clone())).collect())
+    }
+
+    async fn claim(&self, claims: &[Claim], now: Timestamp) -> Result<Vec<Claimed>, StoreError> {
+        let mut state = self.state.lock();
+        state.claims.retain(|_, claim| claim.expires_at > now);
+        claims.iter().map(|claim| state.claim(claim, now)).collect()
     }
 
     async fn schedules(&self) -> Result<Option<Schedules>, StoreError> {

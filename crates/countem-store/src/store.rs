@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fmt, sync::Arc};
 
 use async_trait::async_trait;
 use countem_core::{
-    Batch, Bucket, BucketRange, CollectionName, MetricName, Quarantined, Schedules, Writer, jiff::Timestamp,
+    Batch, Bucket, BucketRange, Claim, CollectionName, MetricName, Quarantined, Schedules, Writer, jiff::Timestamp,
 };
 
 use crate::{ErrorKind, Held, Release, Released, RowQuery, Rows, StoreError, extent};
@@ -157,6 +157,20 @@ pub trait Store: Send + Sync + fmt::Debug + 'static {
     /// The store could not be read, or it has no marks ([`Unsupported`](crate::ErrorKind::Unsupported)).
     async fn marks(&self, prefix: &str) -> Result<BTreeMap<String, String>, StoreError>;
 
+    /// Claims idempotency keys at `now`, each for its entry, and returns the outcomes in the order of `claims`. No key comes twice.
+    ///
+    /// Of all entries that claim a key one wins, until the claim has expired; claiming again for the same entry wins again. An outcome
+    /// is as durable as a batch. The batch of a claim is added exactly once if the claim wins, and nothing of it otherwise: before
+    /// another entry learns that it repeats that one.
+    ///
+    /// # Errors
+    /// [`InDoubt`](crate::ErrorKind::InDoubt): any of the claims may have won. Other kinds: this call has claimed nothing. Claiming again
+    /// is harmless. The default returns [`Unsupported`](crate::ErrorKind::Unsupported): the store keeps no keys.
+    async fn claim(&self, claims: &[Claim], now: Timestamp) -> Result<Vec<Claimed>, StoreError> {
+        let _ = (claims, now);
+        Err(StoreError::new(ErrorKind::Unsupported, "this store keeps no idempotency keys"))
+    }
+
     /// Returns the recorded schedules, by which everything in the store is counted; `None` when none were ever recorded.
     ///
     /// The default, for stores without a record, returns `None`: readers and writers then go by their configuration.
@@ -256,6 +270,17 @@ pub struct Applied {
     pub quarantined: Vec<Quarantined>,
 }
 
+/// Outcome of a claim in [`Store::claim`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Claimed {
+    /// The key belongs to this entry: the request is counted by it. Holds the result of the claim's batch.
+    Won(Applied),
+    /// Another entry has the key, with the same body: the request is counted by that one.
+    Repeat,
+    /// Another entry has the key, with another body: the request is not counted.
+    Mismatch,
+}
+
 fn no_quarantine() -> StoreError {
     StoreError::new(ErrorKind::Unsupported, "this store keeps no quarantine")
 }
@@ -301,6 +326,9 @@ impl<S: Store + ?Sized> Store for Arc<S> {
     }
     async fn marks(&self, prefix: &str) -> Result<BTreeMap<String, String>, StoreError> {
         (**self).marks(prefix).await
+    }
+    async fn claim(&self, claims: &[Claim], now: Timestamp) -> Result<Vec<Claimed>, StoreError> {
+        (**self).claim(claims, now).await
     }
     async fn schedules(&self) -> Result<Option<Schedules>, StoreError> {
         (**self).schedules().await
