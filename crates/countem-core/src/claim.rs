@@ -31,7 +31,9 @@ pub enum KeyError {
         max: usize,
     },
     /// The key or its scope has a character that it must not have.
-    #[error("{what} has {character:?} at byte {at}; allowed: printable ASCII characters, in a scope without `/`")]
+    #[error(
+        "{what} has {character:?} at byte {at}; allowed: printable ASCII characters, in a scope without `/`"
+    )]
     Character {
         /// `idempotency key` or `scope`.
         what: &'static str,

@@ -11,6 +11,7 @@ mod drain;
 mod intake;
 mod process;
 mod refusal;
+mod request;
 mod router;
 mod snapshot;
 
@@ -18,9 +19,11 @@ pub use calendar::Calendar;
 pub use clock::{Clock, ManualClock};
 pub use counter::Counter;
 pub use refusal::{Refusal, warn_on_stderr};
+pub use request::KeyedIncrement;
 
 pub(crate) use adopt::COUNTED_OTHERWISE;
 pub(crate) use intake::{Intake, IntakeLimits};
+pub(crate) use request::Prepared;
 pub(crate) use router::Router;
 pub(crate) use snapshot::Copied;
 #[cfg(all(test, feature = "shuttle"))]

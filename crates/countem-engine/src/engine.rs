@@ -9,7 +9,7 @@ mod ticker;
 
 use std::{future::Future, sync::Arc, time::Duration};
 
-use countem_core::{CollectionName, MetricName, NameError, Writer};
+use countem_core::{CollectionName, IdempotencyKey, MetricName, NameError, Writer};
 use countem_query::{ReadError, Reader};
 use countem_store::{ErrorKind, StoreError};
 use futures_util::future::join_all;
@@ -24,9 +24,10 @@ pub use self::{
 };
 use crate::{
     actors::Supervisor,
-    collect::{Calendar, Counter, Intake, Refusal},
+    collect::{Calendar, Counter, Intake, KeyedIncrement, Refusal},
     corrections::Corrections,
     deliver::{Lanes, NotDurable, Recorder, Stored, Upstream},
+    keyed::{Desk, Guarantee, Keyed, KeyedError},
     read::{AgedSource, EngineSource},
 };
 
@@ -70,6 +71,7 @@ struct EngineState {
     recorder: Option<Arc<Recorder>>,
     supervisor: Arc<Supervisor>,
     source: Arc<EngineSource>,
+    desk: Arc<Desk>,
     writer: Writer,
     shutdown_deadline: Duration,
     stored_age: Duration,
@@ -185,6 +187,38 @@ impl Engine {
         waiting.await.unwrap_or_else(|_| Err(NotDurable::shut_down()))
     }
 
+    /// Counts a request once, however often it is sent, and to which engine on the same store: at least for 24 hours its key stands for
+    /// it. `body` is a hash of the whole request. Either all of `increments` are counted, in the buckets of the first arrival, or none.
+    ///
+    /// At level `memory` the request is in the store when this returns, whatever the guarantee. A request whose key is in progress in this
+    /// engine waits for the one before. Requests that wait at the same time share a commit of the journal and a claim.
+    ///
+    /// The clocks of all engines on a store have to agree within an hour.
+    ///
+    /// # Errors
+    /// [`KeyedError`]: says whether the key is free or in progress. A refused request is not remembered.
+    ///
+    /// # Cancel safety
+    /// Dropping the future decides nothing: a request that was accepted goes on in the background.
+    pub async fn increment_keyed(
+        &self,
+        key: &IdempotencyKey,
+        body: [u8; 32],
+        increments: &[KeyedIncrement<'_>],
+        guarantee: Guarantee,
+    ) -> Result<Keyed, KeyedError> {
+        let state = self.state();
+        let outcome = state.desk.request(key, body, increments).await?;
+        let has_to_wait = guarantee == Guarantee::Store && state.recorder.is_some();
+        if has_to_wait
+            && outcome != Keyed::Mismatch
+            && !join_all(state.begin_flush()).await.into_iter().all(|stored| stored)
+        {
+            return Err(KeyedError::NotStored);
+        }
+        Ok(outcome)
+    }
+
     /// Returns a reader of the store and the pending counts, each counted exactly once.
     pub fn reader(&self) -> Reader {
         let source = Arc::clone(&self.state().source);
@@ -257,7 +291,12 @@ impl EngineState {
         if self.intake.is_forked() {
             return Stats { is_forked: true, ..Stats::default() };
         }
-        Stats::of(&self.intake, &self.lanes, self.recorder.as_deref(), self.supervisor.restarts())
+        let requests_in_progress = self.desk.in_progress();
+        let restarts = self.supervisor.restarts();
+        Stats {
+            requests_in_progress,
+            ..Stats::of(&self.intake, &self.lanes, self.recorder.as_deref(), restarts)
+        }
     }
 
     /// Lets counting follow the store's schedule, in the background.

@@ -6,6 +6,7 @@ mod collect;
 mod corrections;
 mod deliver;
 mod engine;
+mod keyed;
 #[cfg(feature = "journal")]
 pub mod maintenance;
 mod read;
@@ -19,10 +20,11 @@ mod interleavings;
 mod tests;
 
 pub use agreement::{AgreementError, agree_on_schedules};
-pub use collect::{Calendar, Clock, Counter, ManualClock, Refusal, warn_on_stderr};
+pub use collect::{Calendar, Clock, Counter, KeyedIncrement, ManualClock, Refusal, warn_on_stderr};
 pub use corrections::{
     Corrected, Correction, CorrectionEntry, CorrectionError, CorrectionKind, CorrectionPreview, Corrections,
     PreviewRow,
 };
 pub use deliver::{NotDurable, Outbox, Resolved, Retry, deliver, lane_of};
 pub use engine::{Durability, Engine, EngineConfig, LaneStats, ShutdownReport, StartError, Stats};
+pub use keyed::{Guarantee, Keyed, KeyedError};

@@ -7,6 +7,7 @@ mod flush;
 #[cfg(target_os = "linux")]
 mod fork;
 mod journal;
+mod keyed;
 mod logging;
 mod model;
 mod panic;
@@ -23,12 +24,10 @@ use countem_store::{Counters, Faults, FaultyStore, MemoryStore, RowQuery, Store}
 
 use crate::{Clock, Engine, EngineConfig, ManualClock};
 
-type TestStore = Arc<FaultyStore<MemoryStore>>;
-
 /// An engine on a memory store, with a manual clock and no flush but those that a test asks for.
-struct Setup {
+struct Setup<S = MemoryStore> {
     engine: Engine,
-    store: TestStore,
+    store: Arc<FaultyStore<S>>,
     faults: Faults,
     clock: ManualClock,
 }
@@ -57,7 +56,12 @@ async fn start_on(config: EngineConfig, before: &Setup) -> Setup {
     start_with(config, before.store.clone(), before.faults.clone(), "2026-11-20T12:00:00Z").await
 }
 
-async fn start_with(config: EngineConfig, store: TestStore, faults: Faults, now: &str) -> Setup {
+async fn start_with<S: Store>(
+    config: EngineConfig,
+    store: Arc<FaultyStore<S>>,
+    faults: Faults,
+    now: &str,
+) -> Setup<S> {
     let clock = ManualClock::new(now.parse().unwrap());
     let opened: Arc<dyn Store> = store.clone();
     let engine =
@@ -65,7 +69,7 @@ async fn start_with(config: EngineConfig, store: TestStore, faults: Faults, now:
     Setup { engine, store, faults, clock }
 }
 
-impl Setup {
+impl<S: Store> Setup<S> {
     /// Reads the store itself, without anything pending.
     async fn stored(&self, bucket: &str) -> Counters {
         let query = RowQuery::bucket(name("c"), self::bucket(bucket));

@@ -9,6 +9,7 @@ use countem_core::{Batch, BatchId, Writer};
 use crate::{
     config::JournalConfig,
     error::{Failure, JournalError},
+    keyed::KeyedEntry,
     quarantine::{QuarantineEntry, Quarantined, Selection},
     reader::JournalReader,
     record::{Record, Recorded, Refused},
@@ -80,6 +81,18 @@ impl Journal {
         self.thread.send(Box::new(RecordRequest { record, done: Box::new(done) }));
     }
 
+    /// Adds requests with idempotency keys, durably and all or none. They are not counted; a [record](Self::record) decides them.
+    ///
+    /// After a failure nothing has changed.
+    pub fn accept(
+        &self,
+        entries: Vec<Arc<KeyedEntry>>,
+        done: impl FnOnce(Result<(), JournalError>) + Send + 'static,
+    ) {
+        let accept = move |transaction: &mut Transaction<'_>| transaction.accept(&entries);
+        self.thread.send(Call::boxed("accept", Urgency::Now, accept, done));
+    }
+
     /// Replaces all pending deltas of `lane` by `batches`, durably and as a whole.
     ///
     /// The batches have to contain everything that was recorded for the lane, and may contain deltas that were accepted
@@ -148,7 +161,7 @@ impl Journal {
         self.send(move |transaction| transaction.drop_quarantined(&selection), done);
     }
 
-    /// Quarantines all pending deltas for `reason`, and returns their number.
+    /// Quarantines all pending deltas and those of undecided requests for `reason`, and returns their number.
     ///
     /// For a node whose identity turns out to be in use by another one: both have recovered the same pending deltas. The
     /// caller forgets its own pending deltas, so it has to call this before it accepts anything.

@@ -6,6 +6,7 @@
 
 mod config;
 mod error;
+mod keyed;
 mod quarantine;
 mod record;
 mod recovered;
@@ -31,6 +32,7 @@ pub mod fail_points;
 
 pub use config::{CopiedPending, JournalConfig};
 pub use error::{ErrorKind, JournalError};
+pub use keyed::KeyedEntry;
 pub use quarantine::{QuarantineEntry, Quarantined, Selection};
 pub use record::{Record, Recorded, Refused};
 pub use recovered::{Origin, Recovered, SetAside};

@@ -11,11 +11,12 @@ use countem_sqlite::OpenFile;
 use crate::{
     disk::file::{BUSY_TIMEOUT, JOURNAL, sizes},
     error::{JournalError, ReadError},
+    keyed::KeyedEntry,
     quarantine::QuarantineEntry,
     tables::{
         batches,
         contents::Contents,
-        pending, quarantine,
+        keyed, pending, quarantine,
         schema::{Recognised, check_structure, recognise},
     },
 };
@@ -42,6 +43,8 @@ pub struct Summary {
     pub frozen: Part,
     /// Deltas that could not be added to their counter.
     pub quarantined: Part,
+    /// Deltas of requests with idempotency keys that are not decided; not counted yet.
+    pub undecided: Part,
     /// Batches in the store that are kept for a while.
     pub resolved: Part,
     /// Size of the file in bytes.
@@ -53,7 +56,7 @@ pub struct Summary {
 /// One part of a journal's content.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Part {
-    /// Number of batches; zero for pending and quarantined deltas.
+    /// Number of batches or requests; zero for pending and quarantined deltas.
     pub batches: u64,
     /// Number of deltas.
     pub counters: u64,
@@ -128,6 +131,11 @@ impl JournalReader {
                     counters: state.quarantined.items,
                     increments: state.quarantined.increments,
                 },
+                undecided: Part {
+                    batches: contents.keyed.len() as u64,
+                    counters: contents.keyed.iter().map(|entry| entry.counts.len() as u64).sum(),
+                    increments: state.keyed.map_or(0, |keyed| keyed.increments),
+                },
                 resolved: Part {
                     batches: resolved.len() as u64,
                     counters: resolved.iter().map(|batch| batch.counters).sum(),
@@ -170,6 +178,15 @@ impl JournalReader {
     pub fn frozen(&self) -> Result<Vec<Batch>, JournalError> {
         let frozen = self.at_one_moment(|| batches::read_frozen(&self.file.connection))?;
         Ok(frozen.into_iter().map(|frozen| frozen.batch).collect())
+    }
+
+    /// Lists the requests with idempotency keys that are not decided.
+    ///
+    /// # Errors
+    /// The file cannot be read, or is damaged.
+    pub fn undecided(&self) -> Result<Vec<KeyedEntry>, JournalError> {
+        let entries = self.at_one_moment(|| keyed::read(&self.file.connection))?;
+        Ok(entries.into_iter().map(|(entry, _)| entry).collect())
     }
 
     /// Lists the deltas that could not be added to their counter, oldest first.

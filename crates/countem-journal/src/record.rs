@@ -1,6 +1,6 @@
 //! Accepted deltas on their way into the journal.
 
-use countem_core::{Deltas, Quarantined};
+use countem_core::{BatchId, Deltas, Quarantined};
 
 use crate::error::JournalError;
 
@@ -12,6 +12,9 @@ pub struct Record {
     pub lanes: Vec<(u16, Deltas)>,
     /// Deltas that the caller could not add to its own pending ones.
     pub quarantined: Vec<Quarantined>,
+    /// Identities of [entries](crate::KeyedEntry) that are decided: `lanes` has the deltas of those that are counted. The journal forgets the
+    /// entries.
+    pub decided: Vec<BatchId>,
 }
 
 /// A record is durable.

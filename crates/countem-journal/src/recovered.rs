@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fmt, path::PathBuf};
 
 use countem_core::{Batch, BatchId, Deltas, Totals};
 
-use crate::quarantine::QuarantineEntry;
+use crate::{keyed::KeyedEntry, quarantine::QuarantineEntry};
 
 /// Content that an earlier process left in the journal. It stays there until it is resolved or frozen.
 #[derive(Debug)]
@@ -26,6 +26,9 @@ pub struct Recovered {
     pub next: BTreeMap<u16, BatchId>,
     /// Deltas that could not be added to their counter and wait for a person.
     pub quarantined: Vec<QuarantineEntry>,
+    /// Requests with idempotency keys that are not decided: to be claimed again, each for the same entry. Of those that win, the deltas
+    /// belong to the pending ones, if they are recorded before these are frozen.
+    pub keyed: Vec<KeyedEntry>,
     /// Number of the quarantined deltas that this opening has moved there, because the journal is a copy.
     pub quarantined_now: usize,
     /// The damaged journal that was renamed to make way for this one.
@@ -86,7 +89,7 @@ impl Recovered {
 
     /// Returns true when there is nothing to send.
     pub fn is_empty(&self) -> bool {
-        self.frozen.is_empty() && self.pending.is_empty()
+        self.frozen.is_empty() && self.pending.is_empty() && self.keyed.is_empty()
     }
 }
 
@@ -112,6 +115,10 @@ impl fmt::Display for Recovered {
             pending.counters,
             quarantined.increments,
             quarantined.counters,
-        )
+        )?;
+        match self.keyed.len() {
+            0 => Ok(()),
+            keyed => write!(f, ", {keyed} undecided requests with idempotency keys"),
+        }
     }
 }

@@ -4,6 +4,7 @@ pub(crate) mod schema;
 pub(crate) mod state;
 
 pub(crate) mod batches;
+pub(crate) mod keyed;
 pub(crate) mod pending;
 pub(crate) mod quarantine;
 

@@ -1,9 +1,12 @@
 //! The handle in a build without SQLite.
 
+use std::sync::Arc;
+
 use countem_core::{Batch, BatchId, Writer};
 
 use crate::{
-    ErrorKind, JournalConfig, JournalError, Quarantined, Record, Recorded, Recovered, Refused, Status,
+    ErrorKind, JournalConfig, JournalError, KeyedEntry, Quarantined, Record, Recorded, Recovered, Refused,
+    Status,
 };
 
 type Outcome<T> = Result<T, JournalError>;
@@ -36,6 +39,20 @@ impl Journal {
 
     /// Cannot be called.
     pub fn record(&self, _: Record, _: impl FnOnce(Result<Recorded, Refused>) + Send + 'static) {
+        match *self {}
+    }
+
+    /// Cannot be called.
+    ///
+    /// # Errors
+    /// None.
+    #[allow(clippy::result_large_err, reason = "the error gives the record back")]
+    pub fn record_blocking(&self, _: Record) -> Result<Recorded, Refused> {
+        match *self {}
+    }
+
+    /// Cannot be called.
+    pub fn accept(&self, _: Vec<Arc<KeyedEntry>>, _: impl FnOnce(Outcome<()>) + Send + 'static) {
         match *self {}
     }
 

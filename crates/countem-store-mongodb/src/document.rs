@@ -35,6 +35,8 @@ pub(crate) const COMPACTED: &CStr = cstr!("compacted");
 pub(crate) const WRITERS: &str = "_countem_writers";
 /// MongoDB collection with one document for each mark.
 pub(crate) const MARKS: &str = "_countem_marks";
+/// MongoDB collection with one document for each idempotency key.
+pub(crate) const KEYS: &str = "_countem_keys";
 /// MongoDB collection of one document, the progress of compaction.
 pub(crate) const COMPACTION: &str = "_countem_compaction";
 

@@ -5,6 +5,7 @@ mod store;
 
 mod apply;
 mod check;
+mod claims;
 mod compaction;
 mod marks;
 mod read;

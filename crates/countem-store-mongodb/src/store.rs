@@ -3,10 +3,11 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use countem_core::{
-    Batch, Bucket, BucketRange, CollectionName, Delta, MetricName, Schedules, Writer, jiff::Timestamp,
+    Batch, Bucket, BucketRange, Claim, CollectionName, Delta, MetricName, Schedules, Writer, jiff::Timestamp,
 };
 use countem_store::{
-    Applied, ErrorKind, Held, Registration, Release, Released, RowQuery, Rows, Store, StoreError, async_trait,
+    Applied, Claimed, ErrorKind, Held, Registration, Release, Released, RowQuery, Rows, Store, StoreError,
+    async_trait,
 };
 use futures_util::{StreamExt, future, stream};
 use mongodb::bson::rawdoc;
@@ -14,10 +15,10 @@ use mongodb::bson::rawdoc;
 use crate::{
     MongoConfig,
     apply::{self, Context, Limits, Outcome},
-    check, command,
+    check, claims, command,
     compaction::Compaction,
     connection::Connection,
-    document::{COUNTERS, DocumentId},
+    document::{COUNTERS, DocumentId, KEYS},
     expiry::Indexes,
     held,
     known_splits::KnownSplits,
@@ -231,6 +232,11 @@ impl Store for MongoStore {
 
     async fn marks(&self, prefix: &str) -> Result<BTreeMap<String, String>, StoreError> {
         marks::read(&self.connection, prefix, |batch| self.add(batch, false)).await
+    }
+
+    async fn claim(&self, claims: &[Claim], now: Timestamp) -> Result<Vec<Claimed>, StoreError> {
+        self.indexes.prepare(&self.connection, KEYS).await;
+        claims::claim(&self.connection, claims, now, |batch| self.add(batch, false)).await
     }
 
     async fn schedules(&self) -> Result<Option<Schedules>, StoreError> {

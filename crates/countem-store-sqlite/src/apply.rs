@@ -70,11 +70,20 @@ pub(crate) enum Outcome {
 /// here, where overflow is seen exactly, and to set the sums: in about 60 % of the time that SQL needs to add.
 pub(crate) fn apply(connection: &mut Connection, batch: &Batch) -> Result<Outcome, Failure> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let outcome = add_batch(&transaction, batch)?;
+    if let Outcome::Added(_) = outcome {
+        transaction.commit().map_err(Failure::Commit)?;
+    }
+    Ok(outcome)
+}
+
+/// Adds `batch` in a transaction of the caller, unless it was added before.
+pub(crate) fn add_batch(transaction: &Transaction<'_>, batch: &Batch) -> rusqlite::Result<Outcome> {
     let id = batch.id();
-    if let Some(applied) = already_applied(&transaction, id)? {
+    if let Some(applied) = already_applied(transaction, id)? {
         return Ok(Outcome::Found(applied));
     }
-    if !register::remembers(&transaction, &id.writer)? {
+    if !register::remembers(transaction, &id.writer)? {
         return refuse_forgotten(transaction, batch);
     }
     if let Some(mark) = batch.mark() {
@@ -85,17 +94,17 @@ pub(crate) fn apply(connection: &mut Connection, batch: &Batch) -> Result<Outcom
         }
     }
     let mut any_quarantined = false;
-    let gone = Removed::read(&transaction)?;
+    let gone = Removed::read(transaction)?;
     for group in batch.groups() {
         if gone.as_ref().is_some_and(|gone| gone.holds(group.collection(), group.bucket())) {
             let reason = removed::reason(group.bucket());
             for delta in group.deltas() {
-                quarantine::add(&transaction, batch.id(), batch.is_journaled(), delta, &reason)?;
+                quarantine::add(transaction, batch.id(), batch.is_journaled(), delta, &reason)?;
             }
             any_quarantined = true;
             continue;
         }
-        any_quarantined |= add(&transaction, batch, group)?;
+        any_quarantined |= add(transaction, batch, group)?;
     }
     if let Some(mark) = batch.mark() {
         match &mark.value {
@@ -104,27 +113,25 @@ pub(crate) fn apply(connection: &mut Connection, batch: &Batch) -> Result<Outcom
         };
     }
     if batch.is_journaled() {
-        quarantine::delete_reported(&transaction, id)?;
+        quarantine::delete_reported(transaction, id)?;
     }
     let seq = id.seq.cast_signed();
     transaction.prepare_cached(SET_APPLIED)?.execute(params![id.writer.as_str(), id.lane, seq])?;
     // Read back instead of collected, so that a repetition reports the same in the same order.
-    let quarantined = if any_quarantined { quarantine::of_batch(&transaction, id)? } else { Vec::new() };
-    transaction.commit().map_err(Failure::Commit)?;
+    let quarantined = if any_quarantined { quarantine::of_batch(transaction, id)? } else { Vec::new() };
     Ok(Outcome::Added(Applied { quarantined }))
 }
 
 /// Quarantines a batch of a forgotten writer as a whole: it may have been added before, by a process that was cut off meanwhile, or
 /// whose journal was copied. Looking for it in the transaction of the counts leaves no moment in which it could slip in.
-fn refuse_forgotten(transaction: Transaction<'_>, batch: &Batch) -> Result<Outcome, Failure> {
+fn refuse_forgotten(transaction: &Transaction<'_>, batch: &Batch) -> rusqlite::Result<Outcome> {
     let id = batch.id();
     let reason = format!("batch {id} is so old that the store may have added and forgotten it");
     if !batch.is_journaled() {
         for delta in batch.deltas() {
-            quarantine::add(&transaction, id, false, delta, &reason)?;
+            quarantine::add(transaction, id, false, delta, &reason)?;
         }
     }
-    transaction.commit().map_err(Failure::Commit)?;
     let quarantined = batch.deltas().map(|delta| Quarantined::new(delta, reason.as_str())).collect();
     Ok(Outcome::Added(Applied { quarantined }))
 }

@@ -8,6 +8,7 @@ mod schema;
 mod store;
 
 mod apply;
+mod claims;
 mod open;
 mod quarantine;
 mod read;

@@ -15,7 +15,7 @@ pub const APPLICATION_ID: i32 = i32::from_be_bytes(*b"cntm");
 pub const SCHEMA_VERSION: usize = MIGRATIONS.len();
 
 /// Steps of the schema; step `n` leads from version `n` to `n + 1`. A released step is never edited.
-pub(crate) const MIGRATIONS: &[&str] = &[V1, V2, V3, V4, V5, V6];
+pub(crate) const MIGRATIONS: &[&str] = &[V1, V2, V3, V4, V5, V6, V7];
 
 const V1: &str = "
 CREATE TABLE counter (
@@ -91,6 +91,17 @@ CREATE TABLE removed ( -- one row once expired buckets were removed: those that 
     id INTEGER NOT NULL PRIMARY KEY CHECK (id = 1),
     second INTEGER NOT NULL -- since 1970
 ) STRICT;
+";
+
+const V7: &str = "
+CREATE TABLE claim ( -- idempotency keys of requests, and the entry that counts each
+    key TEXT NOT NULL PRIMARY KEY,
+    body BLOB NOT NULL, -- hash
+    by TEXT NOT NULL, -- writer, lane and position of the entry
+    expires_at INTEGER NOT NULL -- in milliseconds since 1970
+) STRICT, WITHOUT ROWID;
+
+CREATE INDEX claim_by_expiry ON claim (expires_at);
 ";
 
 /// Returns the version of the tables, zero for an empty file, without writing to it.

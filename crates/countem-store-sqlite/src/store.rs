@@ -2,9 +2,9 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use countem_core::{Batch, Bucket, CollectionName, MetricName, Schedules, Writer, jiff::Timestamp};
+use countem_core::{Batch, Bucket, Claim, CollectionName, MetricName, Schedules, Writer, jiff::Timestamp};
 use countem_store::{
-    Applied, ErrorKind, Held, Registration, Release, Released, RowQuery, Rows, Store, StoreError,
+    Applied, Claimed, ErrorKind, Held, Registration, Release, Released, RowQuery, Rows, Store, StoreError,
     async_trait, overlay,
 };
 
@@ -126,6 +126,11 @@ impl Store for SqliteStore {
             writer.ask(|connection| connection.sync_found()).await?;
         }
         Ok(found)
+    }
+
+    async fn claim(&self, claims: &[Claim], now: Timestamp) -> Result<Vec<Claimed>, StoreError> {
+        let claims = claims.to_vec();
+        self.writer()?.ask(move |connection| connection.claim(&claims, now)).await
     }
 
     async fn schedules(&self) -> Result<Option<Schedules>, StoreError> {

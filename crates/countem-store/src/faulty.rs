@@ -106,6 +106,14 @@ impl Faults {
         self.shared.plan.lock().claims_otherwise = fault;
     }
 
+    /// Lets every later call fail, whatever was planned, as for a process that was killed.
+    pub fn cut_off(&self) {
+        let mut plan = self.shared.plan.lock();
+        plan.next.clear();
+        plan.claims.clear();
+        (plan.otherwise, plan.claims_otherwise) = (Fault::Fail, Fault::Fail);
+    }
+
     /// Lets the recorded schedules be unreachable, or be found again.
     pub fn hide_schedules(&self, hides: bool) {
         self.shared.plan.lock().hides_schedules = hides;

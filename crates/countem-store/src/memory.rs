@@ -7,13 +7,14 @@ use std::{
 
 use async_trait::async_trait;
 use countem_core::{
-    Batch, BatchId, Bucket, Claim, CollectionName, IdempotencyKey, MetricName, Schedules, Writer, jiff::Timestamp,
+    Batch, BatchId, Bucket, Claim, CollectionName, IdempotencyKey, MetricName, Schedules, Writer,
+    jiff::Timestamp,
 };
 use parking_lot::Mutex;
 
 use crate::{
-    Applied, Claimed, Counters, ErrorKind, Held, Quarantined, REMOVAL_MARGIN, Release, Released, RowQuery, Rows,
-    Select, Store, StoreError, overlay,
+    Applied, Claimed, Counters, ErrorKind, Held, Quarantined, REMOVAL_MARGIN, Release, Released, RowQuery,
+    Rows, Select, Store, StoreError, overlay,
 };
 
 /// A store in memory: it ends with the process, and keeps the whole contract until then.

@@ -4,7 +4,8 @@ use std::{collections::BTreeMap, fmt, sync::Arc};
 
 use async_trait::async_trait;
 use countem_core::{
-    Batch, Bucket, BucketRange, Claim, CollectionName, MetricName, Quarantined, Schedules, Writer, jiff::Timestamp,
+    Batch, Bucket, BucketRange, Claim, CollectionName, MetricName, Quarantined, Schedules, Writer,
+    jiff::Timestamp,
 };
 
 use crate::{ErrorKind, Held, Release, Released, RowQuery, Rows, StoreError, extent};

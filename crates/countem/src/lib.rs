@@ -12,6 +12,7 @@ mod metrics;
 mod scope;
 
 pub mod blocking;
+pub mod keyed;
 
 pub use builder::Builder;
 pub use collector::Collector;
@@ -69,7 +70,7 @@ pub mod journal {
 
 /// Stores: their contract, for a store of your own, and those that are built in.
 pub mod store {
-    pub use countem_core::{Batch, BatchId, Delta, Mark, Schedule, Schedules, Writer};
+    pub use countem_core::{Batch, BatchId, Claim, Delta, IdempotencyKey, Mark, Schedule, Schedules, Writer};
     pub use countem_store::*;
     pub use countem_store_uri::{MongodbConfig, StoreUri, StoreUriError, open_store, open_store_with};
 }

@@ -16,6 +16,17 @@ impl Intake {
         self.clock().now().saturating_add(ahead).unwrap_or(Timestamp::MAX)
     }
 
+    /// Returns the latest time that an increment may have now.
+    pub(crate) fn latest_possible_event(&self) -> Timestamp {
+        self.latest_event(self.future_window())
+    }
+
+    /// Calls `merge` with the schedules, which stay the same meanwhile, to move counts to the lanes.
+    pub(crate) fn moving(&self, merge: impl FnOnce(&Arc<Schedules>)) {
+        let _moving = self.moves.read();
+        merge(&self.calendar().schedules());
+    }
+
     /// Counts by `recorded`, the schedules of the store, from now on. No count so far is of a time after `latest`.
     ///
     /// A change that has not taken effect yet moves no count. Where the schedules differ already, what is pending and was counted

@@ -153,14 +153,24 @@ impl Intake {
         n: i64,
         timestamp: Timestamp,
     ) -> Result<(), Refusal> {
-        let age = self.clock.now().duration_since(timestamp);
-        if age > self.limits.past_window || -age > self.limits.future_window {
-            return Err(Refusal::Window { timestamp });
-        }
+        self.check_window(timestamp)?;
         if self.calendar.has_expired(collection, timestamp, self.clock.now()) {
             return Err(Refusal::Expired { timestamp });
         }
         self.fold(collection, metric, n, || self.calendar.bucket_at(collection, timestamp))
+    }
+
+    pub(super) fn future_window(&self) -> SignedDuration {
+        self.limits.future_window
+    }
+
+    /// Checks that an event at `timestamp` is neither too old nor too far ahead.
+    pub(super) fn check_window(&self, timestamp: Timestamp) -> Result<(), Refusal> {
+        let age = self.clock.now().duration_since(timestamp);
+        match age > self.limits.past_window || -age > self.limits.future_window {
+            true => Err(Refusal::Window { timestamp }),
+            false => Ok(()),
+        }
     }
 
     /// Counts in the bucket that `choose` returns. It is asked under the lock under which the increment is counted, so that an

@@ -1,5 +1,7 @@
 //! One lane: pending deltas, batches in order, the journal's backlog, and where its increments went.
 
+mod keyed;
+
 use std::{collections::VecDeque, mem, sync::Arc};
 
 use countem_core::{Batch, BatchId, Delta, Deltas, FoldError, Writer};
@@ -150,9 +152,7 @@ impl LaneState {
     /// [`FoldError`]: nothing was added.
     pub(crate) fn merge_known(&mut self, deltas: &[Delta<'_>]) -> Result<(), FoldError> {
         for delta in deltas {
-            let is_pending = self.pending.table.get(delta.collection, delta.metric, delta.bucket).is_some()
-                || self.outbox.batches().any(|batch| batch.contains(delta));
-            if !is_pending {
+            if !self.has_pending(delta) {
                 return Err(FoldError::Full);
             }
             Pending::check_sum(&self.pending.table, delta)?;
@@ -166,6 +166,12 @@ impl LaneState {
             self.totals.direct += delta.increments;
         }
         Ok(())
+    }
+
+    /// Tells whether the counter of `delta` is pending, so that another delta of it needs no room.
+    pub(crate) fn has_pending(&self, delta: &Delta<'_>) -> bool {
+        self.pending.table.get(delta.collection, delta.metric, delta.bucket).is_some()
+            || self.outbox.batches().any(|batch| batch.contains(delta))
     }
 
     /// Quarantines the pending deltas that are `stale`. Frozen batches stay as they are (I7).

@@ -9,7 +9,7 @@ use std::{
 };
 
 use countem_core::{BatchId, Quarantined};
-use countem_journal::{ErrorKind, Journal, JournalError, Record, Refused, Status};
+use countem_journal::{ErrorKind, Journal, JournalError, KeyedEntry, Record, Refused, Status};
 use parking_lot::RwLock;
 use tokio::sync::{Mutex, Notify, oneshot, watch};
 
@@ -73,6 +73,16 @@ impl From<JournalError> for NotDurable {
 }
 
 impl NotDurable {
+    /// Tells whether the journal does not have it, and will not.
+    pub(crate) fn is_certain(&self) -> bool {
+        self.is_certain
+    }
+
+    /// Returns the reason alone, for what is not counted.
+    pub(crate) fn reason(&self) -> &Arc<str> {
+        &self.reason
+    }
+
     pub(crate) fn new(reason: &str) -> Self {
         Self { reason: reason.into(), is_full: false, is_certain: false }
     }
@@ -173,6 +183,29 @@ impl Recorder {
             self.lanes.of(&quarantined.collection).lock().put_back_quarantine(quarantined);
         }
         Err(error)
+    }
+
+    /// Adds requests with idempotency keys to the journal, all or none.
+    pub(crate) async fn accept(&self, entries: Vec<Arc<KeyedEntry>>) -> Result<(), NotDurable> {
+        self.ask(|journal, done| journal.accept(entries, done)).await
+    }
+
+    /// Records that requests are decided, together with their deltas, and calls `merge`, which adds these deltas to what is pending in the
+    /// lanes: no batch is frozen in between.
+    pub(crate) async fn decide(&self, record: Record, merge: impl FnOnce()) -> Result<(), NotDurable> {
+        let _order = self.order.lock().await;
+        for (index, _) in &record.lanes {
+            // As in a round: the journal forgets what it has pending when it saves these batches.
+            let has_unsaved = self.lanes.get(usize::from(*index)).lock().has_unsaved();
+            if has_unsaved {
+                self.save(usize::from(*index)).await?;
+            }
+        }
+        let without_record = |outcome: Result<_, Refused>| outcome.map(drop).map_err(|refused| refused.error);
+        self.ask(|journal, done| journal.record(record, move |outcome| done(without_record(outcome))))
+            .await?;
+        merge();
+        Ok(())
     }
 
     /// Freezes what is pending in a lane, and makes its frozen batches durable if they are not, so that they may be sent.

@@ -94,6 +94,10 @@ impl EngineState {
         let began = Instant::now();
         self.intake.close();
         let deadline = tokio::time::Instant::now() + self.shutdown_deadline;
+        if tokio::time::timeout_at(deadline, self.desk.close()).await.is_err() {
+            tracing::warn!("requests with idempotency keys are still in progress");
+        }
+        let has_undecided = self.desk.stop().await;
         let mut stored = join_all(self.begin_flush());
         let mut attempts = tokio::time::interval(ATTEMPT_INTERVAL);
         loop {
@@ -108,7 +112,8 @@ impl EngineState {
         let report = self.report(began);
         // A journal that still has what is stored needs the store to recognise it.
         let is_stale = self.lanes.iter().any(|lane| lane.lock().is_stale());
-        if report.is_balanced() && report.is_resolved() && !is_stale {
+        // The requests that stay in the journal will be counted in a batch of this writer.
+        if report.is_balanced() && report.is_resolved() && !is_stale && !has_undecided {
             self.leave(step_deadline).await;
         }
         self.lanes.iter().for_each(|lane| lane.lock().close());
@@ -139,6 +144,7 @@ impl EngineState {
         let register = self.supervisor.register();
         let was_in_doubt = self.lanes.iter().any(|lane| lane.lock().totals.doubts > 0);
         let may_forget = self.may_forget && !was_in_doubt;
+        let writer_of_claims = self.desk.writer_of_claims();
         // A task of its own: a store's future runs to its end.
         let leaving = tokio::spawn(async move {
             // Unless the journal has it durably, batches might be sent again that the store no longer recognises.
@@ -155,6 +161,10 @@ impl EngineState {
             // A read that took a batch for unresolved recognises it by the bookkeeping: such reads end first.
             for lane in lanes.iter() {
                 drop(lane.gate.write().await);
+            }
+            if let Some(writer_of_claims) = writer_of_claims {
+                // Another process may be completing one of its batches, so it is not forgotten.
+                store.retire(&writer_of_claims).await?;
             }
             if may_forget && store.forget(&writer).await.is_ok() {
                 return Ok(());

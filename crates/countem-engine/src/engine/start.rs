@@ -3,7 +3,7 @@
 use std::{future::Future, io, sync::Arc, time::Duration};
 
 use countem_core::{ScheduleError, Schedules, Writer};
-use countem_journal::{Journal, JournalConfig, JournalError, Recovered};
+use countem_journal::{ErrorKind as JournalErrorKind, Journal, JournalConfig, JournalError, Recovered};
 use countem_store::{Registration, Store, StoreError};
 use jiff::Timestamp;
 use tokio::{runtime, sync::OnceCell};
@@ -14,6 +14,7 @@ use crate::{
     agreement::{Agreement, AgreementError, RecoveredCounts, agree_on_schedules},
     collect::{Calendar, Clock, Intake},
     deliver::{KeptSchedules, Lanes, Recorder, Register, Retry},
+    keyed::{Desk, recovered},
     read::EngineSource,
 };
 
@@ -83,6 +84,8 @@ impl Engine {
         let (writer, journal) = match journal {
             Some((journal, recovered)) => {
                 let (journal, recovered) = starting.register_identity(&store, journal, recovered).await?;
+                let (journal, recovered) =
+                    starting.decide_recovered(&store, journal, recovered, has_agreed, clock.now()).await?;
                 (journal.writer(), Some((journal, recovered)))
             }
             None => (Writer::new(rand::random(), 1), None),
@@ -92,12 +95,14 @@ impl Engine {
             config.lanes = recovered.lanes;
         }
         let (intake, lanes) = counting(&config, calendar, clock, &writer);
-        let mut recovered_increments = 0;
-        let recorder = journal.map(|(journal, recovered)| {
+        let (mut recovered_increments, mut undecided) = (0, Vec::new());
+        let recorder = journal.map(|(journal, mut recovered)| {
+            undecided = std::mem::take(&mut recovered.keyed);
             recovered_increments = lanes.restore(recovered);
             Arc::new(Recorder::new(journal, Arc::clone(&lanes)))
         });
         let counted_by = counted.unwrap_or_else(|| schedules.clone());
+        let recovered_by = Arc::new(counted_by.clone());
         if let Some(kept) = &kept
             && (recovered_increments == 0
                 || schedules.agree_until(&counted_by, intake.latest_event(config.ahead())))
@@ -128,6 +133,15 @@ impl Engine {
                 retry: Retry::new(config.retry_first, config.retry_longest),
             },
         ));
+        let desk = Arc::new(Desk::new(
+            Arc::clone(&intake),
+            Arc::clone(&lanes),
+            recorder.clone(),
+            Arc::clone(&supervisor),
+            writer.clone(),
+            Retry::new(config.retry_first, config.retry_longest),
+        ));
+        desk.recover(undecided, &recovered_by);
         let source = EngineSource::new(Arc::clone(&intake), Arc::clone(&lanes), Arc::clone(&supervisor));
         let state = Arc::new(EngineState {
             intake,
@@ -135,6 +149,7 @@ impl Engine {
             recorder,
             supervisor,
             source: Arc::new(source),
+            desk,
             writer,
             shutdown_deadline: config.shutdown_deadline,
             stored_age: config.stored_age,
@@ -265,6 +280,56 @@ impl Starting {
         });
         let journal = renewed.await.map_err(io::Error::other)??;
         recovered.pending.clear();
+        Ok((journal, recovered))
+    }
+
+    /// Claims again the keys of recovered requests, and adds the deltas of those that win to what is pending: they belong into the same
+    /// batches. Leaves the requests undecided if the store does not answer soon.
+    async fn decide_recovered(
+        &self,
+        store: &Arc<dyn Store>,
+        journal: Journal,
+        mut recovered: Recovered,
+        has_agreed: bool,
+        now: Timestamp,
+    ) -> Result<(Journal, Recovered), StartError> {
+        if recovered.keyed.is_empty() || !has_agreed {
+            return Ok((journal, recovered));
+        }
+        let claims: Vec<_> = recovered.keyed.iter().map(|entry| entry.claim()).collect();
+        let asked = Arc::clone(store);
+        // As in `register_identity`.
+        let claim = self.runtime().spawn(async move {
+            let claim = tokio::spawn(async move { asked.claim(&claims, now).await });
+            tokio::time::timeout(REGISTER_TIMEOUT, claim).await
+        });
+        let outcomes = match claim.await {
+            Ok(Ok(Ok(Ok(outcomes)))) if outcomes.len() == recovered.keyed.len() => outcomes,
+            unknown => {
+                tracing::warn!(?unknown, "store cannot say yet which recovered requests are counted");
+                return Ok((journal, recovered));
+            }
+        };
+        let Some((record, pending)) = recovered::decide(&recovered, &outcomes) else {
+            return Ok((journal, recovered));
+        };
+        let recorded = self.runtime().spawn_blocking(move || {
+            let outcome = journal.record_blocking(record).map_err(|refused| refused.error);
+            (journal, outcome)
+        });
+        let (journal, outcome) = recorded.await.map_err(io::Error::other)?;
+        match outcome {
+            Ok(_) => {}
+            // Nothing has changed.
+            Err(error) if error.kind() != JournalErrorKind::InDoubt => {
+                tracing::warn!(%error, "recovered requests stay undecided");
+                return Ok((journal, recovered));
+            }
+            Err(error) => return Err(error.into()),
+        }
+        recovered.pending = pending;
+        tracing::info!(requests = recovered.keyed.len(), "recovered requests are decided");
+        recovered.keyed.clear();
         Ok((journal, recovered))
     }
 

@@ -38,6 +38,8 @@ pub struct Stats {
     pub quarantine: Vec<Quarantined>,
     /// Increments that were counted as `__overflow__`, by collection.
     pub overflowed: BTreeMap<String, u64>,
+    /// Requests with idempotency keys that are not decided. Their increments are not accepted yet.
+    pub requests_in_progress: usize,
     /// Collectors that threads are spread over now.
     pub collectors: usize,
     /// Actors that panicked and were replaced.

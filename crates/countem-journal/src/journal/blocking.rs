@@ -1,12 +1,13 @@
 //! Requests for callers that may wait: programs without a runtime, and tests.
 
-use std::sync::mpsc::sync_channel;
+use std::sync::{Arc, mpsc::sync_channel};
 
 use countem_core::{Batch, BatchId, Writer};
 
 use crate::{
     error::JournalError,
     journal::Journal,
+    keyed::KeyedEntry,
     quarantine::{QuarantineEntry, Quarantined, Selection},
     record::{Record, Recorded, Refused},
     thread::transaction::Retried,
@@ -28,6 +29,14 @@ impl Journal {
     #[allow(clippy::result_large_err, reason = "the error gives the record back")]
     pub fn record_blocking(&self, record: Record) -> Result<Recorded, Refused> {
         wait(|done| self.record(record, done))
+    }
+
+    /// See [`accept`](Self::accept).
+    ///
+    /// # Errors
+    /// Nothing was added.
+    pub fn accept_blocking(&self, entries: Vec<Arc<KeyedEntry>>) -> Result<(), JournalError> {
+        wait(|done| self.accept(entries, done))
     }
 
     /// See [`freeze`](Self::freeze).

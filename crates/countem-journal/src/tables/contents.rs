@@ -5,11 +5,12 @@ use rusqlite::Connection;
 
 use crate::{
     error::ReadError,
+    keyed::KeyedEntry,
     quarantine::QuarantineEntry,
     tables::{
         batches::{self, Frozen},
-        pending, quarantine,
-        state::{JournalState, StateRow},
+        keyed, pending, quarantine,
+        state::{JournalState, StateRow, Sum},
     },
 };
 
@@ -20,6 +21,7 @@ pub(crate) struct Contents {
     pub(crate) pending: Vec<(u16, Deltas)>,
     pub(crate) frozen: Vec<Frozen>,
     pub(crate) quarantined: Vec<QuarantineEntry>,
+    pub(crate) keyed: Vec<KeyedEntry>,
 }
 
 impl Contents {
@@ -48,10 +50,19 @@ impl Contents {
         if state.quarantined.digest != row.quarantined {
             return Err(ReadError::damaged("its quarantined counts are not all that were written"));
         }
+        let mut sum = Sum::default();
+        let keyed = keyed::read(connection)?.into_iter();
+        let keyed: Vec<_> = keyed.map(|(entry, of_entry)| (sum.add(of_entry), entry).1).collect();
+        if sum.digest != row.keyed.unwrap_or_default() {
+            return Err(ReadError::damaged(
+                "its requests with idempotency keys are not all that were written",
+            ));
+        }
+        state.keyed = row.keyed.map(|_| sum);
         if state.digest() != row.digest {
             return Err(ReadError::damaged("its state is not the one that was written"));
         }
         state.resolved = batches::read_resolved_size(connection)?;
-        Ok(Self { state, pending, frozen, quarantined })
+        Ok(Self { state, pending, frozen, quarantined, keyed })
     }
 }

@@ -9,11 +9,29 @@ use crate::{error::ReadError, tables::state::JournalState};
 pub const APPLICATION_ID: i32 = i32::from_be_bytes(*b"cnTj");
 
 /// Version of the tables that this countem writes: `PRAGMA user_version`.
-pub const SCHEMA_VERSION: i32 = 2;
+pub const SCHEMA_VERSION: i32 = 3;
 
 /// Steps of the schema; step `n` leads from version `n` to `n + 1`. A released step is never edited. The columns are described
 /// in the crate's documentation.
-const STEPS: [&str; SCHEMA_VERSION as usize] = [V1, V2];
+const STEPS: [&str; SCHEMA_VERSION as usize] = [V1, V2, V3];
+
+/// Requests with an idempotency key.
+const V3: &str = "
+CREATE TABLE keyed ( -- requests with an idempotency key that are not decided, so that they are not counted yet
+    writer TEXT NOT NULL, -- identity of the entry
+    lane INTEGER NOT NULL,
+    position INTEGER NOT NULL,
+    key TEXT NOT NULL,
+    body BLOB NOT NULL, -- hash
+    expires_at INTEGER NOT NULL, -- in milliseconds since 1970
+    counts BLOB NOT NULL, -- as the body of a batch
+    increments INTEGER NOT NULL,
+    digest INTEGER NOT NULL,
+    PRIMARY KEY (writer, lane, position)
+) STRICT, WITHOUT ROWID;
+
+ALTER TABLE state ADD COLUMN keyed INTEGER;
+";
 
 /// The incarnation, which makes an identity unique, and the numbers that each lane has used.
 const V2: &str = "
@@ -173,10 +191,10 @@ mod tests {
         let (older, ours) = (ours(&[V1]), ours(&STEPS));
         assert_eq!(recognised(""), Ok(Recognised::Empty));
         assert_eq!(recognised(&format!("{older}; PRAGMA user_version = 1")), Ok(Recognised::Older(1)));
-        assert_eq!(recognised(&format!("{ours}; PRAGMA user_version = 2")), Ok(Recognised::Journal));
-        assert_eq!(recognised(&format!("{ours}; PRAGMA user_version = 3")), Err(ErrorKind::Refused));
+        assert_eq!(recognised(&format!("{ours}; PRAGMA user_version = 3")), Ok(Recognised::Journal));
+        assert_eq!(recognised(&format!("{ours}; PRAGMA user_version = 4")), Err(ErrorKind::Refused));
         assert_eq!(recognised("CREATE TABLE t (x)"), Err(ErrorKind::Corrupt));
-        let altered = format!("{ours}; PRAGMA user_version = 2; ALTER TABLE pending ADD COLUMN x INTEGER");
+        let altered = format!("{ours}; PRAGMA user_version = 3; ALTER TABLE pending ADD COLUMN x INTEGER");
         assert_eq!(recognised(&altered), Err(ErrorKind::Corrupt));
     }
 }

@@ -25,6 +25,8 @@ pub(crate) struct JournalState {
     pub(crate) pending: BTreeMap<u16, Sum>,
     pub(crate) frozen: Sum,
     pub(crate) quarantined: Sum,
+    /// `None` as long as the file is an older one.
+    pub(crate) keyed: Option<Sum>,
     pub(crate) resolved: Resolved,
 }
 
@@ -108,8 +110,8 @@ impl Sum {
 }
 
 const SAVE: &str = "INSERT OR REPLACE INTO state
-    (one, node, epoch, incarnation, lanes, numbers, born, host, tick, pending, frozen, quarantined, digest)
-    VALUES (1, ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)";
+    (one, node, epoch, incarnation, lanes, numbers, born, host, tick, pending, frozen, quarantined, digest, keyed)
+    VALUES (1, ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)";
 
 impl JournalState {
     /// Returns the state of a new journal.
@@ -125,6 +127,7 @@ impl JournalState {
             pending: BTreeMap::new(),
             frozen: Sum::default(),
             quarantined: Sum::default(),
+            keyed: None,
             resolved: Resolved::default(),
         }
     }
@@ -142,12 +145,15 @@ impl JournalState {
         // The numbers that were used before an older file was brought up to date are not known.
         let writer = if before.incarnation.is_some() { before.writer() } else { self.writer() };
         let used = |lane: &u16| before.numbers.0.get(lane).cloned().unwrap_or_else(|| (writer.clone(), 0));
-        self.numbers = Numbers(self.pending.keys().map(|lane| (*lane, used(lane))).collect());
+        // What is counted of requests that are not decided goes into the same batches.
+        let undecided = if self.keyed.is_some_and(|keyed| keyed.items > 0) { 0..self.lanes } else { 0..0 };
+        let lanes = self.pending.keys().copied().chain(undecided);
+        self.numbers = Numbers(lanes.map(|lane| (lane, used(&lane))).collect());
     }
 
-    /// Tells whether no delta is pending and no batch is frozen.
+    /// Tells whether no delta is pending, no batch is frozen, and every request is decided.
     pub(crate) fn is_empty(&self) -> bool {
-        self.pending.is_empty() && self.frozen.items == 0
+        self.pending.is_empty() && self.frozen.items == 0 && self.keyed.is_none_or(|keyed| keyed.items == 0)
     }
 
     /// Returns the number of pending increments.
@@ -170,6 +176,7 @@ impl JournalState {
             self.frozen.digest.cast_signed(),
             self.quarantined.digest.cast_signed(),
             self.digest().cast_signed(),
+            self.keyed.map(|keyed| keyed.digest.cast_signed()),
         ])?;
         Ok(())
     }
@@ -186,15 +193,16 @@ impl JournalState {
             Some(incarnation) => digest.number(incarnation.into()).text(&self.numbers.to_string()),
             None => digest,
         };
-        newer(Digest::new().number(self.node).number(self.epoch))
+        let digest = newer(Digest::new().number(self.node).number(self.epoch))
             .number(self.lanes.into())
             .text(&born.map_or_else(String::new, |born| born.to_string()))
             .text(host.as_deref().unwrap_or_default())
             .number(self.tick)
             .number(self.pending_digest())
             .number(self.frozen.digest)
-            .number(self.quarantined.digest)
-            .finish()
+            .number(self.quarantined.digest);
+        let keyed = self.keyed.map(|keyed| keyed.digest);
+        keyed.into_iter().fold(digest, Digest::number).finish()
     }
 }
 
@@ -204,12 +212,13 @@ pub(crate) struct StateRow {
     pub(crate) pending: u64,
     pub(crate) frozen: u64,
     pub(crate) quarantined: u64,
+    pub(crate) keyed: Option<u64>,
     pub(crate) digest: u64,
 }
 
 impl StateRow {
     pub(crate) fn read(connection: &Connection) -> Result<Self, ReadError> {
-        let columns = "node, lanes, epoch, born, host, tick, pending, frozen, quarantined, digest, incarnation, numbers";
+        let columns = "node, lanes, epoch, born, host, tick, pending, frozen, quarantined, digest, incarnation, numbers, keyed";
         let row = connection.query_row(&format!("SELECT {columns} FROM state"), [], |row| {
             let number = |at: usize| row.get::<_, i64>(at).map(i64::cast_unsigned);
             let state = JournalState {
@@ -226,6 +235,7 @@ impl StateRow {
                 frozen: number(7)?,
                 quarantined: number(8)?,
                 digest: number(9)?,
+                keyed: row.get::<_, Option<i64>>(12)?.map(i64::cast_unsigned),
             };
             Ok((text, row))
         });

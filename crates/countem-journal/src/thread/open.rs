@@ -21,7 +21,7 @@ use crate::{
     shared::Shared,
     tables::{
         contents::Contents,
-        quarantine,
+        keyed, quarantine,
         schema::{Recognised, check_structure, create_tables, migrate, recognise},
         state::JournalState,
     },
@@ -192,6 +192,8 @@ fn begin_epoch(
             if origin == Origin::Copied && config.copied_pending == CopiedPending::Quarantine {
                 let pending = contents.pending.iter().map(|(lane, deltas)| (*lane, deltas));
                 quarantined_now = quarantine::add_pending(connection, &mut next, pending, COPIED)?;
+                let keyed = contents.keyed.iter();
+                quarantined_now += keyed::quarantine_all(connection, &mut next, keyed, COPIED)?;
             }
             if matches!(origin, Origin::Copied | Origin::OtherHost) {
                 next.node = rand::random();
@@ -200,6 +202,7 @@ fn begin_epoch(
             next.epoch += 1;
             next.incarnation = Some(rand::random());
             next.tick += 1;
+            next.keyed.get_or_insert_default();
             next.adopt_numbers(&transactions.state);
             if next.is_empty() {
                 next.lanes = config.lanes;
@@ -218,6 +221,7 @@ fn begin_epoch(
     }
     if origin == Origin::Copied && config.copied_pending == CopiedPending::Quarantine {
         contents.pending.clear();
+        contents.keyed.clear();
     }
     let connection = &transactions.file.as_ref().expect("the transaction was committed on it").connection;
     if quarantined_now > 0 {
@@ -234,6 +238,7 @@ fn begin_epoch(
         frozen: contents.frozen.into_iter().map(|frozen| frozen.batch).collect(),
         next: transactions.state.numbers.next(),
         pending: contents.pending,
+        keyed: contents.keyed,
         quarantined: contents.quarantined,
         quarantined_now,
         set_aside,

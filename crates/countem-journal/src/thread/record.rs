@@ -3,7 +3,7 @@
 use crate::{
     error::{Failure, JournalError},
     record::{Record, Recorded, Refused},
-    tables::{pending, quarantine},
+    tables::{keyed, pending, quarantine},
     thread::{
         request::{Done, Request, Urgency},
         transaction::Transaction,
@@ -27,6 +27,10 @@ impl Request for RecordRequest {
 
     fn execute(&mut self, transaction: &mut Transaction<'_>) -> Result<(), Failure> {
         let connection = transaction.connection;
+        // First, so that the deltas use the pages that this frees.
+        for id in &self.record.decided {
+            keyed::remove(connection, transaction.state, id)?;
+        }
         for (lane, deltas) in &self.record.lanes {
             transaction.rows += pending::add(connection, transaction.state, *lane, deltas.iter())?;
         }
@@ -34,7 +38,8 @@ impl Request for RecordRequest {
             quarantine::add(connection, transaction.state, None, quarantined)?;
             transaction.rows += 1;
         }
-        transaction.check_room()
+        // The deltas of an entry take about the room that it had.
+        if self.record.decided.is_empty() { transaction.check_room() } else { Ok(()) }
     }
 
     fn finish(self: Box<Self>, outcome: Result<u64, JournalError>) {

@@ -2,6 +2,7 @@
 
 use std::{
     path::Path,
+    sync::Arc,
     time::{SystemTime, UNIX_EPOCH},
 };
 
@@ -12,10 +13,11 @@ use crate::{
     config::JournalConfig,
     disk::file::{FRAME_BYTES, PAGE_BYTES, pages},
     error::{ErrorKind, Failure, JournalError, ReadError},
+    keyed::KeyedEntry,
     quarantine::{QuarantineEntry, Quarantined, Selection},
     tables::{
         batches::{self, Encoded},
-        pending, quarantine,
+        keyed, pending, quarantine,
         state::JournalState,
     },
 };
@@ -97,6 +99,15 @@ impl Transaction<'_> {
         Ok(())
     }
 
+    /// Adds entries, if there is room for all of them.
+    pub(crate) fn accept(&mut self, entries: &[Arc<KeyedEntry>]) -> Result<(), Failure> {
+        for entry in entries {
+            keyed::add(self.connection, self.state, entry)?;
+            self.rows += 1;
+        }
+        self.check_room()
+    }
+
     /// Makes the selected quarantined deltas pending in the lanes of their collections.
     pub(crate) fn retry_quarantined(
         &mut self,
@@ -130,12 +141,15 @@ impl Transaction<'_> {
         Ok(dropped)
     }
 
-    /// Moves all pending deltas into quarantine, and returns their number.
+    /// Moves all pending deltas and those of all entries into quarantine, and returns their number.
     pub(crate) fn quarantine_pending(&mut self, reason: &str) -> Result<usize, Failure> {
         let connection = self.connection;
         let pending = pending::read(connection).map_err(|error| self.unreadable(error))?;
         let pending = pending.iter().map(|(lane, deltas, _)| (*lane, deltas));
-        Ok(quarantine::add_pending(connection, self.state, pending, reason)?)
+        let moved = quarantine::add_pending(connection, self.state, pending, reason)?;
+        let keyed = keyed::read(connection).map_err(|error| self.unreadable(error))?;
+        let keyed = keyed.iter().map(|(entry, _)| entry);
+        Ok(moved + keyed::quarantine_all(connection, self.state, keyed, reason)?)
     }
 
     /// Draws a new node identity.

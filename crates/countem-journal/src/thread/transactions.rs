@@ -62,7 +62,7 @@ pub(crate) enum Outcome {
 }
 
 /// Names of the fail points around a commit, by request.
-const POINTS: [&str; 4] = ["record", "freeze", "resolve", "other"];
+const POINTS: [&str; 5] = ["accept", "record", "freeze", "resolve", "other"];
 
 impl Entry {
     pub(crate) fn new(request: Box<dyn Request>) -> Self {

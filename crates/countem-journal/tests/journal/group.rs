@@ -55,7 +55,7 @@ fn overflowing_record_fails_alone_in_its_group() {
     let (answers, answered) = mpsc::channel();
     let bad = Record {
         lanes: vec![(1, deltas([("other", 1)])), (0, deltas([("before", 1), ("full", 1)]))],
-        quarantined: Vec::new(),
+        ..Record::default()
     };
     for record in [record(0, [("good", 1)]), bad, record(0, [("good", 1)])] {
         let answers = answers.clone();

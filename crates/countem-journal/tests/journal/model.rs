@@ -216,7 +216,7 @@ impl Rig {
             fresh.fold("web", &format!("metric-{metric}"), day(), *n).unwrap();
         }
         let quarantined = if metrics.len() == 7 { vec![bad(7, 7)] } else { Vec::new() };
-        let accepted = Record { lanes: vec![(lane, fresh.drain())], quarantined };
+        let accepted = Record { lanes: vec![(lane, fresh.drain())], quarantined, ..Record::default() };
         let mut counts = Table::new();
         accepted.lanes[0].1.iter().for_each(|delta| counts.merge(delta).unwrap());
         match self.journal().record_blocking(accepted) {

@@ -18,7 +18,7 @@ fn many(first: usize, count: usize, n: i64, increments: u64) -> Deltas {
 }
 
 fn of(lane: u16, deltas: Deltas) -> Record {
-    Record { lanes: vec![(lane, deltas)], quarantined: Vec::new() }
+    Record { lanes: vec![(lane, deltas)], ..Record::default() }
 }
 
 #[test]

@@ -35,7 +35,7 @@ pub(crate) fn deltas<'a>(counters: impl IntoIterator<Item = (&'a str, i64)>) -> 
 }
 
 pub(crate) fn record<'a>(lane: u16, counters: impl IntoIterator<Item = (&'a str, i64)>) -> Record {
-    Record { lanes: vec![(lane, deltas(counters))], quarantined: Vec::new() }
+    Record { lanes: vec![(lane, deltas(counters))], ..Record::default() }
 }
 
 pub(crate) fn batch(writer: &Writer, lane: u16, seq: u64, deltas: Deltas) -> Batch {

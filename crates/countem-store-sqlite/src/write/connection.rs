@@ -2,14 +2,17 @@
 
 use std::time::{Duration, Instant};
 
-use countem_core::{Batch, BatchId, Bucket, CollectionName, MetricName, Schedules, Writer};
+use countem_core::{
+    Batch, BatchId, Bucket, Claim, CollectionName, MetricName, Schedules, Writer, jiff::Timestamp,
+};
 use countem_sqlite::{Cause, Displaced, OpenFile, Place, is_clean};
-use countem_store::{Applied, ErrorKind, Held, Registration, Release, Released, StoreError};
+use countem_store::{Applied, Claimed, ErrorKind, Held, Registration, Release, Released, StoreError};
 use rusqlite::{Connection, Error, TransactionBehavior};
 
 use crate::{
     SqliteConfig, Synchronous,
     apply::{self, Failure, Outcome},
+    claims::{self, Outcomes},
     error::store_error,
     expiry::{self, Expired},
     open::{self, LOG_LIMIT},
@@ -119,6 +122,22 @@ impl WriteConnection {
             Err(Failure::Commit(error)) if !is_clean(&error) => self.decide(batch.id(), error),
             Err(Failure::BeforeCommit(error) | Failure::Commit(error)) => Err(self.failed("write to", error)),
         }
+    }
+
+    /// Claims keys. After a commit that failed it is not known which were claimed.
+    pub(crate) fn claim(&mut self, claims: &[Claim], now: Timestamp) -> Result<Vec<Claimed>, StoreError> {
+        let synced = match claims::claim(self.connection()?, claims, now) {
+            Ok(Outcomes { claimed, is_found: false }) => return Ok(claimed),
+            Ok(Outcomes { claimed, is_found: true }) => self.sync_log().map(|()| claimed),
+            Err(Failure::Commit(error)) if !is_clean(&error) => Err(error),
+            Err(Failure::BeforeCommit(error) | Failure::Commit(error)) => {
+                return Err(self.failed("write to", error));
+            }
+        };
+        synced.map_err(|error| {
+            self.distrust();
+            self.doubt("it is not known which keys were claimed").with_source(error)
+        })
     }
 
     /// Syncs the log, if commits do.

@@ -1,0 +1,52 @@
+//! Deltas of requests with idempotency keys, which come into a lane by no table.
+
+use std::borrow::Cow;
+
+use countem_core::Delta;
+use countem_store::Quarantined;
+
+use super::LaneState;
+
+impl LaneState {
+    /// Returns the metric under which `delta` has to be counted, as [`merge`](Self::merge) chooses it.
+    pub(crate) fn admitted<'a>(&mut self, delta: &Delta<'a>) -> Cow<'a, str> {
+        match self.pending.table.get(delta.collection, delta.metric, delta.bucket) {
+            Some(_) => delta.metric.into(),
+            None => self.pending.admit(delta, &mut self.notes),
+        }
+    }
+
+    /// Adds a delta of a request that the journal has as pending already, so that it needs no record.
+    pub(crate) fn merge_recorded(&mut self, delta: Delta<'_>) {
+        match self.pending.table.merge(delta) {
+            Ok(()) => {
+                self.totals.merged += delta.increments;
+                self.totals.direct += delta.increments;
+            }
+            Err(error) => self.quarantine_recorded(delta, &error.to_string()),
+        }
+    }
+
+    /// Quarantines a delta of a request that the journal has as pending.
+    pub(crate) fn quarantine_recorded(&mut self, delta: Delta<'_>, reason: &str) {
+        let quarantined = Quarantined::new(delta, reason);
+        if let Some(backlog) = &mut self.backlog {
+            backlog.quarantine(quarantined.clone());
+        }
+        self.quarantine_request(quarantined);
+    }
+
+    /// Quarantines a delta of a request that no table had.
+    pub(crate) fn quarantine_request(&mut self, quarantined: Quarantined) {
+        self.totals.merged += quarantined.increments;
+        self.totals.direct += quarantined.increments;
+        self.quarantine(quarantined);
+    }
+
+    /// Notes a delta of a request that was added to the store together with its claim.
+    pub(crate) fn note_applied(&mut self, delta: &Delta<'_>) {
+        self.totals.merged += delta.increments;
+        self.totals.direct += delta.increments;
+        self.totals.applied += delta.increments;
+    }
+}
