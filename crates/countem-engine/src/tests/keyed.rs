@@ -230,7 +230,7 @@ async fn outcome_that_cannot_be_recorded_is_recorded_later() {
 async fn request_that_cannot_be_journaled_leaves_no_trace() {
     let dir = tempfile::tempdir().unwrap();
     let setup = start(journaled(dir.path())).await;
-    fail_points::arm(dir.path(), "accept.before=1*return(full)");
+    fail_points::arm(dir.path(), "accept.before=1*return(error)");
     let refused = setup.request("k", [8; 32], "a", Guarantee::Journal).await;
     assert!(matches!(refused, Err(KeyedError::Unavailable { .. })), "{refused:?}");
     fail_points::disarm(dir.path());
