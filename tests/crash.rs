@@ -9,6 +9,7 @@ mod copy;
 mod disk;
 mod fail_points;
 mod first_schema;
+mod keyed;
 mod kill;
 mod mongodb;
 mod outage;

@@ -19,9 +19,10 @@ use countem::{
     Bucket, BucketRange, CollectionName, Collector, Durability, Error, MetricName, Period, Timestamp,
     engine::{Clock, EngineConfig, ManualClock, ScheduleConfig},
     journal::{Health, JournalConfig},
+    keyed::{Guarantee, IdempotencyKey, Keyed, KeyedIncrement},
     store::{
-        Applied, Batch, Held, Registration, Release, Released, RowQuery, Rows, Schedules, Store, StoreError,
-        Writer, async_trait,
+        Applied, Batch, Claim, Claimed, Held, Registration, Release, Released, RowQuery, Rows, Schedules,
+        Store, StoreError, Writer, async_trait,
     },
 };
 use tokio::{sync::OnceCell, time::sleep};
@@ -86,6 +87,7 @@ async fn main() -> Result<()> {
     let store = DeadlyStore::new(&orders.store, &die)?;
     let (prefix, tasks) = (orders.take("prefix", "p".to_owned())?, orders.take("tasks", 4)?);
     let lies = orders.take("lies", false)?;
+    let requests = orders.take("requests", u64::MAX)?;
     let (operations, metrics) = (orders.take("operations", u64::MAX)?, orders.take("metrics", 0_u64)?);
     if let Some(unknown) = orders.keys.keys().next() {
         bail!("unknown key `{unknown}`");
@@ -96,6 +98,10 @@ async fn main() -> Result<()> {
     println!("started");
     if metrics > 0 {
         return count_much(&collector, metrics, operations).await;
+    }
+    if requests < u64::MAX {
+        let tasks = (0..tasks).map(|task| count_requests(collector.clone(), requests + task, tasks, lies));
+        tasks.collect::<tokio::task::JoinSet<_>>().join_all().await;
     }
     tokio::spawn(tell_health(collector.clone()));
     let counting: Vec<_> = (0..tasks)
@@ -133,6 +139,32 @@ async fn count(collector: Collector, prefix: String, operations: u64, lies: bool
             Ok(()) => println!("ack {own}"),
             Err(Error::NotDurable(_)) => println!("unsure {own}"),
             Err(_) => println!("half {own}"),
+        }
+    }
+}
+
+/// Sends requests with idempotency keys, each again until its outcome is known. Each is one increment of the counter `shared` and one of
+/// a counter with the name of the key.
+///
+/// One that `lies` acknowledges what is not even sent.
+async fn count_requests(collector: Collector, first: u64, step: u64, lies: bool) {
+    for number in (first..).step_by(usize::try_from(step).unwrap_or(1)) {
+        let name = format!("request-{number}");
+        let own = COLLECTIONS[usize::try_from(number).unwrap_or_default() % COLLECTIONS.len()];
+        let increments = [("shared", "shared"), (own, name.as_str())]
+            .map(|(collection, metric)| KeyedIncrement { collection, metric, n: 1, at: None });
+        let Ok(key) = IdempotencyKey::new(&name) else { return println!("none {name}") };
+        if lies && number % 2 == 0 {
+            println!("ack {name}");
+            sleep(Duration::from_millis(1)).await;
+            continue;
+        }
+        loop {
+            match collector.increment_keyed(&key, [1; 32], &increments, Guarantee::Journal).await {
+                Ok(Keyed::Counted | Keyed::Repeat) => break println!("ack {name}"),
+                Ok(Keyed::Mismatch) => break println!("none {name}"),
+                Err(_) => sleep(Duration::from_millis(1)).await,
+            }
         }
     }
 }
@@ -315,6 +347,10 @@ impl Store for DeadlyStore {
 
     async fn marks(&self, prefix: &str) -> Result<BTreeMap<String, String>, StoreError> {
         self.inner().await?.marks(prefix).await
+    }
+
+    async fn claim(&self, claims: &[Claim], now: Timestamp) -> Result<Vec<Claimed>, StoreError> {
+        self.inner().await?.claim(claims, now).await
     }
 
     async fn check(&self) -> Result<(), StoreError> {

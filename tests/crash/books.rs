@@ -163,7 +163,7 @@ pub(super) fn last(file: &CounterFile, journal: &Path) -> Collector {
     last_on(&file.uri(), journal)
 }
 
-fn last_on(uri: &str, journal: &Path) -> Collector {
+pub(super) fn last_on(uri: &str, journal: &Path) -> Collector {
     let builder = Collector::builder().store(uri).flush_interval(Duration::from_secs(3600)).journal(journal);
     // As the nodes, whichever comes first.
     let builder = builder.periods([Period::Day, Period::All]);

@@ -27,8 +27,9 @@ use super::{
 };
 
 /// Reads all counters of a day, past countem, as a majority of the members has them.
-async fn stored(uri: &str) -> Result<Stored> {
-    let database = Client::with_uri_str(uri).await?.database("countem");
+pub(super) async fn stored(uri: &str) -> Result<Stored> {
+    let client = Client::with_uri_str(uri).await?;
+    let database = client.default_database().unwrap_or_else(|| client.database("countem"));
     let (mut day, mut all) = (Counters::new(), Counters::new());
     for name in ["own-0", "own-1", "own-2", "shared"] {
         let collection = database.collection::<Document>(name);

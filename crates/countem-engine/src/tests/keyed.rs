@@ -1,4 +1,6 @@
 //! Requests with idempotency keys.
+//!
+//! Shows G26.
 
 mod property;
 
