@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 
 mod find;
+mod link;
 mod mongod;
 mod port;
 mod process;
@@ -9,6 +10,7 @@ mod replica_set;
 mod server;
 
 pub use find::{cached_mongod, mongod};
+pub use link::{Link, Trouble};
 pub use mongod::{Mongod, Options};
 pub use port::Port;
 pub use process::{Child, command};
