@@ -56,7 +56,8 @@ macro_rules! keys {
 }
 
 keys! {
-    /// Store of the counters: sqlite://PATH, mongodb://HOST/DATABASE or memory:// (gone when the process ends).
+    /// Store of the counters: sqlite://PATH, mongodb://HOST/DATABASE, countem://HOST (another countem) or memory:// (gone
+    /// when the process ends).
     store.uri => store_uri: Address;
     /// Storage actors, each with one batch under way; collections are spread over them. Raise it when one is always busy.
     store.lanes => engine.lanes: Whole(1..=1024);

@@ -82,6 +82,11 @@ struct Open {
 }
 
 impl Corrections {
+    /// Tells whether a mark with this key is one of corrections: the log, or the correction that goes on.
+    pub fn owns_mark(key: &str) -> bool {
+        key == CORRECTING || key.starts_with(LOG)
+    }
+
     /// Returns the corrections of `store`. `unrecorded` are the schedules of a store that has none recorded.
     pub fn new(store: Arc<dyn Store>, unrecorded: Arc<Schedules>) -> Self {
         Self { store, unrecorded }

@@ -136,7 +136,7 @@ impl Reader {
             };
             let requested = Requested { by_bucket, ..plan.requested };
             for select in selected {
-                let mut pages = Pages { source: self.source(), spans, requested, select };
+                let mut pages = Pages { source: &**self.source(), spans, requested, select };
                 while let Some(page) = pages.next().await? {
                     for (metric, sums) in page {
                         found.add(&spans.collection, metric, sums)?;

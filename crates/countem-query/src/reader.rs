@@ -28,8 +28,9 @@ impl Reader {
         Self::new(Arc::new(StoreSource { store, unrecorded }))
     }
 
-    pub(crate) fn source(&self) -> &dyn Source {
-        &*self.source
+    /// Returns the source of the counters.
+    pub fn source(&self) -> &Arc<dyn Source> {
+        &self.source
     }
 
     /// Returns all counters of one bucket, sorted by metric; empty when nothing was counted. A metric without an exact value is

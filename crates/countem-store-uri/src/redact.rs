@@ -37,11 +37,14 @@ pub fn redact(text: &str) -> String {
     if scheme == "sqlite" {
         return text.to_owned();
     }
+    let is_user = !matches!(scheme, "countem" | "http" | "https");
     // A password that is not percent-encoded may itself have `@`, `:`, `/` or `?`, hence the last and the first.
     let mut shown = match rest.rsplit_once('@') {
         Some((user, host)) => match user.split_once(':') {
-            Some((user, _)) => format!("{start}{user}:{MASK}@{host}"),
-            None => text.to_owned(),
+            Some((user, _)) if is_user => format!("{start}{user}:{MASK}@{host}"),
+            None if is_user => text.to_owned(),
+            // A token alone.
+            _ => format!("{start}{MASK}@{host}"),
         },
         None => text.to_owned(),
     };
@@ -102,6 +105,10 @@ mod tests {
                 "mongodb://h/?tlsCertificateKeyFilePassword=****&a=b",
             ),
             ("sqlite://me:1@home/count.db", "sqlite://me:1@home/count.db"),
+            ("countem://hunter2@host:7070?tls=true", "countem://****@host:7070?tls=true"),
+            ("countem://a:hunter2@host", "countem://****@host"),
+            ("countem://host:7070", "countem://host:7070"),
+            ("http://hunter2@host/", "http://****@host/"),
             ("user:pass@host", "user:****@host"),
             ("user:a://b@host", "user:****@host"),
         ] {

@@ -2,11 +2,14 @@
 
 use std::fmt;
 
+use self::remote::{OPTIONS, Remote};
 use crate::redact::{MASK, redact, shown, split_scheme};
 
-/// Address of a store: `sqlite://PATH`, `mongodb://HOST/DATABASE` or `memory://`.
+mod remote;
+
+/// Address of a store: `sqlite://PATH`, `mongodb://HOST/DATABASE`, `countem://HOST` or `memory://`.
 ///
-/// `Display` and `Debug` show `****` instead of a password; only [`expose`](Self::expose) returns it.
+/// `Display` and `Debug` show `****` instead of a password or token; only [`expose`](Self::expose) returns it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct StoreUri(String);
 
@@ -21,10 +24,12 @@ pub enum StoreUriError {
         hint: String,
     },
     /// There is no store of this scheme.
-    #[error("unknown kind of store `{scheme}://`; allowed: {ALLOWED}")]
+    #[error("unknown kind of store `{scheme}://`{hint}; allowed: {ALLOWED}")]
     UnknownScheme {
         /// The scheme as it was written.
         scheme: String,
+        /// Text that names the address that was probably meant.
+        hint: String,
     },
     /// Nothing follows the scheme.
     #[error("store URI `{scheme}://` is incomplete; allowed: {ALLOWED}")]
@@ -38,6 +43,20 @@ pub enum StoreUriError {
         /// The digits.
         port: String,
     },
+    /// The host of another countem is none.
+    #[error(
+        "`{host}` is no host of a countem; expected `countem://HOST` or `countem://HOST:PORT`, without a path"
+    )]
+    Host {
+        /// The text in the place of the host.
+        host: String,
+    },
+    /// The token before the host of another countem is none.
+    #[error("what stands before `@` in the store URI is no token")]
+    Token,
+    /// An option of the address of another countem is none, or lacks another one.
+    #[error("option of the store URI: {0}; allowed: {OPTIONS}")]
+    RemoteOption(String),
     /// Something follows the path of a SQLite file, as in other programs' URIs.
     #[error("`sqlite://` takes a path and nothing else; `?` begins an option")]
     SqliteOption,
@@ -55,8 +74,8 @@ pub enum StoreUriError {
     Masked,
 }
 
-const ALLOWED: &str = "sqlite://PATH, mongodb://HOST/DATABASE, memory://";
-const SCHEMES: [&str; 4] = ["sqlite", "mongodb", "mongodb+srv", "memory"];
+const ALLOWED: &str = "sqlite://PATH, mongodb://HOST/DATABASE, countem://HOST, memory://";
+const SCHEMES: [&str; 5] = ["sqlite", "mongodb", "mongodb+srv", "countem", "memory"];
 
 impl StoreUri {
     /// Checks the form of `text`. The store itself is not touched before it is opened.
@@ -81,7 +100,10 @@ impl StoreUri {
             return Err(StoreUriError::NoScheme { hint });
         }
         if !SCHEMES.contains(&scheme) {
-            return Err(StoreUriError::UnknownScheme { scheme: shown(scheme) });
+            return Err(StoreUriError::UnknownScheme {
+                scheme: shown(scheme),
+                hint: hint_of_http(scheme, rest),
+            });
         }
         if rest.is_empty() && scheme != "memory" {
             return Err(StoreUriError::Incomplete { scheme: scheme.to_owned() });
@@ -92,8 +114,13 @@ impl StoreUri {
         if scheme == "sqlite" && rest.contains('?') {
             return Err(StoreUriError::SqliteOption);
         }
-        if scheme != "sqlite" && [":****@", "=****"].iter().any(|masked| rest.contains(masked)) {
+        if scheme != "sqlite" && [":****@", "=****"].iter().any(|masked| rest.contains(masked))
+            || scheme == "countem" && rest.starts_with("****@")
+        {
             return Err(StoreUriError::Masked);
+        }
+        if scheme == "countem" {
+            Remote::parse(rest)?;
         }
         if scheme != "sqlite"
             && let Some(port) = wrong_port(rest)
@@ -108,9 +135,30 @@ impl StoreUri {
         split_scheme(&self.0).0
     }
 
+    /// Returns the parts of the address of another countem.
+    #[cfg(feature = "remote")]
+    pub(crate) fn remote(&self) -> Result<Remote, StoreUriError> {
+        Remote::parse(split_scheme(&self.0).1)
+    }
+
     /// Returns the whole address with its password, for the code that opens the store.
     pub fn expose(&self) -> &str {
         &self.0
+    }
+}
+
+/// Returns a hint for the address of another countem as browsers have it, which may hold a token.
+fn hint_of_http(scheme: &str, rest: &str) -> String {
+    let host = rest.split(['/', '?']).next().unwrap_or_default();
+    let host = host.rsplit_once('@').map_or(host, |(_, host)| host);
+    let tls = match scheme {
+        "http" => "",
+        "https" => "?tls=true",
+        _ => return String::new(),
+    };
+    match Remote::parse(host) {
+        Ok(_) if !rest.contains('@') => format!("; did you mean `countem://{host}{tls}`?"),
+        _ => format!("; did you mean `countem://HOST{tls}`?"),
     }
 }
 
@@ -177,6 +225,25 @@ mod tests {
             ("sqlite:bad.db", "store URI does not begin with a scheme; did you mean `sqlite://bad.db`?; "),
             ("mongodb://user:hunter2@a:1,b:99999/x", "store URI has the port 99999; allowed: 1 to 65535"),
             ("mongodb://user:****@host", "store URI has `****` where a password was hidden"),
+            ("countem://****@host", "store URI has `****` where a password was hidden"),
+            ("countem://hunter2@host:0", "`host:0` is no host of a countem"),
+            (
+                "countem://hunter2@host?tls=maybe",
+                "option of the store URI: `tls` is not understood; allowed: tls=true",
+            ),
+            (
+                "countem://h/web",
+                "`h/web` is no host of a countem; expected `countem://HOST` or `countem://HOST:PORT`",
+            ),
+            (
+                "http://localhost:7070/api",
+                "unknown kind of store `http://`; did you mean `countem://localhost:7070`?",
+            ),
+            (
+                "https://c.example",
+                "unknown kind of store `https://`; did you mean `countem://c.example?tls=true`?",
+            ),
+            ("http://hunter2@host", "unknown kind of store `http://`; did you mean `countem://HOST`?"),
         ] {
             let error = StoreUri::new(uri).unwrap_err().to_string();
             assert!(error.starts_with(said), "{error}");
@@ -191,6 +258,11 @@ mod tests {
             let shown = [uri.to_string(), format!("{uri:?}"), shown(uri.expose())];
             prop_assert!(shown.iter().all(|text| !text.contains('§')), "{:?}", shown);
             prop_assert_eq!(&shown[0], &format!("mongodb://anna:****@{host}/db?w=1"));
+            let hidden = [format!("countem://{password}@{host}"), format!("http://{password}@{host}")].map(|uri| {
+                let error = StoreUri::new(&uri).map_or_else(|error| error.to_string(), |uri| uri.to_string());
+                error + &crate::redact::shown(&uri)
+            });
+            prop_assert!(hidden.iter().all(|text| !text.contains('§')), "{:?}", hidden);
         }
     }
 }

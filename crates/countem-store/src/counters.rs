@@ -146,10 +146,12 @@ impl Counters {
 
 /// Reason why a metric that was counted has no value.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize))]
 #[error(transparent)]
 pub struct Unreadable(Box<Reason>);
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "snake_case"))]
 enum Reason {
     #[error("the sum {0} exceeds the range of a 64-bit integer")]
     Overflow(i128),

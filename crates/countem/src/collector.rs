@@ -27,6 +27,12 @@ impl Collector {
         Self { engine, decrements: Arc::default() }
     }
 
+    /// Returns the engine, for programs that pass on the calls of other nodes: a store that was given to the collector is called on its
+    /// [runtime](Engine::runtime).
+    pub fn engine(&self) -> &Engine {
+        &self.engine
+    }
+
     pub(crate) fn decrements(&self) -> &Mutex<()> {
         &self.decrements
     }

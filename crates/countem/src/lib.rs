@@ -43,8 +43,8 @@ pub mod config {
 /// The engine behind a collector: its whole configuration, and clocks for tests.
 pub mod engine {
     pub use countem_core::ScheduleConfig;
-    pub use countem_engine::{Clock, EngineConfig, LaneStats, ManualClock, NotDurable};
-    pub use countem_query::ReadError;
+    pub use countem_engine::{Clock, Engine, EngineConfig, LaneStats, ManualClock, NotDurable};
+    pub use countem_query::{ReadError, Reader, Source};
 }
 
 /// Queries and their answers; see [`Collector::query`].
@@ -60,6 +60,7 @@ pub mod query {
 pub mod corrections {
     pub use countem_engine::{
         Corrected, Correction, CorrectionEntry, CorrectionError, CorrectionKind, CorrectionPreview,
+        Corrections,
     };
 }
 
