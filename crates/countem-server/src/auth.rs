@@ -131,6 +131,11 @@ impl Permission {
         self.token.as_ref().is_none_or(|token| token.covers(collection))
     }
 
+    /// Tells whether every collection is one of the token's.
+    pub(crate) fn covers_all(&self) -> bool {
+        self.token.as_ref().is_none_or(|token| token.covers_all())
+    }
+
     /// # Errors
     /// The collection is none of the token's.
     pub(crate) fn check(&self, collection: &str) -> Result<(), Problem> {
@@ -143,13 +148,10 @@ impl Permission {
     /// # Errors
     /// The token is for some collections only.
     pub(crate) fn check_all(&self) -> Result<(), Problem> {
-        match &self.token {
-            Some(token) if !token.covers_all() => Err(Problem::new(
-                Code::Forbidden,
-                "the token is for some collections only, and this is about all",
-            )),
-            _ => Ok(()),
+        if self.covers_all() {
+            return Ok(());
         }
+        Err(Problem::new(Code::Forbidden, "the token is for some collections only, and this is about all"))
     }
 
     /// Returns the id of the token, empty without one: the scope of idempotency keys.

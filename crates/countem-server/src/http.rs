@@ -2,6 +2,7 @@
 
 mod allowed;
 mod answer;
+mod batches;
 mod body;
 mod corrections;
 mod counting;
@@ -13,6 +14,7 @@ mod query;
 mod reading;
 mod render;
 mod series;
+mod store;
 mod stream;
 
 use actix_web::{
@@ -87,6 +89,8 @@ pub(crate) fn app(
                 .service(stream::get_stream)
                 .service(corrections::correct)
                 .service(corrections::history)
+                .service(batches::post_batch)
+                .service(store::call_store)
                 .service(health::get_stats)
                 .service(health::post_flush),
         )

@@ -124,6 +124,14 @@ codes! {
     Stopping = "stopping", SERVICE_UNAVAILABLE;
     /// The store cannot be used now. What was counted stays counted.
     StoreUnavailable = "store_unavailable", SERVICE_UNAVAILABLE;
+    /// The store does not take the batch before a person has acted.
+    StoreRefused = "store_refused", UNPROCESSABLE_ENTITY;
+    /// The store does not support the call.
+    Unsupported = "unsupported", UNPROCESSABLE_ENTITY;
+    /// The mark of the batch is elsewhere. Nothing of it is stored.
+    MarkMoved = "mark_moved", CONFLICT;
+    /// The store did not answer in time. The same batch may be sent again, and is added once.
+    InDoubt = "in_doubt", GATEWAY_TIMEOUT;
     /// The increments are counted, but the journal cannot be written. Do not send them again.
     NotDurable = "not_durable", SERVICE_UNAVAILABLE;
     /// The increments are counted; the guarantee does not hold yet. Do not send them again.

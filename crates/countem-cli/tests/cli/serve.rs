@@ -1,6 +1,6 @@
 //! `countem serve`, over real connections.
 
-mod access;
+pub(crate) mod access;
 mod balanced;
 mod counting;
 mod limits;
@@ -59,19 +59,24 @@ impl Server {
     }
 
     pub(crate) fn start_on(sandbox: &Sandbox, port: Port, args: &[&str]) -> Self {
-        let listen = format!("127.0.0.1:{}", port.number());
-        let child = sandbox.start_unread(&[&["serve", "--listen", &listen], args].concat());
-        let config = ureq::Agent::config_builder()
-            .http_status_as_error(false)
-            .timeout_global(Some(Duration::from_secs(60)))
-            .build();
-        let server = Self { child, port, agent: config.into() };
+        let server = Self::begin(sandbox, port, args);
         let deadline = Instant::now() + Duration::from_secs(30);
         while server.agent.get(server.url("/readyz")).call().is_err() {
             assert!(Instant::now() < deadline, "the server does not start");
             std::thread::sleep(Duration::from_millis(10));
         }
         server
+    }
+
+    /// Starts a server, and does not wait for it.
+    pub(crate) fn begin(sandbox: &Sandbox, port: Port, args: &[&str]) -> Self {
+        let listen = format!("127.0.0.1:{}", port.number());
+        let child = sandbox.start_unread(&[&["serve", "--listen", &listen], args].concat());
+        let config = ureq::Agent::config_builder()
+            .http_status_as_error(false)
+            .timeout_global(Some(Duration::from_secs(60)))
+            .build();
+        Self { child, port, agent: config.into() }
     }
 
     pub(crate) fn url(&self, path: &str) -> String {

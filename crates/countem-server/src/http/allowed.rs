@@ -50,6 +50,18 @@ impl<R> std::ops::Deref for Allowed<R> {
     }
 }
 
+/// For handlers whose role depends on the call.
+impl FromRequest for Permission {
+    type Error = Problem;
+    type Future = std::future::Ready<Result<Self, Problem>>;
+
+    fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
+        let state = request.app_data::<web::Data<State>>().expect("every app has the state");
+        let permission = state.access.permission(request);
+        std::future::ready(permission.inspect_err(|problem| state.metrics.refused(problem.code())))
+    }
+}
+
 impl<R: Needs> FromRequest for Allowed<R> {
     type Error = Problem;
     type Future = std::future::Ready<Result<Self, Problem>>;

@@ -60,9 +60,21 @@ fn no_room() -> Problem {
 pub(crate) async fn read(
     state: &web::Data<State>,
     request: &HttpRequest,
-    mut payload: web::Payload,
+    payload: web::Payload,
 ) -> Result<Body, Problem> {
-    let max = state.server().max_body;
+    read_up_to(state, request, payload, state.server().max_body).await
+}
+
+/// Reads a body as [`read`] does, of at most `max` bytes.
+///
+/// # Errors
+/// As [`read`].
+pub(crate) async fn read_up_to(
+    state: &web::Data<State>,
+    request: &HttpRequest,
+    mut payload: web::Payload,
+    max: usize,
+) -> Result<Body, Problem> {
     let is_gzip = is_gzip(request)?;
     let too_large = || Problem::new(Code::BodyTooLarge, format_args!("the body has more than {max} bytes"));
     let announced = request.headers().get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok());

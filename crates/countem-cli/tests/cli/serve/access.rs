@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::Server;
 use crate::harness::Sandbox;
 
-fn token(sandbox: &Sandbox, args: &[&str]) -> String {
+pub(crate) fn token(sandbox: &Sandbox, args: &[&str]) -> String {
     let ran = sandbox.run(&[&["token", "new", "--tokens", "tokens.json"], args].concat()).expect(0);
     ran.out.trim().to_owned()
 }
@@ -18,7 +18,7 @@ fn routes(server: &Server) -> (Vec<(String, String)>, Vec<(String, String)>) {
     let (mut closed, mut open) = (Vec::new(), Vec::new());
     for (path, operations) in api["paths"].as_object().unwrap() {
         for (method, operation) in operations.as_object().unwrap() {
-            let path = path.replace("{collection}", "web").replace("{metric}", "a");
+            let path = path.replace("{collection}", "web").replace("{metric}", "a").replace("{call}", "read");
             let path = path.strip_prefix("/api/v1").map_or_else(|| format!("/{path}"), str::to_owned);
             let route = (method.to_uppercase(), path);
             if operation["security"] == json!([]) || operation["security"] == json!([{}]) {
