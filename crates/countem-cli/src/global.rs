@@ -15,7 +15,7 @@ use crate::{exit::UsageError, output::Format};
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Global options")]
 pub(crate) struct Global {
-    /// Address of the store: sqlite://PATH, mongodb://HOST/DATABASE or memory:// [env: COUNTEM_STORE] [default: sqlite://countem.db]
+    /// Address of the store: sqlite://PATH, mongodb://HOST/DATABASE, countem://HOST (its token in COUNTEM_TOKEN) or memory:// [env: COUNTEM_STORE] [default: sqlite://countem.db]
     #[arg(long, global = true, value_name = "URI")]
     store: Option<String>,
     /// Format of results: table, json, ndjson or csv

@@ -16,7 +16,7 @@ use countem_core::{
 use countem_engine::{AgreementError, CorrectionError, Corrections, EngineConfig, agree_on_schedules};
 use countem_query::{ReadError, Reader, Source, StoreSource};
 use countem_store::{ErrorKind, RowQuery, Rows, Store, StoreError, async_trait};
-use countem_store_uri::{MongodbConfig, open_store_for_reading, open_store_with};
+use countem_store_uri::{MongodbConfig, open_store_for_reading, open_store_with, open_store_with_pending};
 
 use crate::{
     exit::{NotFound, UsageError},
@@ -145,6 +145,19 @@ impl Effective {
         open_store_for_reading(self.config.store_uri(), &self.mongodb(), self.busy_timeout()).await
     }
 
+    /// Returns `store` for reading; that of another countem with what it has pending, which a correction must not see.
+    ///
+    /// # Errors
+    /// The store cannot be opened.
+    pub(crate) async fn with_pending(&self, store: Arc<dyn Store>) -> Result<Arc<dyn Store>, StoreError> {
+        match self.config.store_uri().scheme() {
+            "countem" => {
+                open_store_with_pending(self.config.store_uri(), &self.mongodb(), self.busy_timeout()).await
+            }
+            _ => Ok(store),
+        }
+    }
+
     fn mongodb(&self) -> MongodbConfig {
         let mut mongodb = self.config.mongodb().clone();
         if let Some(limit) = self.timeout {
@@ -189,6 +202,7 @@ impl Effective {
         let store = self.open_for_reading().await?;
         self.say_differences(&*store, quiet).await?;
         let corrections = Corrections::new(Arc::clone(&store), Arc::clone(&self.schedules));
+        let store = self.with_pending(store).await?;
         let source = StoreSource { store, unrecorded: Arc::clone(&self.schedules) };
         Ok(Reader::new(Arc::new(CorrectedSource { source, corrections })))
     }

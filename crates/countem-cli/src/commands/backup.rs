@@ -39,9 +39,12 @@ impl Backup {
     pub(super) fn run(self, global: &Global) -> Result<Exit> {
         let effective = Effective::load(global)?;
         let Some(from) = effective.config.store_uri().expose().strip_prefix("sqlite://") else {
-            return Err(UsageError::new(
-                "a backup is of a SQLite file: for other stores, use `countem copy`",
-            )
+            return Err(UsageError::new(match effective.config.store_uri().scheme() {
+                "countem" => {
+                    "a backup is of a file: make it where that countem keeps its file, or use `countem copy`"
+                }
+                _ => "a backup is of a SQLite file: for other stores, use `countem copy`",
+            })
             .into());
         };
         effective.require_store()?;

@@ -70,6 +70,7 @@ impl Export {
         block_on(async {
             let store = effective.open_for_reading().await?;
             effective.say_differences(&*store, global.quiet).await?;
+            let store = effective.with_pending(store).await?;
             let schedules =
                 store.schedules().await?.map_or_else(|| Arc::clone(&effective.schedules), Arc::new);
             let names = self.names(&store).await?;

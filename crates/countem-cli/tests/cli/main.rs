@@ -23,12 +23,16 @@ mod oracle;
 mod quarantine;
 mod reading;
 mod recorded;
+mod remote;
+mod remote_store;
 mod replay;
 mod retention;
 mod schedule;
 mod series;
 mod serve;
+mod served;
 mod transfer;
+mod two_hops;
 mod undo;
 #[cfg(unix)]
 mod unwritable;
