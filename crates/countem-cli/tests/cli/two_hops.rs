@@ -8,7 +8,7 @@ use std::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use countem::{Collector, engine::EngineConfig};
@@ -55,11 +55,8 @@ fn troubled(port: u16, random: &mut StdRng, happened: &Arc<Happened>) -> Link {
 }
 
 impl Happened {
-    #[track_caller]
-    fn check(&self) {
-        for count in [&self.cuts, &self.drops, &self.delays] {
-            assert!(count.load(Ordering::Relaxed) > 0, "every trouble has to happen");
-        }
+    fn has_every_trouble(&self) -> bool {
+        [&self.cuts, &self.drops, &self.delays].iter().all(|count| count.load(Ordering::Relaxed) > 0)
     }
 }
 
@@ -82,16 +79,23 @@ async fn collector(port: u16, journal: &Sandbox) -> Collector {
         .unwrap()
 }
 
-/// Counts in rounds, does `meanwhile` in each, and returns what was counted once all of it is stored.
-async fn count(collector: Collector, random: &mut StdRng, mut meanwhile: impl FnMut(usize)) -> Counters {
-    let mut counted = Counters::new();
-    for round in 0..ROUNDS {
+/// Counts in rounds until every trouble has happened, does `meanwhile` in each, and returns what was counted once all of it is stored.
+async fn count(
+    collector: Collector,
+    random: &mut StdRng,
+    happened: &Happened,
+    mut meanwhile: impl FnMut(),
+) -> Counters {
+    let (mut counted, began, mut rounds) = (Counters::new(), Instant::now(), 0);
+    while rounds < ROUNDS || !happened.has_every_trouble() {
+        assert!(began.elapsed() < TROUBLE_TIMEOUT, "every trouble has to happen");
+        rounds += 1;
         for _ in 0..40 {
             let (metric, n) = (format!("m{}", random.random_range(0..30)), random.random_range(-3..10));
             collector.try_increment("web", &metric, n).unwrap();
             *counted.entry(metric).or_default() += n;
         }
-        meanwhile(round);
+        meanwhile();
         // Not to wait for anything: the moment is what is random.
         tokio::time::sleep(Duration::from_micros(random.random_range(0..20_000))).await;
     }
@@ -100,7 +104,10 @@ async fn count(collector: Collector, random: &mut StdRng, mut meanwhile: impl Fn
     counted
 }
 
+/// Minimum number of rounds.
 const ROUNDS: usize = 120;
+/// Maximum time until every trouble has happened.
+const TROUBLE_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Returns the sums over all days.
 fn stored(far: &Sandbox, uri: &str) -> Counters {
@@ -112,32 +119,32 @@ const FILE: &str = "sqlite://countem.db";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn lost_answers_count_nothing_twice() {
-    let (far, here, mut random, happened) = (Sandbox::new(), Sandbox::new(), random(), Arc::default());
+    let (far, here, mut random, happened) =
+        (Sandbox::new(), Sandbox::new(), random(), Arc::<Happened>::default());
     let server = Served::start(&far, &[]);
     let link = troubled(server.port(), &mut random, &happened);
-    let counted = count(collector(link.port(), &here).await, &mut random, |_| {}).await;
+    let counted = count(collector(link.port(), &here).await, &mut random, &happened, || {}).await;
     assert_eq!(stored(&far, FILE), counted);
-    happened.check();
     assert_eq!(server.stop(), 0);
     assert_eq!(stored(&far, FILE), counted);
 }
 
 /// Kills the server at random moments, and starts it again.
 async fn with_a_killed_node(store: Option<&str>) {
-    let (far, here, mut random, happened) = (Sandbox::new(), Sandbox::new(), random(), Arc::default());
+    let (far, here, mut random, happened) =
+        (Sandbox::new(), Sandbox::new(), random(), Arc::<Happened>::default());
     let uri = store.unwrap_or(FILE);
     let mut server = Served::start(&far, &["--store", uri]);
     let link = troubled(server.port(), &mut random, &happened);
     let collector = collector(link.port(), &here).await;
     let mut kills = StdRng::seed_from_u64(random.random());
-    let counted = count(collector, &mut random, |_| {
+    let counted = count(collector, &mut random, &happened, || {
         if kills.random_bool(0.1) {
             server.restart();
         }
     })
     .await;
     assert_eq!(stored(&far, uri), counted);
-    happened.check();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -157,7 +164,7 @@ async fn killed_node_before_mongodb_loses_and_doubles_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn batches_pass_two_nodes_exactly_once() {
     let (far, mid, here) = (Sandbox::new(), Sandbox::new(), Sandbox::new());
-    let (mut random, happened) = (random(), Arc::default());
+    let (mut random, happened) = (random(), Arc::<Happened>::default());
     let mut last = Served::start(&far, &[]);
     let to_last = troubled(last.port(), &mut random, &happened);
     let uri = format!("countem://127.0.0.1:{}?timeout=200ms", to_last.port());
@@ -165,7 +172,7 @@ async fn batches_pass_two_nodes_exactly_once() {
     let to_between = troubled(between.port(), &mut random, &happened);
     let collector = collector(to_between.port(), &here).await;
     let mut kills = StdRng::seed_from_u64(random.random());
-    let counted = count(collector, &mut random, |_| match kills.random_range(0..20) {
+    let counted = count(collector, &mut random, &happened, || match kills.random_range(0..20) {
         0 => between.restart(),
         1 => last.restart(),
         _ => {}
@@ -173,7 +180,6 @@ async fn batches_pass_two_nodes_exactly_once() {
     .await;
     assert_eq!(stored(&far, FILE), counted);
     assert!(!mid.path("countem.db").exists(), "the node between keeps nothing");
-    happened.check();
 }
 
 fn batch(seq: u64) -> Arc<Batch> {
