@@ -6,6 +6,7 @@ mod batches;
 mod body;
 mod corrections;
 mod counting;
+mod exposition;
 mod guard;
 mod health;
 mod items;
@@ -97,7 +98,7 @@ pub(crate) fn app(
         .service(health::healthz)
         .service(health::readyz)
         .service(health::get_version)
-        .service(health::get_metrics)
+        .service(exposition::get_metrics)
         .service(health::get_openapi)
         .split_for_parts();
     let app = app.default_service(web::to(not_found)).wrap(Compress::default()).wrap(from_fn(guard::guard));

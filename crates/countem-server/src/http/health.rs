@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use actix_web::{HttpResponse, get, http::StatusCode, post, web};
-use countem::{METRICS_CONTENT_TYPE, journal};
+use countem::journal;
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -76,22 +76,6 @@ pub(crate) struct Version {
 #[get("/version")]
 pub(crate) async fn get_version() -> HttpResponse {
     HttpResponse::Ok().json(Version { version: env!("CARGO_PKG_VERSION"), tzdata: None })
-}
-
-/// Read the metrics of this node, for Prometheus
-#[utoipa::path(
-    tag = "operation",
-    responses(
-        (status = 200, description = "The metrics, in the OpenMetrics text format", body = String, content_type = "application/openmetrics-text"),
-        (status = "4XX", description = "No answer", body = ProblemBody, content_type = "application/problem+json"),
-    )
-)]
-#[get("/metrics")]
-pub(crate) async fn get_metrics(_: Allowed<Read>, state: web::Data<State>) -> HttpResponse {
-    let engine = state.collector.metrics();
-    let own = state.metrics.text();
-    let text = engine.strip_suffix("# EOF\n").map(|engine| format!("{engine}{own}# EOF\n")).unwrap_or(engine);
-    HttpResponse::Ok().content_type(METRICS_CONTENT_TYPE).body(text)
 }
 
 /// The description of this API

@@ -1,6 +1,9 @@
 //! The API does what its description says.
 
-use std::process::Command;
+use std::{
+    io::Write as _,
+    process::{Command, Stdio},
+};
 
 use countem_testkit::require_tool;
 
@@ -35,4 +38,28 @@ fn generated_requests_get_described_answers() {
         String::from_utf8_lossy(&ran.stdout),
         String::from_utf8_lossy(&ran.stderr)
     );
+}
+
+#[test]
+fn metrics_pass_the_check_of_prometheus() {
+    if !require_tool("promtool", "promtool, Debian package `prometheus`") {
+        return;
+    }
+    let sandbox = Sandbox::new();
+    let server = Server::start(&sandbox, &[]);
+    server.post("/counters/web/a");
+    server.post("/counters/web/b?n=x");
+    let answer = server.get("//metrics");
+    assert_eq!(answer.media, "text/plain; version=0.0.4; charset=utf-8");
+    let mut check = Command::new("promtool")
+        .args(["check", "metrics"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    check.stdin.take().unwrap().write_all(answer.body.as_bytes()).unwrap();
+    let ran = check.wait_with_output().unwrap();
+    let told = String::from_utf8_lossy(&ran.stderr).into_owned() + &String::from_utf8_lossy(&ran.stdout);
+    assert!(ran.status.success() && told.is_empty(), "{told}\n{}", answer.body);
 }
