@@ -1,5 +1,6 @@
 //! The commands, one file each: flags, help and action.
 
+mod adopt;
 mod all;
 mod backup;
 mod bucket;
@@ -89,6 +90,7 @@ enum Command {
     Doctor(doctor::Doctor),
     Quarantine(quarantine::Quarantine),
     Replay(replay::Replay),
+    Adopt(adopt::Adopt),
     Token(token::TokenCommand),
     Config(config::Config),
     Completions(completions::Completions),
@@ -134,6 +136,7 @@ impl Cli {
             Command::Doctor(doctor) => doctor.run(&self.global),
             Command::Quarantine(quarantine) => quarantine.run(&self.global),
             Command::Replay(replay) => replay.run(&self.global),
+            Command::Adopt(adopt) => adopt.run(&self.global),
             Command::Token(token) => token.run(&self.global),
             Command::Config(config) => config.run(&self.global),
             Command::Completions(completions) => completions.run(),

@@ -10,6 +10,7 @@ mod exposition;
 mod guard;
 mod health;
 mod items;
+mod keys;
 mod params;
 mod query;
 mod reading;

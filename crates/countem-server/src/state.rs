@@ -117,6 +117,22 @@ impl State {
         Ok(guarantee)
     }
 
+    /// Returns the guarantee of a write under an idempotency key, which is durable before it is answered.
+    ///
+    /// # Errors
+    /// The server does not give it.
+    pub(crate) fn guarantee_of_keyed(&self, asked: Guarantee) -> Result<Guarantee, Problem> {
+        let least = if self.has_journal() { Guarantee::Journal } else { Guarantee::Store };
+        let guarantee = asked.max(least);
+        if guarantee <= self.server().max_guarantee {
+            return Ok(guarantee);
+        }
+        Err(Problem::new(
+            Code::GuaranteeUnavailable,
+            "without a journal, an idempotency key needs the guarantee `store`, which this server does not give",
+        ))
+    }
+
     /// Returns once everything that was counted before has the guarantee.
     ///
     /// # Errors

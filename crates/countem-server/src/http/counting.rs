@@ -3,7 +3,7 @@
 use std::fmt;
 
 use actix_web::{HttpRequest, HttpResponse, post, web};
-use countem::Collector;
+use countem::{Collector, Refusal};
 use countem_config::Guarantee;
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -12,6 +12,7 @@ use super::{
     allowed::{Allowed, Write},
     body,
     items::{self, Item, parse_moment},
+    keys,
     params::{Params, bad, counter_in},
 };
 use crate::{
@@ -22,6 +23,8 @@ use crate::{
 
 /// Rejected increments that an answer lists.
 const MAX_LISTED: usize = 100;
+/// Maximum number of increments under an idempotency key, which are read on the thread that reads requests.
+const MAX_KEYED: usize = 10_000;
 /// Bytes of a body that are counted on the thread that reads requests; larger ones would hold up others.
 const SMALL: usize = 128 * 1024;
 
@@ -90,6 +93,7 @@ impl Tally {
         ("at" = Option<String>, Query, description = "The time of the event: RFC 3339, or seconds since 1970"),
         ("label" = Option<Vec<String>>, Query, description = "A label, `key=value`"),
         ("guarantee" = Option<String>, Query, description = "memory, journal or store"),
+        ("idempotency-key" = Option<String>, Header, description = "The same request under the same key counts once, for a day at least, whichever node gets it"),
     ),
     responses(
         (status = 200, description = "Counted", body = Counted),
@@ -122,6 +126,13 @@ pub(crate) async fn increment(
         at,
         labels: items::Labels(labels?.into_iter().map(|(key, value)| (key.into(), value.into())).collect()),
     };
+    let key = keys::key_of(&request, &allowed)?;
+    if let Some(key) = key {
+        let guarantee = state.guarantee_of_keyed(guarantee)?;
+        keys::count(&state, &key, keys::hash_of(&request, &[]), &[item], guarantee).await?;
+        state.metrics.accepted(1);
+        return Ok(answer(Tally { accepted: 1, ..Tally::default() }, guarantee));
+    }
     count(&state.collector, &item).map_err(|refusal| {
         state.metrics.rejected(code_of(&refusal));
         refusal
@@ -134,10 +145,14 @@ pub(crate) async fn increment(
 /// Count many events
 ///
 /// The body is a JSON array, or NDJSON: a JSON object on each line, with `collection`, `metric` and, if need be, `n`, `at` and
-/// `labels`. Each is accepted or rejected by itself. A body that is cut, or is no JSON as a whole, counts nothing.
+/// `labels`. Each is accepted or rejected by itself, but under an idempotency key all or none. A body that is cut, or is no JSON as a whole, counts
+/// nothing.
 #[utoipa::path(
     tag = "counting",
-    params(("guarantee" = Option<String>, Query, description = "memory, journal or store")),
+    params(
+        ("guarantee" = Option<String>, Query, description = "memory, journal or store"),
+        ("idempotency-key" = Option<String>, Header, description = "The same request under the same key counts once, for a day at least, whichever node gets it"),
+    ),
     request_body(content(
         (Vec<IncrementBody> = "application/json"),
         (String = "application/x-ndjson"),
@@ -158,7 +173,15 @@ pub(crate) async fn increments(
     let params = Params::of(&request, &["guarantee"])?;
     let guarantee = state.guarantee(params.one("guarantee")?)?;
     let form = Form::of(&body::media_type(&request)?)?;
+    let key = keys::key_of(&request, &allowed)?;
     let body = body::read(&state, &request, payload).await?;
+    if let Some(key) = key {
+        let guarantee = state.guarantee_of_keyed(guarantee)?;
+        let items = all_items(&state, &allowed, &body.bytes, form)?;
+        keys::count(&state, &key, keys::hash_of(&request, &body.bytes), &items, guarantee).await?;
+        state.metrics.accepted(items.len());
+        return Ok(answer(Tally { accepted: items.len(), ..Tally::default() }, guarantee));
+    }
     let tally = if body.bytes.len() <= SMALL {
         count_all(&state, &allowed, &body.bytes, form)?
     } else {
@@ -215,48 +238,71 @@ impl Form {
 }
 
 fn count_all(state: &State, permission: &Permission, body: &[u8], form: Form) -> Result<Tally, Problem> {
-    let max = state.server().max_items;
-    let too_many =
-        || Problem::new(Code::TooManyItems, format_args!("a request has at most {max} increments"));
     let mut tally = Tally::default();
+    for_each(body, form, state.server().max_items, |index, text| {
+        let counted = read_item(permission, text)
+            .and_then(|item| count(&state.collector, &item).map_err(|refusal| (code_of(&refusal), refusal.to_string())));
+        match counted {
+            Ok(()) => tally.accepted += 1,
+            Err((code, why)) => tally.reject(state, index, code, why),
+        }
+    })?;
+    Ok(tally)
+}
+
+/// Reads all increments of a request that is counted as a whole.
+fn all_items<'a>(
+    state: &State,
+    permission: &Permission,
+    body: &'a [u8],
+    form: Form,
+) -> Result<Vec<Item<'a>>, Problem> {
+    let (mut tally, mut items) = (Tally::default(), Vec::new());
+    let max = state.server().max_items.min(MAX_KEYED);
+    for_each(body, form, max, |index, text| match read_item(permission, text) {
+        Ok(item) => items.push(item),
+        Err((code, why)) => tally.reject(state, index, code, why),
+    })?;
+    tally.check()?;
+    Ok(items)
+}
+
+/// Passes each increment of a body on, with its index.
+fn for_each<'a>(
+    body: &'a [u8],
+    form: Form,
+    max: usize,
+    mut pass: impl FnMut(usize, &'a [u8]),
+) -> Result<(), Problem> {
+    let too_many = || Problem::new(Code::TooManyItems, format_args!("such a request has at most {max} increments"));
     match form {
         Form::Array => {
             let elements = items::elements(body)?;
             if elements.len() > max {
                 return Err(too_many());
             }
-            for (index, element) in elements.iter().enumerate() {
-                count_one(state, permission, &mut tally, index, element.get().as_bytes());
-            }
+            elements.iter().enumerate().for_each(|(index, element)| pass(index, element.get().as_bytes()));
         }
         Form::Lines => {
             if items::lines(body).nth(max).is_some() {
                 return Err(too_many());
             }
-            for (index, line) in items::lines(body) {
-                count_one(state, permission, &mut tally, index, line);
-            }
+            items::lines(body).for_each(|(index, line)| pass(index, line));
         }
     }
-    Ok(tally)
+    Ok(())
 }
 
-fn count_one(state: &State, permission: &Permission, tally: &mut Tally, index: usize, text: &[u8]) {
-    let item = match items::parse(text) {
-        Ok(item) => item,
-        Err(why) => return tally.reject(state, index, Code::BadBody, why),
-    };
-    if !permission.covers(&item.collection) {
-        let why = format!("the token is not for the collection `{}`", super::params::shown(&item.collection));
-        return tally.reject(state, index, Code::Forbidden, why);
+fn read_item<'a>(permission: &Permission, text: &'a [u8]) -> Result<Item<'a>, (Code, String)> {
+    let item = items::parse(text).map_err(|why| (Code::BadBody, why))?;
+    if permission.covers(&item.collection) {
+        return Ok(item);
     }
-    match count(&state.collector, &item) {
-        Ok(()) => tally.accepted += 1,
-        Err(refusal) => tally.reject(state, index, code_of(&refusal), refusal),
-    }
+    let collection = super::params::shown(&item.collection);
+    Err((Code::Forbidden, format!("the token is not for the collection `{collection}`")))
 }
 
-fn count(collector: &Collector, item: &Item<'_>) -> Result<(), countem::Refusal> {
+fn count(collector: &Collector, item: &Item<'_>) -> Result<(), Refusal> {
     let Item { collection, metric, n, at, labels } = item;
     let labels: Vec<_> = labels.0.iter().map(|(key, value)| (&**key, &**value)).collect();
     match at {

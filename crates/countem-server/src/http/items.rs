@@ -2,7 +2,7 @@
 
 use std::{borrow::Cow, fmt};
 
-use countem::Timestamp;
+use countem::{MetricName, Refusal, Timestamp};
 use serde::{
     Deserialize, Deserializer,
     de::{self, MapAccess, Visitor},
@@ -25,6 +25,17 @@ pub(crate) struct Item<'a> {
     pub(crate) at: Option<Timestamp>,
     #[serde(default, borrow)]
     pub(crate) labels: Labels<'a>,
+}
+
+impl Item<'_> {
+    /// Returns the text of the metric with its labels.
+    ///
+    /// # Errors
+    /// They make no metric.
+    pub(crate) fn metric_text(&self) -> Result<Cow<'_, str>, Refusal> {
+        let labels: Vec<_> = self.labels.0.iter().map(|(key, value)| (&**key, &**value)).collect();
+        Ok(MetricName::labelled_text(&self.metric, &labels)?)
+    }
 }
 
 fn one() -> i64 {
