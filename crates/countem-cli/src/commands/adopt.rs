@@ -42,7 +42,8 @@ impl Adopt {
             return Err(NotFound::new(format!("there is no journal in `{}`", self.dir.display())).into());
         }
         let durability = effective.config.durability();
-        let options = countem_journal::JournalConfig { dir: self.dir.clone(), ..durability.to_journal_config() };
+        let options =
+            countem_journal::JournalConfig { dir: self.dir.clone(), ..durability.to_journal_config() };
         effective.engine.durability = Durability::Journal { options, tick: durability.tick };
         effective.engine.store_required = true;
         effective.engine.shutdown_deadline = self.timeout.limit();

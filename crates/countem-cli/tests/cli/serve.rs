@@ -3,6 +3,7 @@
 pub(crate) mod access;
 mod balanced;
 mod counting;
+mod keys;
 mod limits;
 mod reading;
 mod schema;

@@ -240,8 +240,9 @@ impl Form {
 fn count_all(state: &State, permission: &Permission, body: &[u8], form: Form) -> Result<Tally, Problem> {
     let mut tally = Tally::default();
     for_each(body, form, state.server().max_items, |index, text| {
-        let counted = read_item(permission, text)
-            .and_then(|item| count(&state.collector, &item).map_err(|refusal| (code_of(&refusal), refusal.to_string())));
+        let counted = read_item(permission, text).and_then(|item| {
+            count(&state.collector, &item).map_err(|refusal| (code_of(&refusal), refusal.to_string()))
+        });
         match counted {
             Ok(()) => tally.accepted += 1,
             Err((code, why)) => tally.reject(state, index, code, why),
@@ -274,7 +275,8 @@ fn for_each<'a>(
     max: usize,
     mut pass: impl FnMut(usize, &'a [u8]),
 ) -> Result<(), Problem> {
-    let too_many = || Problem::new(Code::TooManyItems, format_args!("such a request has at most {max} increments"));
+    let too_many =
+        || Problem::new(Code::TooManyItems, format_args!("such a request has at most {max} increments"));
     match form {
         Form::Array => {
             let elements = items::elements(body)?;

@@ -21,7 +21,10 @@ const HEADER: HeaderName = HeaderName::from_static("idempotency-key");
 ///
 /// # Errors
 /// It is malformed, or there are two.
-pub(crate) fn key_of(request: &HttpRequest, permission: &Permission) -> Result<Option<IdempotencyKey>, Problem> {
+pub(crate) fn key_of(
+    request: &HttpRequest,
+    permission: &Permission,
+) -> Result<Option<IdempotencyKey>, Problem> {
     let bad = |why: String| Problem::new(Code::BadKey, why);
     let given = single(request, &HEADER).map_err(|problem| bad(problem.detail().to_owned()))?;
     let Some(text) = given else { return Ok(None) };
@@ -64,14 +67,17 @@ pub(crate) async fn count(
     let limit = state.server().write_timeout;
     let counting = state.collector.increment_keyed(key, hash, &increments, kept);
     let outcome = tokio::time::timeout(limit, counting).await.map_err(|_| {
-        let why = format_args!("not known yet whether it is counted, after {limit:?}: send it again with the same key");
+        let why = format_args!(
+            "not known yet whether it is counted, after {limit:?}: send it again with the same key"
+        );
         Problem::new(Code::InProgress, why).retry_after(1)
     })?;
     match outcome.map_err(problem)? {
         Keyed::Counted | Keyed::Repeat => Ok(()),
-        Keyed::Mismatch => {
-            Err(Problem::new(Code::KeyReused, "the idempotency key was used for another request in the last day"))
-        }
+        Keyed::Mismatch => Err(Problem::new(
+            Code::KeyReused,
+            "the idempotency key was used for another request in the last day",
+        )),
     }
 }
 
