@@ -70,11 +70,15 @@ pub(crate) fn file(sources: &Sources) -> Layer {
 /// Short form of the variable for `store.uri`.
 const STORE: &str = "COUNTEM_STORE";
 
-/// Returns the variables that begin with `COUNTEM__`, and [`STORE`]. A variable of a key with single underscores is a problem.
+/// Returns the variables that begin with `COUNTEM__`, and [`STORE`]. A variable of a key with single underscores is a problem, and so
+/// is one that looks like the address to listen on.
 pub(crate) fn environment(sources: &Sources) -> Layer {
     let mut layer = Layer::default();
     for (name, value) in &sources.environment {
         let name = name.to_string_lossy();
+        if is_service_link(&name, &value.to_string_lossy()) {
+            continue;
+        }
         let origin = Origin::Variable(name.to_string());
         let path = match name.strip_prefix(PREFIX) {
             Some(key) => path_of_variable(key),
@@ -154,8 +158,32 @@ fn path_of_key(key: &str) -> Vec<String> {
 /// Returns the key that the variable `name` would set if its underscores were right.
 fn near_miss(name: &str) -> Option<&'static str> {
     let text = name.strip_prefix("COUNTEM_")?.to_lowercase();
-    let known = KEYS.iter().find(|key| key.name.replace('.', "_") == text);
-    known.map(|key| key.name)
+    let known = KEYS.iter().find(|key| key.name.replace('.', "_") == text).map(|key| key.name);
+    known.or_else(|| matches!(&*text, "port" | "host" | "address" | "listen").then_some("server.listen"))
+}
+
+/// Tells whether a variable is one that Kubernetes and Docker set for each service beside this one: for a service `countem-redis`
+/// they begin with `COUNTEM_REDIS_`.
+fn is_service_link(name: &str, value: &str) -> bool {
+    const PROTOCOLS: [&str; 3] = ["tcp", "udp", "sctp"];
+    let is_url = value.split_once("://").is_some_and(|(protocol, _)| PROTOCOLS.contains(&protocol));
+    let is_port = |port: &str, protocol: &str| {
+        port.parse::<u16>().is_ok() && PROTOCOLS.contains(&&*protocol.to_lowercase())
+    };
+    let is_link = |rest: &str| match rest.split('_').collect::<Vec<_>>()[..] {
+        [""] => is_url,
+        ["", port, protocol] => is_url && is_port(port, protocol),
+        ["", port, protocol, "PROTO" | "PORT" | "ADDR"] => is_port(port, protocol),
+        _ => false,
+    };
+    let is_named_port =
+        |rest: &str| rest.is_empty() || rest.starts_with('_') && !rest.starts_with("__") && rest.len() > 1;
+    // A service may have these words in its own name.
+    let after = |part: &'static str| name.match_indices(part).map(move |(at, _)| &name[at + part.len()..]);
+    name.starts_with("COUNTEM_")
+        && (name.ends_with("_SERVICE_HOST")
+            || after("_SERVICE_PORT").any(is_named_port)
+            || after("_PORT").any(is_link))
 }
 
 /// Splits `FLUSH__INTERVAL`. The name of a collection may have underscores and is kept as it is.

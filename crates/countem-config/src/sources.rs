@@ -48,7 +48,8 @@ impl Sources {
     }
 
     /// Takes the variables that begin with `COUNTEM__`, and `COUNTEM_STORE` for `store.uri`; others are ignored, unless they are keys
-    /// with single underscores, which are problems.
+    /// with single underscores, which are problems. Variables that Kubernetes sets for services, such as
+    /// `COUNTEM_PORT=tcp://10.0.0.7:7070`, are ignored, too.
     ///
     /// `COUNTEM__FLUSH__INTERVAL` is `flush.interval`. The name of a collection is taken as it is:
     /// `COUNTEM__COLLECTIONS__app-events__PERIODS`.

@@ -13,6 +13,7 @@ use proptest::prelude::*;
 
 use crate::{keys::KEYS, *};
 
+mod environment;
 mod retention;
 mod server;
 
