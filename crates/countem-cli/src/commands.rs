@@ -15,11 +15,13 @@ mod doctor;
 mod export;
 mod forget;
 mod get;
+mod health;
 mod history;
 mod import;
 mod inc;
 mod ingest;
 mod journal;
+mod man;
 mod marks;
 mod merge;
 mod quarantine;
@@ -92,8 +94,10 @@ enum Command {
     Replay(replay::Replay),
     Adopt(adopt::Adopt),
     Token(token::TokenCommand),
+    Health(health::Health),
     Config(config::Config),
     Completions(completions::Completions),
+    Man(man::Man),
     /// Print the version
     Version,
 }
@@ -138,8 +142,10 @@ impl Cli {
             Command::Replay(replay) => replay.run(&self.global),
             Command::Adopt(adopt) => adopt.run(&self.global),
             Command::Token(token) => token.run(&self.global),
+            Command::Health(health) => health.run(&self.global),
             Command::Config(config) => config.run(&self.global),
             Command::Completions(completions) => completions.run(),
+            Command::Man(man) => man.run(),
             Command::Version => {
                 writeln!(io::stdout(), "countem {}", env!("CARGO_PKG_VERSION"))?;
                 Ok(Exit::Ok)
@@ -154,8 +160,10 @@ impl Cli {
         let of_services: &[&str] = match self.command {
             Command::Serve(_)
             | Command::Token(_)
+            | Command::Health(_)
             | Command::Config(_)
             | Command::Completions(_)
+            | Command::Man(_)
             | Command::Version => &[],
             Command::Doctor(_) | Command::Quarantine(_) | Command::Replay(_) => &["collectors", "limits"],
             _ => &["collectors", "limits", "durability"],

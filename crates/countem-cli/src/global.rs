@@ -52,6 +52,11 @@ impl Global {
         self.set.iter().filter_map(|assignment| Some(assignment.split_once('=')?.0.trim()))
     }
 
+    /// Tells whether a flag names the store.
+    pub(crate) fn has_store(&self) -> bool {
+        self.store.is_some() || self.set_keys().any(|key| key == "store.uri")
+    }
+
     /// Starts logging to standard error.
     pub(crate) fn start_log(&self) {
         tracing_subscriber::fmt()

@@ -29,4 +29,4 @@ mod tls;
 
 pub use auth::tokens::{Role, Token, Tokens};
 pub use problem::Code;
-pub use server::{ServeError, Served, run};
+pub use server::{ServeError, Served, Serving, run};

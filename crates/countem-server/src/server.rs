@@ -55,25 +55,37 @@ pub struct Served {
     pub report: ShutdownReport,
 }
 
-/// Serves until SIGTERM or SIGINT, and stores what is pending. `reload` reads the configuration again at SIGHUP; `ready` is called with
-/// the addresses once requests are served.
+/// A server that serves requests.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Serving<'a> {
+    /// The addresses on which it listens.
+    pub addresses: &'a [SocketAddr],
+    /// Tells whether they need TLS.
+    pub is_tls: bool,
+    /// The collector that counts for its requests.
+    pub collector: &'a Collector,
+}
+
+/// Serves until SIGTERM or SIGINT, and stores what is pending. `reload` reads the configuration again at SIGHUP; `ready` is called once
+/// requests are served, and its result is dropped before the collector shuts down.
 ///
 /// Nothing is bound before configuration, store and journal are found good.
 ///
 /// # Errors
 /// [`ServeError`]: the server did not start, and counted nothing.
-pub fn run(
+pub fn run<R>(
     config: Config,
     reload: impl Fn() -> Result<Config, String> + 'static,
-    ready: impl FnOnce(&[SocketAddr], bool),
+    ready: impl FnOnce(&Serving<'_>) -> R,
 ) -> Result<Served, ServeError> {
     rt::System::new().block_on(serve(config, reload, ready))
 }
 
-async fn serve(
+async fn serve<R>(
     config: Config,
     reload: impl Fn() -> Result<Config, String> + 'static,
-    ready: impl FnOnce(&[SocketAddr], bool),
+    ready: impl FnOnce(&Serving<'_>) -> R,
 ) -> Result<Served, ServeError> {
     let server = config.server().clone();
     let tokens = read_tokens(&server)?;
@@ -97,7 +109,7 @@ async fn serve(
     let (running, addresses) = bound;
     let handle = running.handle();
     let serving = rt::spawn(running);
-    ready(&addresses, is_tls);
+    let beside = ready(&Serving { addresses: &addresses, is_tls, collector: &collector });
     notify(&[sd_notify::NotifyState::Ready]);
     let watchdog = rt::spawn(feed_watchdog());
     let watching = rt::spawn(watch_changes(Arc::clone(&state.changed), collector.clone()));
@@ -109,6 +121,7 @@ async fn serve(
     }
     notify(&[sd_notify::NotifyState::Stopping]);
     stop_intake(&state, &handle, &mut signals).await;
+    drop(beside);
     let report = collector.shutdown().await;
     watching.abort();
     watchdog.abort();
