@@ -1,6 +1,7 @@
-//! Tasks of the countem workspace: `cargo xtask test`, `tidy`, `bench` and `mongod`.
+//! Tasks of the countem workspace: `cargo xtask test`, `tidy`, `bench`, `deb` and `mongod`.
 
 mod bench;
+mod deb;
 #[allow(unreachable_pub, reason = "public in the test kit, whose file this is: one order of search for both")]
 #[path = "../../countem-testkit/src/find.rs"]
 mod find;
@@ -21,6 +22,7 @@ usage: cargo xtask <TASK> [ARGS]…
   test ARGS…       run only `cargo nextest run` (or `cargo test`) with these arguments
   tidy             report breaches of the rules for files, words, modules and guarantees
   bench [ARGS…]    run the benchmarks and print one table of ratios; [--quick] [--only KIND] [--json FILE]
+  deb              build the Debian package; [--binary FILE] packs another program
   mongod           print the path of a MongoDB server for the tests; fetch one if there is none
 ";
 
@@ -32,6 +34,7 @@ fn main() -> ExitCode {
         "test" => test::run(&args),
         "tidy" => tidy::run(),
         "bench" => bench::run(&args),
+        "deb" => deb::run(&args),
         "mongod" => mongod::print(),
         "help" | "--help" | "-h" => {
             print!("{USAGE}");
