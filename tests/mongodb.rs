@@ -7,7 +7,7 @@ mod lanes;
 mod load;
 mod names;
 mod oracle;
-mod program;
+pub(crate) mod program;
 mod reads;
 mod restarts;
 mod start;

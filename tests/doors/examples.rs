@@ -4,7 +4,10 @@ use std::process::Stdio;
 
 use countem_testkit::{Mongod, Options, Port, require_mongod};
 
-use crate::support::{CounterFile, Program, counters, eventually, http_get};
+use crate::{
+    mongodb::program::program,
+    support::{CounterFile, Program, counters, eventually, http_get},
+};
 
 #[test]
 fn embedded_adds_up_over_threads_and_runs() {
@@ -86,6 +89,29 @@ fn web_service_stores_every_request_when_terminated() {
         ("GET /metrics 200", 1),
     ];
     assert_eq!(file.counters("web"), counters(&expected));
+}
+
+#[test]
+fn http_client_counts_through_a_server() {
+    let file = CounterFile::new();
+    let port = Port::reserve().unwrap();
+    let mut command = countem_testkit::command(program());
+    let address = format!("127.0.0.1:{}", port.number());
+    command
+        .args(["serve", "--quiet", "--listen", &address])
+        .current_dir(file.folder())
+        .stdout(Stdio::piped());
+    let mut server = Program::spawn(command);
+    eventually("an open port", || {
+        assert_eq!(server.child.try_wait().unwrap(), None, "the server has ended");
+        http_get(port.number(), "/readyz").is_ok_and(|answer| answer.status == 200)
+    });
+    let url = format!("http://{address}");
+    let lines = Program::start(env!("CARGO_BIN_EXE_http_client"), &[&url]).finish();
+    let expected = ["100 accepted, safe in the journal", "order 1", "revenue.cents{country=\"DE\"} 5050"];
+    assert_eq!(lines, expected);
+    server.child.terminate().unwrap();
+    server.finish();
 }
 
 #[tokio::test]

@@ -68,7 +68,7 @@ impl Ran {
 
 /// Returns the program `countem`, built as this test was. It belongs to another package: where all packages are tested it is
 /// there already, else it may be missing or old.
-fn program() -> &'static Path {
+pub(crate) fn program() -> &'static Path {
     static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
     PROGRAM.get_or_init(|| {
         let itself = env::current_exe().unwrap();
