@@ -3,9 +3,14 @@
 pub(crate) mod access;
 mod balanced;
 mod counting;
+mod demo;
+mod examples;
+mod health;
 mod keys;
+mod levels;
 mod limits;
 mod reading;
+mod readme;
 mod schema;
 mod stopping;
 mod stream;
