@@ -56,9 +56,16 @@ async fn recovered_batch_keeps_its_identity() {
     setup.faults.then([Fault::LoseReply]);
     setup.faults.otherwise(Fault::Fail);
     setup.engine.increment("c", "a", 1).unwrap();
+    let flush = tokio::spawn({
+        let engine = setup.engine.clone();
+        async move { engine.flush().await }
+    });
+    while setup.stored(DAY).await != counters(&[("a", 1)]) {
+        tokio::task::yield_now().await;
+    }
     let report = setup.engine.shutdown().await;
-    assert_eq!((report.journaled, report.in_doubt), (1, 0), "{report}");
-    assert_eq!(setup.stored(DAY).await, counters(&[("a", 1)]), "the store has it all the same");
+    assert_eq!((report.journaled, report.in_doubt), (1, 0), "the store has it all the same: {report}");
+    assert!(!flush.await.unwrap());
 
     setup.faults.otherwise(Fault::None);
     let next = start_on(journaled(dir.path()), &setup).await;
@@ -97,11 +104,12 @@ async fn batches_are_recovered_in_order_per_lane() {
 #[tokio::test]
 async fn shutdown_frees_the_journal_directory_despite_handles() {
     let dir = tempfile::tempdir().unwrap();
-    let setup = start(journaled(dir.path())).await;
+    let config = EngineConfig { shutdown_deadline: quiet().shutdown_deadline, ..journaled(dir.path()) };
+    let setup = start(config.clone()).await;
     let handle = setup.engine.counter("c", "a").unwrap();
     handle.increment(1);
     assert!(setup.engine.shutdown().await.is_complete());
-    let next = start_on(journaled(dir.path()), &setup).await;
+    let next = start_on(config, &setup).await;
     assert!(next.engine.shutdown().await.is_complete());
     drop(handle);
 }
