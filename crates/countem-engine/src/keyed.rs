@@ -14,8 +14,9 @@
 //!
 //! A journal that was put back in place holds entries that the process after it has counted. So a start decides them before what is
 //! pending is frozen: their deltas go into the batch with the next number of the writer that accepted them. A store that has a
-//! batch with this number recognises it, as it does for all that is pending. Only where the store does not answer at the start are they
-//! counted by the new writer.
+//! batch with this number recognises it, as it does for all that is pending. Where the store does not answer at the start, they are
+//! counted by the new writer instead: of a journal that was put back in place *and* started without its store, a request may then count a
+//! second time.
 //!
 //! # Without a journal
 //!

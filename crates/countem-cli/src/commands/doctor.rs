@@ -308,6 +308,14 @@ fn examine_contents(
             if frozen.batches > 0 { waits } else { "" }
         ),
     );
+    let undecided = summary.undecided;
+    if undecided.batches > 0 {
+        let (requests, increments) = (grouped(undecided.batches), grouped(undecided.increments));
+        let text = format!(
+            "{requests} requests with idempotency keys, {increments} increments, are not counted yet"
+        );
+        findings.add(State::warn_if(!is_in_use), "undecided", text);
+    }
     let quarantined = summary.quarantined;
     let advice = if quarantined.counters > 0 { "; see `countem quarantine list`" } else { "" };
     findings.add(

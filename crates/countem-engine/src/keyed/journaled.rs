@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use countem_core::{Delta, Deltas, Quarantined, Schedules, Table};
+use countem_core::{Delta, Deltas, FoldError, Quarantined, Schedules, Table};
 use countem_journal::Record;
 use countem_store::{Claimed, StoreError};
 
@@ -87,6 +87,18 @@ impl Desk {
                 let delta = Delta { metric: &metric, ..delta };
                 let index = u16::try_from(index).expect("lanes are numbered with 16 bits");
                 if let Err(error) = folded.lanes.entry(index).or_default().merge(delta) {
+                    folded.quarantined.push(Quarantined::new(delta, error.to_string()));
+                }
+            }
+        }
+        for (index, table) in &mut folded.lanes {
+            let lane = self.lanes.get(usize::from(*index)).lock();
+            if table.iter().all(|delta| lane.fits(&delta)) {
+                continue;
+            }
+            for delta in table.drain().iter() {
+                let added = if lane.fits(&delta) { table.merge(delta) } else { Err(FoldError::Overflow) };
+                if let Err(error) = added {
                     folded.quarantined.push(Quarantined::new(delta, error.to_string()));
                 }
             }

@@ -239,6 +239,20 @@ async fn request_that_cannot_be_journaled_leaves_no_trace() {
     assert_eq!(setup.count("k", "a").await, Ok(Keyed::Counted));
 }
 
+#[tokio::test]
+async fn overflowing_request_is_quarantined_at_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let setup = start(journaled(dir.path())).await;
+    let much = [KeyedIncrement { n: i64::MAX, ..one("a")[0] }];
+    for key in ["k", "l"] {
+        let outcome = setup.engine.increment_keyed(&self::key(key), BODY, &much, Guarantee::Journal).await;
+        assert_eq!(outcome, Ok(Keyed::Counted));
+    }
+    let stats = setup.engine.stats();
+    assert_eq!((stats.accepted, stats.quarantined, stats.is_balanced()), (2, 1, true));
+    assert_eq!(setup.read(DAY).await, counters(&[("a", i64::MAX)]));
+}
+
 /// Reads the files of a journal, but for the index of its log, at a moment at which nothing is written.
 fn image(dir: &Path) -> Vec<(PathBuf, Vec<u8>)> {
     let mut image = read(dir);

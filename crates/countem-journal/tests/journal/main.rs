@@ -10,6 +10,7 @@ mod damage;
 mod disk;
 mod failure;
 mod group;
+mod keyed;
 mod lock;
 mod model;
 mod quarantine;

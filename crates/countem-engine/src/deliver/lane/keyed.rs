@@ -6,6 +6,7 @@ use countem_core::Delta;
 use countem_store::Quarantined;
 
 use super::LaneState;
+use crate::deliver::pending::Pending;
 
 impl LaneState {
     /// Returns the metric under which `delta` has to be counted, as [`merge`](Self::merge) chooses it.
@@ -14,6 +15,11 @@ impl LaneState {
             Some(_) => delta.metric.into(),
             None => self.pending.admit(delta, &mut self.notes),
         }
+    }
+
+    /// Tells whether the pending amount with `delta` stays in the range of `i64`.
+    pub(crate) fn fits(&self, delta: &Delta<'_>) -> bool {
+        Pending::check_sum(&self.pending.table, delta).is_ok()
     }
 
     /// Adds a delta of a request that the journal has as pending already, so that it needs no record.
