@@ -168,12 +168,6 @@ impl LaneState {
         Ok(())
     }
 
-    /// Tells whether the counter of `delta` is pending, so that another delta of it needs no room.
-    pub(crate) fn has_pending(&self, delta: &Delta<'_>) -> bool {
-        self.pending.table.get(delta.collection, delta.metric, delta.bucket).is_some()
-            || self.outbox.batches().any(|batch| batch.contains(delta))
-    }
-
     /// Quarantines the pending deltas that are `stale`. Frozen batches stay as they are (I7).
     pub(crate) fn quarantine_pending(&mut self, is_stale: impl Fn(&Delta<'_>) -> bool, reason: &str) {
         if let Some(backlog) = &mut self.backlog {

@@ -109,7 +109,13 @@ impl EngineState {
         }
         let step_deadline = deadline.max(tokio::time::Instant::now() + STEP_TIMEOUT);
         self.record_rest(step_deadline).await;
-        let report = self.report(began);
+        let mut report = self.report(began);
+        if has_undecided {
+            report.errors.push(
+                "requests with idempotency keys are not decided; with a journal the next start decides them"
+                    .to_owned(),
+            );
+        }
         // A journal that still has what is stored needs the store to recognise it.
         let is_stale = self.lanes.iter().any(|lane| lane.lock().is_stale());
         // The requests that stay in the journal will be counted in a batch of this writer.

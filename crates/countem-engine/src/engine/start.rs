@@ -4,7 +4,7 @@ use std::{future::Future, io, sync::Arc, time::Duration};
 
 use countem_core::{ScheduleError, Schedules, Writer};
 use countem_journal::{ErrorKind as JournalErrorKind, Journal, JournalConfig, JournalError, Recovered};
-use countem_store::{Registration, Store, StoreError};
+use countem_store::{ErrorKind, Registration, Store, StoreError};
 use jiff::Timestamp;
 use tokio::{runtime, sync::OnceCell};
 
@@ -41,6 +41,9 @@ pub enum StartError {
 
 /// Maximum time that a start waits for the store to register the identity of a journal, and to agree on schedules.
 const REGISTER_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Interval at which recovered requests are claimed again while the store does not answer.
+const RECLAIM_INTERVAL: Duration = Duration::from_millis(50);
 
 /// Worker threads for store I/O. Lanes and reads mostly wait, so two are plenty.
 const WORKERS: usize = 2;
@@ -300,7 +303,21 @@ impl Starting {
         let asked = Arc::clone(store);
         // As in `register_identity`.
         let claim = self.runtime().spawn(async move {
-            let claim = tokio::spawn(async move { asked.claim(&claims, now).await });
+            let claim = tokio::spawn(async move {
+                let deadline = tokio::time::Instant::now() + REGISTER_TIMEOUT;
+                loop {
+                    match asked.claim(&claims, now).await {
+                        Err(error)
+                            if matches!(error.kind(), ErrorKind::NotApplied | ErrorKind::InDoubt)
+                                && tokio::time::Instant::now() < deadline =>
+                        {
+                            tracing::debug!(%error, "recovered requests are claimed again");
+                            tokio::time::sleep(RECLAIM_INTERVAL).await;
+                        }
+                        claimed => return claimed,
+                    }
+                }
+            });
             tokio::time::timeout(REGISTER_TIMEOUT, claim).await
         });
         let outcomes = match claim.await {

@@ -4,13 +4,14 @@ use std::{
     collections::{HashMap, VecDeque},
     fmt, mem,
     sync::Arc,
+    time::Duration,
 };
 
 use countem_core::{Batch, BatchId, Deltas, IdempotencyKey, Schedules, Writer};
 use countem_journal::KeyedEntry;
 use jiff::{SignedDuration, Timestamp};
 use parking_lot::Mutex;
-use tokio::sync::{RwLock, oneshot, watch};
+use tokio::sync::{Notify, RwLock, oneshot, watch};
 
 use super::{Keyed, KeyedError};
 use crate::{
@@ -28,6 +29,8 @@ const MAX_REQUESTS: usize = 10_000;
 const MAX_DELTAS: usize = 1_000_000;
 /// Maximum number of requests in one group, which shares a commit of the journal and a claim.
 const MAX_GROUP: usize = 1000;
+/// Maximum wait between two attempts during a shutdown.
+const LAST_WAIT: Duration = Duration::from_millis(500);
 /// Number of groups under way at once: one is claimed while the next is recorded.
 const MAX_WORKERS: usize = 2;
 
@@ -39,8 +42,10 @@ pub(crate) struct Desk {
     pub(super) supervisor: Arc<Supervisor>,
     retry: Retry,
     state: Mutex<State>,
-    /// Number of groups under way.
-    workers: watch::Sender<usize>,
+    /// Number of tasks that work on requests.
+    busy: watch::Sender<usize>,
+    /// Ends the wait before the next attempt.
+    hurry: Notify,
     /// True once nothing may be decided any more; held for reading while something is.
     pub(super) is_over: RwLock<bool>,
 }
@@ -52,6 +57,8 @@ struct State {
     writer: Writer,
     position: u64,
     queue: VecDeque<Arrival>,
+    /// Number of groups under way.
+    workers: usize,
     /// Entries whose claim failed, until the next attempt.
     undecided: Vec<Entry>,
     is_retrying: bool,
@@ -113,13 +120,23 @@ impl Desk {
             writer,
             position: 0,
             queue: VecDeque::new(),
+            workers: 0,
             undecided: Vec::new(),
             is_retrying: false,
             in_progress: HashMap::new(),
             deltas: 0,
         };
-        let (state, workers) = (Mutex::new(state), watch::Sender::new(0));
-        Self { intake, lanes, recorder, supervisor, retry, state, workers, is_over: RwLock::new(false) }
+        Self {
+            intake,
+            lanes,
+            recorder,
+            supervisor,
+            retry,
+            state: Mutex::new(state),
+            busy: watch::Sender::new(0),
+            hurry: Notify::new(),
+            is_over: RwLock::new(false),
+        }
     }
 
     /// Counts a request once; see [`Engine::increment_keyed`](crate::Engine::increment_keyed). A request whose key is in progress waits for
@@ -173,27 +190,24 @@ impl Desk {
         state.in_progress.insert(key.clone(), watch::Sender::new(None));
         state.queue.push_back(Arrival { key: key.clone(), body, expires_at, prepared, answer });
         let max = if self.recorder.is_some() { MAX_WORKERS } else { 1 };
-        self.workers.send_if_modified(|workers| {
-            let is_needed = *workers < max;
-            if is_needed {
-                *workers += 1;
-                self.supervisor.runtime().spawn(Arc::clone(self).work());
-            }
-            is_needed
-        });
+        if state.workers < max {
+            state.workers += 1;
+            self.supervisor.runtime().spawn(Arc::clone(self).work(Turn::begin(self)));
+        }
         Ok(Submitted::Accepted(answered))
     }
 
     /// Works on groups of requests until there is none.
-    async fn work(self: Arc<Self>) {
-        let turn = Turn(Arc::clone(&self));
+    async fn work(self: Arc<Self>, _turn: Turn) {
+        let mut worker = Worker(Some(Arc::clone(&self)));
         loop {
             let group = {
                 let mut state = self.state.lock();
                 let group = state.take_group(if self.recorder.is_some() { MAX_GROUP } else { 1 });
                 if group.0.is_empty() {
-                    // Under the lock: a request that comes now finds this turn over.
-                    drop(turn);
+                    // Under the lock: a request that comes now finds this worker gone.
+                    state.workers -= 1;
+                    worker.0 = None;
                     return;
                 }
                 group
@@ -256,15 +270,22 @@ impl Desk {
         }
         state.undecided.append(&mut entries);
         if !mem::replace(&mut state.is_retrying, true) {
-            self.supervisor.runtime().spawn(Arc::clone(self).try_again());
+            self.supervisor.runtime().spawn(Arc::clone(self).try_again(Turn::begin(self)));
         }
     }
 
     /// Settles undecided entries, with waits between the attempts, until there is none.
-    async fn try_again(self: Arc<Self>) {
+    async fn try_again(self: Arc<Self>, _turn: Turn) {
         let mut retry = self.retry.clone();
         loop {
-            tokio::time::sleep(retry.next_wait()).await;
+            let mut wait = retry.next_wait();
+            if self.state.lock().is_closed {
+                wait = wait.min(LAST_WAIT);
+            }
+            tokio::select! {
+                () = tokio::time::sleep(wait) => {}
+                () = self.hurry.notified() => {}
+            }
             let entries = {
                 let mut state = self.state.lock();
                 let entries = mem::take(&mut state.undecided);
@@ -283,11 +304,12 @@ impl Desk {
         self.state.lock().in_progress.len()
     }
 
-    /// Accepts no other request, and returns once no group is under way.
+    /// Accepts no other request, and returns once all are decided.
     pub(crate) async fn close(&self) {
         self.state.lock().is_closed = true;
+        self.hurry.notify_one();
         // The sender lives as long as this.
-        self.workers.subscribe().wait_for(|workers| *workers == 0).await.ok();
+        self.busy.subscribe().wait_for(|busy| *busy == 0).await.ok();
     }
 
     /// Decides nothing any more: what is in the journal stays there. Returns true if that may be anything.
@@ -331,12 +353,30 @@ impl Desk {
     }
 }
 
-/// The turn of a worker, which ends also if it panics.
+/// The time in which a task works on requests; ends also if it panics.
 struct Turn(Arc<Desk>);
+
+impl Turn {
+    fn begin(desk: &Arc<Desk>) -> Self {
+        desk.busy.send_modify(|busy| *busy += 1);
+        Self(Arc::clone(desk))
+    }
+}
 
 impl Drop for Turn {
     fn drop(&mut self) {
-        self.0.workers.send_modify(|workers| *workers -= 1);
+        self.0.busy.send_modify(|busy| *busy -= 1);
+    }
+}
+
+/// A worker that has not ended; makes room for another one if it panics.
+struct Worker(Option<Arc<Desk>>);
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        if let Some(desk) = &self.0 {
+            desk.state.lock().workers -= 1;
+        }
     }
 }
 

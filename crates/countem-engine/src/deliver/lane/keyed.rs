@@ -9,6 +9,12 @@ use super::LaneState;
 use crate::deliver::pending::Pending;
 
 impl LaneState {
+    /// Tells whether the counter of `delta` is pending, so that another delta of it needs no room.
+    pub(crate) fn has_pending(&self, delta: &Delta<'_>) -> bool {
+        self.pending.table.get(delta.collection, delta.metric, delta.bucket).is_some()
+            || self.outbox.batches().any(|batch| batch.contains(delta))
+    }
+
     /// Returns the metric under which `delta` has to be counted, as [`merge`](Self::merge) chooses it.
     pub(crate) fn admitted<'a>(&mut self, delta: &Delta<'a>) -> Cow<'a, str> {
         match self.pending.table.get(delta.collection, delta.metric, delta.bucket) {
