@@ -1,6 +1,7 @@
 //! Shutting an engine down.
 
 use std::{
+    pin::pin,
     sync::{Arc, mpsc},
     time::{Duration, Instant},
 };
@@ -94,19 +95,23 @@ impl EngineState {
         let began = Instant::now();
         self.intake.close();
         let deadline = tokio::time::Instant::now() + self.shutdown_deadline;
-        if tokio::time::timeout_at(deadline, self.desk.close()).await.is_err() {
-            tracing::warn!("requests with idempotency keys are still in progress");
-        }
-        let has_undecided = self.desk.stop().await;
+        // Beside the flush: a request that is not decided must not use up the time of what is counted.
+        let mut deciding = pin!(self.desk.close());
+        let mut is_decided = false;
         let mut stored = join_all(self.begin_flush());
         let mut attempts = tokio::time::interval(ATTEMPT_INTERVAL);
         loop {
             tokio::select! {
-                _ = &mut stored => break,
+                () = &mut deciding, if !is_decided => {
+                    is_decided = true;
+                    stored = join_all(self.begin_flush());
+                }
+                _ = &mut stored, if is_decided => break,
                 () = tokio::time::sleep_until(deadline) => break,
                 _ = attempts.tick() => self.supervisor.flush(true),
             }
         }
+        let has_undecided = self.desk.stop().await;
         let step_deadline = deadline.max(tokio::time::Instant::now() + STEP_TIMEOUT);
         self.record_rest(step_deadline).await;
         let mut report = self.report(began);
