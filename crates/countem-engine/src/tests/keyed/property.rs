@@ -90,7 +90,8 @@ impl World {
         if is_away {
             faults.claims_then([Fault::LoseRequest, Fault::LoseRequest]);
         }
-        let config = if node + 1 < NODES { journaled(self.dirs[node].path()) } else { quiet() };
+        let memory = EngineConfig { shutdown_deadline: Duration::from_millis(50), ..quiet() };
+        let config = if node + 1 < NODES { journaled(self.dirs[node].path()) } else { memory };
         start_with(config, Arc::new(store), faults, "2026-11-20T12:00:00Z").await
     }
 
