@@ -113,11 +113,8 @@ async fn serve<R>(
     notify(&[sd_notify::NotifyState::Ready]);
     let watchdog = rt::spawn(feed_watchdog());
     let watching = rt::spawn(watch_changes(Arc::clone(&state.changed), collector.clone()));
-    loop {
-        match signals.next().await {
-            Asked::Reload => reload_files(&state, certificate.as_deref(), &reload),
-            Asked::Stop => break,
-        }
+    while let Asked::Reload = signals.next().await {
+        reload_files(&state, certificate.as_deref(), &reload);
     }
     notify(&[sd_notify::NotifyState::Stopping]);
     stop_intake(&state, &handle, &mut signals).await;
@@ -143,9 +140,8 @@ fn read_tokens(config: &ServerConfig) -> Result<Option<Tokens>, ServeError> {
 /// Refuses to serve strangers without tokens and TLS.
 fn check_exposure(config: &ServerConfig, has_tokens: bool, has_tls: bool) -> Result<(), ServeError> {
     let exposed = config.listen.iter().find(|address| !address.ip().is_loopback());
-    let Some(address) = exposed.filter(|_| !config.insecure && !(has_tokens && has_tls)) else {
-        return Ok(());
-    };
+    let is_safe = config.insecure || (has_tokens && has_tls);
+    let Some(address) = exposed.filter(|_| !is_safe) else { return Ok(()) };
     let missing = match (has_tokens, has_tls) {
         (false, false) => "tokens (`server.tokens`) and TLS (`server.tls_cert`, `server.tls_key`)",
         (false, true) if config.tls_client_ca.is_some() => return Ok(()),

@@ -133,10 +133,7 @@ pub(crate) async fn increment(
         state.metrics.accepted(1);
         return Ok(answer(Tally { accepted: 1, ..Tally::default() }, guarantee));
     }
-    count(&state.collector, &item).map_err(|refusal| {
-        state.metrics.rejected(code_of(&refusal));
-        refusal
-    })?;
+    count(&state.collector, &item).inspect_err(|refusal| state.metrics.rejected(code_of(refusal)))?;
     state.metrics.accepted(1);
     state.wait(guarantee).await?;
     Ok(answer(Tally { accepted: 1, ..Tally::default() }, guarantee))

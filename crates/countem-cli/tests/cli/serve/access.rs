@@ -12,8 +12,11 @@ pub(crate) fn token(sandbox: &Sandbox, args: &[&str]) -> String {
     ran.out.trim().to_owned()
 }
 
-/// Lists method and path of every route, with names in place of variables; those that need no token apart.
-fn routes(server: &Server) -> (Vec<(String, String)>, Vec<(String, String)>) {
+/// Method and path of a route, with names in place of variables.
+type Route = (String, String);
+
+/// Lists the routes that need a token, and those that need none.
+fn routes(server: &Server) -> (Vec<Route>, Vec<Route>) {
     let api = server.get("//openapi.json").json(200);
     let (mut closed, mut open) = (Vec::new(), Vec::new());
     for (path, operations) in api["paths"].as_object().unwrap() {
