@@ -1,7 +1,7 @@
 //! The calls of a store over HTTP, as client and server know them.
 //!
 //! A batch is posted to [`BATCHES`] as the bytes of [`Batch::encode`](countem_core::Batch::encode), and answered by [`Applied`]. Every
-//! other method of a store is a [`Call`]: a JSON object posted to its path below [`STORE`]. Counters are answered as [rows], line by line;
+//! other method of a store is a [`Call`]: a JSON object posted to its path below [`STORE`]. Counters are answered as rows, line by line;
 //! everything else as one JSON value. A failed call is answered by a problem (RFC 9457) with one of the [codes](code_of).
 
 use std::{collections::BTreeMap, fmt, str::FromStr};
@@ -89,7 +89,7 @@ calls! {
         /// The writer.
         writer: Text<Writer>,
     } -> Done;
-    /// Reads counters. The answer is [rows], not JSON.
+    /// Reads counters. The answer is rows, not JSON.
     "read" reads Read {
         /// The counters.
         query: Selection,
